@@ -1,0 +1,31 @@
+"""finestep finds the learning rate and the batch size of a fine-tune, trains the winner, and explains the answer.
+
+Names are loaded when they are used: importing this package loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Recipe": "finestep.recipe",
+    "Estimate": "finestep.estimate",
+    "Trial": "finestep.trial",
+    "FinestepError": "finestep.errors",
+    "read_recipe": "finestep.store.recipe_file",
+    "write_recipe": "finestep.store.recipe_file",
+}
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'finestep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,81 @@
+"""The card at the end of a study: the answer first, then what it cost and where everything is."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from finestep.cli import words
+
+
+def print_card(console: Console, result: Mapping[str, Any]) -> None:
+    """Print the answer of a study; says clearly when there is none."""
+    best = result["best"]
+    if best is None:
+        console.print(Panel(_no_answer(result), title="no answer", border_style="red", title_align="left"))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _rows(result):
+        table.add_row(name, text)
+    console.print(Panel(table, title=_title(best), border_style="green", title_align="left", expand=False))
+
+
+def _title(best: Mapping[str, Any]) -> str:
+    return f"learning rate {words.rate(best['learning_rate'])} x effective batch {best['effective_batch_size']}"
+
+
+def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
+    best, spent, paths = result["best"], result["spent"], result["paths"]
+    rows: list[tuple[str, Text | str]] = [
+        ("batch", f"{best['effective_batch_size']} = micro-batch {best['micro_batch_size']} x {best['accumulation_steps']} accumulated "
+                  f"x {best['num_devices']} device" + ("s" if best["num_devices"] > 1 else "")),
+        ("validation", Text(_validation(result), style="bold")),
+    ]
+    rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items()]
+    rows += [
+        ("trials", _outcomes(result)),
+        ("spent", f"{spent['full_runs']:.1f} full runs, {words.size(spent['tokens'])} tokens, {words.duration(spent['elapsed_s'])}"),
+        ("model", _near(paths["model"])), ("recipe", _near(paths["recipe"])), ("report", _near(paths["report"])),
+        ("again", result["command"]),
+    ]
+    return rows
+
+
+def _validation(result: Mapping[str, Any]) -> str:
+    best, baseline = result["best"], result["baseline"]
+    text = f"loss {words.loss(best['eval_loss'])}"
+    if baseline and baseline["trial"] != best["trial"]:
+        text += (f"; the baseline {words.rate(baseline['learning_rate'])} x {baseline['effective_batch_size']} has "
+                 f"{words.loss(baseline['eval_loss'])} ({words.gain(best['eval_loss'], baseline['eval_loss'])})")
+    elif baseline and len(result["trials"]) > 1:
+        text += "; the baseline itself is the best"
+    if best.get("base_eval_loss") is not None:
+        text += f"; before training {words.loss(best['base_eval_loss'])}"
+    return text
+
+
+def _outcomes(result: Mapping[str, Any]) -> str:
+    counts = Counter(words.STATE_WORDS[trial["state"]] for trial in result["trials"])
+    return f"{len(result['trials'])}: " + ", ".join(f"{number} {state}" for state, number in counts.most_common())
+
+
+def _no_answer(result: Mapping[str, Any]) -> str:
+    if not result["trials"]:
+        return "no trial was run: the budget allows none"
+    reasons = Counter(trial["reason"] or trial["state"] for trial in result["trials"])
+    lines = [f"{number} x {reason}" for reason, number in reasons.most_common(4)]
+    return "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\nreport: {_near(result['paths']['report'])}"
+
+
+def _near(path: str) -> str:
+    near = os.path.relpath(path)
+    return path if near.startswith("..") else near

@@ -1,0 +1,32 @@
+"""`finestep diagnose`: what a training log says about its run, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def diagnose(
+    logs: Annotated[list[str], typer.Argument(help="Files, folders or globs of training logs, of any common trainer.")],
+    method: Annotated[
+        str | None,
+        typer.Option(help="full, lora, qlora, prompt, p-tuning or prefix: a rate of 2e-2 is normal for p-tuning only."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write one self-contained page to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Say in words what went right or wrong in a fine-tune, and what to change."""
+    from finestep.cli.log_report import print_json, print_result
+    from finestep.flows.diagnose import diagnose_paths
+
+    result = diagnose_paths(logs, method=method)
+    if html is not None:
+        from finestep.report.diagnosis_page import write_diagnosis_page
+
+        write_diagnosis_page(result.reports, result.comparison, html)
+    if json:
+        print_json(result)
+    else:
+        print_result(result, html)

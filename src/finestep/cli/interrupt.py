@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM: the first asks for a checkpoint and a clean end, the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+
+class Stoppable(Protocol):
+    """What can be asked to stop."""
+
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Interrupt:
+    """A context that turns signals into a stop flag.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, None while nothing happened.
+    """
+
+    def __init__(self, work: Stoppable, *, say: Callable[[str], None]):
+        self._work, self._say = work, say
+        self._previous: dict[int, object] = {}
+        self.exit_code: int | None = None
+
+    def requested(self) -> bool:
+        """True once a stop was asked for."""
+        return self.exit_code is not None
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.requested():
+            self._work.kill()
+            os._exit(self.exit_code or 1)
+        self.exit_code = 128 + number
+        self._work.stop()
+        self._say("stopping: writing a checkpoint (once more to stop at once); the same command goes on from here")

@@ -1,0 +1,136 @@
+"""How a diagnosis looks in the terminal: the verdict first, a small plot, the evidence, then what to change."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from finestep.diagnosis.verdict import Diagnosis
+from finestep.finding import Finding
+from finestep.flows.diagnose import DiagnoseResult, FileReport, as_json
+
+_COLOURS = {"info": "green", "notice": "cyan", "warning": "yellow", "error": "red"}
+_PLOT_WIDTH, _PLOT_HEIGHT = 64, 8
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Braille dot bits by row and column of a character cell."""
+_MANY = 6
+
+
+def print_json(result: DiagnoseResult) -> None:
+    """One object as the last line of stdout: that of the log, or `logs` and `comparison` when there are several."""
+    reports = [as_json(report) for report in result.reports]
+    if len(reports) == 1 and not result.unreadable:
+        print(json.dumps(reports[0], allow_nan=False))
+        return
+    comparison = result.comparison
+    rows = [row.__dict__ for row in comparison.rows] if comparison else []
+    print(
+        json.dumps(
+            {
+                "logs": reports,
+                "unreadable": [{"log": path, "reason": reason} for path, reason in result.unreadable],
+                "comparison": {"runs": rows, "advice": comparison.advice} if comparison else None,
+            },
+            allow_nan=False,
+        )
+    )
+
+
+def print_result(result: DiagnoseResult, html: Path | None = None) -> None:
+    """Every report in words; of many logs only the table and what is wrong."""
+    console = Console(highlight=False)
+    for report in result.reports:
+        if len(result.reports) <= _MANY:
+            _print_report(console, report)
+    if result.comparison is not None:
+        _print_comparison(console, result)
+    for path, reason in result.unreadable:
+        console.print(f"[dim]{escape(path)}: {escape(reason)}[/dim]")
+    if html is not None:
+        console.print(f"Page written to {escape(str(html))}")
+
+
+def plot_lines(
+    steps: np.ndarray, values: np.ndarray, *, width: int = _PLOT_WIDTH, height: int = _PLOT_HEIGHT
+) -> list[str]:
+    """A curve in braille characters, two by four dots each; values that are not finite leave gaps."""
+    finite = np.isfinite(values)
+    steps, values = steps[finite], values[finite]
+    if len(values) < 2 or steps[-1] <= steps[0]:
+        return []
+    low, high = _range(values)
+    columns = np.clip(((steps - steps[0]) / (steps[-1] - steps[0]) * (2 * width - 1)).astype(int), 0, 2 * width - 1)
+    scaled = (high - np.clip(values, low, high)) / max(high - low, 1e-12)
+    rows = np.clip((scaled * (4 * height - 1)).astype(int), 0, 4 * height - 1)
+    cells = np.zeros((height, width), dtype=int)
+    for column, row in set(zip(columns.tolist(), rows.tolist(), strict=True)):
+        cells[row // 4, column // 2] |= _DOTS[row % 4][column % 2]
+    lines = ["".join(chr(0x2800 + cell) for cell in line) for line in cells]
+    labels = [f"{high:9.4g} ", *[" " * 10] * (height - 2), f"{low:9.4g} "]
+    return [label + line for label, line in zip(labels, lines, strict=True)]
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The shown range: outliers above the 99.5th percentile are pressed to the top when they would flatten the rest."""
+    low, high = float(values.min()), float(values.max())
+    usual = float(np.percentile(values, 99.5))
+    return low, usual if high - low > 4 * (usual - low) > 0 else high
+
+
+def _print_report(console: Console, report: FileReport) -> None:
+    colour = _COLOURS[report.verdict.severity]
+    console.print(f"\n[bold]{escape(report.path)}[/bold]")
+    console.print(f"[bold {colour}]{report.label}[/bold {colour}]  {escape(report.verdict.meaning)}")
+    for run in report.runs[:_MANY]:
+        if len(report.runs) > 1:
+            console.print(f"\n  [bold]{escape(run.log.name)}[/bold]: {run.label}")
+        _print_run(console, run)
+
+
+def _print_run(console: Console, run: Diagnosis) -> None:
+    series = run.log.train if len(run.log.train) else run.log.evaluation
+    if series is not None and len(series):
+        for line in plot_lines(series.step, series.loss):
+            console.print(line, style="dim", no_wrap=True)
+        console.print(f"          step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({run.log.format})[/dim]")
+    for note in run.log.notes:
+        console.print(f"  [dim]note: {escape(note)}[/dim]")
+    for finding in run.findings:
+        _print_finding(console, finding)
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    colour = _COLOURS[finding.severity]
+    console.print(
+        f"  [{colour}]{finding.code}[/{colour}]: {escape(finding.meaning)} [dim]({finding.confidence:.0%} sure)[/dim]"
+    )
+    shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                      for key, value in finding.evidence.items() if value is not None)  # fmt: skip
+    if shown:
+        console.print(f"    [dim]evidence: {escape(shown)}[/dim]")
+    if finding.advice:
+        console.print(f"    -> {escape(finding.advice)}")
+
+
+def _print_comparison(console: Console, result: DiagnoseResult) -> None:
+    comparison = result.comparison
+    if comparison is None:
+        return
+    by_validation = bool(comparison.rows and comparison.rows[0].is_validation)
+    table = Table(title="Runs compared", title_justify="left")
+    for heading in ("run", "verdict", "peak rate", "best validation loss" if by_validation else "last training loss"):
+        table.add_column(heading)
+    for row in comparison.rows:
+        table.add_row(escape(row.name), row.label, _number(row.learning_rate), _number(row.score))
+    console.print(table)
+    console.print(escape(comparison.advice))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"

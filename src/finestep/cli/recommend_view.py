@@ -1,0 +1,170 @@
+"""How a recommendation looks on the terminal; it computes nothing."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from finestep.errors import BadInput, did_you_mean
+from finestep.estimate import Estimate
+from finestep.knowledge.evidence import all_evidence, evidence
+from finestep.rules.recommendation import Recommendation
+
+GIB = 2**30
+SMALL_NUMBERS = ("learning_rate", "retention_learning_rate")
+
+
+def show(answer: Recommendation, *, model: str | None, data: str | None, written: Path | None) -> None:
+    """The recipe as a table, the near recipes, what would change the answer, and the next command."""
+    out = Console(highlight=False)
+    out.print(f"[bold]{escape(_title(answer))}[/bold]")
+    out.print(_recipe_table(answer))
+    _near(out, answer)
+    for heading, lines in (
+        ("Assumed", answer.assumptions),
+        ("Notes", answer.notes),
+        ("What would change the answer most", [f"{w.action}: {w.effect}" for w in answer.what_ifs]),
+    ):
+        if lines:
+            out.print(f"\n[bold]{heading}[/bold]")
+            for line in lines:
+                out.print(f"  - {escape(line)}", soft_wrap=True)
+    out.print(f"\nWhere a number comes from: --explain learning_rate. Next: {escape(_next(answer, model, data, written))}", soft_wrap=True)
+
+
+def _title(answer: Recommendation) -> str:
+    model, rows = answer.model, answer.data.num_rows if answer.data else None
+    size = f", {model.num_parameters / 1e9:.3g}B parameters" if model.num_parameters else ""
+    data = f", {rows:,} training rows" if rows else ""
+    where = f", {answer.hardware.name}" if answer.hardware else ""
+    return f"{answer.method} of {model.name}{size}{data}{where}"
+
+
+def _recipe_table(answer: Recommendation) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for column in ("value", "80 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("why")
+    table.add_column("source", no_wrap=True, style="dim")
+    for name, estimate in answer.estimates.items():
+        shown = _number(name, estimate.value), _interval(name, estimate)
+        table.add_row(name.split(".")[-1], *shown, escape(estimate.why), estimate.source)
+    return table
+
+
+def _interval(name: str, estimate: Estimate) -> str:
+    if estimate.low == estimate.high:
+        return "-"
+    return f"{_number(name, estimate.low)} - {_number(name, estimate.high)}"
+
+
+def _number(name: str, value: float) -> str:
+    if name in SMALL_NUMBERS:
+        return f"{value:.1e}"
+    if name == "memory_bytes":
+        return f"{value / GIB:.1f} GiB"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+def _near(out: Console, answer: Recommendation) -> None:
+    if not answer.neighbours:
+        return
+    out.print("\n[bold]Nearest public recipes[/bold] (as published)")
+    for row in answer.neighbours:
+        batch = f", batch {row.effective_batch_size}" if row.effective_batch_size else ""
+        kind = "best of a sweep" if row.measured else row.task
+        out.print(f"  - {escape(row.model)} {row.method}, {kind}: {row.learning_rate:.1e}{batch}  [dim]{escape(row.source_url)}[/dim]",
+                  soft_wrap=True)
+
+
+def _next(answer: Recommendation, model: str | None, data: str | None, written: Path | None) -> str:
+    if answer.recipe is None:
+        return "these values go into your own trainer"
+    parts = ["finestep", "tune", model or "MODEL", data or "DATA"]
+    if written:
+        parts += ["--recipe", str(written)]
+    return " ".join(shlex.quote(part) for part in parts)
+
+
+def show_explanation(answer: Recommendation, name: str) -> None:
+    """The derivation of one number and the sources behind it."""
+    out = Console(highlight=False)
+    known = {full.split(".")[-1]: full for full in answer.estimates} | {full: full for full in answer.estimates}
+    if name not in known:
+        raise BadInput(f"no such number{did_you_mean(name, known)}", value=name, place="--explain",
+                       next_step="known: " + ", ".join(answer.estimates))
+    full = known[name]
+    estimate = answer.estimates[full]
+    out.print(f"[bold]{full}[/bold] = {_number(full, estimate.value)} (80 % interval {_interval(full, estimate)})")
+    out.print(f"  {escape(estimate.why)}", soft_wrap=True)
+    sources = [estimate.source]
+    if full in SMALL_NUMBERS:
+        _derivation(out, answer)
+        sources += [step.source for step in answer.derivation]
+    _sources(out, sources)
+    if full in SMALL_NUMBERS:
+        _near(out, answer)
+
+
+def _derivation(out: Console, answer: Recommendation) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("step", "left"), ("factor", "right"), ("doubt", "right"), ("why", "left"), ("source", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for index, step in enumerate(answer.derivation):
+        factor = f"{step.factor:.2e}" if index == 0 else f"x{step.factor:.2f}"
+        table.add_row(step.name, factor, f"x/ {step.doubt:.2f}", escape(step.why), step.source)
+    out.print(table)
+    center, sd = 10**answer.log10_center, 10**answer.log10_sd
+    out.print(f"  centre {center:.2e}, one standard deviation x/ {sd:.2f}")
+
+
+def _sources(out: Console, names: list[str]) -> None:
+    out.print("\n[bold]Sources[/bold]")
+    for name in dict.fromkeys(names):
+        if name in all_evidence():
+            row = evidence(name)
+            text = f"{name}: {row.title}. {row.where}; {row.table} ({row.date}). Regime: {row.regime}. Confidence: {row.confidence}."
+            out.print(f"  - {escape(text)}", soft_wrap=True)
+        else:
+            out.print(f"  - {escape(name)}")
+
+
+def show_json(answer: Recommendation) -> None:
+    """One JSON object on one line."""
+    print(answer.model_dump_json())
+
+
+def write_yaml(answer: Recommendation, path: Path) -> None:
+    """The recipe as a file for `train` and `tune`, with each interval as a comment."""
+    from finestep.store.recipe_file import write_recipe
+
+    if answer.recipe is None:
+        raise BadInput("only full, lora and qlora can be written as a recipe", value=answer.method, place="--yaml",
+                       next_step="use --json for the numbers")
+    comments = {name: comment(name, e) for name, e in answer.estimates.items() if e.low != e.high}
+    write_recipe(path, answer.recipe, comments=comments, header=f"Recommended by finestep for {answer.model.name}.")
+
+
+def comment(name: str, estimate: Estimate) -> str:
+    """Interval and reason in one line."""
+    return f"80 % interval {_interval(name, estimate)}; {estimate.why} [{estimate.source}]"
+
+
+def show_review(review: object, *, as_json: bool) -> None:
+    """What would be changed in somebody's config, and why."""
+    from finestep.flows.review import Review
+
+    assert isinstance(review, Review)
+    if as_json:
+        print(review.model_dump_json())
+        return
+    out = Console(highlight=False)
+    out.print(f"[bold]Review of {escape(review.place)}[/bold] ({review.framework}; {escape(review.subject)})")
+    for item in review.remarks:
+        mark = {"change": "[yellow]change[/yellow]", "consider": "consider", "fine": "[green]fine[/green]"}[item.verdict]
+        out.print(f"  {mark} {escape(item.text)}", soft_wrap=True)

@@ -1,0 +1,139 @@
+"""What a running study shows: a live line on a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from finestep.cli import words
+from finestep.flows.tune import TuneEvent, runs_spent
+from finestep.search.sweep import best_trial
+from finestep.study import Budget
+from finestep.trial import EvalRecord, StepRecord, Trial
+
+QUIET_LINE_EVERY_S = 60.0
+BAR_CELLS = 24
+
+
+class Screen:
+    """Shows the events of a study as they come."""
+
+    def __init__(self, console: Console, budget: Budget):
+        self._console, self._budget = console, budget
+        self._live = Live(Text(""), console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._trials: dict[int, Trial] = {}
+        self._num_steps, self._first_step, self._step, self._loss = 0, 0, 0, float("nan")
+        self._trial_began = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Screen:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line that stays."""
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def show(self, event: TuneEvent) -> None:
+        """Show one event."""
+        if event.trial is not None:
+            self._trials[event.trial.number] = event.trial
+        match event.kind:
+            case "ready":
+                self._ready(event.data)
+            case "trial_started":
+                self._started(event)
+            case "step" if isinstance(event.record, StepRecord):
+                self._step, self._loss = event.record.step, event.record.loss
+                self._progress(event.trial)
+            case "evaluation" if isinstance(event.record, EvalRecord):
+                self._progress(event.trial)
+            case "note":
+                self.say(f"    {event.data['text']}", "yellow")
+            case "trial_finished" if event.trial is not None:
+                self.say(*self._outcome_line(event.trial))
+
+    def _ready(self, data: Mapping[str, Any]) -> None:
+        for trial in data.get("trials", []):
+            self._trials[trial.number] = trial
+        rows, device = data.get("card", {}).get("facts", {}), data.get("facts", {})
+        if rows:
+            self.say(f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
+                     f"{words.size(rows['num_tokens'])} tokens, {rows['num_trained_tokens'] / max(rows['num_tokens'], 1):.0%} of them trained")
+        for note in data.get("card", {}).get("notes", []):
+            self.say(f"      {note}")
+        if device.get("num_parameters"):
+            self.say(f"model: {words.size(device['num_parameters'])} parameters with the adapter, {device['device']}, {device['dtype']}")
+        if self._trials:
+            done = sum(trial.state != "running" for trial in self._trials.values())
+            self.say(f"going on: {done} trials are done already")
+
+    def _started(self, event: TuneEvent) -> None:
+        self._num_steps, self._first_step = int(event.data["num_steps"]), int(event.data["from_step"])
+        self._step, self._loss = self._first_step, float("nan")
+        self._trial_began = time.monotonic()
+        trial = event.trial
+        if trial is not None and self._first_step:
+            self.say(f"    trial {trial.number} goes on from step {self._first_step}")
+        self._progress(trial)
+
+    def _progress(self, trial: Trial | None) -> None:
+        if trial is None:
+            return
+        if self._live:
+            self._live.update(self._live_text(trial))
+        elif time.monotonic() - self._last_line > QUIET_LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self.say(f"    trial {trial.number}: step {self._step} of {self._num_steps}, loss {words.loss(self._loss)}")
+
+    def _live_text(self, trial: Trial) -> Text:
+        filled = round(BAR_CELLS * self._step / max(self._num_steps, 1))
+        text = Text(f" {trial.number:>3}  {_what(trial)}  ", style="bold")
+        text.append("━" * filled, style="cyan")
+        text.append("━" * (BAR_CELLS - filled), style="dim")
+        text.append(f"  step {self._step}/{self._num_steps}  loss {words.loss(self._loss)}", style="")
+        text.append(f"\n      {trial.stage}: {trial.why}\n      {self._summary()}", style="dim")
+        return text
+
+    def _summary(self) -> str:
+        best = best_trial(list(self._trials.values()))
+        parts = [f"best so far {_what(best)}: {words.loss(best.outcome.eval_loss)}" if best and best.outcome else "no result yet"]
+        parts.append(f"{runs_spent(list(self._trials.values())):.1f} of at most {self._budget.full_runs:g} runs")
+        left = self._trial_left_s()
+        if left is not None:
+            parts.append(f"this trial ends in {words.duration(left)}")
+        return " · ".join(parts)
+
+    def _trial_left_s(self) -> float | None:
+        made = self._step - self._first_step
+        if made < 3:
+            return None
+        return (time.monotonic() - self._trial_began) / made * (self._num_steps - self._step)
+
+    def _outcome_line(self, trial: Trial) -> tuple[str, str]:
+        outcome = trial.outcome
+        assert outcome is not None
+        line = f" {trial.number:>3}  {_what(trial)}  {trial.stage:<18} "
+        if not trial.ranks:
+            return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
+        best = best_trial(list(self._trials.values()))
+        leads = best is not None and best.number == trial.number
+        extra = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in outcome.metrics.items() if name != "perplexity")
+        text = f"{line} loss {words.loss(outcome.eval_loss)}{extra}  {words.duration(outcome.elapsed_s)}"
+        text += "  <- best so far" if leads else ""
+        if trial.state == "stopped":
+            text += f"  ({outcome.reason})"
+        return text, "green" if leads else ""
+
+
+def _what(trial: Trial) -> str:
+    return f"{words.rate(trial.recipe.learning_rate)} x {trial.recipe.effective_batch_size:<3}"

@@ -1,0 +1,72 @@
+"""What `tune` and `train` share: run a study, show it, print its card, and end with the right exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from finestep.flows.session import StudyRun
+
+
+def run_study(study: StudyRun, *, as_json: bool) -> None:
+    """Run to the end; with `as_json` everything but the last line goes to standard error."""
+    from rich.console import Console
+
+    from finestep.cli.card import print_card
+    from finestep.cli.interrupt import Interrupt
+    from finestep.cli.screen import Screen
+
+    console = Console(stderr=as_json, highlight=False)
+    screen = Screen(console, study.budget)
+    with Interrupt(study.executor, say=screen.say) as interrupt:
+        with screen:
+            for event in study.events(interrupt.requested):
+                screen.show(event)
+    result: dict[str, Any] = study.result or {}
+    if result and not interrupt.requested():
+        print_card(console, result)
+    if as_json:
+        typer.echo(json.dumps(result))
+    if interrupt.exit_code is not None:
+        console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
+        raise typer.Exit(interrupt.exit_code)
+    if not result.get("best"):
+        raise typer.Exit(1)
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """`prompt=question,completion=answer` as a mapping."""
+    from finestep.errors import BadInput
+
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    if any(not name.strip() or not column.strip() for name, _, column in pairs):
+        raise BadInput("`--columns` takes name=column pairs", value=text, next_step="e.g. prompt=question,completion=answer")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def parse_time(text: str | None) -> float | None:
+    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
+    from finestep.errors import BadInput
+
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    unit = units.get(text[-1:].lower())
+    try:
+        seconds = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise BadInput("`--time` takes a positive time", value=text, next_step="e.g. 90s, 30m or 2h")
+    return seconds
+
+
+def this_command() -> str:
+    """The command line that repeats what runs now."""
+    import shlex
+    import sys
+
+    return shlex.join(["finestep", *sys.argv[1:]])

@@ -1,0 +1,55 @@
+"""How figures are written in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+STATE_WORDS = {
+    "completed": "done", "stopped": "stopped early", "diverged": "DIVERGED", "out_of_memory": "OUT OF MEMORY",
+    "failed": "FAILED", "running": "running",
+}
+
+
+def rate(value: float) -> str:
+    """A learning rate, e.g. 2.0e-04."""
+    return f"{value:.1e}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(8.2), duration(95), duration(7300)
+    ('8 s', '1 min 35 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def loss(value: float | None) -> str:
+    """A loss with four digits."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def gain(value: float, against: float) -> str:
+    """How much lower `value` is, in per cent.
+
+    >>> gain(0.9, 1.0), gain(1.1, 1.0)
+    ('-10.0 %', '+10.0 %')
+    """
+    return f"{(value / against - 1) * 100:+.1f} %"
+
+
+def size(number: float) -> str:
+    """A large count.
+
+    >>> size(1234567), size(950)
+    ('1.2M', '950')
+    """
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            return f"{number / (limit if letter != 'k' else 1e3):.1f}{letter}"
+    return f"{number:.0f}"

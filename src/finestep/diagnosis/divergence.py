@@ -1,0 +1,60 @@
+"""The immediate check of every step: is this run lost? It sees one number after another and never looks ahead.
+
+The thresholds are those of the project's science notes (section 7.1, D0 and D3): non-finite values end a run at once; a
+loss far above both its start and pure chance has exploded; a smoothed loss half above its best and above its start is lost.
+"""
+
+from __future__ import annotations
+
+import math
+
+EXPLOSION_FACTOR = 2.0
+DRIFT_FACTOR = 1.5
+SMOOTHING_STEPS = 20
+
+
+class DivergenceWatch:
+    """Fed with every step's loss and gradient norm; answers with a reason when the run has diverged.
+
+    Args:
+        chance_loss: loss of a uniform guess in nats, ln(vocabulary) or ln(labels).
+    """
+
+    def __init__(self, chance_loss: float):
+        self.chance_loss = chance_loss
+        self._first: float | None = None
+        self._smooth = 0.0
+        self._lowest = math.inf
+        self._num_seen = 0
+
+    def reason(self, loss: float, grad_norm: float) -> str | None:
+        """Why the run is lost, in words, or None while it is not."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        if not math.isfinite(grad_norm):
+            return f"the gradient norm is {grad_norm}"
+        first = self._first = loss if self._first is None else self._first
+        if loss > EXPLOSION_FACTOR * max(first, self.chance_loss):
+            return f"the loss exploded to {loss:.3g} (start {first:.3g}, chance {self.chance_loss:.3g})"
+        return self._drift(loss, first)
+
+    def state(self) -> list[float]:
+        """What a checkpoint has to keep."""
+        return [self._first if self._first is not None else math.nan, self._smooth, self._lowest, self._num_seen]
+
+    def restore(self, state: list[float]) -> None:
+        """Take up what `state` gave."""
+        first, self._smooth, self._lowest, seen = state
+        self._first = None if math.isnan(first) else first
+        self._num_seen = int(seen)
+
+    def _drift(self, loss: float, first: float) -> str | None:
+        self._num_seen += 1
+        weight = max(1.0 / self._num_seen, 1.0 / SMOOTHING_STEPS)
+        self._smooth += weight * (loss - self._smooth)
+        if self._num_seen < SMOOTHING_STEPS:
+            return None
+        self._lowest = min(self._lowest, self._smooth)
+        if self._smooth > DRIFT_FACTOR * self._lowest and self._smooth > max(first, 0.0):
+            return f"the smoothed loss rose from {self._lowest:.3g} to {self._smooth:.3g}, above its start {first:.3g}"
+        return None

@@ -1,0 +1,76 @@
+"""What finestep says when it cannot go on: the law, the value, the place and the next step.
+
+It never wraps an error of a library whose message is already good, and never hides a traceback of our own bugs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FinestepWarning(UserWarning):
+    """Something that was asked for is ignored, or a number is weaker than it looks."""
+
+
+class FinestepError(Exception):
+    """An error that a user can act on; the command line prints its text alone and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class BadInput(FinestepError):
+    """A value, file or option breaks a law.
+
+    Args:
+        law: what must hold, e.g. "`learning_rate` must be > 0".
+        value: what was found instead.
+        place: file and line, option name or field path.
+        next_step: one thing to do about it.
+    """
+
+    def __init__(self, law: str, *, value: object = None, place: str | None = None, next_step: str | None = None):
+        self.law, self.value, self.place, self.next_step = law, value, place, next_step
+        super().__init__(_sentence(law, value, place, next_step))
+
+
+class MissingDependency(FinestepError):
+    """A part of finestep needs a package that is not installed."""
+
+    def __init__(self, package: str, *, needed_for: str, extra: str):
+        self.package, self.extra = package, extra
+        super().__init__(f"{needed_for} needs `{package}`, which is not installed; run `pip install 'finestep[{extra}]'`")
+
+
+class StudyChanged(FinestepError):
+    """A study on disk was made under other conditions than those asked for now."""
+
+
+class StudyBusy(FinestepError):
+    """Another process is working on the same study."""
+
+    exit_code = 3
+
+
+class WorkerFailed(FinestepError):
+    """The worker process could not be started, or died more often than it may."""
+
+    exit_code = 1
+
+
+def _sentence(law: str, value: object, place: str | None, next_step: str | None) -> str:
+    text = law
+    if value is not None:
+        shown = repr(value)
+        text += f"; got {shown if len(shown) <= 160 else shown[:157] + '...'}"
+    if place:
+        text += f" in {place}"
+    if next_step:
+        text += f"; {next_step}"
+    return text
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A short hint, e.g. " (did you mean `warmup_steps`?)", or an empty string when nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean `{near[0]}`?)" if near else ""

@@ -1,0 +1,1 @@
+"""Running trials somewhere: a resident worker here, or recorded curves played back."""

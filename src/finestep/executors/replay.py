@@ -1,0 +1,82 @@
+"""The twin of a worker: it plays recorded trials back, so that everything above it can be tried without torch.
+
+Only what was recorded is played: a trial that is not in the recording fails with that reason, and nothing is interpolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from finestep.protocol import Event, TrialRequest
+from finestep.recipe import Recipe
+from finestep.trial import EvalRecord, Outcome, StepRecord
+
+Recording = Callable[[Recipe, float], list[float] | None]
+"""(recipe, fidelity) -> validation losses in order, NaN for a diverged end; None when it was never recorded."""
+
+
+class ReplayExecutor:
+    """Plays recordings of validation losses, with the events that a worker would send."""
+
+    def __init__(self, recording: Recording, *, card: dict[str, Any] | None = None, num_train_rows: int = 1600):
+        self._recording, self._card, self._num_rows = recording, card or {}, num_train_rows
+        self._stopping = False
+        self.num_started = 0
+
+    def start(self) -> dict[str, Any]:
+        """Nothing to load."""
+        return {"card": self._card, "facts": {"device": "replay"}}
+
+    def run(self, requests: Sequence[TrialRequest]) -> Iterator[Event]:
+        """Play the trials one after the other."""
+        for request in requests:
+            if self._stopping:
+                yield Event(kind="interrupted", trial=request.number, data={"step": 0})
+                return
+            self.num_started += 1
+            losses = self._recording(request.recipe, request.fidelity)
+            yield from self._play(request, losses)
+
+    def stop(self) -> None:
+        """The next trial is interrupted."""
+        self._stopping = True
+
+    def kill(self) -> None:
+        """Like `stop`: there is no process."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _play(self, request: TrialRequest, losses: list[float] | None) -> Iterator[Event]:
+        if losses is None:
+            yield self._end(request, Outcome(state="failed", reason="this trial was never recorded"))
+            return
+        rows = max(1, round(self._num_rows * request.recipe.num_epochs * request.fidelity))
+        num_steps = math.ceil(rows / request.recipe.effective_batch_size)
+        yield Event(kind="started", trial=request.number, data={"num_steps": num_steps, "from_step": 0, "num_train_rows": rows})
+        for part, loss in enumerate(losses, start=1):
+            step = max(1, round(num_steps * part / len(losses)))
+            yield self._step(request, step, loss)
+            record = EvalRecord(step=step, num_tokens=step * request.recipe.effective_batch_size, eval_loss=loss)
+            yield Event(kind="evaluation", trial=request.number, data=record.model_dump())
+        best = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+        diverged = not math.isfinite(losses[-1])
+        outcome = Outcome(state="diverged", reason="the loss is nan", num_steps=num_steps) if diverged else Outcome(
+            state="completed", reason="recorded", eval_loss=best, best_step=num_steps, num_steps=num_steps, num_train_tokens=rows
+        )
+        yield self._end(request, outcome)
+
+    def _step(self, request: TrialRequest, step: int, loss: float) -> Event:
+        record = StepRecord(step=step, loss=loss, learning_rate=request.recipe.learning_rate, grad_norm=1.0, clipped=False,
+                            num_tokens=request.recipe.effective_batch_size, num_loss_tokens=1, elapsed_s=float(step))
+        return Event(kind="step", trial=request.number, data=record.model_dump())
+
+    def _end(self, request: TrialRequest, outcome: Outcome) -> Event:
+        folder = Path(request.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "outcome.json").write_text(outcome.model_dump_json(), encoding="utf-8")
+        return Event(kind="finished", trial=request.number, data=outcome.model_dump())

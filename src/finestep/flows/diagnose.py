@@ -1,0 +1,120 @@
+"""Diagnose logs: paths -> readers -> verdicts -> one report per file; it prints nothing and needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finestep.diagnosis.catalogue import Label, found
+from finestep.diagnosis.comparison import Comparison, compare
+from finestep.diagnosis.thresholds import DEFAULT, Thresholds
+from finestep.diagnosis.training_log import TrainingLog, train_series
+from finestep.diagnosis.verdict import Diagnosis, diagnose_log
+from finestep.errors import BadInput
+from finestep.finding import Finding
+from finestep.readers.open_logs import find_logs, read_logs
+
+METHODS = ("full", "lora", "qlora", "prompt", "p-tuning", "prefix")
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What is said about one file: its runs, and one label for all of them."""
+
+    path: str
+    label: Label
+    findings: tuple[Finding, ...]
+    runs: tuple[Diagnosis, ...]
+
+    @property
+    def verdict(self) -> Finding:
+        """The finding that decides."""
+        return self.findings[0]
+
+
+@dataclass(frozen=True)
+class DiagnoseResult:
+    """Reports in order of the paths, files that hold no log, and a comparison when several runs were read."""
+
+    reports: tuple[FileReport, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    comparison: Comparison | None
+
+
+def diagnose_paths(
+    patterns: Sequence[str], *, method: str | None = None, limits: Thresholds = DEFAULT
+) -> DiagnoseResult:
+    """Read and judge every log that the paths, folders and globs name.
+
+    Raises:
+        BadInput: nothing is found at a path, or the only file cannot be read.
+    """
+    if method is not None and method not in METHODS:
+        raise BadInput(f"`--method` must be one of {', '.join(METHODS)}", value=method)
+    paths = list(dict.fromkeys(path for pattern in patterns for path in find_logs(pattern)))
+    reports, unreadable = [], []
+    for path in paths:
+        try:
+            reports.append(diagnose_file(path, method=method, limits=limits))
+        except BadInput as error:
+            if len(paths) == 1:
+                raise
+            unreadable.append((str(path), str(error)))
+    runs = [run for report in reports for run in report.runs if run.signals.num_rows or run.signals.num_evaluations]
+    comparison = compare(runs) if len(runs) > 1 else None
+    return DiagnoseResult(tuple(reports), tuple(unreadable), comparison)
+
+
+def diagnose_file(path: Path, *, method: str | None = None, limits: Thresholds = DEFAULT) -> FileReport:
+    """Read one file and judge each run in it; a file of several runs is labelled `other` and judged run by run."""
+    logs = read_logs(path) or [_empty_log(path)]
+    runs = tuple(
+        diagnose_log(replace(log, context=replace(log.context, method=method or log.context.method)), limits)
+        for log in logs
+    )
+    if len(runs) == 1:
+        return FileReport(str(path), runs[0].label, runs[0].findings, runs)
+    several = found(
+        "several_runs",
+        f"The file holds {len(runs)} runs, each judged on its own: {', '.join(run.label for run in runs[:6])}.",
+        advice="write one log a run",
+        confidence=0.9,
+        runs=len(runs),
+    )
+    return FileReport(str(path), "other", (several,), runs)
+
+
+def as_json(report: FileReport) -> dict[str, object]:
+    """One report as plain values: `verdict` (a label), `findings`, and each run's curve in numbers."""
+    return {
+        "log": report.path,
+        "verdict": report.label,
+        "findings": [finding.model_dump() for finding in report.findings],
+        "runs": [_run_json(run) for run in report.runs],
+    }
+
+
+def _run_json(run: Diagnosis) -> dict[str, object]:
+    signals = run.signals
+    return {
+        "name": run.log.name,
+        "format": run.log.format,
+        "verdict": run.label,
+        "notes": list(run.log.notes),
+        "num_train_rows": signals.num_rows,
+        "num_evaluations": signals.num_evaluations,
+        "peak_learning_rate": _plain(signals.schedule.peak if signals.schedule else math.nan),
+        "last_loss": _plain(signals.loss.end if signals.loss else math.nan),
+        "best_eval_loss": _plain(signals.evaluation.best if signals.evaluation else math.nan),
+        "findings": [finding.model_dump() for finding in run.findings],
+    }
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _empty_log(path: Path) -> TrainingLog:
+    return TrainingLog(path.name, str(path), "no training rows found", train_series())

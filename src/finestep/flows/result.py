@@ -1,0 +1,135 @@
+"""What a study leaves behind: the tuned model, the recipe, the report, and the same in figures for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finestep.flows.tune import runs_spent
+from finestep.report.page import write_report
+from finestep.report.view import build_view
+from finestep.search.sweep import best_trial
+from finestep.store.recipe_file import write_recipe
+from finestep.store.study_store import StudyStore
+from finestep.study import Budget
+from finestep.trial import Trial
+
+MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
+
+
+def write_results(store: StudyStore, *, command: str, budget: Budget, card: Mapping[str, Any],
+                  facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the files of a study as it stands, and answer with its figures (also in `result.json`)."""
+    trials = store.trials()
+    best = best_trial(trials)
+    if best is not None:
+        _place_model(store, best)
+        write_recipe(store.folder / RECIPE, final_recipe(best), header=_recipe_header(best))
+    result = summarise(store.folder, trials, command=command, budget=budget)
+    result["facts"] = describe(store, card, facts)
+    render_report(store, trials, result, command=command)
+    _write_whole(store.folder / RESULT, json.dumps(result, indent=1))
+    return result
+
+
+def summarise(folder: Path, trials: Sequence[Trial], *, command: str, budget: Budget) -> dict[str, Any]:
+    """Baseline, best, trials, what was spent, and where things are."""
+    best, baseline = best_trial(trials), baseline_trial(trials)
+    paths = {"study": str(folder), "report": str(folder / REPORT)}
+    if best is not None:
+        paths |= {"model": str(folder / MODEL), "recipe": str(folder / RECIPE)}
+    return {
+        "baseline": _figures(baseline) if baseline else None,
+        "best": _figures(best) if best else None,
+        "trials": [_figures(trial) for trial in trials],
+        "spent": {
+            "full_runs": round(runs_spent(trials), 3), "budget_full_runs": budget.full_runs,
+            "tokens": sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
+            "elapsed_s": round(sum(trial.outcome.elapsed_s for trial in trials if trial.outcome), 1),
+        },
+        "paths": paths,
+        "command": command,
+    }
+
+
+def baseline_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The trial of the conservative default, if it was run to a result."""
+    return next((trial for trial in trials if trial.stage == "baseline" and trial.ranks), None)
+
+
+def final_recipe(trial: Trial) -> Any:
+    """The recipe of a finished trial, with the micro-batch that memory allowed."""
+    micro = trial.outcome.micro_batch_size if trial.outcome else None
+    return trial.recipe.changed(micro_batch_size=min(micro, trial.recipe.effective_batch_size)) if micro else trial.recipe
+
+
+def describe(store: StudyStore, card: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """Facts for the report: model, data, machine, versions."""
+    spec, data = store.spec, card.get("facts", {})
+    out: dict[str, Any] = {"model": spec.model.path, "data": spec.data.path, "method": spec.recipe.method,
+                           "strategy": spec.strategy, "seed": spec.recipe.seed}
+    for name in ("format", "num_rows", "num_eval_rows", "num_tokens", "num_trained_tokens", "length_p50", "length_max", "num_labels"):
+        if data.get(name) is not None:
+            out[f"data {name.replace('num_', '').replace('_', ' ')}"] = data[name]
+    out |= {name.replace("_", " "): value for name, value in facts.items() if value not in (None, "")}
+    return out
+
+
+def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[str, Any], *, command: str) -> None:
+    """Draw the page of the study from its records."""
+    best, baseline = best_trial(trials), baseline_trial(trials)
+    view = build_view(
+        title=f"finestep: {store.spec.name}", command=command, trials=trials,
+        steps={trial.number: store.steps(trial.number) for trial in trials},
+        evaluations={trial.number: store.evaluations(trial.number) for trial in trials},
+        facts=result["facts"], baseline=baseline.number if baseline else None, best=best.number if best else None,
+        notes=[], spent=result["spent"],
+    )
+    write_report(store.folder / REPORT, view)
+
+
+def _figures(trial: Trial) -> dict[str, Any]:
+    outcome, recipe = trial.outcome, final_recipe(trial)
+    micro = recipe.micro_batch_size or recipe.effective_batch_size
+    return {
+        "trial": trial.number, "stage": trial.stage, "state": trial.state, "fidelity": trial.fidelity,
+        "learning_rate": recipe.learning_rate, "effective_batch_size": recipe.effective_batch_size, "micro_batch_size": micro,
+        "accumulation_steps": recipe.accumulation_steps(micro), "num_devices": recipe.num_devices,
+        "eval_loss": outcome.eval_loss if outcome else None, "base_eval_loss": outcome.base_eval_loss if outcome else None,
+        "metrics": dict(outcome.metrics) if outcome else {}, "reason": outcome.reason if outcome else "",
+        "num_train_tokens": outcome.num_train_tokens if outcome else 0, "seconds": outcome.elapsed_s if outcome else 0.0,
+    }
+
+
+def _recipe_header(best: Trial) -> str:
+    assert best.outcome is not None
+    return f"Found by finestep: trial {best.number}, validation loss {best.outcome.eval_loss:.4f}."
+
+
+def _place_model(store: StudyStore, best: Trial) -> None:
+    """Put the best trial's model at `model/`, by hard links where the file system has them."""
+    source, target = store.trial_folder(best.number) / "model", store.folder / MODEL
+    if not source.is_dir():
+        return
+    partial = target.with_name(MODEL + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=_link_or_copy)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

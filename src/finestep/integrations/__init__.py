@@ -1,0 +1,1 @@
+"""For people who keep their own loop: a Trainer callback, an Optuna sampler."""

@@ -1,0 +1,185 @@
+"""FinestepCallback: the live monitor inside a Hugging Face Trainer (TRL, LLaMA-Factory, Axolotl, ms-swift); one line
+to add.
+
+It looks at what the Trainer logs and at a sample of the weights on logged steps; between them it does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from transformers import TrainerCallback
+
+from finestep.diagnosis.from_records import training_log
+from finestep.diagnosis.monitor import LiveMonitor
+from finestep.diagnosis.training_log import RunContext
+from finestep.diagnosis.verdict import Diagnosis, diagnose_log
+from finestep.finding import Finding
+from finestep.trial import EvalRecord, StepRecord
+
+logger = logging.getLogger("finestep")
+
+SAMPLED_TENSORS = 16
+SAMPLED_VALUES = 65536
+_UNKNOWN_VOCABULARY = 32000
+
+Sample = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class FinestepCallback(TrainerCallback):
+    """Watches a run and says in words what goes wrong.
+
+    >>> trainer = Trainer(..., callbacks=[FinestepCallback()])  # doctest: +SKIP
+
+    Args:
+        on_trouble: `warn` only speaks; `stop` also ends the run at the first finding of severity "error".
+        unhide_nan: switch off the Trainer's filter that prints NaN losses as 0.0.
+
+    Attributes:
+        findings: everything said so far.
+        steps, evaluations: the records behind it.
+    """
+
+    def __init__(self, *, on_trouble: Literal["warn", "stop"] = "warn", unhide_nan: bool = True):
+        self.on_trouble = on_trouble
+        self.unhide_nan = unhide_nan
+        self.findings: list[Finding] = []
+        self.steps: list[StepRecord] = []
+        self.evaluations: list[EvalRecord] = []
+        self._monitor: LiveMonitor | None = None
+        self._context = RunContext()
+        self._num_epochs: float | None = None
+        self._before: Sample = []
+        self._grad_norm: float | None = None
+        self._update: tuple[float, float] | None = None
+
+    def diagnosis(self) -> Diagnosis:
+        """The verdict on the run so far, as `finestep diagnose` would give it."""
+        return diagnose_log(
+            training_log(
+                self.steps, self.evaluations, name="trainer", num_epochs=self._num_epochs, context=self._context
+            )
+        )
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs: Any) -> None:
+        """Read what is known about the run."""
+        if self.unhide_nan and getattr(args, "logging_nan_inf_filter", False):
+            args.logging_nan_inf_filter = False
+        size, num_labels = _output_size(model)
+        planned = state.max_steps if state.max_steps and state.max_steps > 0 else None
+        self._context = RunContext(
+            max_steps=planned, num_labels=num_labels, vocabulary_size=None if num_labels else size
+        )
+        epochs = float(state.num_train_epochs or 0)
+        self._num_epochs = epochs if 0 < epochs < 1e6 else None
+        self._monitor = LiveMonitor(
+            chance_loss=math.log(size), planned_steps=planned, has_loss_scaler=bool(getattr(args, "fp16", False))
+        )
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs: Any) -> None:
+        """Keep a sample of the weights, and the gradient norm when the Trainer does not clip, on steps that will be
+        logged."""
+        if model is None or not _is_due(args, state.global_step + 1):
+            return
+        self._before = [(tensor, tensor.clone()) for tensor in _sampled(model)]
+        if not args.max_grad_norm:
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            self._grad_norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+
+    def on_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
+        """Measure how far the sampled weights moved."""
+        if not self._before:
+            return
+        moved = sum(float((now - before).float().square().sum()) for now, before in self._before)
+        size = sum(float(before.float().square().sum()) for _, before in self._before)
+        self._update = (math.sqrt(moved), math.sqrt(size))
+        self._before = []
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Look at one logged training row."""
+        grad_norm = (logs or {}).get("grad_norm", self._grad_norm)
+        if not logs or "loss" not in logs or grad_norm is None or self._monitor is None:
+            return
+        record = self._step_record(args, state, logs, float(grad_norm))
+        if record is None:
+            return
+        self.steps.append(record)
+        self._say(self._monitor.step(record), control)
+
+    def on_evaluate(self, args, state, control, metrics: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Look at one evaluation."""
+        if not metrics or "eval_loss" not in metrics:
+            return
+        record = EvalRecord(
+            step=state.global_step,
+            num_tokens=int(state.num_input_tokens_seen or 0),
+            eval_loss=float(metrics["eval_loss"]),
+        )
+        self.evaluations.append(record)
+        if self._monitor is not None:
+            self._say(self._monitor.evaluation(record), control)
+
+    def on_train_end(self, args, state, control, **kwargs: Any) -> None:
+        """Say the verdict on the whole run."""
+        verdict = self.diagnosis().verdict
+        if verdict.code not in {finding.code for finding in self.findings}:
+            self._say([verdict], control, may_stop=False)
+
+    def _step_record(self, args, state, logs: dict[str, Any], grad_norm: float) -> StepRecord | None:
+        if state.global_step < 1 or (self.steps and self.steps[-1].step >= state.global_step):
+            return None
+        moved, size = self._update or (None, None)
+        self._update = None
+        limit = args.max_grad_norm
+        return StepRecord(
+            step=state.global_step,
+            loss=float(logs["loss"]),
+            learning_rate=float(logs.get("learning_rate", 0.0)),
+            grad_norm=grad_norm,
+            clipped=bool(limit and grad_norm > limit),
+            update_norm=moved,
+            update_ratio=moved / size if moved is not None and size else None,
+            num_tokens=int(state.num_input_tokens_seen or 0),
+            num_loss_tokens=1,
+            elapsed_s=0.0,
+        )
+
+    def _say(self, findings: list[Finding], control, *, may_stop: bool = True) -> None:
+        for finding in findings:
+            self.findings.append(finding)
+            level = logging.WARNING if finding.severity in ("warning", "error") else logging.INFO
+            logger.log(
+                level, "%s: %s %s", finding.code, finding.meaning, f"-> {finding.advice}" if finding.advice else ""
+            )
+            if may_stop and self.on_trouble == "stop" and finding.severity == "error":
+                control.should_training_stop = True
+
+
+def _is_due(args, step: int) -> bool:
+    every = int(args.logging_steps) if args.logging_steps >= 1 else 0
+    return (
+        str(getattr(args.logging_strategy, "value", args.logging_strategy)) == "steps"
+        and every > 0
+        and step % every == 0
+    )
+
+
+def _sampled(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Flat views of parts of some trained tensors, spread over the model."""
+    trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
+    stride = max(1, len(trained) // SAMPLED_TENSORS)
+    for parameter in trained[::stride][:SAMPLED_TENSORS]:
+        yield parameter.detach().reshape(-1)[:SAMPLED_VALUES]
+
+
+def _output_size(model: torch.nn.Module | None) -> tuple[int, int | None]:
+    """Number of classes that the loss chooses among, and the number of labels when it is a classifier."""
+    config = getattr(model, "config", None)
+    if "SequenceClassification" in type(model).__name__ or "TokenClassification" in type(model).__name__:
+        return max(2, int(getattr(config, "num_labels", 2))), int(getattr(config, "num_labels", 2))
+    text = getattr(config, "get_text_config", lambda: config)()
+    return max(2, int(getattr(text, "vocab_size", None) or _UNKNOWN_VOCABULARY)), None

@@ -1,0 +1,61 @@
+"""What a controller and a worker say to each other: one JSON request in, JSON lines out; it imports no other room.
+
+A worker is started with the path of a file that holds a `SessionRequest`. It answers `ready` (or `error`), then reads
+`TrialRequest`s, one JSON object a line, from its standard input and answers each with events that end in `finished` or
+`interrupted`. A line `{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
+Any trainer that speaks this can take the worker's place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finestep.recipe import Recipe
+from finestep.study import DataSpec, ModelSpec
+
+PROTOCOL_VERSION = 1
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
+
+
+class SessionRequest(_Message):
+    """What a worker needs before its first trial: the base and the data, loaded once."""
+
+    protocol: int = PROTOCOL_VERSION
+    purpose: Literal["train", "inspect"] = Field("train", description="inspect: only read the data and answer with its card.")
+    model: ModelSpec
+    data: DataSpec
+    recipe: Recipe = Field(description="Method and adapter of the trials to come.")
+    study_dir: str
+    metrics: tuple[str, ...] = ()
+    num_threads: int | None = None
+    micro_batch_limit: int | None = Field(None, description="Largest micro-batch that memory is known to allow.")
+
+
+class TrialRequest(_Message):
+    """One trial to run, or to take up again from its newest valid checkpoint."""
+
+    kind: Literal["trial"] = "trial"
+    number: int
+    recipe: Recipe
+    fidelity: float = Field(1.0, gt=0, le=1)
+    folder: str = Field(description="Folder of the trial; checkpoints, outcome and model go there.")
+    checkpoint_every_s: float = Field(60.0, ge=0, description="Time between checkpoints.")
+    checkpoint_every_steps: int | None = Field(None, ge=1, description="Steps between checkpoints, besides the time.")
+
+
+EventKind = Literal[
+    "ready", "started", "step", "evaluation", "checkpoint", "note", "finished", "interrupted", "error", "died"
+]
+
+
+class Event(_Message):
+    """One line from a worker (`died` comes from the executor: the process is gone)."""
+
+    kind: EventKind
+    trial: int | None = None
+    data: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,97 @@
+"""What the trials of a study say together: who ranks, how noisy seeds are, what was gained; it draws nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from finestep.report import wording
+from finestep.trial import Trial
+
+FALLEN_STATES = ("diverged", "out_of_memory", "failed")
+NOISE_FACTOR = 2 * math.sqrt(2)
+"""Two standard deviations of the difference of two runs, each with the noise of a seed."""
+
+
+class Noise(BaseModel):
+    """How much the validation loss moves when only the seed changes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    deviation: float
+    num_runs: int
+
+
+class Verdict(BaseModel):
+    """The best run against the baseline, as a short figure and a sentence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    figure: str
+    sentence: str
+
+
+def final_loss(trial: Trial) -> float | None:
+    """The validation loss of a trial that ranks and is a number, else None."""
+    value = trial.outcome.eval_loss if trial.ranks and trial.outcome else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def has_fallen(trial: Trial) -> bool:
+    """True for a trial that ended without a loss that counts; a NaN that says "completed" is one too."""
+    return trial.state in FALLEN_STATES or (trial.state != "running" and final_loss(trial) is None)
+
+
+def seed_noise(trials: Sequence[Trial]) -> Noise | None:
+    """Pooled standard deviation (nats) over groups of runs that differ in their seed alone; None without a repeat."""
+    groups: defaultdict[tuple[str, float], list[float]] = defaultdict(list)
+    for trial in trials:
+        value = final_loss(trial)
+        if value is not None:
+            groups[(trial.recipe.model_dump_json(exclude={"seed"}), trial.fidelity)].append(value)
+    repeated = [losses for losses in groups.values() if len(losses) > 1]
+    if not repeated:
+        return None
+    squares = sum((x - sum(losses) / len(losses)) ** 2 for losses in repeated for x in losses)
+    freedom = sum(len(losses) - 1 for losses in repeated)
+    return Noise(deviation=math.sqrt(squares / freedom), num_runs=sum(map(len, repeated)))
+
+
+def verdict(best: Trial | None, baseline: Trial | None, noise: Noise | None) -> Verdict:
+    """The gain of the best run over the baseline in per cent, or why there is none to report."""
+    if best is None:
+        return Verdict(figure=wording.NONE, sentence="no run has a result yet")
+    if baseline is None:
+        return Verdict(figure=wording.NONE, sentence="there is no baseline to compare with")
+    if best.number == baseline.number:
+        return Verdict(figure="0 %", sentence="the baseline itself is the best run")
+    reached, before = final_loss(best), final_loss(baseline)
+    if reached is None or before is None:
+        return Verdict(figure=wording.NONE, sentence=f"the baseline has no result ({_state(baseline)})")
+    if best.fidelity != baseline.fidelity:
+        lengths = f"{wording.share(best.fidelity)} against {wording.share(baseline.fidelity)} of the token budget"
+        return Verdict(figure=wording.NONE, sentence=f"not compared with the baseline: {lengths}")
+    return _compared(reached, before, noise)
+
+
+def _compared(reached: float, before: float, noise: Noise | None) -> Verdict:
+    gain = before - reached
+    if noise is not None and abs(gain) <= NOISE_FACTOR * noise.deviation:
+        limit = f"{NOISE_FACTOR * noise.deviation:.4f}"
+        return Verdict(
+            figure="tie",
+            sentence=f"tie with the baseline ({wording.loss(before)}): {abs(gain):.4f} apart, noise up to {limit}",
+        )
+    side = "below" if gain >= 0 else "above"
+    known = "noise unknown: no run was repeated with another seed"
+    if noise is not None:
+        known = f"more than the noise between seeds, from {noise.num_runs} repeated runs"
+    figure = f"{100 * abs(gain / before):.1f} % {'lower' if gain >= 0 else 'higher'}" if before else wording.NONE
+    return Verdict(figure=figure, sentence=f"{abs(gain):.4f} {side} the baseline ({wording.loss(before)}); {known}")
+
+
+def _state(trial: Trial) -> str:
+    return wording.STATE_WORDS[trial.state]

@@ -1,0 +1,67 @@
+"""The page: a ReportView as one HTML file that needs no network and runs no code but its own.
+
+Text of the study is escaped by Jinja; data goes in as JSON whose <, > and & are escaped; the content security policy
+lets nothing be fetched, and only the two embedded scripts and the style sheet be used, by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from finestep.report import svg
+from finestep.report.view import ReportView
+
+_JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def write_report(path: Path, view: ReportView) -> None:
+    """Writes the report, whole or not at all: first beside `path`, then in its place."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(render_page(view).encode("utf-8", "replace"))
+    os.replace(partial, path)
+
+
+def render_page(view: ReportView) -> str:
+    """The report as HTML text; the same view gives the same text."""
+    style, charts, script = asset("assets/page.css"), asset("vendor/echarts.min.js"), asset("assets/page.js")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(asset("assets/page.html")).render(
+        view=view,
+        policy=content_policy(scripts=[charts, script], style=style),
+        style=Markup(style),
+        charts=Markup(charts),
+        script=Markup(script),
+        data=Markup(escaped_json(view.charts_json())),
+        counts=svg.counts_svg([(count.state, count.number) for count in view.counts]),
+        basin_svg=svg.basin_svg(view.basin),
+        map_svgs=[(measured, svg.map_svg(measured)) for measured in view.maps],
+    )
+
+
+def escaped_json(text: str) -> str:
+    """JSON that may stand inside a script element: no character that could end it or start a comment."""
+    return text.translate(_JSON_ESCAPES)
+
+
+def content_policy(*, scripts: list[str], style: str) -> str:
+    """A policy under which the page fetches nothing and runs exactly these texts."""
+    allowed = " ".join(f"'{_hash(script)}'" for script in scripts)
+    return f"default-src 'none'; script-src {allowed}; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file that is packaged with the report, e.g. `vendor/echarts.min.js`."""
+    return resources.files("finestep.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Laws of tuning, one a file: facts in, numbers out; pure, no files, no clock, no torch."""

@@ -1,0 +1,332 @@
+"""Facts in, recommendation out: runs the rules in their order (memory, adapter, duration, batch, learning rate, the rest).
+
+It states every assumption that it had to make, and reads nothing but the packaged knowledge.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from finestep.errors import BadInput
+from finestep.estimate import Estimate
+from finestep.facts import DataFacts, HardwareFacts, ModelFacts
+from finestep.knowledge.models import lineage, recipe_family
+from finestep.recipe import LoraGroup, Method, OptimizerGroup, Recipe, ScheduleGroup
+from finestep.rules import adapter, batch_size, duration, layers, momentum, regularisation
+from finestep.rules.fit_in_memory import MemoryPlan, plan_memory
+from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate, rate_estimate, retention_estimate
+from finestep.rules.neighbours import Neighbour
+from finestep.rules.prompt_rate import RATES
+from finestep.rules.recommendation import DerivationStep, NearRecipe, Recommendation, WhatIf
+from finestep.rules.variants import VARIANTS
+from finestep.rules.warmup import warmup_steps
+
+TRAINED_METHODS = ("full", "lora", "qlora")
+PROMPT_METHODS = ("prefix", "p-tuning", *RATES)
+ASSUMED_LENGTH, ASSUMED_PARAMS = 1024, 7e9
+SHOWN_NEIGHBOURS = 3
+SMALL_ENOUGH_FOR_FULL = 0.5e9
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the user fixed; None = the rules decide. `noise_scale` is a measured gradient noise scale in rows."""
+
+    method: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    batch: int | None = None
+    num_epochs: float | None = None
+    num_devices: int | None = None
+    noise_scale: float | None = None
+    target_modules: tuple[str, ...] | None = None
+    retention: bool = False
+
+
+def compose(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | None, ask: Ask) -> Recommendation:
+    """The recommended starting recipe for these facts."""
+    draft = _draft(model, data, hardware, ask)
+    answer = learning_rate(draft.request)
+    estimates = _estimates(draft, answer)
+    return Recommendation(
+        method=draft.method,
+        recipe=_recipe(draft, estimates) if draft.method in TRAINED_METHODS or draft.method == "rslora" else None,
+        model=model, data=data, hardware=hardware, estimates=estimates,
+        log10_center=answer.center.mean, log10_sd=answer.center.sd,
+        neighbours=tuple(near_recipe(n) for n in answer.neighbours[:SHOWN_NEIGHBOURS]),
+        derivation=tuple(derivation(answer)), what_ifs=tuple(_what_ifs(draft, answer)),
+        assumptions=tuple(_assumptions(draft)), notes=tuple(_notes(draft, estimates)),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What is decided before the learning rate."""
+
+    model: ModelFacts
+    data: DataFacts | None
+    hardware: HardwareFacts | None
+    ask: Ask
+    method: str
+    rank: Estimate
+    alpha: Estimate
+    epochs: Estimate
+    batch: Estimate
+    memory: MemoryPlan
+    request: RateRequest
+
+    @property
+    def num_rows(self) -> int:
+        rows = self.data.num_rows if self.data else None
+        return rows or batch_size.ASSUMED_ROWS
+
+    @property
+    def num_steps(self) -> int:
+        return duration.num_steps(self.num_rows, epochs=self.epochs.value, batch=int(self.batch.value))
+
+
+def _draft(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | None, ask: Ask) -> _Draft:
+    method = ask.method or _method(model, hardware)
+    rows = data.num_rows if data else None
+    trained_tokens = data.num_trained_tokens if data else None
+    rank = _fixed(ask.rank) or adapter.lora_rank(model, num_trained_tokens=trained_tokens)
+    alpha = _fixed(ask.alpha) or adapter.lora_alpha()
+    epochs = _fixed(ask.num_epochs) or duration.num_epochs(rows, is_encoder=model.is_encoder)
+    classification = bool(data and data.task == "classification") or (model.is_encoder and not data)
+    batch = _fixed(ask.batch) or batch_size.effective_batch_size(
+        group_of(method), num_rows=rows, num_epochs=epochs.value, classification=classification, noise_scale=ask.noise_scale
+    )
+    devices = ask.num_devices or (hardware.num_devices if hardware else 1)
+    memory = plan_memory(
+        model, hardware, method=trained_as(method), length=row_length(data, model), rank=int(rank.value),
+        most=max(1, int(batch.value) // devices),
+    )  # fmt: skip
+    steps = duration.num_steps(rows, epochs=epochs.value, batch=int(batch.value)) if rows else None
+    request = RateRequest(
+        method=method if method in (*TRAINED_METHODS, *PROMPT_METHODS) else "lora",
+        variant=method if method in VARIANTS else "lora",
+        params=float(model.num_parameters or ASSUMED_PARAMS), active_params=model.num_active_parameters,
+        batch=batch.value, steps=steps, rank=int(rank.value), alpha=alpha.value, model=_sweep_name(model),
+        lineage=lineage(model), recipe_family=recipe_family(lineage(model)), pretraining_rate=model.pretraining_learning_rate,
+        is_encoder=model.is_encoder, classification=classification, all_linear=ask.target_modules is None,
+        task=None if classification else "instruction",
+    )  # fmt: skip
+    return _Draft(model, data, hardware, ask, method, rank, alpha, epochs, batch, memory, request)
+
+
+def _method(model: ModelFacts, hardware: HardwareFacts | None) -> str:
+    """Encoders are trained in full; others by LoRA, in 4 bits where 16 do not fit."""
+    if model.is_encoder:
+        return "full"
+    fits = plan_memory(model, hardware, method="lora", length=ASSUMED_LENGTH, rank=adapter.DEFAULT_RANK, most=1, strict=False)
+    return "lora" if fits.micro_batch != 0 else "qlora"
+
+
+def group_of(method: str) -> str:
+    """The method group that batch and recipes are looked up by."""
+    if method in TRAINED_METHODS:
+        return method
+    return "prompt" if method in PROMPT_METHODS else "lora"
+
+
+def trained_as(method: str) -> Method:
+    """Which of the three memory profiles a method has."""
+    return method if method in TRAINED_METHODS else "lora"  # type: ignore[return-value]
+
+
+def row_length(data: DataFacts | None, model: ModelFacts) -> int:
+    """Tokens of a long row: the 95th percentile, else 1,024, never beyond the context."""
+    wanted = (data.length_p95 if data else None) or (128 if model.is_encoder else ASSUMED_LENGTH)
+    return min(wanted, model.context_length or wanted)
+
+
+def _sweep_name(model: ModelFacts) -> str:
+    from finestep.knowledge.models import known_model, known_names
+
+    if known_model(model.name) is None:
+        return model.name
+    short = model.name.split("/")[-1].lower()
+    return next((name for name in known_names() if name.split("/")[-1].lower() == short), model.name)
+
+
+def _fixed(value: float | None) -> Estimate | None:
+    return None if value is None else Estimate(value=value, low=value, high=value, unit="", source="you", why="as you asked")
+
+
+def _estimates(draft: _Draft, answer: RateAnswer) -> dict[str, Estimate]:
+    rate = rate_estimate(answer)
+    retention = retention_estimate(answer, draft.method)
+    if draft.ask.retention:
+        rate = retention
+    model, steps = draft.model, draft.num_steps
+    out = {
+        "learning_rate": rate,
+        "effective_batch_size": draft.batch,
+        "num_epochs": draft.epochs,
+        "schedule.warmup_steps": _warmup(steps),
+        "optimizer.beta2": momentum.beta2(steps),
+        "optimizer.weight_decay": regularisation.weight_decay(
+            is_encoder=model.is_encoder, learning_rate=rate.value, num_steps=steps
+        ),
+        "optimizer.max_grad_norm": regularisation.max_grad_norm(),
+    }
+    if draft.method != "full" and draft.method not in PROMPT_METHODS:
+        out |= {"lora.rank": draft.rank, "lora.alpha": draft.alpha}
+    out |= _layer_estimates(draft, rate.value)
+    if draft.memory.micro_batch:
+        out["micro_batch_size"] = draft.memory.micro_batch_estimate()
+    if draft.memory.need is not None:
+        out["memory_bytes"] = draft.memory.memory_estimate()
+    return out | {"retention_learning_rate": retention, "num_steps": _exact(steps, "steps", "updates-floor", "rows x epochs / batch")}
+
+
+def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
+    model, rows = draft.model, draft.data.num_rows if draft.data else None
+    if not draft.request.classification:
+        return {}
+    return {
+        "optimizer.layerwise_decay": layers.layerwise_decay(
+            is_encoder=model.is_encoder, lineage=lineage(model), num_layers=model.num_layers, num_rows=rows
+        ),
+        "optimizer.head_lr_multiplier": layers.head_multiplier(
+            method="full" if draft.method == "full" else "lora", is_encoder=model.is_encoder, learning_rate=rate
+        ),
+    }
+
+
+def _warmup(steps: int) -> Estimate:
+    value = warmup_steps(ScheduleGroup(), steps)
+    return Estimate(
+        value=value, low=min(value, round(0.03 * steps)), high=max(value, round(0.1 * steps)), unit="steps",
+        source="warmup-practice", why="5 % of the run; at the best rate its length matters little",
+    )  # fmt: skip
+
+
+def _exact(value: float, unit: str, source: str, why: str) -> Estimate:
+    return Estimate(value=value, low=value, high=value, unit=unit, source=source, why=why)
+
+
+def _recipe(draft: _Draft, estimates: dict[str, Estimate]) -> Recipe:
+    data, micro = draft.data, draft.memory.micro_batch or None
+    devices = draft.ask.num_devices or (draft.hardware.num_devices if draft.hardware else 1)
+    optional = {"optimizer.layerwise_decay": "layerwise_decay", "optimizer.head_lr_multiplier": "head_lr_multiplier"}
+    return Recipe(
+        method=trained_as(draft.method),
+        learning_rate=estimates["learning_rate"].value,
+        effective_batch_size=max(int(draft.batch.value), devices),
+        micro_batch_size=micro, num_devices=devices, num_epochs=draft.epochs.value,
+        max_length=_max_length(data, draft.model),
+        schedule=ScheduleGroup(name="linear"),
+        optimizer=OptimizerGroup(
+            beta2=estimates["optimizer.beta2"].value, weight_decay=estimates["optimizer.weight_decay"].value,
+            **{field: estimates[name].value for name, field in optional.items() if name in estimates},
+        ),
+        lora=LoraGroup(
+            rank=int(draft.rank.value), alpha=draft.alpha.value, use_rslora=draft.method == "rslora",
+            target_modules=draft.ask.target_modules,
+        ),
+    )  # fmt: skip
+
+
+def _max_length(data: DataFacts | None, model: ModelFacts) -> int | None:
+    """The longest row rounded up to 64, capped by the context; None when the data are unknown."""
+    if data is None or not data.length_max:
+        return None
+    wanted = max(64, 64 * math.ceil(data.length_max / 64))
+    return min(wanted, model.context_length or wanted)
+
+
+def near_recipe(neighbour: Neighbour) -> NearRecipe:
+    """A neighbour as plain values."""
+    row = neighbour.recipe
+    return NearRecipe(
+        id=row.id, model=row.model, method=row.method, task=row.task, learning_rate=row.learning_rate or 0.0,
+        moved_learning_rate=float(f"{neighbour.moved_learning_rate:.1e}"), effective_batch_size=row.effective_batch_size,
+        similarity=round(neighbour.similarity, 3), measured=row.measured, source_url=row.source_url,
+    )  # fmt: skip
+
+
+def derivation(answer: RateAnswer) -> list[DerivationStep]:
+    """The terms as factors; the first carries the unit."""
+    return [
+        DerivationStep(name=t.name, factor=float(f"{10**t.dex:.3g}"), doubt=round(10**t.sd, 2), source=t.source, why=t.why)
+        for t in answer.terms
+    ]
+
+
+def _assumptions(draft: _Draft) -> list[str]:
+    model, out = draft.model, []
+    if model.num_parameters is None:
+        out.append(f"the model's size is unknown: {ASSUMED_PARAMS / 1e9:.0f}B parameters assumed")
+    if draft.request.lineage is None:
+        out.append("the model's family is unknown: no family offset, wider interval")
+    if draft.data is None or draft.data.num_rows is None:
+        out.append(f"no data given: {batch_size.ASSUMED_ROWS:,} rows assumed for the batch and the length of the run")
+    if draft.data is None or draft.data.length_p95 is None:
+        out.append(f"row length unknown: {row_length(draft.data, model):,} tokens assumed for memory")
+    elif draft.data.is_estimate:
+        out.append("tokens were estimated from a sample, without the model's tokenizer")
+    if draft.hardware is None or draft.hardware.memory_bytes is None:
+        out.append("memory of the device unknown: the micro-batch is left open")
+    return out
+
+
+def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
+    out = list(draft.memory.notes)
+    safe = estimates["retention_learning_rate"].value
+    if draft.ask.retention:
+        out.append("the rate is the retention-safe one, as asked; expect a slightly higher loss on your own data")
+    else:
+        out.append(f"to keep more of the model's other abilities use {safe:.1e} (`--retention`)")
+    if draft.method in PROMPT_METHODS or (draft.method in VARIANTS and draft.method not in ("lora", "rslora")):
+        out.append(f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere")
+    if draft.num_steps < batch_size.FEWEST_UPDATES:
+        out.append(f"only {draft.num_steps} updates: little data; expect more from more rows than from any setting")
+    return out
+
+
+def _what_ifs(draft: _Draft, answer: RateAnswer) -> list[WhatIf]:
+    """Changes of the question, answered again, and measurements; the largest first."""
+    out = [_measure(answer)]
+    for action, request in _other_requests(draft):
+        other = learning_rate(request)
+        change = other.center.mean - answer.center.mean
+        effect = f"learning rate {rate_estimate(other).value:.1e}"
+        if abs(change) > 0.02:
+            out.append(WhatIf(action=action, effect=effect, importance=round(abs(change), 3)))
+    if draft.data is None:
+        out.append(WhatIf(action="give the data", effect="batch, length and rate are fitted to its size", importance=0.2))
+    if draft.ask.noise_scale is None and draft.batch.source != "you":
+        effect = f"the batch could be anything from {draft.batch.low:g} to {draft.batch.high:g}"
+        out.append(WhatIf(action="measure the batch noise (`finestep probe`)", effect=effect, importance=0.1))
+    return sorted(out, key=lambda item: -item.importance)[:4]
+
+
+def _measure(answer: RateAnswer) -> WhatIf:
+    low, high = answer.interval
+    effect = f"narrows {low:.1e} ... {high:.1e} to about x1.3 either way"
+    return WhatIf(action="three short runs (`finestep tune`)", effect=effect, importance=round(math.log10(high / low) / 2, 3))
+
+
+def _other_requests(draft: _Draft) -> list[tuple[str, RateRequest]]:
+    request = draft.request
+    out: list[tuple[str, RateRequest]] = []
+    if request.method in ("lora", "qlora") and not request.is_encoder:
+        other_rank = 8 if request.rank >= 32 else 64
+        out.append((f"rank {other_rank} instead of {request.rank}", replace(request, rank=other_rank)))
+        out.append((f"alpha {2 * request.alpha:g} instead of {request.alpha:g}", replace(request, alpha=2 * request.alpha)))
+    wider = replace(request, batch=4 * request.batch, steps=request.steps / 4 if request.steps else None)
+    out.append((f"batch {4 * request.batch:g} instead of {request.batch:g}", wider))
+    if request.steps:
+        out.append(("ten times the data", replace(request, steps=10 * request.steps)))
+    return out
+
+
+def check_method(method: str | None) -> None:
+    """Refuse a method that no rule knows."""
+    known = (*TRAINED_METHODS, *(v for v in VARIANTS if v != "lora"), *PROMPT_METHODS)
+    if method is not None and method not in known:
+        from finestep.errors import did_you_mean
+
+        raise BadInput(f"unknown method{did_you_mean(method, known)}", value=method, next_step="known: " + ", ".join(known))

@@ -1,0 +1,132 @@
+"""The public recipes nearest to a setting, and what they say about its learning rate when moved to it.
+
+Similarity: exp(-distance), distance = (difference of log10 parameters / 0.4)^2 + 0.5 for another family + 0.3 for another task
++ 1.0 for a framework's template - 0.3 for a measured optimum. Only recipes of the same method group and architecture count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from finestep.knowledge.recipes import PublicRecipe, public_recipes
+from finestep.rules.lora_law import ALPHA_EXPONENT, BATCH_EXPONENT
+from finestep.rules.terms import LogNormal
+
+METHOD_GROUPS = {
+    "full": ("full",), "lora": ("lora", "dora", "qlora"), "prompt": ("prefix", "p-tuning"),
+}  # fmt: skip
+"""LoRA and QLoRA are one group: a 4-bit base does not move the best rate."""
+SIZE_SCALE_DEX, OTHER_FAMILY, OTHER_TASK, TEMPLATE, MEASURED = 0.4, 0.5, 0.3, 1.0, -0.3
+NUM_POOLED, MOST_INDEPENDENT = 12, 3.0
+"""Published rates are copied between projects, so a dozen count for at most three."""
+SINGLE_SD = 0.4
+PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.3}
+"""How far practice may lie from the optimum, beyond its scatter. Full: the residual sd of published rates (practice.json). LoRA: after
+the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md)."""
+RANK_EXPONENT = 0.18
+SWEEP_ID_PREFIX = "tinker"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The setting for which recipes are sought. `task` is a word of the public recipes or None."""
+
+    group: str
+    architecture: str
+    params: float
+    family: str | None
+    task: str | None
+    batch: float
+    rank: int | None = None
+    alpha: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One public recipe, how similar it is (0 to 1), and its learning rate moved to the target's rank, alpha and batch."""
+
+    recipe: PublicRecipe
+    similarity: float
+    moved_learning_rate: float
+
+
+def nearest(target: Target, *, exclude_families: Sequence[str] = ()) -> list[Neighbour]:
+    """All comparable public recipes, the most similar first; of copies (same model, rate and batch) only the first."""
+    found = [_neighbour(row, target) for row in _comparable(target, exclude_families)]
+    found.sort(key=lambda n: -n.similarity)
+    return _without_copies(found)
+
+
+def practice_view(target: Target, neighbours: Sequence[Neighbour]) -> LogNormal | None:
+    """What the nearest dozen say together, as log10 of the rate; None when there are none.
+
+    The sweep's own rows are left out: the LoRA law already has them.
+    """
+    used = [n for n in neighbours if not n.recipe.id.startswith(SWEEP_ID_PREFIX)][:NUM_POOLED]
+    weight = sum(n.similarity for n in used)
+    if weight <= 0.0:
+        return None
+    mean = _weighted_median([(math.log10(n.moved_learning_rate), n.similarity) for n in used])
+    independent = min(weight**2 / sum(n.similarity**2 for n in used), MOST_INDEPENDENT)
+    practice = PRACTICE_SD[target.group]
+    return LogNormal(mean, math.sqrt(SINGLE_SD**2 / independent / min(weight, 1.0) + practice**2))
+
+
+def _weighted_median(values: list[tuple[float, float]]) -> float:
+    """Where half of the weight lies on either side; a single odd recipe does not move it."""
+    values.sort()
+    half, seen = 0.5 * sum(weight for _, weight in values), 0.0
+    for value, weight in values:
+        seen += weight
+        if seen >= half:
+            return value
+    return values[-1][0]
+
+
+def _comparable(target: Target, exclude_families: Sequence[str]) -> Iterable[PublicRecipe]:
+    methods = METHOD_GROUPS[target.group]
+    for row in public_recipes():
+        if row.method in methods and row.architecture == target.architecture and _usable(row):
+            if row.family not in exclude_families:
+                yield row
+
+
+def _usable(row: PublicRecipe) -> bool:
+    adam = "adafactor" not in (row.optimizer or "").lower()
+    plain = not any(word in row.note for word in ("PiSSA", "MiLoRA"))
+    return row.learning_rate is not None and row.params is not None and adam and plain and row.task != "preference"
+
+
+def _neighbour(row: PublicRecipe, target: Target) -> Neighbour:
+    distance = (math.log10((row.params or 1) / target.params) / SIZE_SCALE_DEX) ** 2
+    distance += OTHER_FAMILY * (row.family != target.family)
+    distance += OTHER_TASK * (target.task is not None and row.task != target.task)
+    distance += TEMPLATE * row.is_template + MEASURED * row.measured
+    return Neighbour(row, min(math.exp(-distance), 1.0), _moved(row, target))
+
+
+def _moved(row: PublicRecipe, target: Target) -> float:
+    rate = row.learning_rate or 0.0
+    if target.group == "prompt":
+        return rate
+    if row.effective_batch_size:
+        rate *= (target.batch / row.effective_batch_size) ** BATCH_EXPONENT
+    if target.rank and row.lora_rank:
+        rate *= (target.rank / row.lora_rank) ** RANK_EXPONENT
+    if target.alpha and row.lora_alpha:
+        rate *= (target.alpha / row.lora_alpha) ** ALPHA_EXPONENT
+    return rate
+
+
+def _without_copies(found: list[Neighbour]) -> list[Neighbour]:
+    seen: set[tuple[object, ...]] = set()
+    out: list[Neighbour] = []
+    for neighbour in found:
+        row = neighbour.recipe
+        key = (row.model.lower(), row.method, row.learning_rate, row.effective_batch_size)
+        if key not in seen:
+            seen.add(key)
+            out.append(neighbour)
+    return out

@@ -1,0 +1,46 @@
+"""What the next trial is worth: expected improvement at full length, and knowledge gained per unit of cost. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from finestep.search.observations import Array
+
+NODES = ndtri((np.arange(16) + 0.5) / 16)
+"""Equally likely values of a standard normal."""
+
+
+def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
+    """Expected fall below `best` of normal variables."""
+    sd = np.maximum(sd, 1e-9)
+    score = (best - mean) / sd
+    return sd * (score * ndtr(score) + np.exp(-0.5 * score**2) / np.sqrt(2 * np.pi))
+
+
+def knowledge_gain(mean: Array, cross: Array, total_variance: Array) -> Array:
+    """Expected fall of the smallest posterior mean over the targets after one noisy look at each probe.
+
+    Args:
+        mean: posterior mean of the targets, [T].
+        cross: covariance between targets and probes, [T, J].
+        total_variance: variance of the looks, noise included, [J].
+    """
+    slope = cross / np.sqrt(total_variance)[None, :]
+    after = np.zeros(cross.shape[1])
+    for node in NODES:
+        after += (mean[:, None] + slope * node).min(axis=0)
+    return np.maximum(mean.min() - after / len(NODES), 0.0)
+
+
+def expected_regret(samples: Array, chosen: int) -> float:
+    """Mean excess of the chosen target over the best one, over joint samples [S, T]."""
+    return float((samples[:, chosen] - samples.min(axis=1)).mean())
+
+
+def joint_samples(mean: Array, covariance: Array, *, count: int, seed: int) -> Array:
+    """Samples of a joint normal, [count, T]; the same seed gives the same samples."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0))[None, :]
+    normal = np.random.default_rng(seed).standard_normal((count // 2, len(mean)))
+    return mean[None, :] + np.vstack([normal, -normal]) @ root.T

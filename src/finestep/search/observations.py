@@ -1,0 +1,135 @@
+"""Observations: the study's trials as the arrays that the surrogate reads; a failure stays a failure, NaN never ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from finestep.search.space import Array, SearchSpace
+from finestep.trial import Trial
+
+TEACHING_FAILURES = frozenset({"diverged"})
+"""Failures that say something about the learning rate; running out of memory or crashing does not."""
+
+SQUASH_FROM = 4.0
+"""Per cent above the best beyond which a value only says "far away"."""
+
+DIVERGED_EXCESS = 6.0
+"""What a diverged trial counts as, in squashed per cent."""
+
+
+class Objective(BaseModel):
+    """What is optimised: the validation loss, or a metric of the outcome."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str | None = Field(None, description="Name in `Outcome.metrics`; None = the validation loss.")
+    goal: Literal["minimize", "maximize"] = "minimize"
+    ceiling: float = Field(1.0, gt=0, description="Best conceivable value of a metric that is maximised.")
+
+    def value(self, trial: Trial) -> float | None:
+        """The trial's value, or None when it has no finite one."""
+        if trial.outcome is None or not trial.ranks:
+            return None
+        value = trial.outcome.eval_loss if self.metric is None else trial.outcome.metrics.get(self.metric)
+        return value if value is not None and math.isfinite(value) else None
+
+    def log_loss(self, value: float) -> float:
+        """The value as something to minimise, on a scale where differences are relative, in per cent."""
+        badness = self.ceiling - value if self.goal == "maximize" else value
+        return 100 * math.log(max(badness, 1e-9))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Places in the space. `x` is log2 learning rate, `v` log2 batch size, `length` log2 fidelity, `extra` [n, E]."""
+
+    x: Array
+    v: Array
+    length: Array
+    extra: Array
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: Array) -> Points:
+        return Points(self.x[index], self.v[index], self.length[index], self.extra[index])
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Finished trials that teach: where, what (squashed per cent above the best of the same fidelity), how trusted."""
+
+    points: Points
+    excess: Array
+    """Squashed per cent above the best finished trial of the same fidelity."""
+    failed: Array
+    """True where the trial diverged."""
+    trials: tuple[Trial, ...]
+    pending: Points
+    """Where trials are running."""
+    silent: Points
+    """Where trials failed without teaching (out of memory, crash): not proposed again."""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def observe(trials: Sequence[Trial], space: SearchSpace, objective: Objective) -> Observations:
+    """Sort trials into finished ones that teach, and running ones."""
+    kept = [trial for trial in trials if objective.value(trial) is not None or _teaches(trial)]
+    running = [trial for trial in trials if trial.state == "running"]
+    silent = [trial for trial in trials if trial not in kept and trial.state != "running"]
+    failed = np.array([objective.value(trial) is None for trial in kept], dtype=bool)
+    points = points_of(kept, space)
+    excess = _excess(kept, failed, points, objective)
+    return Observations(points, excess, failed, tuple(kept), points_of(running, space), points_of(silent, space))
+
+
+def _teaches(trial: Trial) -> bool:
+    return trial.state in TEACHING_FAILURES or trial.ranks
+
+
+def points_of(trials: Sequence[Trial], space: SearchSpace) -> Points:
+    """The places of some trials."""
+    rows = [
+        (math.log2(t.recipe.learning_rate), math.log2(t.recipe.effective_batch_size), math.log2(t.fidelity))
+        for t in trials
+    ]
+    table = np.array(rows, dtype=float).reshape(-1, 3)
+    extra = np.array([[d.coordinate(field_of(t, d.name)) for d in space.extras] for t in trials], dtype=float)
+    return Points(table[:, 0], table[:, 1], table[:, 2], extra.reshape(len(trials), len(space.extras)))
+
+
+def field_of(trial: Trial, name: str) -> object:
+    """A field of the trial's recipe by dotted name."""
+    value: object = trial.recipe
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _excess(trials: Sequence[Trial], failed: Array, points: Points, objective: Objective) -> Array:
+    excess = np.full(len(trials), DIVERGED_EXCESS)
+    values = np.array(
+        [np.nan if f else objective.log_loss(objective.value(t) or 0.0) for t, f in zip(trials, failed, strict=True)]
+    )
+    for length in np.unique(points.length):
+        here = (points.length == length) & ~failed
+        if here.any():
+            excess[here] = squash(values[here] - values[here].min())
+    return excess
+
+
+def squash(excess: Array) -> Array:
+    """Keep small excess, take the logarithm of large: far is far.
+
+    >>> squash(np.array([1.0, 4.0])).tolist()
+    [1.0, 4.0]
+    """
+    return np.where(excess < SQUASH_FROM, excess, SQUASH_FROM + np.log1p(np.maximum(excess - SQUASH_FROM, 0)))

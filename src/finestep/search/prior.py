@@ -1,0 +1,43 @@
+"""SearchPrior: what is believed about the shape of the problem before the first trial, with the source of each number.
+
+Units: octaves are base-2 logarithms (of a learning rate or of a batch size); per cent are of the validation loss.
+Nothing here is fitted on the surfaces that the search is judged on (docs/search.md).
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SearchPrior(BaseModel):
+    """Centre, width and shape of the loss over learning rate, batch size and length.
+
+    Sources of the defaults: curvature from the 35-model LoRA learning-rate sweep (0.010 per squared natural log unit,
+    interquartile range 0.006 to 0.016); slope from the fixed-epoch exponents 0.60 (Lee), 0.23 (O'Neill), 0.5 (Tinker)
+    and 0.16 (Marek 2507.07101); shift of the rate with length from -0.32 (Bjorck 2409.19913), -0.26 (Lee), -0.2
+    (Thinking Machines) and +0.18 (O'Neill, confounded); shift of the batch from 0.38 and 0.46 (Power Lines 2505.13738),
+    0.47 (critical batch sizes, 2410.21676) and 0.65 (DeepSeek, as C^0.327); cliff from P(diverged) of the LoRA sweep.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(2e-4, gt=0, description="Best learning rate at `batch_size`, full length.")
+    learning_rate_sd: float = Field(1.2, gt=0, description="Its spread, octaves (1.2 = a factor of 2.3).")
+    batch_size: float = Field(32.0, gt=0, description="Best effective batch size, full length.")
+    batch_size_sd: float = Field(1.2, gt=0, description="Its spread, octaves.")
+    slope: float = Field(0.4, description="d log(best learning rate) / d log(batch size).")
+    slope_sd: float = Field(0.2, gt=0)
+    rate_curvature: float = Field(0.48, gt=0, description="Second derivative in the learning rate, % per octave^2.")
+    rate_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
+    batch_curvature: float = Field(0.48, gt=0, description="Second derivative along the batch size, % per octave^2.")
+    batch_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
+    rate_exponent: float = Field(-0.2, description="Best learning rate at a fixed batch ~ length^exponent.")
+    rate_exponent_sd: float = Field(0.25, gt=0)
+    batch_exponent: float = Field(0.45, description="Best batch size ~ length^exponent.")
+    batch_exponent_sd: float = Field(0.3, gt=0)
+    cliff: float = Field(
+        2.8, gt=0, description="Octaves from the best learning rate to where half of the runs diverge."
+    )
+    cliff_sd: float = Field(0.8, gt=0)
+    raggedness: float = Field(0.15, gt=0, description="Smooth departure of the loss from the bowl, %.")
+    noise: float = Field(0.05, gt=0, description="Repeat noise near the optimum, sd, % (LoRA repeats: 0.013 to 0.05).")

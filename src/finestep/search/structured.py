@@ -1,0 +1,322 @@
+"""StructuredSearch: the default strategy; short runs teach where the optimum is, full runs are spent where it is.
+
+Everything is recomputed from the trials, so that resuming and many workers are free. It never runs a trial.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from finestep.estimate import Estimate
+from finestep.search.acquisition import expected_regret, joint_samples
+from finestep.search.answer import Answer, TradeOff
+from finestep.search.look import Look
+from finestep.search.observations import Array, Objective, Observations, field_of, observe
+from finestep.search.prior import SearchPrior
+from finestep.search.space import SearchSpace
+from finestep.search.strategy import Proposal
+from finestep.trial import Trial
+
+WORTH = 0.1
+"""A short run must promise this much, in % of the loss per full run of cost, before the first full run."""
+SHORT_SHARE = 1.0
+"""Short runs may cost this many full runs before the first full run, and as much again for each full run."""
+MAX_FAILURES = 6
+"""When so many trials have failed and none has finished, the search ends and says so."""
+NUM_SAMPLES = 512
+INTERVAL = (0.1, 0.9)
+
+
+@dataclass(frozen=True)
+class StructuredSearch:
+    """Bayesian search over learning rate, batch size, length and a few further fields.
+
+    Args:
+        space: what may be proposed.
+        prior: where the optimum is believed to be, and the shape around it.
+        objective: validation loss, or a metric.
+        seed: of the samples behind the intervals.
+        stop_below: end when one more full run promises less than this, % of the loss; 0 = use the whole budget.
+    """
+
+    space: SearchSpace
+    prior: SearchPrior = field(default_factory=SearchPrior)
+    objective: Objective = field(default_factory=Objective)
+    seed: int = 0
+    stop_below: float = 0.05
+
+    def propose(self, trials: Sequence[Trial], *, remaining_runs: float, max_proposals: int = 1) -> list[Proposal]:
+        """The next trials; empty when another run is not worth its cost, nothing fits the budget, or all failed."""
+        observations = observe(trials, self.space, self.objective)
+        if _hopeless(trials, observations):
+            return []
+        look = Look(self.space, self.prior, observations)
+        purse = _Purse.of(look, remaining_runs)
+        proposals: list[Proposal] = []
+        while len(proposals) < max_proposals:
+            choice = self._choose(look, purse)
+            if choice is None:
+                break
+            proposals.append(self._proposal(look, *choice))
+            purse.pay(look, choice[0])
+            look.pretend(choice[0])
+        return self._or_second_seed(proposals, look, trials, purse, remaining_runs)
+
+    def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
+        """Index of the next candidate and the name of the phase."""
+        points = look.candidates.points
+        free = ~look.closed & (look.candidates.cost <= purse.remaining + 1e-9)
+        if not free.any():
+            return None
+        if not look.opened:
+            return self._first(look, purse)
+        rates = np.where(free, look.knowledge_rates(), 0.0)
+        short = np.where(points.length < 0, rates, 0.0)
+        gains = self._full_gains(look, free)
+        worth = WORTH if gains is None else max(float(gains.max(initial=0.0)), 1e-6)
+        if short.max() > worth and purse.allows(look, int(short.argmax())):
+            return int(short.argmax()), "short runs"
+        open_full = look.full[free[look.full]]
+        if gains is None and len(open_full):
+            return int(open_full[look.mean[open_full].argmin()]), "full runs"
+        if gains is not None and gains.max(initial=0.0) > self.stop_below and len(open_full):
+            return int(gains.argmax()), "full runs"
+        if gains is None and short.max() > 0:
+            return int(short.argmax()), "short runs"
+        return None
+
+    def _first(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
+        """The prior's best point at the shortest length that can be paid."""
+        lengths = np.unique(look.candidates.points.length)
+        index = look.best(float(lengths[0]))
+        fits = look.candidates.cost[index] <= purse.remaining + 1e-9
+        return (index, "baseline") if fits else None
+
+    def _full_gains(self, look: Look, free: Array) -> Array | None:
+        """Expected improvement of full runs per cost; None before the first full run has been started."""
+        gains = look.improvements()
+        if not len(gains):
+            return None
+        return np.where(free[look.full], gains / look.candidates.cost[look.full], 0.0)
+
+    def _proposal(self, look: Look, index: int, stage: str) -> Proposal:
+        points, candidates = look.candidates.points, look.candidates
+        combination = candidates.combinations[int(candidates.combination[index])]
+        rate = min(self.space.learning_rates, key=lambda value: abs(np.log2(value) - points.x[index]))
+        batch = min(self.space.batch_sizes, key=lambda value: abs(np.log2(value) - points.v[index]))
+        fidelity = min(self.space.fidelities, key=lambda value: abs(np.log2(value) - points.length[index]))
+        return Proposal(
+            learning_rate=rate,
+            effective_batch_size=batch,
+            fidelity=fidelity,
+            stage=stage,
+            why=self._why(look, rate, batch, fidelity),
+            changes={d.name: value for d, value in zip(self.space.extras, combination, strict=True)},
+        )
+
+    def _why(self, look: Look, rate: float, batch: int, fidelity: float) -> str:
+        where = f"testing {rate:.2g} with batch {batch} {_length_words(fidelity)}"
+        if not look.opened:
+            return f"{where}: where the recipes point"
+        row = self._trade_offs(look, ()).get(batch)
+        if row is None:
+            return where
+        low, high = row.learning_rate.low, row.learning_rate.high
+        return f"{where}: the best rate for this batch is between {low:.2g} and {high:.2g}"
+
+    def _or_second_seed(
+        self, proposals: list[Proposal], look: Look, trials: Sequence[Trial], purse: _Purse, remaining_runs: float
+    ) -> list[Proposal]:
+        """When the search would end on a tie inside the noise, one repeat of the best with another seed."""
+        pair = _finalists(look.observations)
+        if proposals or remaining_runs < 1 or len(pair) < 2 or len(look.observations.pending):
+            return proposals
+        best, other = (look.observations.trials[index] for index in pair[:2])
+        gap = abs(float(np.diff(look.observations.excess[list(pair[:2])])[0]))
+        repeated = any(t.recipe.seed != best.recipe.seed for t in trials)
+        worth = gap < self.prior.noise and self.prior.noise > 2 * max(self.stop_below, 0.05)
+        if repeated or not worth:
+            return proposals
+        changes = {d.name: field_of(best, d.name) for d in self.space.extras} | {"seed": best.recipe.seed + 1}
+        return [
+            Proposal(
+                learning_rate=best.recipe.learning_rate,
+                effective_batch_size=best.recipe.effective_batch_size,
+                stage="second seed",
+                why=f"trials {best.number} and {other.number} differ by less than the noise; a second seed can decide",
+                changes=changes,
+            )
+        ]
+
+    def answer(self, trials: Sequence[Trial]) -> Answer:
+        """What the search believes now; never an exception, whatever became of the trials."""
+        observations = observe(trials, self.space, self.objective)
+        if not (~observations.failed).any():
+            return Answer(trial=None, learning_rate=None, sentence=_nothing(trials, observations))
+        look = Look(self.space, self.prior, observations)
+        chosen = self._chosen(observations)
+        samples = self._samples(look)
+        index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
+        gains = self._full_gains(look, ~look.closed)
+        gain = None if gains is None else float(gains.max(initial=0.0))
+        rows = self._trade_offs(look, observations.trials, samples)
+        return self._said(look, observations, chosen, index, expected_regret(samples, index), gain, rows)
+
+    def _said(
+        self,
+        look: Look,
+        observations: Observations,
+        chosen: int | None,
+        index: int,
+        regret: float,
+        gain: float | None,
+        rows: dict[int, TradeOff],
+    ) -> Answer:
+        points, candidates = look.candidates.points, look.candidates
+        combination = candidates.combinations[int(candidates.combination[index])]
+        changes = {d.name: value for d, value in zip(self.space.extras, combination, strict=True)}
+        trial = None if chosen is None else observations.trials[chosen]
+        rate = float(2 ** points.x[index]) if trial is None else trial.recipe.learning_rate
+        batch = round(2 ** points.v[index]) if trial is None else trial.recipe.effective_batch_size
+        if trial is not None:
+            changes = {d.name: field_of(trial, d.name) for d in self.space.extras}
+        return Answer(
+            trial=None if trial is None else trial.number,
+            learning_rate=rate,
+            effective_batch_size=batch,
+            changes=changes,
+            expected_regret=regret,
+            expected_gain=gain,
+            trade_offs=tuple(rows.values()),
+            sentence=_sentence(trial, rate, batch, regret, gain, rows.get(batch)),
+        )
+
+    def _chosen(self, observations: Observations) -> int | None:
+        """The best full-length trial; of those within the noise of it, the smallest learning rate."""
+        ranked = _finalists(observations)
+        if not len(ranked):
+            return None
+        level = {}
+        for index in ranked:
+            t = observations.trials[index]
+            key = (t.recipe.learning_rate, t.recipe.effective_batch_size, tuple(observations.points.extra[index]))
+            level.setdefault(key, []).append(index)
+        means = {indices[0]: float(observations.excess[indices].mean()) for indices in level.values()}
+        near = [index for index, value in means.items() if value - min(means.values()) <= self.prior.noise]
+        return min(near, key=lambda index: (observations.points.x[index], means[index]))
+
+    def _samples(self, look: Look) -> Array:
+        """Joint samples of the surface at full length."""
+        covariance = look.cross[:, look.full]
+        return joint_samples(look.mean[look.full], covariance, count=NUM_SAMPLES, seed=self.seed)
+
+    def _trade_offs(self, look: Look, trials: Sequence[Trial], samples: Array | None = None) -> dict[int, TradeOff]:
+        samples = self._samples(look) if samples is None else samples
+        points = look.candidates.points.take(look.full)
+        mean = look.mean[look.full]
+        speeds = _speeds(trials)
+        rows: dict[int, TradeOff] = {}
+        for batch in self.space.batch_sizes:
+            here = np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01)
+            if len(here):
+                rate = _rate_estimate(points.x[here], mean[here], samples[:, here])
+                excess = float(mean[here].min() - mean.min())
+                rows[batch] = TradeOff(
+                    effective_batch_size=batch,
+                    learning_rate=rate,
+                    excess_percent=excess,
+                    tokens_per_second=speeds.get(batch),
+                )
+        return rows
+
+
+@dataclass
+class _Purse:
+    """What may still be spent, in full runs; short runs leave room for the full run that they serve."""
+
+    remaining: float
+    short_spent: float
+    num_full: int
+
+    @classmethod
+    def of(cls, look: Look, remaining_runs: float) -> _Purse:
+        lengths = np.concatenate([look.observations.points.length, look.observations.pending.length])
+        short = lengths[lengths < -1e-6]
+        return cls(remaining_runs, float((2.0**short).sum()), len(lengths) - len(short))
+
+    def allows(self, look: Look, index: int) -> bool:
+        """True when a short run is inside its share and leaves one full run to pay."""
+        cost = look.candidates.cost[index]
+        reserve = 0.0 if self.num_full or self.remaining < 1 else 1.0
+        return self.short_spent < SHORT_SHARE * (1 + self.num_full) and cost + reserve <= self.remaining + 1e-9
+
+    def pay(self, look: Look, index: int) -> None:
+        cost = float(look.candidates.cost[index])
+        self.remaining -= cost
+        if look.candidates.points.length[index] < 0:
+            self.short_spent += cost
+        else:
+            self.num_full += 1
+
+
+def _hopeless(trials: Sequence[Trial], observations: Observations) -> bool:
+    ended = sum(trial.state != "running" for trial in trials)
+    return ended >= MAX_FAILURES and not (~observations.failed).any()
+
+
+def _finalists(observations: Observations) -> list[int]:
+    """Full-length trials that finished, best first."""
+    full = np.flatnonzero((observations.points.length > -1e-6) & ~observations.failed)
+    return [int(index) for index in full[np.argsort(observations.excess[full], kind="stable")]]
+
+
+def _nearest(look: Look, observations: Observations, chosen: int) -> int:
+    points, here = look.candidates.points.take(look.full), observations.points
+    gap = np.abs(points.x - here.x[chosen]) + np.abs(points.v - here.v[chosen])
+    return int((gap + np.abs(points.extra - here.extra[chosen]).sum(axis=1)).argmin())
+
+
+def _speeds(trials: Sequence[Trial]) -> dict[int, float]:
+    """Tokens per second by batch size, as measured in the study: tokens of all its trials over their seconds."""
+    totals: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for trial in trials:
+        if trial.outcome is not None and trial.outcome.elapsed_s > 0:
+            totals[trial.recipe.effective_batch_size][0] += trial.outcome.num_train_tokens
+            totals[trial.recipe.effective_batch_size][1] += trial.outcome.elapsed_s
+    return {batch: tokens / seconds for batch, (tokens, seconds) in totals.items() if tokens}
+
+
+def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
+    """Best learning rate of one batch size: the predicted best, and the central 80 % of the sampled bests."""
+    step = float(np.median(np.diff(np.unique(x)))) if len(np.unique(x)) > 1 else 0.0
+    low, high = np.quantile(x[samples.argmin(axis=1)], INTERVAL)
+    value = float(x[mean.argmin()])
+    ends = min(low - step / 2, value), max(high + step / 2, value)
+    return Estimate(value=2**value, low=2 ** ends[0], high=2 ** ends[1], unit="1", source="measured here")
+
+
+def _length_words(fidelity: float) -> str:
+    return "at full length" if fidelity >= 1 else f"at 1/{1 / fidelity:.3g} of the length"
+
+
+def _nothing(trials: Sequence[Trial], observations: Observations) -> str:
+    if not len(observations) and not any(trial.state != "running" for trial in trials):
+        return "no trial has finished yet"
+    if observations.failed.any():
+        lowest = 2 ** float(observations.points.x[observations.failed].min())
+        return f"every trial failed; even {lowest:.2g} diverged: lower the learning rates by 10x, or check the data"
+    return "every trial failed before it gave a result; see the reasons of the trials"
+
+
+def _sentence(
+    trial: Trial | None, rate: float, batch: int, regret: float, gain: float | None, row: TradeOff | None
+) -> str:
+    who = "predicted best, not yet run at full length" if trial is None else f"trial {trial.number}"
+    text = f"{who}: learning rate {rate:.2g}, batch {batch}; expected to be within {regret:.2g} % of the best"
+    if row is not None:
+        text += f"; the best rate is between {row.learning_rate.low:.2g} and {row.learning_rate.high:.2g}"
+    return text if gain is None else text + f"; one more full run would gain {gain:.2g} %"

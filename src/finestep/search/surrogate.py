@@ -1,0 +1,240 @@
+"""The surrogate: a bowl over log learning rate and log batch size whose centre moves with length, plus a small GP.
+
+Notation (P particles, n observations, m points, F features): a particle fixes the few nonlinear numbers (the two
+curvatures, the slope, raggedness, noise, trust in the centre); given it, the centre, its motion with length, a level
+per fidelity and corrections of the curvature are linear and Gaussian, so their posterior and the marginal likelihood
+are exact. Particles are a fixed quasi-random set, weighed by that likelihood. It never reads a trial or a file.
+
+    w = x - slope * v,   z = (w, v) - prior centre - prior motion * log2(fidelity)
+    excess(z) = 1/2 z' A z - z' A (c + g * log2(fidelity)) + level_fidelity + ragged(z) + noise
+
+where A = diag(curvatures), c is how far the prior centre is off and g how far its motion is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from finestep.search.observations import SQUASH_FROM, Array, Observations, Points
+from finestep.search.prior import SearchPrior
+from finestep.search.space import Dimension
+
+NUM_PARTICLES = 128
+NUM_KEPT = 10
+"""Particles used for prediction: the heaviest."""
+LEVEL_SD = 8.0
+"""Spread of the unknown floor of the bowl below the best seen, per cent."""
+FORM_ERROR = 0.12
+"""Share of the excess by which a bowl is the wrong form, so that far points count for little."""
+FAR_ERROR = 0.6
+"""The same for the squashed part of an excess."""
+BEND_SD, TWIST_SD, BEND_LENGTH_SD = 0.25, 0.2, 0.06
+"""Local corrections of the curvature, of the coupling, and of the curvature per octave of length (shares)."""
+RAGGED_RATE, RAGGED_BATCH, RAGGED_LENGTH = 2.0, 2.5, 3.0
+"""Length scales of the departure from the bowl, octaves."""
+OWN_RAGGED = 0.5
+"""Share of the raggedness (in amplitude) that each fidelity has for itself."""
+DISTRUST, DISTRUST_SHARE = 3.0, 0.25
+"""With this probability the prior's centre is this many times less sure than it says."""
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Values of the nonlinear numbers, each [P]."""
+
+    rate_curvature: Array
+    batch_curvature: Array
+    slope: Array
+    raggedness: Array
+    noise: Array
+    trust: Array
+    drift_trust: Array
+
+    def take(self, index: Array) -> Particles:
+        return Particles(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+@lru_cache(maxsize=8)
+def particles_of(prior: SearchPrior, count: int = NUM_PARTICLES) -> Particles:
+    """A fixed quasi-random set from the prior; the same for every seed, so that only data move the answer."""
+    uniform = qmc.Sobol(7, scramble=True, seed=0).random(count)
+    normal = ndtri(np.clip(uniform, 1e-4, 1 - 1e-4)).T
+    return Particles(
+        rate_curvature=prior.rate_curvature * np.exp(prior.rate_curvature_spread * normal[0]),
+        batch_curvature=prior.batch_curvature * np.exp(prior.batch_curvature_spread * normal[1]),
+        slope=prior.slope + prior.slope_sd * normal[2],
+        raggedness=prior.raggedness * np.exp(0.5 * normal[3]),
+        noise=prior.noise * np.exp(0.5 * normal[4]),
+        trust=np.where(uniform[:, 5] < DISTRUST_SHARE, DISTRUST, 1.0),
+        drift_trust=np.where(uniform[:, 6] < DISTRUST_SHARE, DISTRUST, 1.0),
+    )
+
+
+@dataclass(frozen=True)
+class Design:
+    """The model's mean [P, m] and scaled features [P, m, F] at some points."""
+
+    mean: Array
+    features: Array
+
+
+class Model:
+    """The prior distribution over surfaces: means and covariances between points, for any set of particles."""
+
+    def __init__(self, prior: SearchPrior, extras: tuple[Dimension, ...], lengths: Array):
+        self.prior, self.extras, self.lengths = prior, extras, np.unique(np.round(lengths, 6))
+
+    def design(self, points: Points, particles: Particles) -> Design:
+        """Mean and features; a feature is scaled so that its coefficient has a standard normal prior."""
+        z_w, z_v = self._aligned(points, particles)
+        a_w, a_v = particles.rate_curvature[:, None], particles.batch_curvature[:, None]
+        length = points.length[None, :]
+        mean = 0.5 * a_w * z_w**2 + 0.5 * a_v * z_v**2
+        trust, drift_trust = particles.trust[:, None], particles.drift_trust[:, None]
+        columns = [
+            a_w * z_w * self.prior.learning_rate_sd * trust,
+            a_v * z_v * self.prior.batch_size_sd * trust,
+            a_w * z_w * length * self.prior.rate_exponent_sd * drift_trust,
+            a_v * z_v * length * self.prior.batch_exponent_sd * drift_trust,
+            0.5 * a_w * z_w**2 * BEND_SD,
+            0.5 * a_v * z_v**2 * BEND_SD,
+            np.sqrt(a_w * a_v) * z_w * z_v * TWIST_SD,
+            0.5 * a_w * z_w**2 * length * BEND_LENGTH_SD,
+            0.5 * a_v * z_v**2 * length * BEND_LENGTH_SD,
+        ]
+        level = LEVEL_SD * (np.round(points.length, 6)[:, None] == self.lengths[None, :])
+        shared = np.broadcast_to(np.hstack([level, *self._extra_columns(points)]), (len(a_w), len(points), self._width))
+        return Design(mean, np.concatenate([np.stack(columns, axis=2), shared], axis=2))
+
+    @property
+    def _width(self) -> int:
+        return len(self.lengths) + sum(len(d.values) if d.scale == "choice" else 2 for d in self.extras)
+
+    def _extra_columns(self, points: Points) -> list[Array]:
+        """Further fields: a bend about the default and a tilt, or a level per category."""
+        columns = []
+        for index, dimension in enumerate(self.extras):
+            u = points.extra[:, index]
+            if dimension.scale == "choice":
+                columns.append(dimension.effect * (u[:, None] == np.arange(len(dimension.values))[None, :]))
+            else:
+                gap = u - dimension.coordinate(dimension.start)
+                columns.append(dimension.effect * np.stack([2 * gap, 4 * gap**2], axis=1))
+        return columns
+
+    def _aligned(self, points: Points, particles: Particles) -> tuple[Array, Array]:
+        rate, batch = np.log2(self.prior.learning_rate), np.log2(self.prior.batch_size)
+        z_v = points.v - batch - self.prior.batch_exponent * points.length
+        drift = self.prior.rate_exponent * points.length
+        z_w = (points.x - rate - drift)[None, :] - particles.slope[:, None] * (points.v - batch)[None, :]
+        return z_w, np.broadcast_to(z_v[None, :], z_w.shape)
+
+    def _typical(self, points: Points) -> tuple[Array, Array]:
+        drift = self.prior.rate_exponent * points.length
+        return points.x - self.prior.slope * points.v - drift, points.v - self.prior.batch_exponent * points.length
+
+    def ragged(self, a: Points, b: Points) -> Array:
+        """Correlation of the departure from the bowl between two sets of points, [m, k]; the same for all particles."""
+        (a_w, a_v), (b_w, b_v) = self._typical(a), self._typical(b)
+        near = _squared(a_w, b_w, RAGGED_RATE) + _squared(a_v, b_v, RAGGED_BATCH)
+        for index, dimension in enumerate(self.extras):
+            scale = 0.5 if dimension.scale == "choice" else 0.7
+            near = near + _squared(a.extra[:, index], b.extra[:, index], scale)
+        same = np.abs(a.length[:, None] - b.length[None, :]) < 1e-6
+        along = np.exp(-0.5 * _squared(a.length, b.length, RAGGED_LENGTH))
+        share = OWN_RAGGED**2
+        return np.exp(-0.5 * near) * ((1 - share) * along + share * same)
+
+
+def _squared(a: Array, b: Array, scale: float) -> Array:
+    return ((a[:, None] - b[None, :]) / scale) ** 2
+
+
+def noise_variance(excess: Array, particles: Particles) -> Array:
+    """Variance of an observation, [P, n]: repeat noise, plus the bowl's error of form, which grows with the excess."""
+    form = FORM_ERROR * np.clip(excess, 0, SQUASH_FROM) + FAR_ERROR * np.clip(excess - SQUASH_FROM, 0, None)
+    return particles.noise[:, None] ** 2 + form[None, :] ** 2
+
+
+class Posterior:
+    """The surface given observations: mean and covariance at any points, over the heaviest particles."""
+
+    def __init__(self, model: Model, observations: Observations, *, count: int = NUM_PARTICLES):
+        self.model, self.points = model, observations.points
+        every = particles_of(model.prior, count)
+        design = model.design(self.points, every)
+        cholesky, residual, log_likelihood = _condition(model, observations, every, design)
+        weights = np.exp(log_likelihood - log_likelihood.max())
+        keep = np.argsort(-weights, kind="stable")[:NUM_KEPT]
+        self.weights = weights[keep] / weights[keep].sum()
+        self.effective = weights.sum() ** 2 / (weights**2).sum()
+        self.particles = every.take(keep)
+        self._features = design.features[keep]
+        self._cholesky = cholesky[keep]
+        self._white = np.linalg.solve(self._cholesky, residual[keep][:, :, None])
+
+    def at(self, points: Points) -> Prediction:
+        """The joint prediction at some points, level included, noise excluded."""
+        design = self.model.design(points, self.particles)
+        cross = design.features @ self._features.transpose(0, 2, 1)
+        cross = cross + (self.particles.raggedness**2)[:, None, None] * self.model.ragged(points, self.points)[None]
+        white = np.linalg.solve(self._cholesky, cross.transpose(0, 2, 1))
+        means = design.mean + (white.transpose(0, 2, 1) @ self._white)[:, :, 0]
+        return Prediction(self, points, design.features, white, means)
+
+
+def _condition(model: Model, data: Observations, particles: Particles, design: Design) -> tuple[Array, Array, Array]:
+    size = len(data)
+    kernel = design.features @ design.features.transpose(0, 2, 1)
+    kernel = kernel + (particles.raggedness**2)[:, None, None] * model.ragged(data.points, data.points)[None]
+    variance = noise_variance(data.excess, particles)
+    kernel[:, np.arange(size), np.arange(size)] += variance
+    cholesky = np.linalg.cholesky(kernel)
+    residual = data.excess[None, :] - design.mean
+    white = np.linalg.solve(cholesky, residual[:, :, None])[:, :, 0]
+    log_determinant = np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum(axis=1)
+    return cholesky, residual, -0.5 * (white**2).sum(axis=1) - log_determinant
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The mixture over particles at m points, by its first two moments."""
+
+    posterior: Posterior
+    points: Points
+    features: Array
+    white: Array
+    means: Array
+
+    @property
+    def mean(self) -> Array:
+        """Mean excess, [m], per cent."""
+        return self.posterior.weights @ self.means
+
+    def covariance(self, rows: Array, columns: Array) -> Array:
+        """Covariance between two selections of the points, [len(rows), len(columns)]."""
+        post, weights = self.posterior, self.posterior.weights
+        root = np.sqrt(weights)[:, None, None]
+        left, right = self._stack(rows, root), self._stack(columns, root)
+        linear = left[0] @ right[0].T - left[1] @ right[1].T
+        ragged = post.model.ragged(self.points.take(rows), self.points.take(columns))
+        off = (self.means - self.mean[None, :]) * np.sqrt(weights)[:, None]
+        return linear + (weights @ post.particles.raggedness**2) * ragged + off[:, rows].T @ off[:, columns]
+
+    def _stack(self, index: Array, root: Array) -> tuple[Array, Array]:
+        features = (self.features[:, index] * root).transpose(1, 0, 2).reshape(len(index), -1)
+        white = (self.white[:, :, index] * root).transpose(2, 0, 1).reshape(len(index), -1)
+        return features, white
+
+    @property
+    def variance(self) -> Array:
+        """Variance at each point, [m]."""
+        weights = self.posterior.weights
+        inner = (self.features**2).sum(axis=2) + (self.posterior.particles.raggedness**2)[:, None]
+        inner = inner - (self.white**2).sum(axis=1) + (self.means - self.mean[None, :]) ** 2
+        return np.maximum(weights @ inner, 1e-10)

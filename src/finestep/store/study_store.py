@@ -1,0 +1,238 @@
+"""The study on disk: trials in an Optuna storage, step records as JSON lines beside it; the controller is its only writer.
+
+Layout of a study's folder:
+    study.json           what is studied, and the fingerprint of data, model and versions
+    study.db             Optuna's SQLite storage (unless another one is named)
+    trials/0003/         steps.jsonl, evaluations.jsonl, outcome.json, checkpoints/, model/
+A process that is killed at any line leaves a study that the next one can take up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from finestep.errors import BadInput, StudyBusy, StudyChanged
+from finestep.recipe import Recipe
+from finestep.store.records import append_line, read_lines
+from finestep.study import StudySpec
+from finestep.trial import RANKED_STATES, EvalRecord, Outcome, StepRecord, Trial
+
+Record = TypeVar("Record", bound=BaseModel)
+SPEC, OPTUNA_FILE, LOCK = "study.json", "study.db", "study.lock"
+FORMAT_VERSION = 1
+MAY_CHANGE = {"name", "num_threads"}
+
+
+class StudyStore:
+    """One open study.
+
+    Args:
+        folder: the study's folder.
+        spec: what is studied.
+        fingerprint: hashes and versions that must stay the same while a study goes on.
+        storage_url: another Optuna storage (PostgreSQL, MySQL ...); None: a SQLite file in the folder.
+
+    Raises:
+        StudyBusy: another process has the study open.
+        StudyChanged: the study on disk was made under other conditions.
+    """
+
+    def __init__(self, folder: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, storage_url: str | None = None):
+        self.folder, self.spec = folder, spec
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
+        try:
+            self._study = _open_optuna(folder, spec, storage_url)
+            _agree(folder / SPEC, spec, fingerprint, is_new=not self.trials())
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Let others open the study."""
+        self._lock.release()
+
+    def trials(self) -> list[Trial]:
+        """All trials in order of creation."""
+        frozen = self._study.get_trials(deepcopy=False)
+        return [Trial.model_validate_json(trial.user_attrs["trial"]) for trial in frozen if "trial" in trial.user_attrs]
+
+    def add(self, recipe: Recipe, *, fidelity: float, stage: str, why: str) -> Trial:
+        """Create a running trial; it is in the store as a whole or not at all."""
+        import optuna
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        number = len(self._study.get_trials(deepcopy=False))
+        trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why)
+        self.trial_folder(number).mkdir(parents=True, exist_ok=True)
+        self._study.add_trial(optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING,
+            params={"learning_rate": recipe.learning_rate, "effective_batch_size": recipe.effective_batch_size},
+            distributions={"learning_rate": FloatDistribution(1e-9, 10.0, log=True),
+                           "effective_batch_size": IntDistribution(1, 65536, log=True)},
+            user_attrs={"trial": trial.model_dump_json(), "stage": stage, "fidelity": fidelity, "state": "running"},
+        ))
+        return trial
+
+    def finish(self, number: int, outcome: Outcome) -> Trial:
+        """Record how a trial ended; once ended, it stays so."""
+        import optuna
+
+        current = next(trial for trial in self.trials() if trial.number == number)
+        if current.state != "running":
+            return current
+        done = current.model_copy(update={"state": outcome.state, "outcome": outcome})
+        storage, key = self._study._storage, self._trial_id(number)
+        storage.set_trial_user_attr(key, "trial", done.model_dump_json())
+        storage.set_trial_user_attr(key, "state", outcome.state)
+        storage.set_trial_user_attr(key, "reason", outcome.reason)
+        for name, value in outcome.metrics.items():
+            storage.set_trial_user_attr(key, name, value)
+        counts = outcome.state in RANKED_STATES and outcome.eval_loss is not None
+        state = optuna.trial.TrialState.COMPLETE if counts else optuna.trial.TrialState.FAIL
+        storage.set_trial_state_values(key, state, [outcome.eval_loss] if counts else None)  # type: ignore[list-item]
+        return done
+
+    def mend(self) -> None:
+        """Close trials whose end was recorded by half: the outcome is in our record but Optuna's state is not set."""
+        import optuna
+
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state == optuna.trial.TrialState.RUNNING and "trial" in frozen.user_attrs:
+                trial = Trial.model_validate_json(frozen.user_attrs["trial"])
+                if trial.outcome is not None:
+                    value = [trial.outcome.eval_loss] if trial.ranks else None
+                    state = optuna.trial.TrialState.COMPLETE if trial.ranks else optuna.trial.TrialState.FAIL
+                    self._study._storage.set_trial_state_values(frozen._trial_id, state, value)  # type: ignore[arg-type]
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial keeps its files."""
+        return self.folder / "trials" / f"{number:04d}"
+
+    def written_outcome(self, number: int) -> Outcome | None:
+        """The outcome that the worker wrote, whether or not anybody heard of it."""
+        try:
+            return Outcome.model_validate_json((self.trial_folder(number) / "outcome.json").read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            return None
+
+    def record_step(self, number: int, data: Mapping[str, Any]) -> StepRecord:
+        """Append a step record."""
+        record = StepRecord.model_validate(data)
+        append_line(self.trial_folder(number) / "steps.jsonl", record.model_dump_json())
+        return record
+
+    def record_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
+        """Append an evaluation and show it to Optuna's tools as an intermediate value."""
+        record = EvalRecord.model_validate(data)
+        append_line(self.trial_folder(number) / "evaluations.jsonl", record.model_dump_json())
+        if record.eval_loss == record.eval_loss and abs(record.eval_loss) < 1e300:
+            self._study._storage.set_trial_intermediate_value(self._trial_id(number), record.step, record.eval_loss)
+        return record
+
+    def steps(self, number: int) -> list[StepRecord]:
+        """Step records in order; of steps that were repeated after a resume, the last."""
+        return read_records(self.trial_folder(number) / "steps.jsonl", StepRecord)
+
+    def evaluations(self, number: int) -> list[EvalRecord]:
+        """Evaluations in order."""
+        return read_records(self.trial_folder(number) / "evaluations.jsonl", EvalRecord)
+
+    def _trial_id(self, number: int) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """Records of a JSON-lines file by step; a torn or damaged line is left out."""
+    found: dict[int, Record] = {}
+    for line in read_lines(path):
+        try:
+            record = kind.model_validate_json(line)
+        except ValidationError:
+            continue
+        found[record.step] = record  # type: ignore[attr-defined]
+    return [found[step] for step in sorted(found)]
+
+
+def read_study_file(folder: Path) -> dict[str, Any]:
+    """What `study.json` says: `spec`, `fingerprint`.
+
+    Raises:
+        BadInput: the folder is no study.
+    """
+    try:
+        return json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput("this folder holds no study (no study.json)", value=str(folder)) from None
+    except (OSError, ValueError) as error:
+        raise BadInput("study.json cannot be read", value=type(error).__name__, place=str(folder)) from None
+
+
+def _agree(path: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, is_new: bool) -> None:
+    """Write `study.json`, or check that the one on disk says the same; a study without trials is free to change."""
+    wanted = {"format": FORMAT_VERSION, "spec": json.loads(spec.model_dump_json()), "fingerprint": dict(fingerprint)}
+    if is_new:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        os.replace(partial, path)
+        return
+    found = read_study_file(path.parent)
+    for name, old, new in _differences(found, wanted):
+        raise StudyChanged(
+            f"the study in {path.parent} was made with {name} = {_short(old)}, and now it is {_short(new)}; "
+            "give the old value, or another folder with --out"
+        )
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    old = {**_flat(found.get("spec", {})), **_flat(found.get("fingerprint", {}))}
+    new = {**_flat(wanted["spec"]), **_flat(wanted["fingerprint"])}
+    return [(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())
+            if name not in MAY_CHANGE and old.get(name) != new.get(name)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:28] + "..." + text[-28:]
+
+
+def _lock(folder: Path) -> Any:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder / LOCK))
+    try:
+        lock.acquire(timeout=1.0)
+    except Timeout:
+        raise StudyBusy(f"another finestep process works on {folder}; wait for it, or give another folder with --out") from None
+    return lock
+
+
+def _open_optuna(folder: Path, spec: StudySpec, storage_url: str | None) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = storage_url or f"sqlite:///{(folder / OPTUNA_FILE).resolve()}"
+    try:
+        return optuna.create_study(study_name=spec.name, storage=url, direction="minimize", load_if_exists=True)
+    except (ImportError, ValueError, OSError) as error:
+        raise BadInput("the storage cannot be opened", value=str(error).split("\n")[0][:160], place=url) from None
+    except Exception as error:
+        if type(error).__module__.startswith(("sqlalchemy", "optuna")):
+            raise BadInput("the storage cannot be opened", value=str(error).split("\n")[0][:160], place=url) from None
+        raise

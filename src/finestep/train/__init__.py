@@ -1,0 +1,1 @@
+"""Training itself: data, model, adapters, optimizer, loop, evaluation, checkpoints; the only room with torch."""

@@ -1,0 +1,194 @@
+"""Losses and metrics of our own: sums over tokens in fp32, divided once, so that no batch size changes the result."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from finestep.errors import BadInput
+from finestep.train.model import Placement
+from finestep.train.tokens import Batch, TokenRows, TrainingData, collate
+
+EVAL_BATCH_SIZE = 32
+GENERATED_ROWS = 128
+MAX_NEW_TOKENS = 256
+BUILT_IN_METRICS = ("exact_match",)
+
+
+class StopRequested(Exception):
+    """Raised inside an evaluation when the trial is asked to stop."""
+
+
+def loss_sum(model: Any, batch: Batch, placement: Placement) -> torch.Tensor:
+    """Sum of the negative log-likelihoods of a batch in nats, fp32.
+
+    Causal rows are padded on the right and need no attention mask: no real token looks at a later one.
+    """
+    with placement.computing():
+        if batch.classes_N is not None:
+            logits_NC = model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits
+            return F.cross_entropy(logits_NC.float(), batch.classes_N, reduction="sum")
+        logits_NSV = model(input_ids=batch.ids_NS, use_cache=False).logits
+    labels_NS = batch.labels_NS[:, 1:]  # type: ignore[index]
+    keep = labels_NS != -100
+    return F.cross_entropy(logits_NSV[:, :-1][keep].float(), labels_NS[keep], reduction="sum")
+
+
+@torch.no_grad()
+def evaluate(model: Any, data: TrainingData, placement: Placement, *, batch_size: int = EVAL_BATCH_SIZE,
+             should_stop: Callable[[], bool] = lambda: False) -> tuple[float, dict[str, float]]:
+    """(loss over all validation rows in nats a token or row, metrics): perplexity, or accuracy and macro-F1.
+
+    Raises:
+        StopRequested: `should_stop` became true on the way.
+    """
+    rows = data.evaluation
+    was_training = model.training
+    model.eval()
+    total, units = 0.0, 0
+    predicted = np.zeros(len(rows), dtype=np.int64)
+    try:
+        for chosen in _batches_by_length(rows, batch_size):
+            if should_stop():
+                raise StopRequested
+            batch = collate(rows, chosen, pad_id=data.pad_id, device=placement.device)
+            if rows.classes is None:
+                total += loss_sum(model, batch, placement).item()
+            else:
+                loss, predicted[chosen] = _classify(model, batch, placement)
+                total += loss
+            units += rows.num_loss_units(chosen)
+    finally:
+        model.train(was_training)
+    loss = total / units
+    return loss, _label_metrics(rows, predicted) if rows.classes is not None else {"perplexity": _perplexity(loss)}
+
+
+def extra_metrics(names: tuple[str, ...], model: Any, tokenizer: Any, data: TrainingData, placement: Placement) -> dict[str, float]:
+    """`exact_match` and the user's `module:function` metrics, on greedy answers or predicted labels.
+
+    A user's function takes (predictions, references), two lists of text, and returns a number or a mapping of numbers.
+    """
+    if not names:
+        return {}
+    predictions, references = predict(model, tokenizer, data, placement)
+    out: dict[str, float] = {}
+    for name in names:
+        if name == "exact_match":
+            hits = [a.strip() == b.strip() for a, b in zip(predictions, references, strict=True)]
+            out[name] = sum(hits) / len(hits)
+        else:
+            out |= _user_metric(name, predictions, references)
+    return out
+
+
+def check_metrics(names: tuple[str, ...]) -> None:
+    """Raise BadInput for a metric that cannot be found, before anything is trained."""
+    for name in names:
+        if name not in BUILT_IN_METRICS:
+            _user_function(name)
+
+
+@torch.no_grad()
+def predict(model: Any, tokenizer: Any, data: TrainingData, placement: Placement) -> tuple[list[str], list[str]]:
+    """(answers of the model, answers of the data) for up to 128 validation rows; the last answer of a conversation."""
+    rows = data.evaluation
+    chosen = np.arange(min(len(rows), GENERATED_ROWS))
+    was_training = model.training
+    model.eval()
+    try:
+        if rows.classes is not None:
+            return _predict_labels(model, data, placement)
+        return _generate(model, tokenizer, rows, chosen, placement)
+    finally:
+        model.train(was_training)
+
+
+def _batches_by_length(rows: TokenRows, batch_size: int) -> list[np.ndarray]:
+    order = np.argsort(-rows.lengths, kind="stable")
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+
+def _classify(model: Any, batch: Batch, placement: Placement) -> tuple[float, np.ndarray]:
+    with placement.computing():
+        logits_NC = model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits.float()
+    loss = F.cross_entropy(logits_NC, batch.classes_N, reduction="sum").item()  # type: ignore[arg-type]
+    return loss, logits_NC.argmax(-1).cpu().numpy()
+
+
+def _label_metrics(rows: TokenRows, predicted: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {"accuracy": float(accuracy_score(rows.classes, predicted)),
+            "macro_f1": float(f1_score(rows.classes, predicted, average="macro", zero_division=0))}
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _predict_labels(model: Any, data: TrainingData, placement: Placement) -> tuple[list[str], list[str]]:
+    rows = data.evaluation
+    predicted = np.zeros(len(rows), dtype=np.int64)
+    for chosen in _batches_by_length(rows, EVAL_BATCH_SIZE):
+        batch = collate(rows, chosen, pad_id=data.pad_id, device=placement.device)
+        _, predicted[chosen] = _classify(model, batch, placement)
+    names = data.label_names
+    return [names[i] for i in predicted], [names[i] for i in rows.classes]  # type: ignore[union-attr]
+
+
+def _generate(model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, placement: Placement) -> tuple[list[str], list[str]]:
+    cut = {int(row): _prompt_and_answer(rows, int(row)) for row in chosen}
+    predictions: dict[int, str] = {}
+    order = sorted(cut, key=lambda row: len(cut[row][0]))
+    for at in range(0, len(order), EVAL_BATCH_SIZE):
+        group = order[at : at + EVAL_BATCH_SIZE]
+        longest = max(len(cut[row][1]) for row in group)
+        texts = _generate_group(model, tokenizer, [cut[row][0] for row in group], placement, min(2 * longest + 8, MAX_NEW_TOKENS))
+        predictions |= dict(zip(group, texts, strict=True))
+    references = [tokenizer.decode(cut[int(row)][1], skip_special_tokens=True) for row in chosen]
+    return [predictions[int(row)] for row in chosen], references
+
+
+def _generate_group(model: Any, tokenizer: Any, prompts: list[list[int]], placement: Placement, max_new: int) -> list[str]:
+    longest = max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=placement.device)
+    attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=placement.device)
+    with placement.computing():
+        out = model.generate(input_ids=ids, attention_mask=attention, max_new_tokens=max_new, do_sample=False, use_cache=True,
+                             pad_token_id=pad, eos_token_id=tokenizer.eos_token_id)
+    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+
+
+def _prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
+    start, end = int(rows.offsets[row]), int(rows.offsets[row + 1])
+    flags = rows.trained[start:end]
+    last = int(np.flatnonzero(flags)[-1])
+    before = np.flatnonzero(~flags[: last + 1])
+    first = int(before[-1]) + 1 if len(before) else 1
+    return rows.ids[start : start + first].tolist(), rows.ids[start + first : start + last + 1].tolist()
+
+
+def _user_function(name: str) -> Callable[[list[str], list[str]], Any]:
+    module, colon, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function) if colon else None
+    except (ImportError, AttributeError) as error:
+        raise BadInput("the metric cannot be imported", value=f"{name}: {error}") from None
+    if not callable(found):
+        raise BadInput("a metric is `exact_match` or `module:function`", value=name)
+    return found
+
+
+def _user_metric(name: str, predictions: list[str], references: list[str]) -> dict[str, float]:
+    value = _user_function(name)(predictions, references)
+    if isinstance(value, dict):
+        return {str(key): float(number) for key, number in value.items()}
+    return {name.partition(":")[2]: float(value)}

@@ -1,0 +1,44 @@
+"""Memory as seen from a running trial: was that an out-of-memory error, and how much is in use."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import torch
+
+OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for CUDA's, MPS's and the CPU allocator's ways to say it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what the failed step held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Largest memory so far: the allocator's on CUDA, the process's resident size on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    return _peak_resident_bytes()
+
+
+def _peak_resident_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

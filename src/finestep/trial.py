@@ -1,0 +1,78 @@
+"""Trial: one run of a recipe at one fidelity, and the plain records that it leaves; it never runs anything itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finestep.recipe import Recipe
+
+TrialState = Literal["running", "completed", "stopped", "diverged", "out_of_memory", "failed"]
+"""`stopped` is early stopping (a result that counts); the last three never rank. An interrupted trial is still `running`."""
+
+RANKED_STATES: frozenset[TrialState] = frozenset({"completed", "stopped"})
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=())
+
+
+class StepRecord(_Value):
+    """One optimizer step. `loss` is the token mean over the effective batch, before the step."""
+
+    step: int = Field(ge=1, description="Optimizer step, counted from 1.")
+    loss: float
+    learning_rate: float
+    grad_norm: float = Field(description="Global norm before clipping.")
+    clipped: bool
+    update_norm: float | None = Field(None, description="Norm of the change of the trained weights; not at every step.")
+    update_ratio: float | None = Field(None, description="`update_norm` over the norm of the trained weights.")
+    num_tokens: int = Field(description="Input tokens of this step, padding excluded.")
+    num_loss_tokens: int = Field(description="Tokens (rows, for labels) that carried loss in this step.")
+    elapsed_s: float = Field(description="Seconds since the trial began, over all its sessions.")
+    peak_memory_bytes: int | None = None
+
+
+class EvalRecord(_Value):
+    """One evaluation on the fixed validation rows."""
+
+    step: int = Field(ge=0)
+    num_tokens: int = Field(description="Training tokens seen so far.")
+    eval_loss: float = Field(description="Sum of negative log-likelihoods over sum of tokens, in nats.")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    elapsed_s: float = 0.0
+
+
+class Outcome(_Value):
+    """How a trial ended; written by the worker before it says so."""
+
+    state: TrialState
+    reason: str = Field("", description="One clause in words.")
+    eval_loss: float | None = Field(None, description="Best validation loss, whose weights are kept.")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    base_eval_loss: float | None = Field(None, description="Validation loss before the first step.")
+    best_step: int | None = None
+    num_steps: int = 0
+    num_train_tokens: int = 0
+    elapsed_s: float = 0.0
+    micro_batch_size: int | None = Field(None, description="What the memory allowed in the end.")
+    peak_memory_bytes: int | None = None
+    model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
+
+
+class Trial(_Value):
+    """One run of a recipe: what was asked, why, and how it ended."""
+
+    number: int
+    recipe: Recipe
+    fidelity: float = Field(1.0, gt=0, le=1, description="Share of the full token budget, with its own whole schedule.")
+    stage: str = Field("", description="Why it was tried, e.g. `baseline`, `learning-rate scan`.")
+    why: str = ""
+    state: TrialState = "running"
+    outcome: Outcome | None = None
+
+    @property
+    def ranks(self) -> bool:
+        """True when its validation loss may be compared with others."""
+        return self.state in RANKED_STATES and self.outcome is not None and self.outcome.eval_loss is not None

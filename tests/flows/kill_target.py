@@ -1,0 +1,24 @@
+"""A real study with frequent checkpoints, run as a process that tests can kill: `python -m tests.flows.kill_target FOLDER MODEL DATA BUDGET`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from finestep.flows.session import StudyRun
+from finestep.recipe import Recipe
+from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
+
+
+def main() -> None:
+    folder, model, data, budget = sys.argv[1:5]
+    recipe = Recipe(effective_batch_size=16, num_epochs=8, max_length=96, lora={"rank": 2})
+    spec = StudySpec(name="kill", model=ModelSpec(path=model, device="cpu"), data=DataSpec(path=data, max_length=96), recipe=recipe, num_threads=1)
+    study = StudyRun(spec, Path(folder), Budget(full_runs=float(budget)), command="test", options={"checkpoint_every_s": 0.4})
+    for event in study.events(lambda: False):
+        if event.kind == "trial_finished":
+            print(event.trial.number, event.trial.state, flush=True)
+
+
+if __name__ == "__main__":
+    main()

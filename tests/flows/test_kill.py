@@ -1,0 +1,79 @@
+"""Killing controller and worker at random: no trial is lost, none is run twice, and the results are those of a quiet run."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+
+from finestep.store.study_store import read_records
+from finestep.trial import StepRecord, Trial
+
+NUM_KILLS = 20
+BUDGET = 6
+
+
+def _start(folder: Path, model: Path, data: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "tests.flows.kill_target", str(folder), str(model), str(data), str(BUDGET)],
+                            stdout=subprocess.DEVNULL, stderr=(folder.parent / f"{folder.name}.err").open("ab"))
+
+
+def _trials(folder: Path) -> list[Trial]:
+    if not (folder / "study.json").exists():
+        return []
+    study = optuna.load_study(study_name="kill", storage=f"sqlite:///{folder / 'study.db'}")
+    return [Trial.model_validate_json(trial.user_attrs["trial"]) for trial in study.get_trials()]
+
+
+def _results(trials: list[Trial]) -> dict[int, tuple]:
+    return {trial.number: (trial.recipe.learning_rate, trial.recipe.effective_batch_size, trial.state, trial.outcome.eval_loss)
+            for trial in trials if trial.outcome}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
+    quiet = _start(tmp_path / "quiet", shipped_model, instruct_file)
+    assert quiet.wait(300) == 0
+    expected = _results(_trials(tmp_path / "quiet"))
+    assert len(expected) == BUDGET
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance, folder = random.Random(seed), tmp_path / "killed"
+    process, kills, known = _start(folder, shipped_model, instruct_file), 0, {}
+    while kills < NUM_KILLS and process.poll() is None:
+        time.sleep(chance.uniform(0.5, 7.0))
+        kills += _kill(process, chance)
+        if process.poll() is not None and kills < NUM_KILLS:
+            now = _results(_trials(folder))
+            assert known.items() <= now.items(), "a completed trial is never lost or changed"
+            known = now
+            if len(known) < BUDGET:
+                process = _start(folder, shipped_model, instruct_file)
+    if process.poll() is not None and len(_results(_trials(folder))) < BUDGET:
+        process = _start(folder, shipped_model, instruct_file)
+    assert process.wait(300) == 0, (tmp_path / "killed.err").read_text()[-2000:]
+    assert kills >= NUM_KILLS // 2, f"the study ended after {kills} kills"
+    assert _results(_trials(folder)) == expected
+    for number in expected:
+        steps = read_records(folder / "trials" / f"{number:04d}" / "steps.jsonl", StepRecord)
+        assert [step.step for step in steps] == list(range(1, len(steps) + 1)), "no step is missing"
+
+
+def _kill(process: subprocess.Popen, chance: random.Random) -> int:
+    """Kill the controller or its worker with SIGKILL; 1 if somebody was there to be killed."""
+    try:
+        workers = psutil.Process(process.pid).children()
+        victim = chance.choice([psutil.Process(process.pid), *workers])
+        victim.kill()
+        if victim.pid == process.pid:
+            process.wait(10)
+        return 1
+    except psutil.NoSuchProcess:
+        return 0

@@ -1,0 +1,174 @@
+"""The tuning loop on recorded trials: it finds the best, keeps to its budget, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from finestep.errors import StudyBusy, StudyChanged
+from finestep.flows.result import write_results
+from finestep.flows.tune import Tuning, runs_spent
+from finestep.executors.replay import ReplayExecutor
+from finestep.search.sweep import Sweep, best_trial
+from finestep.study import Budget, DataSpec
+from finestep.trial import Outcome
+from tests.flows.studies import CARD, basin, open_store, tune
+
+
+def test_the_sweep_finds_the_bottom_of_the_bowl(tmp_path):
+    store = open_store(tmp_path)
+    events, _ = tune(store)
+    best = best_trial(store.trials())
+    assert events[-1].kind == "done"
+    assert best.recipe.learning_rate == pytest.approx(1.4e-3, rel=0.5)
+    assert best.outcome.eval_loss < 1.03
+    stages = [trial.stage for trial in store.trials()]
+    assert stages == sorted(stages, key=["baseline", "learning-rate scan", "batch test", "refinement"].index)
+
+
+def test_the_budget_is_kept(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=4)
+    assert len(store.trials()) == 4
+    assert runs_spent(store.trials()) == pytest.approx(4, rel=0.01)
+
+
+def test_a_larger_budget_goes_on_without_repeating(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=3)
+    _, executor = tune(store, budget=6)
+    assert executor.num_started == 3
+    assert len(store.trials()) == 6
+
+
+def test_a_finished_study_starts_nothing(tmp_path):
+    store = open_store(tmp_path)
+    tune(store)
+    before = store.trials()
+    _, executor = tune(store)
+    assert executor.num_started == 0
+    assert store.trials() == before
+
+
+def test_no_trial_is_started_that_would_not_end_in_time(tmp_path):
+    store = open_store(tmp_path)
+    recipe = store.spec.recipe
+    store.finish(store.add(recipe, fidelity=1.0, stage="baseline", why="").number,
+                 Outcome(state="completed", eval_loss=1.0, elapsed_s=50.0, num_train_tokens=10))
+    tuning = Tuning(store, ReplayExecutor(basin, card=CARD), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=99.0))
+    assert tuning.remaining_runs() == 0.0
+    assert Tuning(store, ReplayExecutor(basin), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=101.0)).remaining_runs() == 8.0
+
+
+def test_an_orphan_is_taken_up_first(tmp_path):
+    store = open_store(tmp_path)
+    store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="")
+    store.close()
+    store = open_store(tmp_path)
+    events, _ = tune(store)
+    started = [event.trial.number for event in events if event.kind == "trial_started"]
+    assert started[0] == 0
+    assert len(set(started)) == len(started)
+    assert all(trial.state != "running" for trial in store.trials())
+
+
+def test_an_outcome_that_nobody_heard_of_counts(tmp_path):
+    store = open_store(tmp_path)
+    trial = store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="")
+    outcome = Outcome(state="completed", eval_loss=0.123, num_train_tokens=4000)
+    (store.trial_folder(trial.number) / "outcome.json").write_text(outcome.model_dump_json())
+    events, _ = tune(store, budget=2)
+    assert store.trials()[0].outcome.eval_loss == 0.123
+    assert [event.trial.number for event in events if event.kind == "trial_started"] == [1]
+
+
+def test_diverged_trials_never_rank_and_are_always_shown(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, recording=lambda recipe, fidelity: [2.0, float("nan")] if recipe.learning_rate > 4e-4 else [2.0, 1.0 - recipe.learning_rate])
+    diverged = [trial for trial in store.trials() if trial.state == "diverged"]
+    assert diverged
+    assert best_trial(store.trials()).state == "completed"
+    result = write_results(store, command="finestep tune", budget=Budget(), card=CARD, facts={})
+    assert sum(trial["state"] == "diverged" for trial in result["trials"]) == len(diverged)
+
+
+def test_a_study_whose_trials_all_failed_ends_with_a_clear_answer(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=9, recording=lambda recipe, fidelity: [float("nan")])
+    result = write_results(store, command="finestep tune", budget=Budget(), card=CARD, facts={})
+    assert result["best"] is None
+    assert result["baseline"] is None
+    assert "model" not in result["paths"]
+
+
+def test_the_result_holds_what_machines_need(tmp_path):
+    store = open_store(tmp_path)
+    tune(store)
+    result = write_results(store, command="finestep tune m d", budget=Budget(), card=CARD, facts={})
+    for name in ("baseline", "best"):
+        assert {"learning_rate", "effective_batch_size", "eval_loss"} <= result[name].keys()
+    assert result["best"]["eval_loss"] <= result["baseline"]["eval_loss"]
+    assert result["spent"]["full_runs"] <= 20
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert (tmp_path / "report.html").stat().st_size > 1000
+    from finestep.store.recipe_file import read_recipe
+
+    assert read_recipe(tmp_path / "recipe.yaml").learning_rate == result["best"]["learning_rate"]
+
+
+@pytest.mark.parametrize(("changes", "name"), [
+    ({"data": DataSpec(path="other")}, "data.path"),
+    ({"data": DataSpec(path="d", split_seed=3)}, "data.split_seed"),
+    ({"strategy": "random"}, "strategy"),
+    ({"scaling": "linear"}, "scaling"),
+    ({"fingerprint": {"data_sha256": "x", "model_sha256": "m", "version_torch": "2.13.0"}}, "data_sha256"),
+    ({"fingerprint": {"data_sha256": "d", "model_sha256": "x", "version_torch": "2.13.0"}}, "model_sha256"),
+    ({"fingerprint": {"data_sha256": "d", "model_sha256": "m", "version_torch": "3.0"}}, "version_torch"),
+])
+def test_a_study_refuses_to_go_on_under_other_conditions(tmp_path, changes, name):
+    store = open_store(tmp_path)
+    tune(store, budget=1)
+    store.close()
+    with pytest.raises(StudyChanged, match=name):
+        open_store(tmp_path, **changes)
+    open_store(tmp_path).close()
+
+
+def test_a_study_without_trials_is_free_to_change(tmp_path):
+    open_store(tmp_path).close()
+    open_store(tmp_path, scaling="linear").close()
+
+
+def test_two_processes_never_share_a_study(tmp_path):
+    import subprocess
+    import sys
+
+    store = open_store(tmp_path)
+    code = f"from tests.flows.studies import open_store; from pathlib import Path; open_store(Path({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert StudyBusy.__name__ in done.stderr
+    store.close()
+
+
+def test_optunas_own_tools_read_the_study(tmp_path):
+    import optuna
+
+    store = open_store(tmp_path)
+    tune(store)
+    study = optuna.load_study(study_name="test", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert study.best_value == best_trial(store.trials()).outcome.eval_loss
+    assert study.best_params["learning_rate"] == best_trial(store.trials()).recipe.learning_rate
+    assert study.best_trial.intermediate_values
+
+
+def test_a_torn_record_is_mended(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=1)
+    path = store.trial_folder(0) / "steps.jsonl"
+    steps = store.steps(0)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert store.steps(0) == steps[:-1]
+    store.record_step(0, steps[-1].model_dump())
+    assert store.steps(0) == steps

@@ -1,0 +1,208 @@
+"""What the report says about a study: gains, ties, edges, and studies with little or nothing in them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from finestep.errors import BadInput
+from finestep.recipe import Recipe
+from finestep.report.basin import edge_warning
+from finestep.report.page import render_page
+from finestep.report.view import batch_product, build_view
+from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
+
+from .synthetic_study import make_trials, make_view
+
+EMPTY = {"title": "t", "command": "c", "steps": {}, "evaluations": {}, "facts": {}, "notes": [], "spent": {}}
+
+
+def trial(number: int, rate: float, loss: float | None, **changes: object) -> Trial:
+    """One trial that completed, or diverged when it has no loss."""
+    state = "completed" if loss is not None else "diverged"
+    recipe = Recipe(learning_rate=rate, effective_batch_size=changes.pop("batch", 16), seed=changes.pop("seed", 0))  # type: ignore[arg-type]
+    outcome = Outcome(state=state, eval_loss=math.nan if loss is None else loss)
+    return Trial(number=number, recipe=recipe, state=state, outcome=outcome, **changes)  # type: ignore[arg-type]
+
+
+def view(trials: list[Trial], *, best: int | None, baseline: int | None = None, **changes: object):
+    return build_view(trials=trials, best=best, baseline=baseline, **{**EMPTY, **changes})  # type: ignore[arg-type]
+
+
+def test_gain_without_repeats_says_that_noise_is_unknown() -> None:
+    verdict = view([trial(0, 1e-4, 2.0), trial(1, 1e-3, 1.5)], best=1, baseline=0).verdict
+    assert verdict.figure == "25.0 % lower"
+    assert "noise unknown" in verdict.sentence
+
+
+def test_gain_within_the_noise_between_seeds_is_a_tie() -> None:
+    trials = [trial(0, 1e-4, 2.00), trial(1, 1e-3, 1.99), trial(2, 1e-3, 2.01, seed=1)]
+    assert view(trials, best=1, baseline=0).verdict.figure == "tie"
+    apart = [trial(0, 1e-4, 2.00), trial(1, 1e-3, 1.50), trial(2, 1e-3, 1.51, seed=1)]
+    assert view(apart, best=1, baseline=0).verdict.figure == "25.0 % lower"
+
+
+def test_runs_of_different_length_are_not_compared() -> None:
+    verdict = view([trial(0, 1e-4, 2.0, fidelity=0.25), trial(1, 1e-3, 1.5)], best=1, baseline=0).verdict
+    assert verdict.figure == "–"
+    assert "25 % of the token budget" in verdict.sentence
+
+
+def test_a_diverged_baseline_is_not_a_gain() -> None:
+    verdict = view([trial(0, 1e-1, None), trial(1, 1e-3, 1.5)], best=1, baseline=0).verdict
+    assert verdict.figure == "–"
+    assert "diverged" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("rates", "best", "said"),
+    [
+        ([1e-4, 1e-3], 1, "above 1.0e-03"),
+        ([1e-4, 1e-3], 0, "below 1.0e-04"),
+        ([1e-4, 1e-3, 1e-2], 1, ""),
+        ([1e-3], 0, "below or above"),
+    ],
+)
+def test_optimum_on_the_edge_is_said(rates: list[float], best: int, said: str) -> None:
+    trials = [trial(i, rate, 2.0 if i != best else 1.0) for i, rate in enumerate(rates)]
+    warning = edge_warning(trials, trials[best])
+    assert said in warning
+    assert bool(warning) == bool(said)
+
+
+def test_a_diverged_run_bounds_the_optimum_and_a_crash_does_not() -> None:
+    trials = [trial(0, 1e-4, 2.0), trial(1, 1e-3, 1.0)]
+    assert edge_warning([*trials, trial(2, 1e-2, None)], trials[1]) == ""
+    crash = Trial(number=2, recipe=Recipe(learning_rate=1e-2), state="failed", outcome=Outcome(state="failed"))
+    assert "above" in edge_warning([*trials, crash], trials[1])
+
+
+def test_another_batch_size_bounds_the_range_but_not_its_line() -> None:
+    trials = [trial(0, 1e-4, 2.0), trial(1, 1e-3, 1.0), trial(2, 1e-2, 3.0, batch=64)]
+    assert edge_warning(trials, trials[1]).startswith("At batch 16 no learning rate above")
+    assert "on the edge" in edge_warning(trials[:2], trials[1])
+
+
+def test_diverged_runs_are_never_in_a_line() -> None:
+    basin = make_view().basin
+    drawn = {point.trial for line in basin.lines for point in line.points}
+    fallen = {run.trial for run in basin.fallen}
+    assert drawn == {0, 1, 2, 3, 5, 6, 7, 8, 10}
+    assert fallen == {4, 9, 11, 12}
+
+
+def test_a_completed_run_without_a_number_does_not_rank() -> None:
+    odd = Trial(number=0, recipe=Recipe(), state="completed", outcome=Outcome(state="completed", eval_loss=math.nan))
+    shown = view([odd, trial(1, 1e-3, 1.5)], best=1)
+    assert [run.trial for run in shown.basin.fallen] == [0]
+    assert shown.rows[0].loss == "NaN"
+    with pytest.raises(BadInput, match="finite validation loss"):
+        view([odd], best=0)
+
+
+def test_one_bad_run_does_not_flatten_the_plot() -> None:
+    losses = [1.30, 1.25, 1.22, 1.24, 1.28, 9.0]
+    basin = view([trial(i, 10 ** (-4 + i / 3), loss) for i, loss in enumerate(losses)], best=2).basin
+    assert basin.y_range[1] < 2
+    assert [point.trial for line in basin.lines for point in line.points if point.off_scale] == [5]
+
+
+def test_map_colours_by_rank_and_prints_seed_spread() -> None:
+    trials = [trial(0, 1e-4, 1.3), trial(1, 1e-3, 1.20), trial(2, 1e-3, 1.22, seed=1), trial(3, 1e-2, 900.0)]
+    cells = view([*trials, trial(4, 1e-1, None)], best=1).maps[0].cells
+    assert [cell.quantile for cell in cells] == [0.5, 0.0, 1.0, None]
+    assert cells[1].label == "1.210 ± 0.014"
+    assert cells[3].kind == "diverged"
+
+
+def test_map_cells_do_not_overlap_and_never_mix_fidelities() -> None:
+    for measured in make_view().maps:
+        for a in measured.cells:
+            for b in measured.cells:
+                apart = a.x1 <= b.x0 + 1e-9 or b.x1 <= a.x0 + 1e-9 or a.y1 <= b.y0 + 1e-9 or b.y1 <= a.y0 + 1e-9
+                assert a is b or apart
+    assert [measured.fidelity for measured in make_view().maps] == [1.0, 0.25]
+
+
+def test_batch_product_says_a_remainder() -> None:
+    recipe = Recipe(effective_batch_size=24, num_devices=2)
+    exact = Trial(number=0, recipe=recipe, outcome=Outcome(state="completed", micro_batch_size=4))
+    rest = Trial(number=0, recipe=recipe, outcome=Outcome(state="completed", micro_batch_size=5))
+    assert batch_product(exact) == "4 micro × 3 accumulation × 2 devices"
+    assert batch_product(rest).endswith("the last micro-batch smaller")
+    assert batch_product(Trial(number=0, recipe=recipe)) == "micro-batch not recorded"
+
+
+def test_nan_becomes_null_with_a_marker() -> None:
+    records = [_step(1, 2.0, 1.0), _step(2, math.nan, math.inf), _step(3, 1.5, 0.9)]
+    evaluations = [EvalRecord(step=3, num_tokens=300, eval_loss=math.inf)]
+    shown = view([trial(0, 1e-3, 1.0)], best=0, steps={0: records}, evaluations={0: evaluations})
+    data = json.loads(shown.charts_json())
+    curve = data["curves"][0]
+    assert curve["loss"] == [2.0, None, 1.5]
+    assert curve["grad_norm"] == [1.0, None, 0.9]
+    assert curve["evals"][0]["loss"] is None
+    assert [bad["what"] for bad in curve["bad"]] == ["loss NaN", "grad norm Infinity", "validation loss Infinity"]
+
+
+@pytest.mark.parametrize("facts", [{"loss": math.nan, "size": math.inf, "count": 3, "flag": True}])
+def test_facts_that_are_no_numbers_are_said(facts: dict[str, float]) -> None:
+    shown = dict(view([], best=None, facts=facts).facts)
+    assert shown == {"loss": "NaN", "size": "Infinity", "count": "3", "flag": "True"}
+
+
+def test_numbers_of_no_trial_are_refused() -> None:
+    with pytest.raises(BadInput, match="`baseline` must be the number of a trial"):
+        view([trial(0, 1e-3, 1.0)], best=0, baseline=7)
+
+
+def test_a_study_with_one_trial_renders() -> None:
+    text = render_page(view([trial(0, 1e-3, 1.25)], best=0, baseline=0))
+    assert "the baseline itself is the best run" in text
+    assert "was tried" in text
+
+
+def test_a_study_without_a_finished_trial_renders() -> None:
+    running = Trial(number=0, recipe=Recipe())
+    text = render_page(view([running], best=None, steps={0: [_step(1, 2.0, 1.0)]}))
+    assert "No run has ended with a result yet" in re_spaces(text)
+    assert "No run was started" in re_spaces(render_page(view([], best=None)))
+
+
+def test_a_study_where_all_diverged_renders() -> None:
+    text = re_spaces(render_page(view([trial(0, 1e-1, None), trial(1, 1.0, None)], best=None, baseline=0)))
+    assert "Every run diverged: search at lower learning rates" in text
+    assert "2 of 2 runs diverged" in text
+
+
+def test_a_large_study_stays_small() -> None:
+    trials = [trial(i, 10 ** (-5 + 3 * i / 150), 1.0 + i / 1000) for i in range(150)]
+    steps = {t.number: [_step(k, 2.0 - k / 1000, 1.0) for k in range(1, 131)] for t in trials}
+    shown = view(trials, best=0, steps=steps)
+    assert len(shown.rows) == 150
+    assert "Curves of 120 of 150 runs" in render_page(shown)
+    assert len(shown.charts_json()) < 1_500_000
+
+
+def test_all_trials_are_in_the_table_in_order() -> None:
+    assert [row.number for row in make_view().rows] == [t.number for t in make_trials()]
+
+
+def re_spaces(text: str) -> str:
+    """The text without the spans that keep a word of the headline together."""
+    return text.replace("<span>", "").replace("</span>", "")
+
+
+def _step(step: int, loss: float, norm: float) -> StepRecord:
+    return StepRecord(
+        step=step,
+        loss=loss,
+        learning_rate=1e-3,
+        grad_norm=norm,
+        clipped=norm > 1,
+        num_tokens=100,
+        num_loss_tokens=100,
+        elapsed_s=float(step),
+    )

@@ -1,0 +1,118 @@
+"""The floors of the house: a room imports its own folder and lower floors, and the door to torch stays shut."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "finestep"
+WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol"}
+FLOORS = [
+    WORDS,
+    {"knowledge", "rules", "diagnosis", "search"},
+    {"survey", "store", "executors", "export", "readers", "report"},
+    {"train", "probes", "worker"},
+    {"flows"},
+    {"dashboard", "integrations", "cli"},
+]
+ALLOWED_BESIDE = {("rules", "knowledge"), ("search", "rules"), ("worker", "train"), ("worker", "probes"), ("probes", "train")}
+"""Within a floor: rules look numbers up in knowledge, strategies scale rates by the rules, the worker opens the torch rooms."""
+NEVER_IN_CONTROLLER = {"torch", "transformers", "peft", "safetensors", "datasets"}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}
+
+
+def _modules():
+    return sorted(path for path in SOURCE.rglob("*.py") if "shipped" not in path.parts)
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _floor(room: str) -> int | None:
+    return next((level for level, rooms in enumerate(FLOORS) if room in rooms), None)
+
+
+def _imports(path: Path):
+    """(module, is it at the top of the file) of all imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module or "", id(node) in top
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    room = _room(path)
+    level = _floor(room)
+    if room in {"__init__", "__main__"}:
+        return
+    assert level is not None, f"{room} is on no floor: add it to the architecture first"
+    for module, _ in _imports(path):
+        parts = module.split(".")
+        if parts[0] != "finestep" or len(parts) < 2:
+            continue
+        other = parts[1]
+        other_level = _floor(other)
+        assert other_level is not None, f"{path}: {module} is on no floor"
+        beside = other_level == level and other != room and room not in WORDS
+        assert other_level <= level, f"{path} imports {module} from a higher floor"
+        assert not beside or (room, other) in ALLOWED_BESIDE, f"{path} imports {module} from a room of its own floor"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_torch_stays_behind_its_door(path):
+    if _room(path) in {"train", "probes", "worker", "integrations"}:
+        return
+    loaded = {module.split(".")[0] for module, _ in _imports(path)}
+    assert not loaded & NEVER_IN_CONTROLLER - ({"datasets"} if path.name == "rows.py" else set())
+
+
+def test_pure_rooms_have_no_clock_and_no_chance():
+    for room in ("rules", "diagnosis", "search", "knowledge"):
+        for path in (SOURCE / room).rglob("*.py"):
+            loaded = {module.split(".")[0] for module, _ in _imports(path)}
+            assert not loaded & {"time", "random", "subprocess", "socket", "torch", "optuna"}, path
+
+
+def test_no_module_is_named_after_nothing():
+    for path in _modules():
+        assert path.stem not in FORBIDDEN_NAMES, path
+
+
+def test_nothing_is_unpickled():
+    for path in _modules():
+        text = path.read_text(encoding="utf-8")
+        assert "pickle.load" not in text, path
+        assert "torch.load" not in text, path
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom finestep.cli import main\nsys.argv = ['finestep', '--help']\n"
+        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'optuna', 'transformers', 'pydantic', 'sqlalchemy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_words_load_without_numbers():
+    code = "import sys, finestep.recipe, finestep.trial, finestep.study, finestep.protocol; assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_public_names_resolve():
+    import finestep
+
+    for name in finestep.__all__:
+        assert getattr(finestep, name)
