@@ -1,4 +1,5 @@
-"""`python -m benchmarks.recommend [--json OUT]`: regret, error and coverage of the recommended LoRA rates, beside the baselines."""
+"""`python -m benchmarks.recommend [--json OUT]`: regret, error and coverage of the recommended LoRA rates, beside the
+baselines."""
 
 from __future__ import annotations
 
@@ -38,28 +39,36 @@ def measure() -> dict[str, Any]:
         "interval_coverage_sweep": coverage(sweep),
         "interval_coverage_outside": coverage(outside),
         "interval_half_width_dex": mean([(c.high - c.low) / 2 for c in known]),
-        "num_cells": len(sweep), "num_cells_bracketed": sum(c.covered is not None for c in sweep), "num_outside": len(outside),
+        "num_cells": len(sweep),
+        "num_cells_bracketed": sum(c.covered is not None for c in sweep),
+        "num_outside": len(outside),
         "whole_vendor_left_out": vendor_figures(),
         "worst_cells": [{"cell": c.name, "regret_percent": c.regret} for c in worst(sweep)],
         "baselines": {name: baseline_figures(name, baseline) for name, baseline in baselines().items()},
         "best_constant_mean_abs_error_dex": best_constant_error(outside),
-    }  # fmt: skip
+    }
 
 
 def vendor_figures() -> dict[str, float]:
     """The stricter split: all models of a vendor left out at once."""
     cases = judge_sweep("vendor")
     regrets = [c.regret for c in cases if c.regret is not None]
-    return {"mean_regret_percent": mean(regrets), "max_regret_percent": max(regrets), "interval_coverage": coverage(cases)}
+    return {
+        "mean_regret_percent": mean(regrets),
+        "max_regret_percent": max(regrets),
+        "interval_coverage": coverage(cases),
+    }
 
 
 def baseline_figures(name: str, baseline: Any) -> dict[str, float]:
     """Regret of one baseline, and its error on the outside settings where it is a constant."""
     regrets = baseline_regrets(baseline)
     out = {
-        "mean_regret_percent": mean(regrets), "max_regret_percent": max(regrets), "num_cells": len(regrets),
+        "mean_regret_percent": mean(regrets),
+        "max_regret_percent": max(regrets),
+        "num_cells": len(regrets),
         "mean_regret_to_floor_percent": mean(baseline_regrets(baseline, floor=True)),
-    }  # fmt: skip
+    }
     if name in CONSTANTS:
         out["mean_abs_error_dex"] = mean([abs((c.best or 0.0) - math.log10(CONSTANTS[name])) for c in judge_outside()])
     return out
@@ -92,16 +101,24 @@ def report(figures: dict[str, Any]) -> None:
     ours = {**figures, "name": "finestep, family left out"}
     for name, row in [(ours["name"], ours), *figures["baselines"].items()]:
         error = f"{row['mean_abs_error_dex']:8.3f}" if "mean_abs_error_dex" in row else f"{'-':>8s}"
-        print(f"{name:44s} {row['mean_regret_percent']:8.3f} {row['max_regret_percent']:8.2f} "
-              f"{row['mean_regret_to_floor_percent']:11.3f} {error}")
+        print(
+            f"{name:44s} {row['mean_regret_percent']:8.3f} {row['max_regret_percent']:8.2f} "
+            f"{row['mean_regret_to_floor_percent']:11.3f} {error}"
+        )
     strict = figures["whole_vendor_left_out"]
-    print(f"{'finestep, all models of the vendor left out':44s} {strict['mean_regret_percent']:8.3f} {strict['max_regret_percent']:8.2f}")
-    print(f"\n80 % intervals hold the best measured rate in {figures['interval_coverage']:.1%} of the cases "
-          f"(sweep {figures['interval_coverage_sweep']:.1%} of {figures['num_cells_bracketed']}, "
-          f"outside {figures['interval_coverage_outside']:.1%} of {figures['num_outside']}); "
-          f"mean half-width {figures['interval_half_width_dex']:.2f} dex")
-    print(f"outside settings: our aim, left of the centre on purpose, is off by {figures['mean_abs_error_of_the_aim_dex']:.3f} dex; "
-          f"the best constant in hindsight {figures['best_constant_mean_abs_error_dex']:.3f} dex")
+    name = "finestep, all models of the vendor left out"
+    print(f"{name:44s} {strict['mean_regret_percent']:8.3f} {strict['max_regret_percent']:8.2f}")
+    print(
+        f"\n80 % intervals hold the best measured rate in {figures['interval_coverage']:.1%} of the cases "
+        f"(sweep {figures['interval_coverage_sweep']:.1%} of {figures['num_cells_bracketed']}, "
+        f"outside {figures['interval_coverage_outside']:.1%} of {figures['num_outside']}); "
+        f"mean half-width {figures['interval_half_width_dex']:.2f} dex"
+    )
+    aim, constant = figures["mean_abs_error_of_the_aim_dex"], figures["best_constant_mean_abs_error_dex"]
+    print(
+        f"outside settings: our aim, left of the centre on purpose, is off by {aim:.3f} dex; "
+        f"the best constant in hindsight by {constant:.3f} dex"
+    )
     for row in figures["worst_cells"]:
         print(f"  worst: {row['cell']:60s} {row['regret_percent']:.2f} %")
 

@@ -10,9 +10,15 @@ from finestep.knowledge.sweep import SweepCell
 
 CONSTANTS = {"constant 1e-4": 1e-4, "constant 2e-4": 2e-4, "constant 3e-4": 3e-4}
 FRAMEWORK_DEFAULTS = {
-    "TRL default": 2e-5, "Hugging Face Trainer default": 5e-5, "LLaMA-Factory LoRA example": 1e-4, "ms-swift LoRA default": 1e-4,
-    "Axolotl LoRA example": 2e-4, "Unsloth default": 2e-4, "litgpt LoRA config": 2e-4, "torchtune LoRA config": 3e-4,
-}  # fmt: skip
+    "TRL default": 2e-5,
+    "Hugging Face Trainer default": 5e-5,
+    "LLaMA-Factory LoRA example": 1e-4,
+    "ms-swift LoRA default": 1e-4,
+    "Axolotl LoRA example": 2e-4,
+    "Unsloth default": 2e-4,
+    "litgpt LoRA config": 2e-4,
+    "torchtune LoRA config": 3e-4,
+}
 WIDTH_EXPONENTS = {"llama": 0.781, "qwen3": 0.0775, "qwen3.5": 0.0775}
 Baseline = Callable[[SweepCell], float | None]
 

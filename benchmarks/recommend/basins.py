@@ -1,8 +1,11 @@
 """Loss of a sweep's cell at any learning rate, between its measured points; it judges and recommends nothing.
 
-Points more than 5 % above the best are on the cliff and count as diverged: a parabola through one of them would dip far below what
-was measured. Between the others: the parabola through the three nearest in log10 rate. Above the highest of them (the next one
-diverged or was not run): that point's loss plus the general right-side basin measured from it, cliff included, as if the best lay there,
+Points more than 5 % above the best are on the cliff and count as diverged: a parabola through one of them would dip
+far below what
+was measured. Between the others: the parabola through the three nearest in log10 rate. Above the highest of them (the
+next one
+diverged or was not run): that point's loss plus the general right-side basin measured from it, cliff included, as if
+the best lay there,
 which is never too kind. Below the lowest: the straight line through the two lowest points.
 """
 
@@ -65,5 +68,6 @@ def basin_floor(cell: SweepCell) -> float:
 
 
 def judged(cell: SweepCell) -> bool:
-    """Cells with at least three sound points, among them 3e-4, so that every constant can be judged on the same cells."""
+    """Cells with at least three sound points, among them 3e-4, so that every constant can be judged on the same
+    cells."""
     return len(sound_points(cell)) >= 3 and any(math.isclose(rate, 3e-4) for rate, _ in cell.finite)

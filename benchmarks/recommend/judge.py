@@ -1,8 +1,11 @@
 """The judgement itself: every cell's rate comes from a rule that saw nothing of the cell's family.
 
-Left out for a family: its cells in the fit of the law (centre, rank slope, size curve, family offsets, interval widths), and its public
-recipes in the pooling. The sweep's own rows among the public recipes are never pooled. The 13 outside settings (Gemma-3) are judged by
-the law fitted on the whole sweep, which holds no Gemma, without any Gemma recipe; alpha, steps and batch exponents come from other
+Left out for a family: its cells in the fit of the law (centre, rank slope, size curve, family offsets, interval
+widths), and its public
+recipes in the pooling. The sweep's own rows among the public recipes are never pooled. The 13 outside settings
+(Gemma-3) are judged by
+the law fitted on the whole sweep, which holds no Gemma, without any Gemma recipe; alpha, steps and batch exponents
+come from other
 sources (rules/lora_law.py).
 """
 
@@ -33,7 +36,8 @@ OUTSIDE_SOURCE = "lr-matters"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One case: what was recommended, and what was measured. Rates in log10; the regrets in per cent, None outside the sweep.
+    """One case: what was recommended, and what was measured. Rates in log10; the regrets in per cent, None outside
+    the sweep.
 
     `center` is the estimate of the best rate, `aim` the rate to use, which lies left of it on purpose.
     """
@@ -55,7 +59,8 @@ class Judged:
 
 
 def families(group: str) -> dict[str, str]:
-    """Lineage -> the family that is left out together: `fine` (qwen3 apart from qwen3.5) or `vendor` (all Qwen at once)."""
+    """Lineage -> the family that is left out together: `fine` (qwen3 apart from qwen3.5) or `vendor` (all Qwen at
+    once)."""
     names = {cell.lineage for cell in sweep_cells()}
     return {name: (recipe_family(name) or name) if group == "vendor" else name for name in names}
 
@@ -81,10 +86,18 @@ def judge_cell(cell: SweepCell, law: LoraLaw) -> Judged:
 def cell_request(cell: SweepCell) -> RateRequest:
     """The question that the sweep's cell answers."""
     return RateRequest(
-        method="lora", params=cell.num_parameters, active_params=cell.num_active_parameters, batch=SWEEP_BATCH, steps=SWEEP_STEPS,
-        rank=cell.rank, alpha=SWEEP_ALPHA, model=cell.model, lineage=cell.lineage, recipe_family=recipe_family(cell.lineage),
+        method="lora",
+        params=cell.num_parameters,
+        active_params=cell.num_active_parameters,
+        batch=SWEEP_BATCH,
+        steps=SWEEP_STEPS,
+        rank=cell.rank,
+        alpha=SWEEP_ALPHA,
+        model=cell.model,
+        lineage=cell.lineage,
+        recipe_family=recipe_family(cell.lineage),
         task="instruction",
-    )  # fmt: skip
+    )
 
 
 def _judged(name: str, family: str, answer: RateAnswer, best: float | None, cell: SweepCell | None) -> Judged:
@@ -110,9 +123,18 @@ def judge_outside() -> list[Judged]:
 
 def _answer(row: MeasuredSetting, law: LoraLaw) -> RateAnswer:
     request = RateRequest(
-        method="lora", params=row.params, active_params=None, batch=row.batch, steps=row.steps, rank=row.rank, alpha=row.alpha,
-        model=row.model, lineage=row.lineage, recipe_family=recipe_family(row.lineage), task="math",
-    )  # fmt: skip
+        method="lora",
+        params=row.params,
+        active_params=None,
+        batch=row.batch,
+        steps=row.steps,
+        rank=row.rank,
+        alpha=row.alpha,
+        model=row.model,
+        lineage=row.lineage,
+        recipe_family=recipe_family(row.lineage),
+        task="math",
+    )
     return learning_rate(request, law=law, exclude_families=[recipe_family(row.lineage) or row.lineage])
 
 

@@ -1,11 +1,14 @@
-"""Write one training history in every log format that `finestep diagnose` reads, with the real writers where they install.
+"""Write one training history in every log format that `finestep diagnose` reads, with the real writers where they
+install.
 
     python -m venv /tmp/writers && /tmp/writers/bin/pip install torch transformers tensorboardX wandb "mlflow-skinny" \
         sqlalchemy alembic trackio lightning
     /tmp/writers/bin/python scripts/make_log_fixtures/make.py tests/readers/fixtures
 
-A writer that is missing is named and its fixture is left as it is. LLaMA-Factory, Axolotl, ms-swift, torchtune, litgpt and
-W&B's CSV export are written from the documented formats of those tools, because they do not install without a GPU or an account.
+A writer that is missing is named and its fixture is left as it is. LLaMA-Factory, Axolotl, ms-swift, torchtune,
+litgpt and
+W&B's CSV export are written from the documented formats of those tools, because they do not install without a GPU or
+an account.
 """
 
 from __future__ import annotations
@@ -32,7 +35,15 @@ def history() -> tuple[list[dict], list[dict]]:
         loss = 1.0 + 1.2 * math.exp(-step / 12) + 0.03 * math.sin(7.0 * step)
         rate = PEAK * min(step / 4, (NUM_STEPS - step) / (NUM_STEPS - 4))
         norm = 1.0 + 0.2 * math.sin(3.0 * step)
-        train.append({"loss": round(loss, 4), "grad_norm": round(norm, 4), "learning_rate": rate, "epoch": step / 20, "step": step})
+        train.append(
+            {
+                "loss": round(loss, 4),
+                "grad_norm": round(norm, 4),
+                "learning_rate": rate,
+                "epoch": step / 20,
+                "step": step,
+            }
+        )
         if step % EVAL_EVERY == 0:
             evals.append({"eval_loss": round(1.02 + 1.1 * math.exp(-step / 12), 4), "epoch": step / 20, "step": step})
     return train, evals
@@ -97,18 +108,29 @@ def llamafactory(folder: Path) -> None:
     """LLaMA-Factory's trainer_log.jsonl; its last row has no loss."""
     lines = []
     for row in interleaved():
-        shared = {"epoch": row["epoch"], "percentage": 100 * row["step"] / NUM_STEPS, "elapsed_time": "0:00:25", "remaining_time": "0:07:20"}
+        shared = {
+            "epoch": row["epoch"],
+            "percentage": 100 * row["step"] / NUM_STEPS,
+            "elapsed_time": "0:00:25",
+            "remaining_time": "0:07:20",
+        }
         head = {"current_steps": row["step"], "total_steps": NUM_STEPS}
         body = {"loss": row["loss"], "lr": row["learning_rate"]} if "loss" in row else {"eval_loss": row["eval_loss"]}
         lines.append(json.dumps({**head, **body, **shared}))
-    lines.append(json.dumps({"current_steps": NUM_STEPS, "total_steps": NUM_STEPS, "epoch": 2.0, "elapsed_time": "0:08:12"}))
+    lines.append(
+        json.dumps({"current_steps": NUM_STEPS, "total_steps": NUM_STEPS, "epoch": 2.0, "elapsed_time": "0:08:12"})
+    )
     (folder / "llamafactory_trainer_log.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def ms_swift(folder: Path) -> None:
     """ms-swift's logging.jsonl."""
     rows = [
-        {**{k: v for k, v in row.items() if k != "step"}, "global_step/max_steps": f"{row['step']}/{NUM_STEPS}", "memory(GiB)": 5.2}
+        {
+            **{k: v for k, v in row.items() if k != "step"},
+            "global_step/max_steps": f"{row['step']}/{NUM_STEPS}",
+            "memory(GiB)": 5.2,
+        }
         for row in interleaved()
     ]
     (folder / "ms_swift_logging.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -119,7 +141,9 @@ def torchtune(folder: Path) -> None:
     lines = []
     for row in interleaved():
         if "loss" in row:
-            lines.append(f"Step {row['step']} | loss:{row['loss']} lr:{row['learning_rate']} grad_norm:{row['grad_norm']} ")
+            lines.append(
+                f"Step {row['step']} | loss:{row['loss']} lr:{row['learning_rate']} grad_norm:{row['grad_norm']} "
+            )
         else:
             lines.append(f"Step {row['step']} | val_loss:{row['eval_loss']} ")
     (folder / "torchtune_log.txt").write_text("\n".join(lines) + "\n")
@@ -165,7 +189,13 @@ def tensorboard(folder: Path) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         writer = SummaryWriter(place)
-        arguments = {"max_steps": NUM_STEPS, "num_train_epochs": 2.0, "learning_rate": PEAK, "fp16": False, "bf16": True}
+        arguments = {
+            "max_steps": NUM_STEPS,
+            "num_train_epochs": 2.0,
+            "learning_rate": PEAK,
+            "fp16": False,
+            "bf16": True,
+        }
         writer.add_text("args", json.dumps(arguments))
         for row in interleaved():
             prefix = "train" if "loss" in row else "eval"
@@ -181,7 +211,11 @@ def wandb_offline(folder: Path) -> None:
     import wandb
 
     with tempfile.TemporaryDirectory() as place:
-        run = wandb.init(mode="offline", dir=place, project="fixture", settings=wandb.Settings(silent=True))
+        # Nothing of the machine that made the fixture: no metadata, no git, no terminal output.
+        settings = wandb.Settings(
+            silent=True, x_disable_meta=True, x_disable_stats=True, disable_git=True, console="off"
+        )
+        run = wandb.init(mode="offline", dir=place, project="fixture", settings=settings)
         for row in interleaved():
             prefix = "train" if "loss" in row else "eval"
             named = {f"{prefix}/{k.removeprefix('eval_')}": v for k, v in row.items() if k not in ("step", "epoch")}
@@ -213,7 +247,9 @@ def mlflow_stores(folder: Path) -> None:
             for row in interleaved():
                 for key, value in row.items():
                     if key != "step":
-                        client.log_metric(run.info.run_id, key, value, step=row["step"], timestamp=1_700_000_000_000 + row["step"])
+                        client.log_metric(
+                            run.info.run_id, key, value, step=row["step"], timestamp=1_700_000_000_000 + row["step"]
+                        )
             if kind == "sqlite":
                 _slim_copy(Path(place) / "mlflow.db", folder / "mlflow.db")
             else:
@@ -224,13 +260,17 @@ def mlflow_stores(folder: Path) -> None:
 
 
 def _slim_copy(source: Path, target: Path) -> None:
-    """Only the table of metrics: MLflow's other forty tables are empty."""
+    """Only the table of metrics; the dozens of other tables are empty."""
     import sqlite3
 
     target.unlink(missing_ok=True)
     old, new = sqlite3.connect(source), sqlite3.connect(target)
     (schema,) = old.execute("SELECT sql FROM sqlite_master WHERE name = 'metrics'").fetchone()
-    new.execute(schema.split(", \n\tFOREIGN")[0].split(",\n\tFOREIGN")[0].rstrip(") \n") + "))" if "FOREIGN" in schema else schema)
+    new.execute(
+        schema.split(", \n\tFOREIGN")[0].split(",\n\tFOREIGN")[0].rstrip(") \n") + "))"
+        if "FOREIGN" in schema
+        else schema
+    )
     rows = old.execute("SELECT * FROM metrics").fetchall()
     new.executemany(f"INSERT INTO metrics VALUES ({','.join('?' * len(rows[0]))})", rows)
     new.commit()
@@ -248,7 +288,7 @@ def trackio_project(folder: Path) -> None:
             named = {f"{prefix}/{k.removeprefix('eval_')}": v for k, v in row.items() if k not in ("step", "epoch")}
             run.log({**named, "train/global_step": row["step"], "train/epoch": row["epoch"]})
         trackio.finish()
-        shutil.copy(next(Path(place).rglob("*.db")), folder / "trackio.db")
+        _slim_copy(next(Path(place).rglob("*.db")), folder / "trackio.db")
 
 
 def plain(folder: Path) -> None:
@@ -260,13 +300,14 @@ def plain(folder: Path) -> None:
         at = {row["step"]: row["eval_loss"] for row in history()[1]}
         for row in history()[0]:
             writer.writerow({"step": row["step"], "train_loss": row["loss"], "val_loss": at.get(row["step"], ""),
-                             "lr": row["learning_rate"], "grad_norm": row["grad_norm"], "epoch": row["epoch"]})  # fmt: skip
+                             "lr": row["learning_rate"], "grad_norm": row["grad_norm"], "epoch": row["epoch"]})  # fmt: skip  # noqa: E501
     rows = [{"iteration": row["step"], **{k: v for k, v in row.items() if k != "step"}} for row in interleaved()]
     (folder / "plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 WRITERS: tuple[Callable[[Path], None], ...] = (
-    trainer_state, trl_state, axolotl_state, trainer_output, llamafactory, ms_swift, torchtune, lightning_csv, litgpt_csv,
+    trainer_state, trl_state, axolotl_state, trainer_output, llamafactory, ms_swift, torchtune, lightning_csv,
+    litgpt_csv,
     tensorboard, wandb_offline, wandb_panel, mlflow_stores, trackio_project, plain,
 )  # fmt: skip
 

@@ -134,7 +134,7 @@ def test_the_second_signal_stops_at_once(shipped_model, instruct_file, tmp_path)
     assert process.wait(10) == 130
 
 
-def _wait_for(condition, timeout_s: float = 120.0) -> None:
+def _wait_for(condition, timeout_s: float = 90.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it never happened"

@@ -37,7 +37,7 @@ def test_early_stopping_restores_the_best_weights(resident, tmp_path):
     assert "no gain in 2 evaluations" in run.outcome.reason
     assert run.outcome.eval_loss == min(losses)
     assert losses[-1] > min(losses)
-    assert evaluate(resident.model, resident.data, resident.placement)[0] == pytest.approx(run.outcome.eval_loss, rel=1e-6)
+    assert evaluate(resident.model, resident.data, resident.token_loss)[0] == pytest.approx(run.outcome.eval_loss, rel=1e-6)
 
 
 def test_a_huge_rate_ends_as_diverged(resident, tmp_path):

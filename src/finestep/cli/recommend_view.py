@@ -15,6 +15,16 @@ from finestep.knowledge.evidence import all_evidence, evidence
 from finestep.rules.recommendation import Recommendation
 
 GIB = 2**30
+WIDTH_FOR_SOURCES = 110
+"""A narrower terminal shows the sources only with --explain and --json."""
+LABELS = {
+    "effective_batch_size": "effective batch",
+    "retention_learning_rate": "retention-safe rate",
+    "micro_batch_size": "micro-batch",
+    "memory_bytes": "memory",
+    "optimizer.head_lr_multiplier": "head rate factor",
+    "optimizer.layerwise_decay": "layer-wise decay",
+}
 SMALL_NUMBERS = ("learning_rate", "retention_learning_rate")
 
 
@@ -22,7 +32,7 @@ def show(answer: Recommendation, *, model: str | None, data: str | None, written
     """The recipe as a table, the near recipes, what would change the answer, and the next command."""
     out = Console(highlight=False)
     out.print(f"[bold]{escape(_title(answer))}[/bold]")
-    out.print(_recipe_table(answer))
+    out.print(_recipe_table(answer, with_sources=out.width >= WIDTH_FOR_SOURCES))
     _near(out, answer)
     for heading, lines in (
         ("Assumed", answer.assumptions),
@@ -33,27 +43,37 @@ def show(answer: Recommendation, *, model: str | None, data: str | None, written
             out.print(f"\n[bold]{heading}[/bold]")
             for line in lines:
                 out.print(f"  - {escape(line)}", soft_wrap=True)
-    out.print(f"\nWhere a number comes from: --explain learning_rate. Next: {escape(_next(answer, model, data, written))}", soft_wrap=True)
+    out.print(
+        f"\nWhere a number comes from: --explain learning_rate. Next: {escape(_next(answer, model, data, written))}",
+        soft_wrap=True,
+    )
 
 
 def _title(answer: Recommendation) -> str:
     model, rows = answer.model, answer.data.num_rows if answer.data else None
-    size = f", {model.num_parameters / 1e9:.3g}B parameters" if model.num_parameters else ""
+    sized = model.num_parameters and model.source != "--params"
+    size = f", {(model.num_parameters or 0) / 1e9:.3g}B parameters" if sized else ""
     data = f", {rows:,} training rows" if rows else ""
     where = f", {answer.hardware.name}" if answer.hardware else ""
     return f"{answer.method} of {model.name}{size}{data}{where}"
 
 
-def _recipe_table(answer: Recommendation) -> Table:
+def _recipe_table(answer: Recommendation, *, with_sources: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     for column in ("value", "80 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("why")
-    table.add_column("source", no_wrap=True, style="dim")
+    if with_sources:
+        table.add_column("source", no_wrap=True, style="dim")
     for name, estimate in answer.estimates.items():
-        shown = _number(name, estimate.value), _interval(name, estimate)
-        table.add_row(name.split(".")[-1], *shown, escape(estimate.why), estimate.source)
+        cells = [
+            LABELS.get(name, name.split(".")[-1]),
+            _number(name, estimate.value),
+            _interval(name, estimate),
+            escape(estimate.why),
+        ]
+        table.add_row(*cells, *([estimate.source] if with_sources else []))
     return table
 
 
@@ -78,8 +98,11 @@ def _near(out: Console, answer: Recommendation) -> None:
     for row in answer.neighbours:
         batch = f", batch {row.effective_batch_size}" if row.effective_batch_size else ""
         kind = "best of a sweep" if row.measured else row.task
-        out.print(f"  - {escape(row.model)} {row.method}, {kind}: {row.learning_rate:.1e}{batch}  [dim]{escape(row.source_url)}[/dim]",
-                  soft_wrap=True)
+        out.print(
+            f"  - {escape(row.model)} {row.method}, {kind}: {row.learning_rate:.1e}{batch}"
+            f"  [dim]{escape(row.source_url)}[/dim]",
+            soft_wrap=True,
+        )
 
 
 def _next(answer: Recommendation, model: str | None, data: str | None, written: Path | None) -> str:
@@ -96,8 +119,12 @@ def show_explanation(answer: Recommendation, name: str) -> None:
     out = Console(highlight=False)
     known = {full.split(".")[-1]: full for full in answer.estimates} | {full: full for full in answer.estimates}
     if name not in known:
-        raise BadInput(f"no such number{did_you_mean(name, known)}", value=name, place="--explain",
-                       next_step="known: " + ", ".join(answer.estimates))
+        raise BadInput(
+            f"no such number{did_you_mean(name, known)}",
+            value=name,
+            place="--explain",
+            next_step="known: " + ", ".join(answer.estimates),
+        )
     full = known[name]
     estimate = answer.estimates[full]
     out.print(f"[bold]{full}[/bold] = {_number(full, estimate.value)} (80 % interval {_interval(full, estimate)})")
@@ -113,7 +140,13 @@ def show_explanation(answer: Recommendation, name: str) -> None:
 
 def _derivation(out: Console, answer: Recommendation) -> None:
     table = Table(box=None, pad_edge=False)
-    for column, justify in (("step", "left"), ("factor", "right"), ("doubt", "right"), ("why", "left"), ("source", "left")):
+    for column, justify in (
+        ("step", "left"),
+        ("factor", "right"),
+        ("doubt", "right"),
+        ("why", "left"),
+        ("source", "left"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for index, step in enumerate(answer.derivation):
         factor = f"{step.factor:.2e}" if index == 0 else f"x{step.factor:.2f}"
@@ -128,7 +161,8 @@ def _sources(out: Console, names: list[str]) -> None:
     for name in dict.fromkeys(names):
         if name in all_evidence():
             row = evidence(name)
-            text = f"{name}: {row.title}. {row.where}; {row.table} ({row.date}). Regime: {row.regime}. Confidence: {row.confidence}."
+            text = f"{name}: {row.title}. {row.where}; {row.table} ({row.date})."
+            text += f" Regime: {row.regime}. Confidence: {row.confidence}."
             out.print(f"  - {escape(text)}", soft_wrap=True)
         else:
             out.print(f"  - {escape(name)}")
@@ -144,8 +178,12 @@ def write_yaml(answer: Recommendation, path: Path) -> None:
     from finestep.store.recipe_file import write_recipe
 
     if answer.recipe is None:
-        raise BadInput("only full, lora and qlora can be written as a recipe", value=answer.method, place="--yaml",
-                       next_step="use --json for the numbers")
+        raise BadInput(
+            "only full, lora and qlora can be written as a recipe",
+            value=answer.method,
+            place="--yaml",
+            next_step="use --json for the numbers",
+        )
     comments = {name: comment(name, e) for name, e in answer.estimates.items() if e.low != e.high}
     write_recipe(path, answer.recipe, comments=comments, header=f"Recommended by finestep for {answer.model.name}.")
 
@@ -166,5 +204,7 @@ def show_review(review: object, *, as_json: bool) -> None:
     out = Console(highlight=False)
     out.print(f"[bold]Review of {escape(review.place)}[/bold] ({review.framework}; {escape(review.subject)})")
     for item in review.remarks:
-        mark = {"change": "[yellow]change[/yellow]", "consider": "consider", "fine": "[green]fine[/green]"}[item.verdict]
+        mark = {"change": "[yellow]change[/yellow]", "consider": "consider", "fine": "[green]fine[/green]"}[
+            item.verdict
+        ]
         out.print(f"  {mark} {escape(item.text)}", soft_wrap=True)

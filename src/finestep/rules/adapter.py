@@ -1,7 +1,9 @@
 """Rank and alpha of LoRA: alpha 32 always, rank by how much there is to learn; it knows no learning rate.
 
-alpha and the learning rate are interchangeable to first order, so only one is tuned (evidence `mu-a`). Rank 32 is within 0.006 nats
-of 64 on 5k rows (`oneill-sft-science`); an adapter should have about as many parameters as loss-bearing tokens (`capacity`).
+alpha and the learning rate are interchangeable to first order, so only one is tuned (evidence `mu-a`). Rank 32 is
+within 0.006 nats
+of 64 on 5k rows (`oneill-sft-science`); an adapter should have about as many parameters as loss-bearing tokens
+(`capacity`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ def lora_rank(model: ModelFacts, *, num_trained_tokens: int | None) -> Estimate:
     """Rank: 16, or the smallest of 32, 64, 128 whose adapter holds the trained tokens."""
     fits = [r for r in RANKS if num_trained_tokens is None or adapter_parameters(model, r) >= num_trained_tokens]
     value = float(fits[0] if fits else RANKS[-1])
-    why = "enough for most sets; loss changes by under 0.01 nats from 16 to 64"
+    why = "16 to 64 differ by under 0.01 nats on most sets"
     if num_trained_tokens is not None and value > DEFAULT_RANK:
         why = f"{num_trained_tokens:,} trained tokens want about as many adapter parameters"
     return Estimate(value=value, low=8, high=max(64.0, value), unit="", source="capacity", why=why)
@@ -26,13 +28,18 @@ def lora_rank(model: ModelFacts, *, num_trained_tokens: int | None) -> Estimate:
 def lora_alpha() -> Estimate:
     """alpha = 32 whatever the rank."""
     return Estimate(
-        value=ALPHA, low=16, high=64, unit="", source="oneill-sft-science",
-        why="best of 16, 32, 64 where it was measured; the learning rate is stated for it",
-    )  # fmt: skip
+        value=ALPHA,
+        low=16,
+        high=64,
+        unit="",
+        source="oneill-sft-science",
+        why="best of 16, 32, 64 where measured; the rate is for it",
+    )
 
 
 def adapter_parameters(model: ModelFacts, rank: int) -> int:
-    """Trainable parameters of LoRA on all linear layers, from the shape; 0.3 % x rank / 16 of the model when it is unknown."""
+    """Trainable parameters of LoRA on all linear layers, from the shape; 0.3 % x rank / 16 of the model when it is
+    unknown."""
     h, i, layers = model.hidden_size, model.intermediate_size, model.num_layers
     if not (h and i and layers):
         return int((model.num_parameters or 0) * 0.003 * rank / DEFAULT_RANK)

@@ -1,7 +1,9 @@
 """The shape of loss against log learning rate near the optimum, and where to aim when unsure.
 
-x = log10(rate / best rate). Excess loss in nats: 0.015 |x|^1.4 to the left, 0.030 x^2.35 to the right, and a run diverges with
-probability sigmoid((x - 0.84) / 0.07), at a cost of 0.65 nats. From 87 cells of the sweep (evidence `basin`): one data set
+x = log10(rate / best rate). Excess loss in nats: 0.015 |x|^1.4 to the left, 0.030 x^2.35 to the right, and a run
+diverges with
+probability sigmoid((x - 0.84) / 0.07), at a cost of 0.65 nats. From 87 cells of the sweep (evidence `basin`): one
+data set
 and one length; small models are up to five times steeper.
 """
 
@@ -47,5 +49,7 @@ def aim_shift(sd: float, *, divergence_nats: float = DIVERGENCE_NATS) -> float:
 def _expected(shift: float, sd: float, divergence_nats: float) -> float:
     nodes = [8.0 * k / (_GRID - 1) - 4.0 for k in range(_GRID)]
     weights = [math.exp(-0.5 * z * z) for z in nodes]
-    total = sum(w * excess_nats(shift - sd * z, divergence_nats=divergence_nats) for z, w in zip(nodes, weights, strict=True))
+    total = sum(
+        w * excess_nats(shift - sd * z, divergence_nats=divergence_nats) for z, w in zip(nodes, weights, strict=True)
+    )
     return total / sum(weights)

@@ -1,6 +1,8 @@
-"""How many rows per optimizer step: enough updates first, then what practice and measurements allow; it knows no memory.
+"""How many rows per optimizer step: enough updates first, then what practice and measurements allow; it knows no
+memory.
 
-B is the power of two nearest to rows x epochs / 500, within 8 and a cap by method: LoRA 64 (it loses at large batches: evidence
+B is the power of two nearest to rows x epochs / 500, within 8 and a cap by method: LoRA 64 (it loses at large
+batches: evidence
 `lr-matters`, `lora-without-regret`), full 128, classification 32. Never fewer than 100 updates where the data allow it
 (`updates-floor`). A measured gradient noise scale caps it further: rows beyond it buy little.
 """
@@ -19,7 +21,12 @@ ASSUMED_ROWS = 10_000
 
 
 def effective_batch_size(
-    group: str, *, num_rows: int | None, num_epochs: float, classification: bool = False, noise_scale: float | None = None
+    group: str,
+    *,
+    num_rows: int | None,
+    num_epochs: float,
+    classification: bool = False,
+    noise_scale: float | None = None,
 ) -> Estimate:
     """Effective batch size in rows.
 
@@ -34,9 +41,13 @@ def effective_batch_size(
     most = max(1, 2 ** int(math.log2(max(seen / FEWEST_UPDATES, 1.0))))
     value = float(min(wanted, most))
     return Estimate(
-        value=value, low=max(1.0, value / 2), high=max(value, min(2 * value, 2.0 * cap)), unit="rows per step",
-        source="updates-floor", why=_why(value, seen, cap, noise_scale),
-    )  # fmt: skip
+        value=value,
+        low=max(1.0, value / 2),
+        high=max(value, min(2 * value, 2.0 * cap)),
+        unit="rows per step",
+        source="updates-floor",
+        why=_why(value, seen, cap, noise_scale),
+    )
 
 
 def power_of_two(value: float) -> int:
@@ -52,5 +63,5 @@ def _why(value: float, seen: float, cap: int, noise_scale: float | None) -> str:
     steps = math.ceil(seen / value)
     limit = "; the measured gradient noise caps it" if noise_scale is not None and value == cap else ""
     if value == cap and not limit:
-        limit = "; larger batches were worse or no better where it was measured"
+        limit = "; larger ones were no better where measured"
     return f"{steps:,} updates{limit}"

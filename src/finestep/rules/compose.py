@@ -1,4 +1,5 @@
-"""Facts in, recommendation out: runs the rules in their order (memory, adapter, duration, batch, learning rate, the rest).
+"""Facts in, recommendation out: runs the rules in their order (memory, adapter, duration, batch, learning rate, the
+rest).
 
 It states every assumption that it had to make, and reads nothing but the packaged knowledge.
 """
@@ -52,12 +53,18 @@ def compose(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts |
     return Recommendation(
         method=draft.method,
         recipe=_recipe(draft, estimates) if draft.method in TRAINED_METHODS or draft.method == "rslora" else None,
-        model=model, data=data, hardware=hardware, estimates=estimates,
-        log10_center=answer.center.mean, log10_sd=answer.center.sd,
+        model=model,
+        data=data,
+        hardware=hardware,
+        estimates=estimates,
+        log10_center=answer.center.mean,
+        log10_sd=answer.center.sd,
         neighbours=tuple(near_recipe(n) for n in answer.neighbours[:SHOWN_NEIGHBOURS]),
-        derivation=tuple(derivation(answer)), what_ifs=tuple(_what_ifs(draft, answer)),
-        assumptions=tuple(_assumptions(draft)), notes=tuple(_notes(draft, estimates)),
-    )  # fmt: skip
+        derivation=tuple(derivation(answer)),
+        what_ifs=tuple(_what_ifs(draft, answer)),
+        assumptions=tuple(_assumptions(draft)),
+        notes=tuple(_notes(draft, estimates)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +102,40 @@ def _draft(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | 
     epochs = _fixed(ask.num_epochs) or duration.num_epochs(rows, is_encoder=model.is_encoder)
     classification = bool(data and data.task == "classification") or (model.is_encoder and not data)
     batch = _fixed(ask.batch) or batch_size.effective_batch_size(
-        group_of(method), num_rows=rows, num_epochs=epochs.value, classification=classification, noise_scale=ask.noise_scale
+        group_of(method),
+        num_rows=rows,
+        num_epochs=epochs.value,
+        classification=classification,
+        noise_scale=ask.noise_scale,
     )
     devices = ask.num_devices or (hardware.num_devices if hardware else 1)
     memory = plan_memory(
-        model, hardware, method=trained_as(method), length=row_length(data, model), rank=int(rank.value),
+        model,
+        hardware,
+        method=trained_as(method),
+        length=row_length(data, model),
+        rank=int(rank.value),
         most=max(1, int(batch.value) // devices),
-    )  # fmt: skip
+    )
     steps = duration.num_steps(rows, epochs=epochs.value, batch=int(batch.value)) if rows else None
     request = RateRequest(
         method=method if method in (*TRAINED_METHODS, *PROMPT_METHODS) else "lora",
         variant=method if method in VARIANTS else "lora",
-        params=float(model.num_parameters or ASSUMED_PARAMS), active_params=model.num_active_parameters,
-        batch=batch.value, steps=steps, rank=int(rank.value), alpha=alpha.value, model=_sweep_name(model),
-        lineage=lineage(model), recipe_family=recipe_family(lineage(model)), pretraining_rate=model.pretraining_learning_rate,
-        is_encoder=model.is_encoder, classification=classification, all_linear=ask.target_modules is None,
+        params=float(model.num_parameters or ASSUMED_PARAMS),
+        active_params=model.num_active_parameters,
+        batch=batch.value,
+        steps=steps,
+        rank=int(rank.value),
+        alpha=alpha.value,
+        model=_sweep_name(model),
+        lineage=lineage(model),
+        recipe_family=recipe_family(lineage(model)),
+        pretraining_rate=model.pretraining_learning_rate,
+        is_encoder=model.is_encoder,
+        classification=classification,
+        all_linear=ask.target_modules is None,
         task=None if classification else "instruction",
-    )  # fmt: skip
+    )
     return _Draft(model, data, hardware, ask, method, rank, alpha, epochs, batch, memory, request)
 
 
@@ -119,7 +143,9 @@ def _method(model: ModelFacts, hardware: HardwareFacts | None) -> str:
     """Encoders are trained in full; others by LoRA, in 4 bits where 16 do not fit."""
     if model.is_encoder:
         return "full"
-    fits = plan_memory(model, hardware, method="lora", length=ASSUMED_LENGTH, rank=adapter.DEFAULT_RANK, most=1, strict=False)
+    fits = plan_memory(
+        model, hardware, method="lora", length=ASSUMED_LENGTH, rank=adapter.DEFAULT_RANK, most=1, strict=False
+    )
     return "lora" if fits.micro_batch != 0 else "qlora"
 
 
@@ -151,13 +177,17 @@ def _sweep_name(model: ModelFacts) -> str:
 
 
 def _fixed(value: float | None) -> Estimate | None:
-    return None if value is None else Estimate(value=value, low=value, high=value, unit="", source="you", why="as you asked")
+    return (
+        None
+        if value is None
+        else Estimate(value=value, low=value, high=value, unit="", source="you", why="as you asked")
+    )
 
 
 def _estimates(draft: _Draft, answer: RateAnswer) -> dict[str, Estimate]:
     rate = rate_estimate(answer)
     retention = retention_estimate(answer, draft.method)
-    if draft.ask.retention:
+    if draft.ask.retention and _can_forget(draft):
         rate = retention
     model, steps = draft.model, draft.num_steps
     out = {
@@ -178,7 +208,14 @@ def _estimates(draft: _Draft, answer: RateAnswer) -> dict[str, Estimate]:
         out["micro_batch_size"] = draft.memory.micro_batch_estimate()
     if draft.memory.need is not None:
         out["memory_bytes"] = draft.memory.memory_estimate()
-    return out | {"retention_learning_rate": retention, "num_steps": _exact(steps, "steps", "updates-floor", "rows x epochs / batch")}
+    if _can_forget(draft):
+        out["retention_learning_rate"] = retention
+    return out | {"num_steps": _exact(steps, "steps", "updates-floor", "rows x epochs / batch")}
+
+
+def _can_forget(draft: _Draft) -> bool:
+    """Generating models whose own weights or adapters are trained have other abilities to lose."""
+    return not draft.request.classification and not draft.model.is_encoder and draft.method not in PROMPT_METHODS
 
 
 def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
@@ -198,9 +235,13 @@ def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
 def _warmup(steps: int) -> Estimate:
     value = warmup_steps(ScheduleGroup(), steps)
     return Estimate(
-        value=value, low=min(value, round(0.03 * steps)), high=max(value, round(0.1 * steps)), unit="steps",
-        source="warmup-practice", why="5 % of the run; at the best rate its length matters little",
-    )  # fmt: skip
+        value=value,
+        low=min(value, round(0.03 * steps)),
+        high=max(value, round(0.1 * steps)),
+        unit="steps",
+        source="warmup-practice",
+        why="5 % of the run; its exact length matters little",
+    )
 
 
 def _exact(value: float, unit: str, source: str, why: str) -> Estimate:
@@ -210,23 +251,32 @@ def _exact(value: float, unit: str, source: str, why: str) -> Estimate:
 def _recipe(draft: _Draft, estimates: dict[str, Estimate]) -> Recipe:
     data, micro = draft.data, draft.memory.micro_batch or None
     devices = draft.ask.num_devices or (draft.hardware.num_devices if draft.hardware else 1)
-    optional = {"optimizer.layerwise_decay": "layerwise_decay", "optimizer.head_lr_multiplier": "head_lr_multiplier"}
     return Recipe(
         method=trained_as(draft.method),
         learning_rate=estimates["learning_rate"].value,
         effective_batch_size=max(int(draft.batch.value), devices),
-        micro_batch_size=micro, num_devices=devices, num_epochs=draft.epochs.value,
+        micro_batch_size=micro,
+        num_devices=devices,
+        num_epochs=draft.epochs.value,
         max_length=_max_length(data, draft.model),
         schedule=ScheduleGroup(name="linear"),
         optimizer=OptimizerGroup(
-            beta2=estimates["optimizer.beta2"].value, weight_decay=estimates["optimizer.weight_decay"].value,
-            **{field: estimates[name].value for name, field in optional.items() if name in estimates},
+            beta2=estimates["optimizer.beta2"].value,
+            weight_decay=estimates["optimizer.weight_decay"].value,
+            layerwise_decay=_value(estimates, "optimizer.layerwise_decay", 1.0),
+            head_lr_multiplier=_value(estimates, "optimizer.head_lr_multiplier", 1.0),
         ),
         lora=LoraGroup(
-            rank=int(draft.rank.value), alpha=draft.alpha.value, use_rslora=draft.method == "rslora",
+            rank=int(draft.rank.value),
+            alpha=draft.alpha.value,
+            use_rslora=draft.method == "rslora",
             target_modules=draft.ask.target_modules,
         ),
-    )  # fmt: skip
+    )
+
+
+def _value(estimates: dict[str, Estimate], name: str, otherwise: float) -> float:
+    return estimates[name].value if name in estimates else otherwise
 
 
 def _max_length(data: DataFacts | None, model: ModelFacts) -> int | None:
@@ -241,16 +291,25 @@ def near_recipe(neighbour: Neighbour) -> NearRecipe:
     """A neighbour as plain values."""
     row = neighbour.recipe
     return NearRecipe(
-        id=row.id, model=row.model, method=row.method, task=row.task, learning_rate=row.learning_rate or 0.0,
-        moved_learning_rate=float(f"{neighbour.moved_learning_rate:.1e}"), effective_batch_size=row.effective_batch_size,
-        similarity=round(neighbour.similarity, 3), measured=row.measured, source_url=row.source_url,
-    )  # fmt: skip
+        id=row.id,
+        model=row.model,
+        method=row.method,
+        task=row.task,
+        learning_rate=row.learning_rate or 0.0,
+        moved_learning_rate=float(f"{neighbour.moved_learning_rate:.1e}"),
+        effective_batch_size=row.effective_batch_size,
+        similarity=round(min(neighbour.similarity, 1.0), 3),
+        measured=row.measured,
+        source_url=row.source_url,
+    )
 
 
 def derivation(answer: RateAnswer) -> list[DerivationStep]:
     """The terms as factors; the first carries the unit."""
     return [
-        DerivationStep(name=t.name, factor=float(f"{10**t.dex:.3g}"), doubt=round(10**t.sd, 2), source=t.source, why=t.why)
+        DerivationStep(
+            name=t.name, factor=float(f"{10**t.dex:.3g}"), doubt=round(10**t.sd, 2), source=t.source, why=t.why
+        )
         for t in answer.terms
     ]
 
@@ -274,13 +333,22 @@ def _assumptions(draft: _Draft) -> list[str]:
 
 def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
     out = list(draft.memory.notes)
-    safe = estimates["retention_learning_rate"].value
-    if draft.ask.retention:
+    memory = draft.hardware.memory_bytes if draft.hardware else None
+    if memory and "memory_bytes" in estimates and estimates["memory_bytes"].high > memory:
+        out.append(
+            "memory is tight: the estimate's upper end exceeds the device, so try the micro-batch before a long run"
+        )
+    if draft.ask.retention and not _can_forget(draft):
+        out.append("`--retention` is ignored: this model has no other abilities that the run could cost")
+    elif draft.ask.retention:
         out.append("the rate is the retention-safe one, as asked; expect a slightly higher loss on your own data")
-    else:
+    elif "retention_learning_rate" in estimates:
+        safe = estimates["retention_learning_rate"].value
         out.append(f"to keep more of the model's other abilities use {safe:.1e} (`--retention`)")
     if draft.method in PROMPT_METHODS or (draft.method in VARIANTS and draft.method not in ("lora", "rslora")):
-        out.append(f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere")
+        out.append(
+            f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere"
+        )
     if draft.num_steps < batch_size.FEWEST_UPDATES:
         out.append(f"only {draft.num_steps} updates: little data; expect more from more rows than from any setting")
     return out
@@ -288,7 +356,7 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
 
 def _what_ifs(draft: _Draft, answer: RateAnswer) -> list[WhatIf]:
     """Changes of the question, answered again, and measurements; the largest first."""
-    out = [_measure(answer)]
+    out = [_measure(answer, draft.method)]
     for action, request in _other_requests(draft):
         other = learning_rate(request)
         change = other.center.mean - answer.center.mean
@@ -296,17 +364,23 @@ def _what_ifs(draft: _Draft, answer: RateAnswer) -> list[WhatIf]:
         if abs(change) > 0.02:
             out.append(WhatIf(action=action, effect=effect, importance=round(abs(change), 3)))
     if draft.data is None:
-        out.append(WhatIf(action="give the data", effect="batch, length and rate are fitted to its size", importance=0.2))
-    if draft.ask.noise_scale is None and draft.batch.source != "you":
+        out.append(
+            WhatIf(action="give the data", effect="batch, length and rate are fitted to its size", importance=0.2)
+        )
+    if draft.ask.noise_scale is None and draft.batch.source != "you" and draft.method in TRAINED_METHODS:
         effect = f"the batch could be anything from {draft.batch.low:g} to {draft.batch.high:g}"
         out.append(WhatIf(action="measure the batch noise (`finestep probe`)", effect=effect, importance=0.1))
     return sorted(out, key=lambda item: -item.importance)[:4]
 
 
-def _measure(answer: RateAnswer) -> WhatIf:
+def _measure(answer: RateAnswer, method: str) -> WhatIf:
     low, high = answer.interval
     effect = f"narrows {low:.1e} ... {high:.1e} to about x1.3 either way"
-    return WhatIf(action="three short runs (`finestep tune`)", effect=effect, importance=round(math.log10(high / low) / 2, 3))
+    return WhatIf(
+        action="three short runs" + (" (`finestep tune`)" if method in TRAINED_METHODS else ""),
+        effect=effect,
+        importance=round(math.log10(high / low) / 2, 3),
+    )
 
 
 def _other_requests(draft: _Draft) -> list[tuple[str, RateRequest]]:
@@ -315,7 +389,9 @@ def _other_requests(draft: _Draft) -> list[tuple[str, RateRequest]]:
     if request.method in ("lora", "qlora") and not request.is_encoder:
         other_rank = 8 if request.rank >= 32 else 64
         out.append((f"rank {other_rank} instead of {request.rank}", replace(request, rank=other_rank)))
-        out.append((f"alpha {2 * request.alpha:g} instead of {request.alpha:g}", replace(request, alpha=2 * request.alpha)))
+        out.append(
+            (f"alpha {2 * request.alpha:g} instead of {request.alpha:g}", replace(request, alpha=2 * request.alpha))
+        )
     wider = replace(request, batch=4 * request.batch, steps=request.steps / 4 if request.steps else None)
     out.append((f"batch {4 * request.batch:g} instead of {request.batch:g}", wider))
     if request.steps:
@@ -329,4 +405,6 @@ def check_method(method: str | None) -> None:
     if method is not None and method not in known:
         from finestep.errors import did_you_mean
 
-        raise BadInput(f"unknown method{did_you_mean(method, known)}", value=method, next_step="known: " + ", ".join(known))
+        raise BadInput(
+            f"unknown method{did_you_mean(method, known)}", value=method, next_step="known: " + ", ".join(known)
+        )

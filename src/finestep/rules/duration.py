@@ -1,7 +1,9 @@
 """How many passes over the data, and how many optimizer steps that makes.
 
-Validation loss is lowest near two epochs on sets of about 5k rows (evidence `epochs-practice`); fewer than 1k rows take 4,
-50k and more take 1. Encoders on small labelled sets need updates, not passes: at least 1,000, at most 20 epochs (`bert-stability`).
+Validation loss is lowest near two epochs on sets of about 5k rows (evidence `epochs-practice`); fewer than 1k rows
+take 4,
+50k and more take 1. Encoders on small labelled sets need updates, not passes: at least 1,000, at most 20 epochs
+(`bert-stability`).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import math
 from finestep.estimate import Estimate
 
 EPOCHS_BY_ROWS = ((1_000, 4.0), (5_000, 3.0), (50_000, 2.0))
-ENCODER_EPOCHS, ENCODER_UPDATES, ENCODER_MOST_EPOCHS, ENCODER_BATCH = 3.0, 1_000, 20.0, 16
+ENCODER_EPOCHS, ENCODER_UPDATES, ENCODER_MOST_EPOCHS, ENCODER_BATCH = 3.0, 1_000, 20.0, 32
 
 
 def num_epochs(num_rows: int | None, *, is_encoder: bool) -> Estimate:
@@ -22,8 +24,17 @@ def num_epochs(num_rows: int | None, *, is_encoder: bool) -> Estimate:
     """
     value = _encoder(num_rows) if is_encoder else _causal(num_rows)
     source = "bert-stability" if is_encoder else "epochs-practice"
-    why = "2 is where validation loss is usually lowest; small sets take more" if not is_encoder else "3, more when 3 is under 1,000 updates"
-    return Estimate(value=value, low=max(1.0, value / 2) if value > 1 else 0.5, high=value * 2, unit="epochs", source=source, why=why)
+    why = (
+        "loss is lowest near 2; small sets take more" if not is_encoder else "3, more where that is under 1,000 updates"
+    )
+    return Estimate(
+        value=value,
+        low=max(1.0, value / 2) if value > 1 else 0.5,
+        high=value * 2,
+        unit="epochs",
+        source=source,
+        why=why,
+    )
 
 
 def _causal(num_rows: int | None) -> float:

@@ -21,6 +21,7 @@ from finestep.rules.memory import (
     usable_bytes,
 )
 
+SMALLER: dict[Method, tuple[Method, ...]] = {"full": ("lora", "qlora"), "lora": ("qlora",), "qlora": ()}
 OVERHEAD_4_BIT = 1.15
 """Smallest ratio of all memory to weights at 4 bits with a short row, for saying what would fit."""
 
@@ -38,19 +39,32 @@ class MemoryPlan:
         """Peak memory of one device, an estimate by shapes."""
         total = float(self.need.total if self.need else 0)
         return Estimate(
-            value=total, low=LOW_FACTOR * total, high=HIGH_FACTOR * total, unit="bytes", source="activation-memory",
+            value=total,
+            low=LOW_FACTOR * total,
+            high=HIGH_FACTOR * total,
+            unit="bytes",
+            source="activation-memory",
             why=f"estimate from shapes, {'with' if self.checkpointing == 'on' else 'without'} activation checkpointing",
-        )  # fmt: skip
+        )
 
     def micro_batch_estimate(self) -> Estimate:
         """Rows per forward pass."""
         value = float(self.micro_batch or 1)
         why = "largest that fits" + (" with activation checkpointing" if self.checkpointing == "on" else "")
-        return Estimate(value=value, low=max(1.0, value / 2), high=2 * value, unit="rows", source="activation-memory", why=why)
+        return Estimate(
+            value=value, low=max(1.0, value / 2), high=2 * value, unit="rows", source="activation-memory", why=why
+        )
 
 
 def plan_memory(
-    model: ModelFacts, hardware: HardwareFacts | None, *, method: Method, length: int, rank: int, most: int, strict: bool = True
+    model: ModelFacts,
+    hardware: HardwareFacts | None,
+    *,
+    method: Method,
+    length: int,
+    rank: int,
+    most: int,
+    strict: bool = True,
 ) -> MemoryPlan:
     """The largest micro-batch, without checkpointing where four rows (or all) fit, else with it.
 
@@ -72,23 +86,28 @@ def plan_memory(
     return MemoryPlan(size, memory_need(model, Load(method, size, length, rank, mode)), mode, notes)
 
 
-def _too_large(model: ModelFacts, hardware: HardwareFacts | None, *, method: Method, length: int, rank: int) -> BadInput:
-    assert hardware is not None and hardware.memory_bytes is not None
+def _too_large(
+    model: ModelFacts, hardware: HardwareFacts | None, *, method: Method, length: int, rank: int
+) -> BadInput:
+    assert hardware is not None
+    memory = hardware.memory_bytes or 0
     budget = usable_bytes(hardware) or 0
-    smaller = next((m for m in ("lora", "qlora") if m != method and _fits(model, m, budget, length, rank)), None)  # type: ignore[arg-type]
-    if smaller and WEIGHT_BYTES[smaller] < WEIGHT_BYTES[method]:
-        advice = f"`--method {smaller}` fits"
-    else:
-        need = memory_need(model, Load("qlora", 1, length, rank, "on")).total
-        largest = budget / (WEIGHT_BYTES["qlora"] * OVERHEAD_4_BIT) / 1e9
-        advice = (
-            f"even at 4 bits it needs about {need / GIB:.0f} GiB; one such device holds about {max(largest, 0):.1f}B parameters at 4 bits, "
-            f"or give a larger `--gpu`, or shorter rows"
-        )
-    needed = memory_need(model, Load(method, 1, length, rank, "on")).total
-    law = f"the model must fit into memory: {method} of {model.name} needs about {needed / GIB:.1f} GiB for one row of {length:,} tokens"
-    have = f"{hardware.memory_bytes / GIB:.1f} GiB"
-    return BadInput(law, value=have, place=hardware.name or hardware.device, next_step=advice)
+    needed = memory_need(model, Load(method, 1, length, rank, "on")).total / GIB
+    law = f"the model must fit into memory: {method} of {model.name} needs about {needed:.1f} GiB"
+    law += f" for one row of {length:,} tokens"
+    fits = next((m for m in SMALLER[method] if _fits(model, m, budget, length, rank)), None)
+    advice = f"`--method {fits}` fits" if fits else _what_would_fit(model, budget, length, rank)
+    place = hardware.name or hardware.device
+    return BadInput(law, value=f"{memory / GIB:.1f} GiB", place=place, next_step=advice)
+
+
+def _what_would_fit(model: ModelFacts, budget: int, length: int, rank: int) -> str:
+    need = memory_need(model, Load("qlora", 1, length, rank, "on")).total / GIB
+    largest = max(budget / (WEIGHT_BYTES["qlora"] * OVERHEAD_4_BIT) / 1e9, 0.0)
+    return (
+        f"even at 4 bits it needs about {need:.0f} GiB; such a device holds about {largest:.1f}B parameters at 4 bits: "
+        "take a smaller model, a larger `--gpu`, or shorter rows"
+    )
 
 
 def _fits(model: ModelFacts, method: Method, budget: int, length: int, rank: int) -> bool:

@@ -1,7 +1,9 @@
 """The learning rate of full fine-tuning, from three views pooled by precision; none of them is a dense measurement.
 
-1. Measured ratio: LoRA's best over full's is 10 (evidence `lora-without-regret`; 15 near 100 steps) to 33 (`oneill-sft-science`).
-2. Pre-training: published fine-tuning rates are about 1/15 of the peak of pre-training, sd 0.4 dex (`pretraining-ratios`).
+1. Measured ratio: LoRA's best over full's is 10 (evidence `lora-without-regret`; 15 near 100 steps) to 33
+(`oneill-sft-science`).
+2. Pre-training: published fine-tuning rates are about 1/15 of the peak of pre-training, sd 0.4 dex
+(`pretraining-ratios`).
 3. Practice: published rates against size (`practice-fits`).
 """
 

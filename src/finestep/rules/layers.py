@@ -10,7 +10,8 @@ HEAD_RATE, HEAD_MOST_LORA, HEAD_FULL_DECODER = 1e-3, 10.0, 5.0
 
 
 def layerwise_decay(*, is_encoder: bool, lineage: str | None, num_layers: int | None, num_rows: int | None) -> Estimate:
-    """Factor per layer toward the input; 1 = off. Its benefit is small once training is long enough (evidence `bert-stability`)."""
+    """Factor per layer toward the input; 1 = off. Its benefit is small once training is long enough (evidence
+    `bert-stability`)."""
     value, why = 1.0, "rarely helps here"
     if is_encoder and lineage == "electra":
         value = ELECTRA_LARGE if (num_layers or 0) >= ELECTRA_LARGE_LAYERS else ELECTRA_BASE
@@ -24,7 +25,8 @@ def layerwise_decay(*, is_encoder: bool, lineage: str | None, num_layers: int | 
 def head_multiplier(*, method: str, is_encoder: bool, learning_rate: float) -> Estimate:
     """Factor on the rate of a new classification head.
 
-    LoRA: the head is trained near 1e-3 (evidence `encoder-practice`). Full encoders: published grids use one rate for all.
+    LoRA: the head is trained near 1e-3 (evidence `encoder-practice`). Full encoders: published grids use one rate for
+    all.
     """
     if method == "full":
         value = 1.0 if is_encoder else HEAD_FULL_DECODER
@@ -32,4 +34,11 @@ def head_multiplier(*, method: str, is_encoder: bool, learning_rate: float) -> E
     else:
         value = min(max(HEAD_RATE / learning_rate, 1.0), HEAD_MOST_LORA)
         why = f"puts the head near {HEAD_RATE:g}"
-    return Estimate(value=round(value, 1), low=1.0, high=10.0, unit="x", source="encoder-practice" if is_encoder else "lp-ft", why=why)
+    return Estimate(
+        value=round(value, 1),
+        low=1.0,
+        high=10.0,
+        unit="x",
+        source="encoder-practice" if is_encoder else "lp-ft",
+        why=why,
+    )

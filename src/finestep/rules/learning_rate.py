@@ -1,6 +1,7 @@
 """The learning rate of any method: terms and views into one centre, one width, and an aim left of the centre.
 
-Views (the law of the method, pre-training, practice, near recipes) are pooled by precision. The aim is the rate with the least
+Views (the law of the method, pre-training, practice, near recipes) are pooled by precision. The aim is the rate with
+the least
 expected loss under the width: the basin is mild on the left and ends in a cliff on the right (basin.py).
 """
 
@@ -26,12 +27,14 @@ CLASSIFICATION_SD = 0.1
 ENCODER_SMALLEST_SD = 0.2
 """The practice fit and the near recipes share rows, so their pooled doubt is not allowed below this."""
 RETENTION = {"full": (1 / 3.5, 0.2), "lora": (1 / 1.5, 0.15)}
-"""Retention-safe over loss-optimal rate: 2 to 5 times lower for full fine-tuning, 1 to 2 for LoRA (evidence `retention`)."""
+"""Retention-safe over loss-optimal rate: 2 to 5 times lower for full fine-tuning, 1 to 2 for LoRA (evidence
+`retention`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateRequest:
-    """Everything that the learning rate depends on. `method`: full, lora, qlora or a prompt method; `variant`: of LoRA."""
+    """Everything that the learning rate depends on. `method`: full, lora, qlora or a prompt method; `variant`: of
+    LoRA."""
 
     method: str
     params: float
@@ -76,7 +79,9 @@ class RateAnswer:
         return max(10 ** (self.center.mean + shift), self.interval[0])
 
 
-def learning_rate(request: RateRequest, *, law: LoraLaw | None = None, exclude_families: Sequence[str] = ()) -> RateAnswer:
+def learning_rate(
+    request: RateRequest, *, law: LoraLaw | None = None, exclude_families: Sequence[str] = ()
+) -> RateAnswer:
     """The best learning rate of a setting.
 
     Args:
@@ -95,7 +100,12 @@ def learning_rate(request: RateRequest, *, law: LoraLaw | None = None, exclude_f
 
 
 def _answer(
-    request: RateRequest, *, views: list[LogNormal], terms: list[Term], practice: LogNormal | None, neighbours: list[Neighbour]
+    request: RateRequest,
+    *,
+    views: list[LogNormal],
+    terms: list[Term],
+    practice: LogNormal | None,
+    neighbours: list[Neighbour],
 ) -> RateAnswer:
     law_alone = pooled(views)
     center = pooled([law_alone, practice]) if practice else law_alone
@@ -103,9 +113,13 @@ def _answer(
         center = replace(center, sd=max(center.sd, ENCODER_SMALLEST_SD))
     steps = [*terms]
     if len(views) > 1:
-        steps.append(Term("other views", law_alone.mean - views[0].mean, law_alone.sd, "practice-fits", _views_words(request)))
+        steps.append(
+            Term("other views", law_alone.mean - views[0].mean, law_alone.sd, "practice-fits", _views_words(request))
+        )
     if practice:
-        words = f"the nearest centre on {practice.value:.1e}{_moved_words(request)}, counted with a doubt of x{10**practice.sd:.1f}"
+        words = (
+            f"the nearest centre on {practice.value:.1e}{_moved_words(request)}, with a doubt of x{10**practice.sd:.1f}"
+        )
         steps.append(Term("public recipes", center.mean - law_alone.mean, practice.sd, "public-recipes", words))
     return RateAnswer(center, steps, neighbours, basin_known=request.method in ("full", "lora", "qlora"))
 
@@ -116,7 +130,11 @@ def _moved_words(request: RateRequest) -> str:
 
 
 def _views_words(request: RateRequest) -> str:
-    return "pooled with 1/15 of the pre-training rate and with practice" if request.pretraining_rate else "pooled with practice"
+    return (
+        "pooled with 1/15 of the pre-training rate and with practice"
+        if request.pretraining_rate
+        else "pooled with practice"
+    )
 
 
 def _practice(request: RateRequest, neighbours: list[Neighbour], law: LoraLaw) -> LogNormal | None:
@@ -180,10 +198,14 @@ def _target(request: RateRequest) -> Target:
     return Target(
         group=METHOD_GROUP.get(request.method, "prompt"),
         architecture="encoder" if request.is_encoder else "causal-lm",
-        params=request.params, family=request.recipe_family,
+        params=request.params,
+        family=request.recipe_family,
         task="classification" if request.classification else request.task,
-        batch=request.batch, rank=request.rank, alpha=request.alpha,
-    )  # fmt: skip
+        batch=request.batch,
+        rank=request.rank,
+        alpha=request.alpha,
+        model=request.model,
+    )
 
 
 def rate_estimate(answer: RateAnswer) -> Estimate:
@@ -191,7 +213,7 @@ def rate_estimate(answer: RateAnswer) -> Estimate:
     low, high = answer.interval
     value = two_digits(answer.aim)
     shift = math.log10(value) - answer.center.mean
-    why = "centre of the interval" if shift > -0.03 else f"aims x{10**shift:.2f} of the centre, as too high is the dearer error"
+    why = "centre of the interval" if shift > -0.03 else f"x{10**shift:.2f} of the centre: too high is the dearer error"
     source = answer.terms[0].source
     return Estimate(value=value, low=min(low, value), high=max(high, value), unit="", source=source, why=why)
 
@@ -202,5 +224,5 @@ def retention_estimate(answer: RateAnswer, method: str) -> Estimate:
     value = two_digits(answer.aim * ratio)
     half = 10 ** (Z80 * math.hypot(answer.center.sd, sd))
     source = "retention" if method == "full" else "lora-forgets-less"
-    why = f"x{ratio:.2g} of the rate for the lowest loss; forgetting rises steeply with the rate"
+    why = f"x{ratio:.2g}: forgetting rises steeply with the rate"
     return Estimate(value=value, low=value / half, high=value * half, unit="", source=source, why=why)

@@ -1,7 +1,9 @@
 """Fitting the LoRA law to measured optima; it fits whatever it is given, so a family can be left out.
 
-The law for a new family: log10 rate = centre + rank slope * log10(rank / 32) + size curve, where the size curve is the mean of
-three broken lines that rise below their knot (10, 20, 40 billion parameters) and are flat above it. Each family counts once.
+The law for a new family: log10 rate = centre + rank slope * log10(rank / 32) + size curve, where the size curve is
+the mean of
+three broken lines that rise below their knot (10, 20, 40 billion parameters) and are flat above it. Each family
+counts once.
 A mixture of experts counts as a dense model of sqrt(active x total) parameters (evidence `oneill-sft-science`).
 """
 
@@ -26,7 +28,8 @@ _GRID_RATIO = 10 / 3 + 0.01
 
 @dataclass(frozen=True, slots=True)
 class Optimum:
-    """The best learning rate of one model and rank; `size` is in billions of dense-equivalent parameters, `params` the total."""
+    """The best learning rate of one model and rank; `size` is in billions of dense-equivalent parameters, `params`
+    the total."""
 
     model: str
     lineage: str
@@ -44,20 +47,23 @@ class SizeLaw:
 
     def log_rate(self, *, size: float, rank: int) -> float:
         """log10 of the best rate for a dense-equivalent size in billions."""
-        return sum(_dot(row, _features(size, rank, knot)) for row, knot in zip(self.coefficients, KNOTS_BILLION, strict=True)) / len(
-            KNOTS_BILLION
-        )
+        return sum(
+            _dot(row, _features(size, rank, knot)) for row, knot in zip(self.coefficients, KNOTS_BILLION, strict=True)
+        ) / len(KNOTS_BILLION)
 
 
 def optimum(cell: SweepCell) -> Optimum | None:
     """The best rate of a cell, or None where the sweep does not bracket it.
 
-    With finite neighbours on both sides it is the vertex of the parabola through three points; where the next higher rate
+    With finite neighbours on both sides it is the vertex of the parabola through three points; where the next higher
+    rate
     diverged it is the best grid point itself.
     """
     log_rate = _bracketed(cell)
     size = dense_equivalent(cell.num_parameters, cell.num_active_parameters)
-    return None if log_rate is None else Optimum(cell.model, cell.lineage, cell.num_parameters, size, cell.rank, log_rate)
+    return (
+        None if log_rate is None else Optimum(cell.model, cell.lineage, cell.num_parameters, size, cell.rank, log_rate)
+    )
 
 
 def dense_equivalent(total: float, active: float | None) -> float:
@@ -70,7 +76,8 @@ def dense_equivalent(total: float, active: float | None) -> float:
 
 
 def _bracketed(cell: SweepCell) -> float | None:
-    best = min(range(len(cell.points)), key=lambda i: cell.points[i][1] if cell.points[i][1] is not None else math.inf)
+    losses = [math.inf if loss is None else loss for _, loss in cell.points]
+    best = losses.index(min(losses))
     if best in (0, len(cell.points) - 1):
         return None
     (left, left_loss), (rate, loss), (right, right_loss) = cell.points[best - 1 : best + 2]

@@ -1,7 +1,9 @@
 """The best learning rate of LoRA (all linear layers, Adam, decay to zero) as a sum of terms, each with its own doubt.
 
-log10 rate = size law (centre, size, rank) + family offset - 0.5 log10(alpha / 32) - 0.2 log10(T / 780) + 0.2 log10(B / 128).
-Fitted on the sweep: centre, size, rank, offsets. Not fitted there, and not on the settings that the benchmark judges: alpha
+log10 rate = size law (centre, size, rank) + family offset - 0.5 log10(alpha / 32) - 0.2 log10(T / 780) + 0.2 log10(B
+/ 128).
+Fitted on the sweep: centre, size, rank, offsets. Not fitted there, and not on the settings that the benchmark judges:
+alpha
 (theory, evidence `mu-a`), steps T (`horizon-exponent`), batch B (`batch-exponent`).
 """
 
@@ -78,7 +80,13 @@ def lora_terms(setting: LoraSetting, *, law: LoraLaw, same_data: bool = False) -
         offset_term(setting, law=law),
         Term("alpha", ALPHA_EXPONENT * alpha, ALPHA_SD * abs(alpha), "mu-a", f"alpha {setting.alpha:g} against 32"),
         Term("steps", STEPS_EXPONENT * steps, STEPS_SD * abs(steps), "horizon-exponent", _steps_words(setting.steps)),
-        Term("batch", BATCH_EXPONENT * batch, BATCH_SD * abs(batch), "batch-exponent", f"batch {setting.batch:g} against 128"),
+        Term(
+            "batch",
+            BATCH_EXPONENT * batch,
+            BATCH_SD * abs(batch),
+            "batch-exponent",
+            f"batch {setting.batch:g} against 128",
+        ),
     ]
     if setting.steps is None:
         terms.append(Term("length unknown", 0.0, 0.12, "horizon-exponent", "give the data to narrow this"))
@@ -94,7 +102,9 @@ def offset_term(setting: LoraSetting, *, law: LoraLaw) -> Term:
         return Term("model", law.models[setting.model], sd, "tinker-sweep", "this model was measured")
     if setting.lineage in law.families:
         sd = law.half_width_known_family / Z80
-        return Term("family", law.families[setting.lineage], sd, "tinker-sweep", f"other {setting.lineage} models were measured")
+        return Term(
+            "family", law.families[setting.lineage], sd, "tinker-sweep", f"other {setting.lineage} models were measured"
+        )
     sd = law.half_width_new_family / Z80
     return Term("family", 0.0, sd, "lora-law", f"no {setting.lineage or 'such'} model was measured")
 

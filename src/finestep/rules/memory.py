@@ -1,7 +1,10 @@
 """How much memory a run needs, from shapes alone: an estimate, to be replaced by a measurement on the machine.
 
-Bytes a token and layer (16-bit base, attention without its square): full 22 h + 8 i; LoRA 30 h + 12 i (its inputs are cast to float32);
-checkpointing leaves 2 h. Logits: 14 bytes an entry of the vocabulary. Fitted to Llama-3.1-8B (evidence `activation-memory`).
+Bytes a token and layer (16-bit base, attention without its square): full 22 h + 8 i; LoRA 30 h + 12 i (its inputs are
+cast to float32);
+checkpointing leaves 2 h. Logits: 12 bytes an entry of the vocabulary; with
+checkpointing the one recomputed layer is only held when they are not. Fitted to Llama-3.1-8B (evidence
+`activation-memory`).
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from finestep.rules.adapter import adapter_parameters
 GIB = 2**30
 Checkpointing = Literal["off", "on"]
 WEIGHT_BYTES = {"full": 4.0, "lora": 2.0, "qlora": 0.58}
-"""Full keeps float32 weights under 16-bit arithmetic; QLoRA's NF4 takes 4.5 bits plus 16-bit embeddings, about 0.58 in all."""
+"""Full keeps float32 weights under 16-bit arithmetic; QLoRA's NF4 takes 4.5 bits plus 16-bit embeddings, about 0.58
+in all."""
 TRAINED_BYTES_FULL, TRAINED_BYTES_ADAPTER = 12.0, 16.0
 LAYER_BYTES = {"full": (22.0, 8.0), "lora": (30.0, 12.0), "qlora": (30.0, 12.0)}
-CHECKPOINT_BYTES, LOGIT_BYTES = 2.0, 14.0
+CHECKPOINT_BYTES, LOGIT_BYTES = 2.0, 12.0
 RESERVED_BYTES, USABLE_SHARE = int(0.7 * GIB), 0.95
 LOW_FACTOR, HIGH_FACTOR = 0.8, 1.25
 
@@ -41,7 +45,8 @@ class MemoryNeed:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What runs on one device: rows per forward pass, tokens per row, adapter rank, and whether activations are recomputed."""
+    """What runs on one device: rows per forward pass, tokens per row, adapter rank, and whether activations are
+    recomputed."""
 
     method: Method
     micro_batch: int
@@ -56,20 +61,23 @@ def memory_need(model: ModelFacts, load: Load) -> MemoryNeed:
     trained = 0 if load.method == "full" else adapter_parameters(model, load.rank)
     optimizer = params * TRAINED_BYTES_FULL if load.method == "full" else trained * TRAINED_BYTES_ADAPTER
     tokens = load.micro_batch * load.length
+    logits = tokens * LOGIT_BYTES * _vocabulary(model)
+    kept, layer = _activation_bytes(model, load)
+    spare = max(tokens * layer - logits, 0.0) if load.checkpointing == "on" else 0.0
     return MemoryNeed(
         weights=int(params * WEIGHT_BYTES[load.method]),
         optimizer=int(optimizer),
-        activations=int(tokens * _activation_bytes(model, load)),
-        logits=int(tokens * LOGIT_BYTES * _vocabulary(model)),
+        activations=int(tokens * kept + spare),
+        logits=int(logits),
     )
 
 
-def _activation_bytes(model: ModelFacts, load: Load) -> float:
-    """Bytes a token over all layers."""
+def _activation_bytes(model: ModelFacts, load: Load) -> tuple[float, float]:
+    """(bytes a token that all layers keep for the backward pass, bytes of one whole layer)."""
     hidden, inner, layers = shape(model)
     per_hidden, per_inner = LAYER_BYTES[load.method]
     layer = per_hidden * hidden + per_inner * inner
-    return layer * layers if load.checkpointing == "off" else CHECKPOINT_BYTES * hidden * layers + layer
+    return (layer if load.checkpointing == "off" else CHECKPOINT_BYTES * hidden) * layers, layer
 
 
 def _vocabulary(model: ModelFacts) -> int:
@@ -77,7 +85,8 @@ def _vocabulary(model: ModelFacts) -> int:
 
 
 def shape(model: ModelFacts) -> tuple[int, int, int]:
-    """(hidden, intermediate, layers), guessed from the parameters when unknown: layers near hidden / 128, 12 h^2 a layer."""
+    """(hidden, intermediate, layers), guessed from the parameters when unknown: layers near hidden / 128, 12 h^2 a
+    layer."""
     if model.hidden_size and model.num_layers:
         return model.hidden_size, model.intermediate_size or 4 * model.hidden_size, model.num_layers
     hidden = max(64, round(((model.num_parameters or 0) * 128 / 12) ** (1 / 3)))

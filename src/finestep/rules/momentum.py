@@ -1,4 +1,5 @@
-"""Adam's second moment for short runs: beta2 such that its warmup of 2 / (1 - beta2) steps fits into a fifth of the run.
+"""Adam's second moment for short runs: beta2 such that its warmup of 2 / (1 - beta2) steps fits into a fifth of the
+run.
 
 Ma and Yarats (evidence `adam-warmup`): beta2 0.999 wants 2,000 steps of warmup, 0.95 wants 40. Studied for Adam.
 """

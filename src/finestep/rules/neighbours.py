@@ -1,7 +1,10 @@
 """The public recipes nearest to a setting, and what they say about its learning rate when moved to it.
 
-Similarity: exp(-distance), distance = (difference of log10 parameters / 0.4)^2 + 0.5 for another family + 0.3 for another task
-+ 1.0 for a framework's template - 0.3 for a measured optimum. Only recipes of the same method group and architecture count.
+Similarity: exp(-distance), distance = (difference of log10 parameters / 0.4)^2 + 0.5 for another family + 0.3 for
+another task
++ 1.0 for a framework's template - 0.3 for a measured optimum - 0.5 for the very model. Only recipes of the same
+method group and architecture
+count.
 """
 
 from __future__ import annotations
@@ -9,21 +12,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
 from finestep.rules.lora_law import ALPHA_EXPONENT, BATCH_EXPONENT
 from finestep.rules.terms import LogNormal
 
 METHOD_GROUPS = {
-    "full": ("full",), "lora": ("lora", "dora", "qlora"), "prompt": ("prefix", "p-tuning"),
-}  # fmt: skip
+    "full": ("full",),
+    "lora": ("lora", "dora", "qlora"),
+    "prompt": ("prefix", "p-tuning"),
+}
 """LoRA and QLoRA are one group: a 4-bit base does not move the best rate."""
-SIZE_SCALE_DEX, OTHER_FAMILY, OTHER_TASK, TEMPLATE, MEASURED = 0.4, 0.5, 0.3, 1.0, -0.3
+SIZE_SCALE_DEX, OTHER_FAMILY, OTHER_TASK, TEMPLATE, MEASURED, SAME_MODEL = 0.4, 0.5, 0.3, 1.0, -0.3, -0.5
 NUM_POOLED, MOST_INDEPENDENT = 12, 3.0
 """Published rates are copied between projects, so a dozen count for at most three."""
 SINGLE_SD = 0.4
 PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.3}
-"""How far practice may lie from the optimum, beyond its scatter. Full: the residual sd of published rates (practice.json). LoRA: after
+"""How far practice may lie from the optimum, beyond its scatter. Full: the residual sd of published rates
+(practice.json). LoRA: after
 the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md)."""
 RANK_EXPONENT = 0.18
 SWEEP_ID_PREFIX = "tinker"
@@ -41,11 +48,14 @@ class Target:
     batch: float
     rank: int | None = None
     alpha: float | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One public recipe, how similar it is (0 to 1), and its learning rate moved to the target's rank, alpha and batch."""
+    """One public recipe, how similar it is (1 = like a twin; measured optima reach above), and its learning rate
+    moved to the target's rank, alpha and
+    batch."""
 
     recipe: PublicRecipe
     similarity: float
@@ -86,11 +96,14 @@ def _weighted_median(values: list[tuple[float, float]]) -> float:
 
 
 def _comparable(target: Target, exclude_families: Sequence[str]) -> Iterable[PublicRecipe]:
-    methods = METHOD_GROUPS[target.group]
-    for row in public_recipes():
-        if row.method in methods and row.architecture == target.architecture and _usable(row):
-            if row.family not in exclude_families:
-                yield row
+    return (row for row in _of_group(target.group, target.architecture) if row.family not in exclude_families)
+
+
+@cache
+def _of_group(group: str, architecture: str) -> tuple[PublicRecipe, ...]:
+    methods = METHOD_GROUPS[group]
+    rows = (row for row in public_recipes() if row.method in methods and row.architecture == architecture)
+    return tuple(row for row in rows if _usable(row))
 
 
 def _usable(row: PublicRecipe) -> bool:
@@ -104,7 +117,9 @@ def _neighbour(row: PublicRecipe, target: Target) -> Neighbour:
     distance += OTHER_FAMILY * (row.family != target.family)
     distance += OTHER_TASK * (target.task is not None and row.task != target.task)
     distance += TEMPLATE * row.is_template + MEASURED * row.measured
-    return Neighbour(row, min(math.exp(-distance), 1.0), _moved(row, target))
+    same = target.model is not None and row.model.split("/")[-1].lower() == target.model.split("/")[-1].lower()
+    distance += SAME_MODEL * same
+    return Neighbour(row, math.exp(-distance), _moved(row, target))
 
 
 def _moved(row: PublicRecipe, target: Target) -> float:

@@ -1,7 +1,10 @@
-"""How far published LoRA rates lie below measured optima, as a whole; without this, pooling would drag every answer down.
+"""How far published LoRA rates lie below measured optima, as a whole; without this, pooling would drag every answer
+down.
 
-Practice rounds to 1e-4 and 2e-4 and copies; the sweep's optima are about twice as high. The mean distance over the sweep's models, each
-family counted once, is taken out before pooling, so that only what recipes say about *this* model against others is used.
+Practice rounds to 1e-4 and 2e-4 and copies; the sweep's optima are about twice as high. The mean distance over the
+sweep's models, each
+family counted once, is taken out before pooling, so that only what recipes say about *this* model against others is
+used.
 """
 
 from __future__ import annotations
@@ -40,6 +43,12 @@ def practice_distance(law: LoraLaw, optima: Sequence[Optimum], *, exclude_famili
 
 def _target(o: Optimum) -> Target:
     return Target(
-        group="lora", architecture="causal-lm", params=o.params, family=recipe_family(o.lineage), task="instruction",
-        batch=SWEEP_BATCH, rank=REFERENCE_RANK, alpha=SWEEP_ALPHA,
-    )  # fmt: skip
+        group="lora",
+        architecture="causal-lm",
+        params=o.params,
+        family=recipe_family(o.lineage),
+        task="instruction",
+        batch=SWEEP_BATCH,
+        rank=REFERENCE_RANK,
+        alpha=SWEEP_ALPHA,
+    )

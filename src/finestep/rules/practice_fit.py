@@ -1,6 +1,7 @@
 """Published learning rates against model size: ln rate = a + b ln parameters, by method and architecture.
 
-Framework templates are left out (they repeat one number for every size), and so are preference tuning, measured optima and
+Framework templates are left out (they repeat one number for every size), and so are preference tuning, measured
+optima and
 Adafactor. The fit describes practice, not optima: published values also protect general ability and are copied.
 """
 
@@ -25,12 +26,17 @@ GROUPS = {
 
 
 def practice_table() -> dict[str, Any]:
-    """Group -> intercept, slope, residual sd (all in log10), number of rows, median rate and median size in parameters."""
+    """Group -> intercept, slope, residual sd (all in log10), number of rows, median rate and median size in
+    parameters."""
     return {name: _fit(_chosen(methods, architecture)) for name, (methods, architecture) in GROUPS.items()}
 
 
 def _chosen(methods: Sequence[str], architecture: str) -> list[PublicRecipe]:
-    return [row for row in public_recipes() if is_practice(row) and row.method in methods and row.architecture == architecture]
+    return [
+        row
+        for row in public_recipes()
+        if is_practice(row) and row.method in methods and row.architecture == architecture
+    ]
 
 
 def is_practice(row: PublicRecipe) -> bool:

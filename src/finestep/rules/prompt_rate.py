@@ -1,4 +1,5 @@
-"""Learning rates of prompt, prefix and p-tuning, IA3, BitFit and head-only training; published ranges, never swept densely.
+"""Learning rates of prompt, prefix and p-tuning, IA3, BitFit and head-only training; published ranges, never swept
+densely.
 
 All carry an sd of 0.5 dex (evidence `ptuning-practice`, `prompt-tuning`).
 """

@@ -47,7 +47,8 @@ class WhatIf(_Value):
 
 
 class Recommendation(_Value):
-    """What to start from, and why. `recipe` is None for methods that finestep does not train (p-tuning and the like)."""
+    """What to start from, and why. `recipe` is None for methods that finestep does not train (p-tuning and the
+    like)."""
 
     method: str = Field(description="full, lora, qlora, a LoRA variant, or a prompt method.")
     recipe: Recipe | None
@@ -55,7 +56,9 @@ class Recommendation(_Value):
     data: DataFacts | None
     hardware: HardwareFacts | None
     estimates: dict[str, Estimate] = Field(description="By dotted field name of the recipe, and a few more.")
-    log10_center: float = Field(description="Centre of the learning rate's interval, log10; the aim may lie left of it.")
+    log10_center: float = Field(
+        description="Centre of the learning rate's interval, log10; the aim may lie left of it."
+    )
     log10_sd: float = Field(description="Standard deviation of log10 of the best learning rate.")
     neighbours: tuple[NearRecipe, ...] = ()
     derivation: tuple[DerivationStep, ...] = ()

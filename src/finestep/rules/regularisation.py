@@ -1,6 +1,7 @@
 """Weight decay and gradient clipping; neither is worth a search in fine-tuning.
 
-AdamW forgets its start over 1 / (rate x decay) steps (evidence `adamw-timescale`). While that is far longer than the run, decay does
+AdamW forgets its start over 1 / (rate x decay) steps (evidence `adamw-timescale`). While that is far longer than the
+run, decay does
 nothing: LoRA at 2e-4 with decay 0.01 has a timescale of 500,000 steps.
 """
 
@@ -17,11 +18,11 @@ def weight_decay(*, is_encoder: bool, learning_rate: float, num_steps: int) -> E
     value = ENCODER_DECAY if is_encoder else 0.0
     timescale = 1.0 / (learning_rate * ENCODER_DECAY)
     inert = timescale > INERT_FACTOR * num_steps
-    why = f"0.01 would act over {timescale:,.0f} steps, the run has {num_steps:,}" if inert else "small; the run is long enough to feel it"
+    why = f"would act over {timescale:,.0f} steps, not {num_steps:,}" if inert else "not needed in fine-tuning"
     return Estimate(value=value, low=0.0, high=0.1, unit="", source="adamw-timescale", why=why)
 
 
 def max_grad_norm() -> Estimate:
     """Clip the global gradient norm; with Adam its exact value matters little."""
-    why = "usual; only outliers should touch it (QLoRA's paper used 0.3)"
+    why = "usual; QLoRA's paper used 0.3"
     return Estimate(value=1.0, low=0.3, high=1.0, unit="", source="qlora-paper", why=why)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from finestep.study import ScalingRule
 
 EXPONENTS: dict[ScalingRule, float] = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
@@ -16,3 +19,65 @@ def scale_learning_rate(learning_rate: float, *, from_batch: int, to_batch: int,
     0.0002
     """
     return learning_rate * (to_batch / from_batch) ** EXPONENTS[rule]
+
+
+MEASURED_EXPONENTS: dict[str, tuple[float, float]] = {"fixed steps": (0.2, 0.15), "fixed data": (0.4, 0.2)}
+"""Held fixed -> (exponent of the rate in the batch, sd). Fixed data: 0.60 (Lee), 0.23 (O'Neill), 0.16 (Marek,
+pre-training); part of it is
+that a larger batch takes fewer steps. Evidence `batch-exponent`, `horizon-exponent`."""
+Z80 = 1.2815515655446004
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledRate:
+    """A rate after a change of batch, the 80 % interval of what is best there, and the factor that was applied."""
+
+    value: float
+    low: float
+    high: float
+    factor: float
+    why: str
+
+
+def scale_measured(learning_rate: float, *, from_batch: float, to_batch: float, held: str = "fixed data") -> ScaledRate:
+    """The rate at `to_batch` by the measured exponent, with its interval.
+
+    >>> round(scale_measured(1e-4, from_batch=16, to_batch=160).factor, 2)
+    2.51
+    """
+    exponent, sd = MEASURED_EXPONENTS[held]
+    dex = math.log10(to_batch / from_batch)
+    factor, spread = 10 ** (exponent * dex), 10 ** (Z80 * sd * abs(dex))
+    value = learning_rate * factor
+    return ScaledRate(value, value / spread, value * spread, factor, f"batch^{exponent:g} at {held}, measured")
+
+
+def surge_factor(batch: float, *, noise_scale: float) -> float:
+    """Best rate of Adam at a batch, as a share of its highest, by Li et al. (evidence `surge`): sqrt(B) below the
+    noise scale, a peak there.
+
+    >>> surge_factor(64, noise_scale=64)
+    1.0
+    """
+    ratio = math.sqrt(noise_scale / batch)
+    return 2.0 / (ratio + 1.0 / ratio)
+
+
+def capped_batch(batch: float, *, noise_scale: float) -> float:
+    """The batch to scale to: never beyond the noise scale, where a larger batch no longer wants a higher rate."""
+    return min(batch, noise_scale)
+
+
+def scale_betas(beta1: float, beta2: float, *, factor: float) -> tuple[float, float]:
+    """Adam's betas when the batch grows by `factor` (Malladi et al., evidence `adam-sde`): 1 - beta grows with it, at
+    most to 1 - 0.
+
+    >>> scale_betas(0.9, 0.999, factor=4.0)
+    (0.6, 0.996)
+    """
+    return tuple(round(max(0.0, 1.0 - factor * (1.0 - beta)), 6) for beta in (beta1, beta2))  # type: ignore[return-value]
+
+
+def scale_epsilon(epsilon: float, *, factor: float) -> float:
+    """Adam's epsilon when the batch grows by `factor` (evidence `adam-sde`)."""
+    return epsilon / math.sqrt(factor)

@@ -1,7 +1,9 @@
 """How the best rate of a LoRA variant relates to that of plain LoRA; it knows no model.
 
-Ratios from Lee et al. (evidence `lr-matters`: ten variants, each with its rate tuned, within 2 % of LoRA), explained there by the top
-Hessian eigenvalue at initialisation. LoRA+ trains B at 16 times A's rate, A's reduced by 4 (evidence `lora-plus`, from memory).
+Ratios from Lee et al. (evidence `lr-matters`: ten variants, each with its rate tuned, within 2 % of LoRA), explained
+there by the top
+Hessian eigenvalue at initialisation. LoRA+ trains B at 16 times A's rate, A's reduced by 4 (evidence `lora-plus`,
+from memory).
 """
 
 from __future__ import annotations

@@ -39,6 +39,8 @@ RAGGED_RATE, RAGGED_BATCH, RAGGED_LENGTH = 2.0, 2.5, 3.0
 """Length scales of the departure from the bowl, octaves."""
 OWN_RAGGED = 0.5
 """Share of the raggedness (in amplitude) that each fidelity has for itself."""
+EXTRA_BEND = 0.25
+"""Expected bend of a further field about its default, as a share of its effect (spread: one)."""
 DISTRUST, DISTRUST_SHARE = 3.0, 0.25
 """With this probability the prior's centre is this many times less sure than it says."""
 
@@ -94,7 +96,7 @@ class Model:
         z_w, z_v = self._aligned(points, particles)
         a_w, a_v = particles.rate_curvature[:, None], particles.batch_curvature[:, None]
         length = points.length[None, :]
-        mean = 0.5 * a_w * z_w**2 + 0.5 * a_v * z_v**2
+        mean = 0.5 * a_w * z_w**2 + 0.5 * a_v * z_v**2 + self._extra_mean(points)[None, :]
         trust, drift_trust = particles.trust[:, None], particles.drift_trust[:, None]
         columns = [
             a_w * z_w * self.prior.learning_rate_sd * trust,
@@ -114,6 +116,15 @@ class Model:
     @property
     def _width(self) -> int:
         return len(self.lengths) + sum(len(d.values) if d.scale == "choice" else 2 for d in self.extras)
+
+    def _extra_mean(self, points: Points) -> Array:
+        """An ordered field is expected to cost half of its effect at the end of its range that is far from the default."""
+        gaps = [
+            d.effect * EXTRA_BEND * 4 * (points.extra[:, index] - d.coordinate(d.start)) ** 2
+            for index, d in enumerate(self.extras)
+            if d.scale != "choice"
+        ]
+        return np.sum(gaps, axis=0) if gaps else np.zeros(len(points))
 
     def _extra_columns(self, points: Points) -> list[Array]:
         """Further fields: a bend about the default and a tilt, or a level per category."""

@@ -48,7 +48,7 @@ class StudyStore:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:
-            self._study = _open_optuna(folder, spec, storage_url)
+            self._study = _open_optuna(folder, _name_on_disk(folder) or spec.name, storage_url)
             _agree(folder / SPEC, spec, fingerprint, is_new=not self.trials())
         except BaseException:
             self._lock.release()
@@ -223,13 +223,17 @@ def _lock(folder: Path) -> Any:
     return lock
 
 
-def _open_optuna(folder: Path, spec: StudySpec, storage_url: str | None) -> Any:
+def _name_on_disk(folder: Path) -> str | None:
+    return read_study_file(folder).get("spec", {}).get("name") if (folder / SPEC).exists() else None
+
+
+def _open_optuna(folder: Path, name: str, storage_url: str | None) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage_url or f"sqlite:///{(folder / OPTUNA_FILE).resolve()}"
     try:
-        return optuna.create_study(study_name=spec.name, storage=url, direction="minimize", load_if_exists=True)
+        return optuna.create_study(study_name=name, storage=url, direction="minimize", load_if_exists=True)
     except (ImportError, ValueError, OSError) as error:
         raise BadInput("the storage cannot be opened", value=str(error).split("\n")[0][:160], place=url) from None
     except Exception as error:

@@ -1,4 +1,5 @@
-"""Model facts from a local folder, the table of known models, the Hub cache or the Hub; weights are never read, only headers.
+"""Model facts from a local folder, the table of known models, the Hub cache or the Hub; weights are never read, only
+headers.
 
 It imports neither torch nor transformers and runs no code of the model.
 """
@@ -69,7 +70,9 @@ def facts_from_size(text: str) -> ModelFacts:
     except ValueError:
         count = 0.0
     if not 1e5 <= count <= 1e14:
-        raise BadInput("`--params` must be a number of parameters", value=text, next_step="e.g. --params 7B or --params 350M")
+        raise BadInput(
+            "`--params` must be a number of parameters", value=text, next_step="e.g. --params 7B or --params 350M"
+        )
     return ModelFacts(name=f"a model of {text.strip()} parameters", num_parameters=round(count), source="--params")
 
 
@@ -85,18 +88,28 @@ def facts_from_config(config: dict[str, Any], *, name: str, source: str, counted
     """Facts from a parsed config.json; `counted` is the number of parameters where the headers gave it."""
     text = _text_config(config)
     family = str(text.get("model_type") or config.get("model_type") or "") or None
-    if text.get("model_type") is None and family is None and not any(_find(text, key) for key in ("num_layers", "hidden_size")):
+    if (
+        text.get("model_type") is None
+        and family is None
+        and not any(_find(text, key) for key in ("num_layers", "hidden_size"))
+    ):
         raise BadInput("config.json names no model type and no shape", place=name, next_step="is this a model folder?")
     shape = {key: _find(text, key) for key in NAMES}
     known = known_model(name)
     total = counted or (known.num_parameters if known else None) or _count(text, shape, family)
     return ModelFacts(
-        name=name, family=family, num_parameters=total, num_active_parameters=_active(text, shape, total, known), **shape,
+        name=name,
+        family=family,
+        num_parameters=total,
+        num_active_parameters=_active(text, shape, total, known),
+        **shape,
         tied_embeddings=_flag(config.get("tie_word_embeddings", text.get("tie_word_embeddings"))),
-        is_encoder=family in ENCODER_TYPES and not text.get("is_decoder"), is_instruct=_is_instruct(name, config),
+        is_encoder=family in ENCODER_TYPES and not text.get("is_decoder"),
+        is_instruct=_is_instruct(name, config),
         pretraining_learning_rate=known.pretraining_learning_rate if known else None,
-        weights_dtype=_dtype(config), source=source,
-    )  # fmt: skip
+        weights_dtype=_dtype(config),
+        source=source,
+    )
 
 
 def _text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +148,8 @@ def _is_instruct(name: str, config: dict[str, Any]) -> bool | None:
 
 
 def _count(config: dict[str, Any], shape: dict[str, int | None], family: str | None) -> int | None:
-    """Parameters by shape, when the headers are missing: embeddings, attention and (possibly many) feed-forward blocks."""
+    """Parameters by shape, when the headers are missing: embeddings, attention and (possibly many) feed-forward
+    blocks."""
     hidden, layers, inner = shape["hidden_size"], shape["num_layers"], shape["intermediate_size"]
     if not (hidden and layers):
         return None
@@ -163,7 +177,9 @@ def _experts(config: dict[str, Any]) -> int:
     return int(value) if isinstance(value, int) and value > 0 else 1
 
 
-def _active(config: dict[str, Any], shape: dict[str, int | None], total: int | None, known: ModelFacts | None) -> int | None:
+def _active(
+    config: dict[str, Any], shape: dict[str, int | None], total: int | None, known: ModelFacts | None
+) -> int | None:
     """Parameters used for a token in a mixture of experts; None for a dense model."""
     if known is not None and known.num_active_parameters:
         return known.num_active_parameters
@@ -183,7 +199,9 @@ def _read_json(path: Path, *, next_step: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise BadInput("the model folder has no config.json", place=str(path.parent), next_step=next_step) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("config.json must be a readable UTF-8 file", value=type(error).__name__, place=str(path)) from None
+        raise BadInput(
+            "config.json must be a readable UTF-8 file", value=type(error).__name__, place=str(path)
+        ) from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise BadInput("config.json is not valid JSON", value=str(error)[:80], place=str(path)) from None
     if not isinstance(value, dict):
@@ -220,8 +238,12 @@ def _tensors(file: Path) -> list[tuple[list[int], str]]:
             header = json.loads(handle.read(length))
         return [(entry["shape"], entry["dtype"]) for key, entry in header.items() if key != "__metadata__"]
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise BadInput("not a valid safetensors file", value=type(error).__name__, place=str(file),
-                       next_step="was the download complete?") from None
+        raise BadInput(
+            "not a valid safetensors file",
+            value=type(error).__name__,
+            place=str(file),
+            next_step="was the download complete?",
+        ) from None
 
 
 def _cached_config(name: str) -> dict[str, Any] | None:
@@ -240,7 +262,9 @@ def _hub_facts(name: str) -> ModelFacts:
         config = json.loads(_fetch(f"{base}/{name}/resolve/main/config.json"))
         counted = json.loads(_fetch(f"{base}/api/models/{name}")).get("safetensors", {}).get("total")
     except urllib.error.HTTPError as error:
-        reason = "the Hub has no such public model" if error.code in (401, 403, 404) else f"the Hub answered {error.code}"
+        reason = (
+            "the Hub has no such public model" if error.code in (401, 403, 404) else f"the Hub answered {error.code}"
+        )
         raise _unknown(name, reason) from None
     except (OSError, ValueError) as error:
         raise _unknown(name, f"the Hub could not be asked ({type(error).__name__})") from None
@@ -259,5 +283,8 @@ def _unknown(name: str, reason: str) -> BadInput:
     known = {full.split("/")[-1].lower(): full for full in known_names()}
     near = difflib.get_close_matches(name.split("/")[-1].lower(), known, n=1, cutoff=0.6)
     hint = f" (did you mean `{known[near[0]]}`?)" if near else ""
-    return BadInput(f"nothing is known about this model: {reason}{hint}", value=name,
-                    next_step="give a local folder, or its size: --params 7B")
+    return BadInput(
+        f"nothing is known about this model: {reason}{hint}",
+        value=name,
+        next_step="give a local folder, or its size: --params 7B",
+    )

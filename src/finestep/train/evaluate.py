@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from finestep.errors import BadInput
+from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
-from finestep.train.tokens import Batch, TokenRows, TrainingData, collate
+from finestep.train.tokens import TokenRows, TrainingData, collate
 
 EVAL_BATCH_SIZE = 32
 GENERATED_ROWS = 128
@@ -25,23 +26,8 @@ class StopRequested(Exception):
     """Raised inside an evaluation when the trial is asked to stop."""
 
 
-def loss_sum(model: Any, batch: Batch, placement: Placement) -> torch.Tensor:
-    """Sum of the negative log-likelihoods of a batch in nats, fp32.
-
-    Causal rows are padded on the right and need no attention mask: no real token looks at a later one.
-    """
-    with placement.computing():
-        if batch.classes_N is not None:
-            logits_NC = model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits
-            return F.cross_entropy(logits_NC.float(), batch.classes_N, reduction="sum")
-        logits_NSV = model(input_ids=batch.ids_NS, use_cache=False).logits
-    labels_NS = batch.labels_NS[:, 1:]  # type: ignore[index]
-    keep = labels_NS != -100
-    return F.cross_entropy(logits_NSV[:, :-1][keep].float(), labels_NS[keep], reduction="sum")
-
-
 @torch.no_grad()
-def evaluate(model: Any, data: TrainingData, placement: Placement, *, batch_size: int = EVAL_BATCH_SIZE,
+def evaluate(model: Any, data: TrainingData, token_loss: TokenLoss, *, batch_size: int = EVAL_BATCH_SIZE,
              should_stop: Callable[[], bool] = lambda: False) -> tuple[float, dict[str, float]]:
     """(loss over all validation rows in nats a token or row, metrics): perplexity, or accuracy and macro-F1.
 
@@ -57,12 +43,13 @@ def evaluate(model: Any, data: TrainingData, placement: Placement, *, batch_size
         for chosen in _batches_by_length(rows, batch_size):
             if should_stop():
                 raise StopRequested
-            batch = collate(rows, chosen, pad_id=data.pad_id, device=placement.device)
+            batch = collate(rows, chosen, pad_id=data.pad_id, device=token_loss.placement.device)
             if rows.classes is None:
-                total += loss_sum(model, batch, placement).item()
+                total += token_loss.sum(model, batch).item()
             else:
-                loss, predicted[chosen] = _classify(model, batch, placement)
-                total += loss
+                logits_NC = token_loss.class_logits(model, batch)
+                total += F.cross_entropy(logits_NC, batch.classes_N, reduction="sum").item()  # type: ignore[arg-type]
+                predicted[chosen] = logits_NC.argmax(-1).cpu().numpy()
             units += rows.num_loss_units(chosen)
     finally:
         model.train(was_training)
@@ -70,14 +57,14 @@ def evaluate(model: Any, data: TrainingData, placement: Placement, *, batch_size
     return loss, _label_metrics(rows, predicted) if rows.classes is not None else {"perplexity": _perplexity(loss)}
 
 
-def extra_metrics(names: tuple[str, ...], model: Any, tokenizer: Any, data: TrainingData, placement: Placement) -> dict[str, float]:
+def extra_metrics(names: tuple[str, ...], model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLoss) -> dict[str, float]:
     """`exact_match` and the user's `module:function` metrics, on greedy answers or predicted labels.
 
     A user's function takes (predictions, references), two lists of text, and returns a number or a mapping of numbers.
     """
     if not names:
         return {}
-    predictions, references = predict(model, tokenizer, data, placement)
+    predictions, references = predict(model, tokenizer, data, token_loss)
     out: dict[str, float] = {}
     for name in names:
         if name == "exact_match":
@@ -96,7 +83,7 @@ def check_metrics(names: tuple[str, ...]) -> None:
 
 
 @torch.no_grad()
-def predict(model: Any, tokenizer: Any, data: TrainingData, placement: Placement) -> tuple[list[str], list[str]]:
+def predict(model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
     """(answers of the model, answers of the data) for up to 128 validation rows; the last answer of a conversation."""
     rows = data.evaluation
     chosen = np.arange(min(len(rows), GENERATED_ROWS))
@@ -104,8 +91,8 @@ def predict(model: Any, tokenizer: Any, data: TrainingData, placement: Placement
     model.eval()
     try:
         if rows.classes is not None:
-            return _predict_labels(model, data, placement)
-        return _generate(model, tokenizer, rows, chosen, placement)
+            return _predict_labels(model, data, token_loss)
+        return _generate(model, tokenizer, rows, chosen, token_loss.placement)
     finally:
         model.train(was_training)
 
@@ -113,13 +100,6 @@ def predict(model: Any, tokenizer: Any, data: TrainingData, placement: Placement
 def _batches_by_length(rows: TokenRows, batch_size: int) -> list[np.ndarray]:
     order = np.argsort(-rows.lengths, kind="stable")
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-
-
-def _classify(model: Any, batch: Batch, placement: Placement) -> tuple[float, np.ndarray]:
-    with placement.computing():
-        logits_NC = model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits.float()
-    loss = F.cross_entropy(logits_NC, batch.classes_N, reduction="sum").item()  # type: ignore[arg-type]
-    return loss, logits_NC.argmax(-1).cpu().numpy()
 
 
 def _label_metrics(rows: TokenRows, predicted: np.ndarray) -> dict[str, float]:
@@ -133,12 +113,12 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _predict_labels(model: Any, data: TrainingData, placement: Placement) -> tuple[list[str], list[str]]:
+def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
     rows = data.evaluation
     predicted = np.zeros(len(rows), dtype=np.int64)
     for chosen in _batches_by_length(rows, EVAL_BATCH_SIZE):
-        batch = collate(rows, chosen, pad_id=data.pad_id, device=placement.device)
-        _, predicted[chosen] = _classify(model, batch, placement)
+        batch = collate(rows, chosen, pad_id=data.pad_id, device=token_loss.placement.device)
+        predicted[chosen] = token_loss.class_logits(model, batch).argmax(-1).cpu().numpy()
     names = data.label_names
     return [names[i] for i in predicted], [names[i] for i in rows.classes]  # type: ignore[union-attr]
 

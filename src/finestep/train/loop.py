@@ -22,7 +22,7 @@ from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from finestep.train.evaluate import StopRequested, evaluate, extra_metrics, loss_sum
+from finestep.train.evaluate import StopRequested, evaluate, extra_metrics
 from finestep.train.memory import is_out_of_memory, peak_memory_bytes, release_memory
 from finestep.train.optimizer import Optimizer
 from finestep.train.order import Order
@@ -142,7 +142,7 @@ class Run:
             if self.has_dropout:
                 torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1_009 + number)
             batch = collate(self.data.train, chosen, pad_id=self.data.pad_id, device=self.resident.placement.device)
-            loss = loss_sum(self.model, batch, self.resident.placement) / max(num_units, 1)
+            loss = self.resident.token_loss.sum(self.model, batch) / max(num_units, 1)
             loss.backward()
             total += loss.detach()
         return total.item()
@@ -196,7 +196,7 @@ class Run:
         return patience is not None and progress.evaluations_without_gain >= patience
 
     def _measure(self) -> tuple[float, dict[str, float]]:
-        return evaluate(self.model, self.data, self.resident.placement, should_stop=self.should_stop)
+        return evaluate(self.model, self.data, self.resident.token_loss, should_stop=self.should_stop)
 
     def _finish(self, state: str, reason: str) -> Outcome:
         if not math.isfinite(self.progress.best_loss):
@@ -204,7 +204,7 @@ class Run:
         if self.progress.best_step != self.progress.step:
             load_trained(self.model, self.best)
             reason += f"; the weights of step {self.progress.best_step} are kept"
-        extra = extra_metrics(self.metrics, self.model, self.resident.tokenizer, self.data, self.resident.placement)
+        extra = extra_metrics(self.metrics, self.model, self.resident.tokenizer, self.data, self.resident.token_loss)
         self.progress.best_metrics = {**self.progress.best_metrics, **extra}
         return self._outcome(state, reason)
 

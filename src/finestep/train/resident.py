@@ -12,6 +12,7 @@ import torch
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
+from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.tokens import TrainingData, prepare_data
 
@@ -25,6 +26,7 @@ class Resident:
         self.tokenizer = load_tokenizer(model)
         self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
         self._base, self.new_names = load_model(model, self.data, recipe, self.placement)
+        self.token_loss = TokenLoss(self._base, self.placement)
         self.model: Any = self._base
         self._initial: dict[str, torch.Tensor] = {}
         self._initial_key: object = None

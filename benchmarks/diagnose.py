@@ -1,0 +1,294 @@
+"""How good and how fast `finestep diagnose` is: agreement with hand-made labels, false alarms, broken files, speed.
+
+    python benchmarks/diagnose.py --labels FOLDER [--sensitivity]   agreement, against the naive threshold rule
+    python benchmarks/diagnose.py --false-alarms                    clean and faulty simulated runs
+    python benchmarks/diagnose.py --rows 1000000                    one long log in three formats
+    python benchmarks/diagnose.py --fuzz 10000                      mutated fixtures
+    python benchmarks/diagnose.py --monitor                         cost of the live monitor a step
+
+FOLDER holds `labels.csv` (columns file, primary_label, confidence) and the files in `raw/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import math
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from finestep.diagnosis.monitor import LiveMonitor
+from finestep.diagnosis.simulated import Setting, simulated_log
+from finestep.diagnosis.thresholds import DEFAULT, Thresholds
+from finestep.diagnosis.training_log import TrainingLog
+from finestep.diagnosis.verdict import diagnose_log
+from finestep.errors import FinestepError
+from finestep.flows.diagnose import diagnose_file
+from finestep.readers.open_logs import read_logs
+from finestep.trial import EvalRecord, StepRecord
+
+ROOT = Path(__file__).parent.parent
+FAULTS = (
+    "diverged", "collapsed", "too_low", "memorised", "overfitting", "spike", "overflow", "hidden_nan",
+    "nothing_trained",
+    "leak", "stopped_early", "data_changed", "shuffled_labels",
+)  # fmt: skip
+
+
+def naive_label(logs: list[TrainingLog]) -> str:
+    """Fixed thresholds: NaN or zero is failure, a last evaluation 3 % above the lowest overfits, a rise has
+    diverged."""
+    if not logs or not (len(logs[0].train) or logs[0].evaluation):
+        return "too_little_information"
+    loss, evaluation = logs[0].train.loss, logs[0].evaluation
+    if len(loss) and (not np.isfinite(loss).all() or (loss == 0).any()):
+        return "numerical_failure"
+    if evaluation is not None and evaluation.loss[-1] > 1.03 * evaluation.loss.min():
+        return "overfitting"
+    if len(loss) < 3:
+        return "too_little_information"
+    if loss[-1] > loss[0]:
+        return "lr_too_high_diverged"
+    tail = loss[-max(3, len(loss) // 5) :]
+    return "undertrained" if np.polyfit(np.arange(len(tail)), tail, 1)[0] < 0 else "healthy"
+
+
+def labelled(folder: Path) -> list[dict[str, str]]:
+    """Rows of labels.csv whose confidence is high or medium."""
+    with (folder / "labels.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row["confidence"] != "low"]
+
+
+def agreement(folder: Path, limits: Thresholds = DEFAULT) -> list[tuple[str, str, str]]:
+    """(file, label, verdict) for every labelled row."""
+    return [
+        (row["file"], row["primary_label"], diagnose_file(folder / "raw" / row["file"], limits=limits).label)
+        for row in labelled(folder)
+    ]
+
+
+def report_agreement(folder: Path) -> None:
+    """The confusion table, ours and the naive rule's agreement."""
+    results = agreement(folder)
+    print("label -> verdict : count")
+    for (label, verdict), count in sorted(Counter(each[1:] for each in results).items()):
+        print(f"  {label:24} -> {verdict:24} {count:3}{'' if label == verdict else '   <- differs'}")
+    agreed = sum(label == verdict for _, label, verdict in results)
+    naive = sum(
+        naive_label(read_logs(folder / "raw" / row["file"])) == row["primary_label"] for row in labelled(folder)
+    )
+    ours, rule = f"{agreed} of {len(results)} ({agreed / len(results):.0%})", f"{naive} ({naive / len(results):.0%})"
+    print(f"finestep agrees in {ours}; naive rule in {rule}")
+
+
+def report_sensitivity(folder: Path) -> None:
+    """Agreement when one threshold moves by 20 %, and when all move at random within 20 %."""
+    total = len(labelled(folder))
+    lowest: list[tuple[int, str]] = []
+    for field, factor in itertools.product(fields(Thresholds), (0.8, 1.2)):
+        changed = replace(
+            DEFAULT, **{field.name: type(getattr(DEFAULT, field.name))(getattr(DEFAULT, field.name) * factor)}
+        )
+        lowest.append((_agreed(folder, changed), f"{field.name} x {factor}"))
+    for count, name in sorted(lowest)[:8]:
+        print(f"  {name:36} {count} of {total}")
+    rng = np.random.default_rng(0)
+    counts = []
+    for _ in range(20):
+        values = {f.name: getattr(DEFAULT, f.name) * math.exp(rng.uniform(-0.2, 0.2)) for f in fields(Thresholds)}
+        counts.append(_agreed(folder, replace(DEFAULT, **values)))
+    spread = f"lowest {min(counts)}, median {np.median(counts):.0f}, highest {max(counts)} of {total}"
+    print(f"all at random within 20 %, 20 draws: {spread}")
+
+
+def _agreed(folder: Path, limits: Thresholds) -> int:
+    return sum(label == verdict for _, label, verdict in agreement(folder, limits))
+
+
+def report_false_alarms() -> None:
+    """Share of clean simulated runs with a finding of severity warning or more, and the codes of faulty ones."""
+    alarms, total, codes = Counter(), Counter(), Counter()
+    shapes = itertools.product((12, 40, 100, 200, 1000), (0, 4, 10, 40), ("gaussian", "student", "correlated"),
+                               (0.01, 0.05, 0.15, 0.3), ((2.2, 1.0), (1.3, 1.05), (5.0, 3.2), (0.69, 0.2)), (1.0,
+                               3.0))  # fmt: skip
+    for index, (rows, evals, noise, sd, (start, floor), epochs) in enumerate(shapes):
+        setting = Setting(
+            num_rows=rows,
+            num_evaluations=min(evals, rows),
+            noise=noise,
+            noise_sd=sd,
+            start=start,
+            floor=floor,
+            epochs=epochs,
+        )
+        for seed in range(2):
+            found = [f for f in diagnose_log(simulated_log("clean", seed=7919 * index + seed, setting=setting)).findings
+                     if f.severity in ("warning", "error")]  # fmt: skip
+            total[rows] += 1
+            alarms[rows] += bool(found)
+            codes.update(f.code for f in found)
+    for rows in total:
+        print(f"clean whole logs of {rows} rows: {alarms[rows]} of {total[rows]} with a false alarm")
+    print(f"  codes: {dict(codes)}")
+    for fault in FAULTS:
+        print(f"planted {fault}: {_codes_of(fault).most_common(4)}")
+    _report_live_false_alarms()
+
+
+def _codes_of(fault: str) -> Counter:
+    codes: Counter = Counter()
+    for rows, evals, noise, sd in itertools.product(
+        (40, 100, 300, 1000), (0, 8), ("gaussian", "student"), (0.02, 0.08)
+    ):
+        epochs = 10.0 if fault in ("memorised", "too_low") else 2.0
+        setting = Setting(num_rows=rows, num_evaluations=evals, noise=noise, noise_sd=sd, epochs=epochs)
+        codes.update(diagnose_log(simulated_log(fault, seed=seed, setting=setting)).verdict.code for seed in range(3))
+    return codes
+
+
+def _report_live_false_alarms() -> None:
+    alarms, total, notices = 0, 0, Counter()
+    shapes = itertools.product(
+        ("gaussian", "student", "correlated"), (0.02, 0.08, 0.2, 0.4), (100, 400, 2000), ((2.2, 1.0), (1.3, 1.05))
+    )
+    for noise, sd, rows, (start, floor) in shapes:
+        setting = Setting(
+            num_rows=rows, rows_apart=1, noise=noise, noise_sd=sd, start=start, floor=floor, num_evaluations=6
+        )
+        for seed in range(10):
+            findings = watched(simulated_log("clean", seed=seed, setting=setting), 1.1 * start)
+            total += 1
+            alarms += any(f.severity in ("warning", "error") for f in findings)
+            notices.update(f.code for f in findings)
+    print(f"live monitor on clean runs: {alarms} of {total} with a false alarm; all findings {dict(notices)}")
+
+
+def step_records(log: TrainingLog) -> list[StepRecord]:
+    """Records as the training loop writes them."""
+    train = log.train
+    return [
+        StepRecord(step=int(step), loss=float(loss), learning_rate=float(rate), grad_norm=float(norm), clipped=bool(norm > 1),  # noqa: E501
+                   num_tokens=1000, num_loss_tokens=500, elapsed_s=0.0)
+        for step, loss, rate, norm in zip(train.step, train.loss, train.learning_rate, train.grad_norm, strict=True)
+    ]  # fmt: skip
+
+
+def watched(log: TrainingLog, base_eval_loss: float):
+    """Everything that the live monitor says during a run."""
+    monitor = LiveMonitor(chance_loss=math.log(32000), planned_steps=len(log.train), base_eval_loss=base_eval_loss)
+    evals = {int(s): float(v) for series in log.evaluations for s, v in zip(series.step, series.loss, strict=True)}
+    findings = []
+    for record in step_records(log):
+        findings += monitor.step(record)
+        if record.step in evals:
+            findings += monitor.evaluation(EvalRecord(step=record.step, num_tokens=1, eval_loss=evals[record.step]))
+    return findings
+
+
+def report_monitor() -> None:
+    """Microseconds a step."""
+    records = step_records(simulated_log("clean", setting=Setting(num_rows=50_000, rows_apart=1)))
+    monitor = LiveMonitor(chance_loss=10.0)
+    start = time.perf_counter()
+    for record in records:
+        monitor.step(record)
+    print(f"live monitor: {1e6 * (time.perf_counter() - start) / len(records):.1f} microseconds a step")
+
+
+def report_speed(num_rows: int) -> None:
+    """Seconds to read and judge one long log as JSON lines, CSV and a trainer state."""
+    log = simulated_log("clean", setting=Setting(num_rows=num_rows, rows_apart=1, num_evaluations=100))
+    train = log.train
+    columns = (train.step, train.loss, train.learning_rate, train.grad_norm, train.epoch)
+    names = ("step", "loss", "learning_rate", "grad_norm", "epoch")
+    rows = [
+        dict(zip(names, (int(row[0]), *(float(x) for x in row[1:])), strict=True)) for row in zip(*columns, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        lines, table, state, printed = (
+            Path(place) / name for name in ("log.jsonl", "log.csv", "trainer_state.json", "out.log")
+        )
+        lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        state.write_text(json.dumps({"log_history": rows, "max_steps": num_rows}, indent=2))
+        printed.write_text("".join(f"{ {k: v for k, v in row.items() if k != 'step'} }\n" for row in rows))
+        del rows, log, train, columns
+        for path in (lines, table, state, printed):
+            start = time.perf_counter()
+            label = diagnose_file(path).label
+            seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
+            print(f"{path.name}: {size:.0f} MB, {seconds:.1f} s, {label}, peak {_peak_mb():.0f} MB")
+
+
+def report_fuzz(count: int) -> None:
+    """Mutated fixtures: tracebacks, the slowest file, the peak memory."""
+    sys.path.insert(0, str(ROOT))
+    from tests.readers.mutations import mutated
+
+    fixtures = sorted(path for path in (ROOT / "tests/readers/fixtures").iterdir() if path.is_file())
+    outcomes, slowest, broken = Counter(), (0.0, ""), []
+    with tempfile.TemporaryDirectory() as place:
+        for seed in range(count):
+            source = fixtures[seed % len(fixtures)]
+            path = Path(place) / source.name
+            path.write_bytes(mutated(source.read_bytes(), seed))
+            start = time.perf_counter()
+            try:
+                outcomes[diagnose_file(path).label] += 1
+            except FinestepError:
+                outcomes["a clean error"] += 1
+            except Exception:
+                broken.append((seed, source.name, traceback.format_exc(limit=-2)))
+            slowest = max(slowest, (time.perf_counter() - start, f"{source.name} seed {seed}"))
+    seconds, where = slowest
+    print(
+        f"{count} mutated files: {len(broken)} tracebacks, slowest {seconds:.2f} s ({where}), peak {_peak_mb():.0f} MB"
+    )
+    print(f"  {dict(outcomes)}")
+    for seed, name, text in broken[:5]:
+        print(seed, name, text)
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Run what the options ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--sensitivity", action="store_true")
+    parser.add_argument("--false-alarms", action="store_true")
+    parser.add_argument("--monitor", action="store_true")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--fuzz", type=int)
+    options = parser.parse_args()
+    if options.labels:
+        report_agreement(options.labels)
+        if options.sensitivity:
+            report_sensitivity(options.labels)
+    if options.false_alarms:
+        report_false_alarms()
+    if options.monitor:
+        report_monitor()
+    if options.rows:
+        report_speed(options.rows)
+    if options.fuzz:
+        report_fuzz(options.fuzz)
+
+
+if __name__ == "__main__":
+    main()

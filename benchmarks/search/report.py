@@ -1,0 +1,67 @@
+"""The table and the plot of the benchmark; censored runs stay in every median."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.search.simulate import Mark
+from benchmarks.search.surfaces import Task
+
+
+def print_table(rows: Iterable[dict[str, object]], tasks: list[Task]) -> None:
+    """Median and p90 of the cost (and of the wall clock) by engine, group of tasks and target."""
+    groups = {task.name: _group(task) for task in tasks}
+    costs: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        pair = tuple(math.inf if row[key] is None else float(row[key]) for key in ("cost", "wall"))  # type: ignore[arg-type]
+        for group in (groups[str(row["task"])], f"  {row['task']}"):
+            costs[(group, str(row["engine"]))][float(row["target"])].append(pair)  # type: ignore[arg-type]
+    print("cost in full runs, median / p90 (reached) ; wall-clock median")
+    for (group, engine), by_target in sorted(costs.items(), key=lambda item: (item[0][0].startswith("  "), item[0])):
+        if group.startswith("  ") and len(tasks) > 12:
+            continue
+        print(
+            f"{group:34s} {engine:26s} " + "   ".join(_cell(t, pairs) for t, pairs in sorted(by_target.items())[::-1])
+        )
+
+
+def _group(task: Task) -> str:
+    if task.kind != "grid":
+        return task.kind
+    return "grid, 1/8 or cheaper" if task.fidelities[0] <= 0.126 else "grid, others"
+
+
+def _cell(target: float, pairs: list[tuple[float, float]]) -> str:
+    cost = np.array([pair[0] for pair in pairs])
+    wall = np.array([pair[1] for pair in pairs])
+    reached = np.isfinite(cost).mean()
+    p90 = np.quantile(cost, 0.9, method="higher")
+    return f"{target}: {np.median(cost):5.2f} /{p90:6.2f} ({reached:4.0%}) ; {np.median(wall):5.2f}"
+
+
+def plot(curves: list[tuple[str, list[Mark]]], path: Path) -> None:
+    """Median regret against cost, one line an engine."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    grid = np.linspace(0, 15, 301)
+    by_engine: dict[str, list[np.ndarray]] = defaultdict(list)
+    for name, marks in curves:
+        values = np.full(len(grid), np.nan)
+        for mark in marks:
+            values[grid >= mark.cost] = mark.regret
+        by_engine[name].append(np.nan_to_num(values, nan=np.inf))
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for name, lines in by_engine.items():
+        axes.step(grid, np.median(np.array(lines), axis=0), where="post", label=name)
+    axes.set(xlabel="cost (full runs)", ylabel="median regret (% of the best, or points)", yscale="log", ylim=(0.03, 5))
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,95 @@
+"""The catalogue of findings: code -> severity, verdict label and rank; it holds the words that never change.
+
+The verdict of a log is the label of its finding with the lowest rank. Labels are those of hand-labelled log corpora.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from finestep.finding import Finding, Severity
+
+Label = Literal[
+    "healthy", "lr_too_high_diverged", "lr_too_high_unstable", "lr_too_low", "undertrained", "overfitting",
+    "spike_recovered",
+    "numerical_failure", "no_learning", "other", "too_little_information",
+]  # fmt: skip
+
+NEVER = 1000
+"""Rank of findings that inform and never decide the verdict."""
+
+
+Evidence = dict[str, float | int | str | None]
+
+
+class Kind(NamedTuple):
+    """One code of the catalogue."""
+
+    severity: Severity
+    label: Label
+    rank: int
+
+
+CATALOGUE: dict[str, Kind] = {
+    "several_runs": Kind("notice", "other", 0),
+    "non_finite_loss": Kind("error", "numerical_failure", 10),
+    "hidden_nan": Kind("error", "numerical_failure", 11),
+    "fp16_overflow": Kind("error", "numerical_failure", 12),
+    "dead_gradients": Kind("error", "numerical_failure", 13),
+    "too_little_information": Kind("notice", "too_little_information", 20),
+    "nothing_trained": Kind("error", "no_learning", 25),
+    "data_changed": Kind("warning", "other", 28),
+    "unexplained_rise": Kind("warning", "other", 29),
+    "diverged": Kind("error", "lr_too_high_diverged", 30),
+    "stuck_high_rate": Kind("error", "lr_too_high_diverged", 31),
+    "stuck_at_chance": Kind("error", "no_learning", 32),
+    "too_good": Kind("warning", "other", 35),
+    "overfitting": Kind("warning", "overfitting", 40),
+    "memorised": Kind("warning", "overfitting", 41),
+    "worse_than_base": Kind("warning", "lr_too_high_unstable", 44),
+    "unstable": Kind("warning", "lr_too_high_unstable", 45),
+    "warmup_too_short": Kind("notice", "lr_too_high_unstable", NEVER),
+    "bf16_stall": Kind("warning", "numerical_failure", 48),
+    "learning_rate_too_low": Kind("warning", "lr_too_low", 50),
+    "undertrained": Kind("warning", "undertrained", 51),
+    "already_converged": Kind("notice", "other", 55),
+    "spike_recovered": Kind("notice", "spike_recovered", 60),
+    "evaluation_broken": Kind("warning", "numerical_failure", 65),
+    "healthy": Kind("info", "healthy", 100),
+    "bad_batch": Kind("notice", "spike_recovered", NEVER),
+    "warmup_too_long": Kind("notice", "undertrained", NEVER),
+    "loss_scaled": Kind("notice", "other", NEVER),
+    "loss_starts_high": Kind("notice", "other", NEVER),
+    "starts_at_chance": Kind("info", "healthy", NEVER),
+    "past_its_best": Kind("info", "overfitting", NEVER),
+    "evaluation_noisy": Kind("notice", "healthy", NEVER),
+    "no_evaluation": Kind("info", "healthy", NEVER),
+    "interrupted": Kind("info", "healthy", NEVER),
+    "mostly_clipped": Kind("notice", "healthy", NEVER),
+    "loss_scaler_skips": Kind("info", "healthy", NEVER),
+    "averaged_rows": Kind("info", "healthy", NEVER),
+    "loss_not_comparable": Kind("info", "healthy", NEVER),
+    "early_warning": Kind("notice", "lr_too_high_unstable", NEVER),
+    "forgetting": Kind("notice", "other", NEVER),
+}
+
+
+def found(
+    code: str,
+    meaning: str,
+    *,
+    advice: str = "",
+    confidence: float = 0.8,
+    known: Evidence | None = None,
+    **evidence: float | int | str | None,
+) -> Finding:
+    """A finding of the catalogue; its evidence is `known` and the named values, rounded to five digits."""
+    values = {**(known or {}), **evidence}
+    shown = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in values.items()}
+    severity = CATALOGUE[code].severity
+    return Finding(code=code, severity=severity, meaning=meaning, evidence=shown, advice=advice, confidence=confidence)
+
+
+def rank_of(finding: Finding) -> int:
+    """Place in the order in which findings decide the verdict."""
+    return CATALOGUE[finding.code].rank

@@ -1,0 +1,163 @@
+"""The guard's decision when a run is in trouble: rate, batch or numerics, and what to change; it touches no weights.
+
+It follows the table of the science notes (7.3) from the surest evidence to the weakest; without any, the rate is
+lowered,
+because that is the commonest cause (7.1 D5: restart from the last good checkpoint, half the rate, skip nothing first).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from finestep.diagnosis.robust import sorted_median
+from finestep.trial import StepRecord
+
+Cause = Literal["rate", "batch", "numerics", "unknown"]
+Action = Literal["lower_rate", "skip_batch", "raise_precision", "stop"]
+
+MAX_INTERVENTIONS = 3
+RATE_FACTOR = 0.5
+PROBE_RISE = 1.1
+"""The fixed probe batch counts as harmed when its loss is above this multiple of its loss before."""
+OUTLIER_ROWS = 3
+OUTLIER_FACTOR = 4.0
+TREND_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What was measured after the trouble; None = not measured. Losses in nats, on rows that never change."""
+
+    probe_loss_good: float | None = None
+    """Loss of the fixed probe batch at the last good checkpoint."""
+    probe_loss_now: float | None = None
+    """Loss of the same probe batch in the troubled state."""
+    replay_loss: float | None = None
+    """Loss of the troubling batch at the last good checkpoint, before any step."""
+    fp32_loss: float | None = None
+    """Loss of the troubling batch in fp32 in the same state."""
+    row_losses: tuple[float, ...] = ()
+    """Losses of the single rows of the troubling batch."""
+    weights_finite: bool | None = None
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One earlier intervention: at which step, what was done."""
+
+    step: int
+    action: Action
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the loop shall do: go back to the last good checkpoint, then this."""
+
+    action: Action
+    cause: Cause
+    reason: str
+    rate_factor: float = 1.0
+    confidence: float = 0.5
+
+
+def decide(
+    records: Sequence[StepRecord], probes: Probes = Probes(), *, earlier: Sequence[Intervention] = ()
+) -> Decision:
+    """Choose the intervention for trouble at the last of `records` (the steps since before the last good
+    checkpoint)."""
+    if len(earlier) >= MAX_INTERVENTIONS:
+        return Decision("stop", "unknown", f"{len(earlier)} interventions did not save the run", confidence=0.9)
+    if not records:
+        return Decision("lower_rate", "unknown", "no step is recorded", RATE_FACTOR, 0.3)
+    for look in (_empty_labels, _repeats, _precision, _odd_rows, _replay, _probe_batch, _trend):
+        decision = look(records, probes, earlier)
+        if decision is not None:
+            return decision
+    return Decision(
+        "lower_rate", "unknown", "nothing tells the cause apart; the rate is the commonest", RATE_FACTOR, 0.4
+    )
+
+
+def _empty_labels(records, probes, earlier) -> Decision | None:
+    if records[-1].num_loss_tokens != 0:
+        return None
+    return Decision("skip_batch", "batch", "no token of the batch carries loss (0 / 0)", confidence=0.99)
+
+
+def _repeats(records, probes, earlier) -> Decision | None:
+    """Trouble at the same step after the rate was lowered is the data's fault; after a skipped batch it is the
+    rate's."""
+    here = [each for each in earlier if abs(each.step - records[-1].step) <= 1]
+    if not here:
+        return None
+    if here[-1].action == "lower_rate":
+        return Decision("skip_batch", "batch", "the same batch fails again at a lower rate", confidence=0.8)
+    return Decision("lower_rate", "rate", "it fails again without that batch", RATE_FACTOR, 0.8)
+
+
+def _precision(records, probes, earlier) -> Decision | None:
+    last = records[-1]
+    broken = not (math.isfinite(last.loss) and math.isfinite(last.grad_norm))
+    if not broken or probes.fp32_loss is None:
+        return None
+    if math.isfinite(probes.fp32_loss):
+        return Decision("raise_precision", "numerics", "the same batch is finite in fp32", confidence=0.9)
+    if probes.weights_finite is False:
+        return None
+    return Decision("skip_batch", "batch", "the batch is not finite even in fp32 with sound weights", confidence=0.85)
+
+
+def _odd_rows(records, probes, earlier) -> Decision | None:
+    rows = sorted(probes.row_losses)
+    if len(rows) < 2 * OUTLIER_ROWS + 1:
+        return None
+    middle = sorted_median(rows)
+    odd = sum(not loss <= OUTLIER_FACTOR * middle for loss in probes.row_losses)
+    if not 1 <= odd <= OUTLIER_ROWS or _harmed(probes):
+        return None
+    return Decision("skip_batch", "batch", f"{odd} of {len(rows)} rows have a loss far above the rest", confidence=0.8)
+
+
+def _replay(records, probes, earlier) -> Decision | None:
+    if probes.replay_loss is None:
+        return None
+    usual = _usual_loss(records)
+    if not probes.replay_loss <= 1.5 * usual:
+        return Decision("skip_batch", "batch", "the batch is as bad for the checkpoint before it", confidence=0.85)
+    return Decision("lower_rate", "rate", "the batch is normal for the checkpoint before it", RATE_FACTOR, 0.85)
+
+
+def _probe_batch(records, probes, earlier) -> Decision | None:
+    if probes.probe_loss_good is None or probes.probe_loss_now is None:
+        return None
+    if _harmed(probes):
+        return Decision("lower_rate", "rate", "the loss of other rows rose as well", RATE_FACTOR, 0.8)
+    return Decision("skip_batch", "batch", "the loss of other rows is unchanged", confidence=0.75)
+
+
+def _harmed(probes: Probes) -> bool:
+    if probes.probe_loss_good is None or probes.probe_loss_now is None:
+        return False
+    return not probes.probe_loss_now <= PROBE_RISE * probes.probe_loss_good
+
+
+def _trend(records, probes, earlier) -> Decision | None:
+    """Gradient norms that doubled over ten steps before the trouble: the rate; a single jump: the batch."""
+    norms = [record.grad_norm for record in records if math.isfinite(record.grad_norm)]
+    if len(norms) < 3 * TREND_STEPS:
+        return None
+    usual = sorted_median(sorted(norms[:-TREND_STEPS]))
+    before = sorted_median(sorted(norms[-TREND_STEPS - 1 : -1]))
+    if before > 2 * usual:
+        return Decision("lower_rate", "rate", "gradient norms had been rising for ten steps", RATE_FACTOR, 0.65)
+    if norms[-1] > 6 * usual:
+        return Decision("skip_batch", "batch", "one batch, with calm gradients before it", confidence=0.55)
+    return None
+
+
+def _usual_loss(records: Sequence[StepRecord]) -> float:
+    finite = sorted(record.loss for record in records[:-1] if math.isfinite(record.loss))
+    return sorted_median(finite) if finite else math.inf

@@ -1,0 +1,282 @@
+"""Does it learn, and enough? Nothing trained, too low a rate, ended too early, too good to be true, nothing left to
+learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.chance import accumulation_factor, chance_level
+from finestep.diagnosis.signals import EvalCurve, LossCurve, Signals
+from finestep.diagnosis.thresholds import Thresholds
+from finestep.finding import Finding
+
+_LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
+
+
+def learning_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """Everything between "nothing moves" and "it moved too little"."""
+    if signals.log.context.objective == "reinforcement":
+        return []
+    checks = (_nothing_trained, _too_good, _still_falling, _few_steps, _already_converged)
+    return [finding for check in checks if (finding := check(signals, limits)) is not None]
+
+
+def first_loss_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """What the first training loss says about its scale and its template."""
+    curve = signals.loss
+    if curve is None or curve.first <= 0:
+        return []
+    scaled = accumulation_factor(curve.first)
+    if scaled:
+        return [
+            found(
+                "loss_scaled",
+                f"The first loss is {scaled[0]} times ln {scaled[1]}: it is summed over accumulation steps, "
+                "not averaged.",
+                advice=f"divide the logged losses by {scaled[0]}; update transformers, where this is repaired",
+                first_loss=curve.first,
+                factor=scaled[0],
+            )
+        ]
+    context = signals.log.context
+    chance = chance_level(
+        curve.first, tolerance=0.01, num_labels=context.num_labels, vocabulary_size=context.vocabulary_size
+    )
+    if chance is not None and chance.kind == "vocabulary":
+        return [
+            found(
+                "starts_at_chance",
+                f"The first loss is {chance.words}: the model starts from random weights, or its template or "
+                "mask is wrong.",
+                advice="if this is a fine-tune, check that the weights were loaded and the chat template fits",
+                confidence=0.6,
+                first_loss=curve.first,
+            )
+        ]
+    return _starts_high(signals, curve)
+
+
+def _starts_high(signals: Signals, curve: LossCurve) -> list[Finding]:
+    vocabulary = signals.log.context.vocabulary_size or 262144
+    if curve.first <= 1.05 * math.log(vocabulary) or curve.start <= 1.05 * math.log(vocabulary):
+        return []
+    return [
+        found(
+            "loss_starts_high",
+            "The loss starts above that of a uniform guess: a wrong template, labels on prompt or padding, "
+            "or a summed loss.",
+            advice="decode one training row with its label mask and look at it",
+            confidence=0.5,
+            first_loss=curve.first,
+        )
+    ]
+
+
+def _nothing_trained(signals: Signals, limits: Thresholds) -> Finding | None:
+    curve = signals.loss
+    if curve is None or curve.num_rows < limits.min_rows:
+        return None
+    moves = abs(curve.end / curve.start - 1) if curve.start > 0 else 1.0
+    evaluation = signals.evaluation
+    eval_moves = abs(evaluation.last / evaluation.first - 1) if evaluation and evaluation.first > 0 else 0.0
+    if curve.spread > limits.flat_spread or moves > limits.flat_spread or eval_moves > limits.flat_spread:
+        return None
+    return found(
+        "nothing_trained",
+        "The loss does not move at all, to the third digit: no weight is being trained.",
+        advice="check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask",
+        confidence=0.9,
+        loss=curve.end,
+        spread=curve.spread,
+        grad_norm=signals.gradient.median if signals.gradient else None,
+    )
+
+
+def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
+    """Losses near zero within two epochs, or a validation loss that falls to almost nothing."""
+    if signals.log.context.objective == "preference":
+        return None
+    evaluation, curve, epochs = signals.evaluation, signals.loss, signals.progress.epochs
+    if evaluation is not None and evaluation.num_rows >= 3 and evaluation.first > 0:
+        share = evaluation.last / evaluation.first
+        if evaluation.last < limits.too_good_loss / 2 or (share < limits.too_good_share and evaluation.first > 1):
+            return _leak(evaluation.first, evaluation.last, "validation", signals)
+    if curve is None or curve.num_rows < limits.min_rows or curve.end <= 0:
+        return None
+    early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
+    fell = float(early.min()) < limits.too_good_loss and float(early.min()) < limits.too_good_share * max(
+        curve.first, curve.start
+    )
+    return _leak(curve.start, curve.end, "training", signals) if fell and not epochs < 0.01 else None
+
+
+def _rows_of_epochs(signals: Signals, curve: LossCurve, epochs: float) -> int:
+    epoch = signals.log.train.epoch[curve.rows]
+    if np.isfinite(epoch).any():
+        return max(1, int((epoch <= epochs).sum()))
+    return curve.num_rows
+
+
+def _leak(first: float, last: float, split: str, signals: Signals) -> Finding:
+    return found(
+        "too_good",
+        f"The {split} loss falls from {first:.3g} to {last:.2g}: the answer leaks into the input, or the "
+        "target is trivial.",
+        advice=(
+            "check the attention mask, the label shift and duplicates between input and answer before trusting this run"
+        ),
+        confidence=0.7,
+        first_loss=first,
+        last_loss=last,
+        epochs=_known(signals.progress.epochs),
+    )
+
+
+def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
+    curve, evaluation = signals.loss, signals.evaluation
+    drop, is_clear = _last_fall(curve, evaluation, limits)
+    if not is_clear:
+        return None
+    if _rate_was_the_limit(signals, curve, evaluation, limits):
+        return _too_low(signals, drop)
+    progress, schedule = signals.progress, signals.schedule
+    was_interrupted = progress.share_done < 0.9
+    rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
+    eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
+    tail_limit = limits.falling_tail / 2 if was_interrupted and rate_left else 2 * limits.falling_tail
+    enough = evaluation.tail_drop > eval_limit if evaluation and evaluation.num_rows >= 3 else drop > tail_limit
+    long_warmup = schedule is not None and schedule.warmup_share > 0.4
+    if not enough and not (long_warmup and drop > limits.falling_tail / 3):
+        return None
+    if _is_small_but_done(signals, curve, limits) and not long_warmup:
+        return None
+    return _undertrained(signals, drop, was_interrupted, long_warmup)
+
+
+def _last_fall(curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds) -> tuple[float, bool]:
+    """Relative drop at the end, from the validation loss when there are three, and whether it is beyond noise."""
+    if evaluation is not None and evaluation.num_rows >= 3:
+        recent = evaluation.tail_drop
+        return recent, recent > 0.002 and evaluation.num_after_best == 0 and recent > 2 * min(evaluation.noise, 0.02)
+    if curve is None or curve.num_rows < 10:
+        return 0.0, False
+    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > limits.trend_t or curve.whole.t < -limits.trend_t)
+
+
+def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:
+    """A finished short run without evaluation whose rate has decayed to nothing: its tail falls because the rate
+    does."""
+    schedule = signals.schedule
+    decayed = schedule is not None and schedule.last < 0.1 * schedule.peak
+    return bool(decayed and not signals.progress.share_done < 0.9 and signals.evaluation is None and curve is not None)
+
+
+def _rate_was_the_limit(signals: Signals, curve, evaluation, limits: Thresholds) -> bool:
+    """A long budget, a small gain in all, and as much of it late as early: the descent never bent."""
+    epochs = signals.progress.epochs
+    if not epochs >= limits.small_gain_epochs or signals.progress.share_done < 0.9:
+        return False
+    first, last = (evaluation.first, evaluation.last) if evaluation else (curve.start, curve.end)
+    small = first > 0 and 1 - last / first < limits.small_gain
+    return small and _starts_ignorant(signals, first) and (curve is None or curve.whole.change < 0)
+
+
+def _starts_ignorant(signals: Signals, first: float) -> bool:
+    """Near a uniform guess, or above 4 nats: a pre-trained model on its own task begins lower and rightly gains
+    little."""
+    labels = signals.log.context.num_labels
+    return first > 4 or chance_level(first, tolerance=0.1, num_labels=labels, vocabulary_size=None) is not None
+
+
+def _too_low(signals: Signals, drop: float) -> Finding:
+    schedule = signals.schedule
+    to = f", to about {3 * schedule.peak:.2g}" if schedule else ""
+    return found(
+        "learning_rate_too_low",
+        "After many epochs the loss has fallen little and is still falling: the learning rate was the limit.",
+        advice=f"multiply the peak learning rate by 3{to}, and once more if it still falls in a straight line",
+        confidence=0.65,
+        learning_rate=_known(schedule.peak if schedule else math.nan),
+        epochs=_known(signals.progress.epochs),
+        last_drop=drop,
+    )
+
+
+def _undertrained(signals: Signals, drop: float, was_interrupted: bool, long_warmup: bool) -> Finding:
+    progress = signals.progress
+    if was_interrupted:
+        why, advice = "was stopped while the loss was still falling", "resume it, or give it its whole budget"
+    elif long_warmup:
+        why, advice = "spent most of its steps warming up and ended while falling", "warm up over 3-10 % of the steps"
+    else:
+        why, advice = (
+            "ended while the loss was still falling fast",
+            "train 1.5-2 times as many steps with the same peak rate",
+        )
+    return found(
+        "undertrained",
+        f"The run {why}.",
+        advice=advice,
+        confidence=0.7,
+        last_step=_known(progress.last_step),
+        planned_steps=_known(progress.planned_steps),
+        epochs=_known(progress.epochs),
+        last_drop=drop,
+    )
+
+
+def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
+    """So few steps that the loss hardly left its start."""
+    curve, last_step = signals.loss, signals.progress.last_step
+    if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
+        return None
+    gain = 1 - curve.end / curve.start
+    if (
+        gain > 3 * max(curve.noise, 0.01)
+        or (signals.evaluation is not None and signals.evaluation.num_rows >= 3)
+        or curve.spread < 0.02
+    ):
+        return None
+    return found(
+        "undertrained",
+        f"Only {last_step:.0f} steps were taken and the loss has not left its noise.",
+        advice="train several hundred steps, with a smaller batch or more epochs if rows are few",
+        confidence=0.7,
+        last_step=last_step,
+        gain=gain,
+    )
+
+
+def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
+    """A long run with normal steps that gained next to nothing: the starting point had seen this data."""
+    curve, evaluation = signals.loss, signals.evaluation
+    if (
+        curve is None
+        or curve.num_rows < 30
+        or curve.start <= 0
+        or not signals.progress.last_step >= 3 * limits.few_steps
+    ):
+        return None
+    gain = 1 - curve.end / max(curve.start, float(np.median(curve.smooth[: max(1, curve.num_rows // 20)])))
+    eval_gain = 1 - evaluation.best / evaluation.first if evaluation and evaluation.first > 0 else 0.0
+    if not -0.05 < gain < limits.converged_gain or eval_gain > limits.converged_gain:
+        return None
+    return found(
+        "already_converged",
+        "The loss hardly changes over the whole run: the model had learned this data before, or there is "
+        "nothing to learn.",
+        advice=(
+            "check that you did not start from an adapter trained on the same rows; otherwise use harder or new data"
+        ),
+        confidence=0.55,
+        first_loss=curve.start,
+        last_loss=curve.end,
+        gain=gain,
+    )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

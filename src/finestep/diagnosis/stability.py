@@ -1,0 +1,364 @@
+"""Is the learning rate too high? Lost runs, unsettled runs, spikes, and the rises that have another cause."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from finestep.diagnosis.catalogue import Evidence, found
+from finestep.diagnosis.chance import Chance, chance_level
+from finestep.diagnosis.robust import spike_scores, trend
+from finestep.diagnosis.signals import LossCurve, Signals, relative_rate
+from finestep.diagnosis.thresholds import Thresholds
+from finestep.finding import Finding
+
+_METHOD_RATE_LIMITS = {"lora": 5e-3, "qlora": 5e-3, "prompt": 0.5, "p-tuning": 0.5, "prefix": 0.1, "full": 5e-4}
+_UNKNOWN_METHOD_LIMIT = 1e-3
+"""Peak rates above which a run stuck from its first step is blamed on the rate; prompt tuning lives at 1e-2."""
+
+TINY_LOSS = 0.05
+
+
+class Episode(NamedTuple):
+    """Neighbouring rows far above the level before them; `height` is their highest loss over that level."""
+
+    first: int
+    last: int
+    height: float
+    before: float
+    after: float
+    grad_ratio: float
+
+    @property
+    def is_over(self) -> bool:
+        """True when the level after it is near the level before it."""
+        return self.after <= 1.1 * self.before + 1e-9
+
+
+def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """A lost or unsettled run, or its healed spikes."""
+    curve = signals.loss
+    if curve is None or curve.num_rows < 4 or signals.log.context.objective == "reinforcement":
+        return []
+    lost = _lost(signals, curve, limits)
+    if lost is not None:
+        return [lost]
+    findings = [finding for finding in (_unsettled(signals, curve, limits),) if finding]
+    return findings + _spikes(signals, curve, limits)
+
+
+def is_lost(curve: LossCurve, limits: Thresholds) -> bool:
+    """True when the end lies far above the best level (or the first row) and most of the gain is gone."""
+    if min(curve.best, curve.first, curve.start) <= 0:
+        return False
+    beyond = (curve.end - curve.best) / max(curve.start - curve.best, 1e-12)
+    clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
+    fell_back = curve.end > limits.diverged_ratio * curve.best and beyond > limits.lost_gain and clear
+    return bool(fell_back or _lost_at_once(curve, limits))
+
+
+def _lost_at_once(curve: LossCurve, limits: Thresholds) -> bool:
+    """A model that was good before the first step and never again: a fine-tune worse than its base."""
+    early = float(np.max(curve.smooth[: max(3, curve.num_rows // 4)]))
+    noise = max(curve.noise, 0.05) * max(curve.end, 1e-12)
+    return (
+        curve.end > limits.diverged_ratio * curve.first
+        and early > 2 * curve.first
+        and curve.end - curve.first > 4 * noise
+    )
+
+
+def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    if not is_lost(curve, limits):
+        return None
+    row = _rise_row(curve)
+    step = float(signals.log.train.step[row])
+    rate = relative_rate(signals.log, row)
+    evidence: Evidence = {
+        "step": step, "best_loss": min(curve.best, curve.first), "end_loss": curve.end, "first_loss": curve.first,
+        "learning_rate": _rate_at(signals, row), "rate_over_peak": rate if rate == rate else None,
+    }  # fmt: skip
+    chance = _chance(signals, curve.end, limits)
+    if row >= _peak_row(signals) and _has_another_cause(signals, curve, row, limits, chance):
+        return _not_the_rate(curve, row, evidence)
+    where = f" and stays at {chance.words}" if chance else ""
+    return found(
+        "diverged",
+        f"The loss rose from {min(curve.best, curve.first):.3g} at about step {step:.0f} to {curve.end:.3g}{where}: "
+        "the learning rate is too high.",
+        advice=_lower_rate_advice(signals),
+        confidence=0.9,
+        known=evidence,
+    )
+
+
+def _has_another_cause(signals: Signals, curve: LossCurve, row: int, limits: Thresholds, chance: Chance | None) -> bool:
+    rate = relative_rate(signals.log, row)
+    tiny = curve.end < TINY_LOSS and rate < 0.7
+    return rate < limits.low_rate_share or tiny or (chance is None and rate < 0.95 and _calm_jump(signals, curve, row))
+
+
+def _calm_jump(signals: Signals, curve: LossCurve, row: int) -> bool:
+    """A step up, after the peak rate, that no gradient norm shows before, at or after it."""
+    norms = signals.log.train.grad_norm
+    before, after = norms[:row], norms[max(0, row - 3) :]
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    known = len(before) >= 8 and len(after) >= 8
+    return bool(known and after.max() < 3 * np.median(before) and _is_abrupt(curve, row))
+
+
+def _is_abrupt(curve: LossCurve, row: int) -> bool:
+    """True when most of the rise happens within two smoothing windows."""
+    window = max(3, curve.num_rows // 20)
+    position = int(np.searchsorted(curve.rows, row))
+    before = float(np.median(curve.smooth[max(0, position - 2 * window) : max(1, position - window)]))
+    later = curve.smooth[position + window : position + 2 * window]
+    after = float(np.median(later)) if len(later) else curve.end
+    return after - before > 0.6 * (curve.end - before)
+
+
+def _not_the_rate(curve: LossCurve, row: int, evidence: Evidence) -> Finding:
+    if _is_abrupt(curve, row):
+        return found(
+            "data_changed",
+            "The loss jumps although the learning rate is past its peak and no gradient shows it: the data "
+            "or the loss changed.",
+            advice="look at the rows from that step on (their order, template and masking), and shuffle the data",
+            confidence=0.7,
+            known=evidence,
+        )
+    return found(
+        "unexplained_rise",
+        "The loss rises slowly while the learning rate falls; cannot tell why, because no rate explains it.",
+        advice="look at the order of the data and at how the loss is defined; log a validation loss next time",
+        confidence=0.6,
+        known=evidence,
+    )
+
+
+def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """A loss that sits on a level of ignorance from start to end."""
+    curve = signals.loss
+    if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective == "reinforcement":
+        return []
+    chance = _chance(signals, curve.end, limits)
+    evaluation = signals.evaluation
+    if chance is None or not _is_plausible(signals, chance) or not _never_left(signals, curve, chance, limits):
+        return []
+    if evaluation is not None and evaluation.best < 0.9 * min(chance.loss, evaluation.first):
+        return []
+    peak = signals.schedule.peak if signals.schedule else math.nan
+    evidence: Evidence = {"loss": curve.end, "level": chance.words, "learning_rate": peak if peak == peak else None}
+    if chance.kind == "unigram" or peak > _METHOD_RATE_LIMITS.get(
+        signals.log.context.method or "", _UNKNOWN_METHOD_LIMIT
+    ):
+        return [
+            found(
+                "stuck_high_rate",
+                f"The loss sits at {chance.words} from the start and never leaves it: most likely the rate is "
+                "too high.",
+                advice=_lower_rate_advice(signals, factor=5),
+                confidence=0.65,
+                known=evidence,
+            )
+        ]
+    return [
+        found(
+            "stuck_at_chance",
+            f"The loss stays at {chance.words}: the model learns nothing.",
+            advice=(
+                "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
+            ),
+            confidence=0.75,
+            known=evidence,
+        )
+    ]
+
+
+def _is_plausible(signals: Signals, chance: Chance) -> bool:
+    """ln 3 and ln 4 are also ordinary losses of chat models, so they need a known number of labels or an accuracy."""
+    if chance.kind != "labels" or chance.loss < 0.7 or signals.log.context.num_labels:
+        return True
+    return any(
+        name.endswith(("accuracy", "f1", "acc")) for series in signals.log.evaluations for name in series.metrics
+    )
+
+
+def _never_left(signals: Signals, curve: LossCurve, chance: Chance, limits: Thresholds) -> bool:
+    enough = not signals.progress.last_step < limits.few_steps
+    begins_there = (
+        -limits.chance_tolerance
+        < curve.first / chance.loss - 1 + curve.noise
+        < 3 * limits.chance_tolerance + 4 * curve.noise
+    )
+    stays = abs(curve.median / chance.loss - 1) < limits.chance_tolerance
+    gain = max(curve.start, float(curve.smooth[0])) / curve.end - 1
+    is_flat = abs(curve.whole.change) < 1.5 * limits.chance_tolerance * chance.loss
+    lowest = (1 - 2 * limits.chance_tolerance - limits.level_z * curve.contrast_error) * chance.loss
+    return bool(
+        enough
+        and begins_there
+        and stays
+        and is_flat
+        and gain < 1.5 * limits.chance_tolerance + curve.noise
+        and curve.best > lowest
+    )
+
+
+def _chance(signals: Signals, loss: float, limits: Thresholds) -> Chance | None:
+    context = signals.log.context
+    return (
+        chance_level(
+            loss,
+            tolerance=limits.chance_tolerance,
+            num_labels=context.num_labels,
+            vocabulary_size=context.vocabulary_size,
+        )
+        if loss > 0
+        else None
+    )
+
+
+def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """Not lost, but well above its best, or drifting upwards together with the validation loss."""
+    if min(curve.best, curve.start) <= 0:
+        return None
+    beyond = (curve.end - curve.best) / max(curve.start - curve.best, 1e-12)
+    clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
+    evaluation = signals.evaluation
+    risen = curve.end > limits.unstable_ratio * curve.best and beyond > limits.lost_gain / 2 and clear
+    eval_up = evaluation is None or evaluation.rise > 0.005 or evaluation.num_rows < 2
+    drifts = (
+        curve.whole.t > limits.trend_t
+        and curve.whole.change > 2.5 * curve.level_error * curve.start
+        and evaluation is not None
+    )
+    grew = curve.end > curve.start or beyond > 0.9
+    if not ((risen and eval_up) or (drifts and evaluation is not None and evaluation.rise > 0.005 and grew)):
+        return None
+    row = _rise_row(curve)
+    rate = relative_rate(signals.log, row)
+    if rate < limits.low_rate_share and row >= _peak_row(signals):
+        return None
+    return found(
+        "unstable",
+        f"Training and validation loss end above their best ({curve.best:.3g} -> {curve.end:.3g}): the rate "
+        "is at its limit.",
+        advice=_lower_rate_advice(signals, factor=2),
+        confidence=0.6,
+        best_loss=curve.best,
+        end_loss=curve.end,
+        drift_t=curve.whole.t,
+        learning_rate=_rate_at(signals, row),
+    )
+
+
+def episodes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Episode]:
+    """Spikes: rows with a high robust score on the log-loss, joined when at most five rows apart."""
+    loss = signals.log.train.loss[curve.rows]
+    if loss.min() <= 0 or len(loss) < 24:
+        return []
+    scores = spike_scores(np.log(loss), floor=0.02)
+    high = np.flatnonzero(np.nan_to_num(scores) > limits.spike_z)
+    if not len(high):
+        return []
+    groups = np.split(high, np.flatnonzero(np.diff(high) > 5) + 1)
+    found_episodes = (_episode(signals, curve, loss, group) for group in groups[:200])
+    return [each for each in found_episodes if each.height > limits.spike_ratio]
+
+
+def _episode(signals: Signals, curve: LossCurve, loss: np.ndarray, group: np.ndarray) -> Episode:
+    first, last = int(group[0]), int(group[-1])
+    width = max(4, min(32, len(loss) // 20))
+    before = float(np.median(loss[max(0, first - width) : first]))
+    rest = loss[last + 1 : last + 1 + 2 * width]
+    after = float(np.median(rest)) if len(rest) >= 3 else math.inf
+    norms = signals.log.train.grad_norm[curve.rows]
+    known = norms[np.isfinite(norms)]
+    near = norms[max(0, first - 2) : last + 2]
+    near = near[np.isfinite(near)]
+    ratio = float(near.max() / max(np.median(known), 1e-12)) if len(near) and len(known) else math.nan
+    return Episode(first, last, float(loss[first : last + 1].max()) / before, before, after, ratio)
+
+
+def _spikes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Finding]:
+    seen = episodes(signals, curve, limits)
+    healed = [each for each in seen if each.is_over]
+    strong = [each for each in healed if _is_strong(each, limits)]
+    step = signals.log.train.step[curve.rows]
+    if strong:
+        worst = max(strong, key=lambda each: each.height)
+        return [
+            found(
+                "spike_recovered",
+                f"The loss jumped to {worst.height:.1f} times its level at step {step[worst.first]:.0f} and "
+                "came back by itself.",
+                advice=(
+                    "nothing to do for one; if it repeats at the same rows it is the data, otherwise "
+                    "lower the rate by 1.5"
+                ),
+                confidence=0.8,
+                first_step=float(step[worst.first]),
+                last_step=float(step[worst.last]),
+                height=worst.height,
+                grad_norm_ratio=worst.grad_ratio if worst.grad_ratio == worst.grad_ratio else None,
+                spikes=len(strong),
+            )
+        ]
+    single = [
+        each
+        for each in healed
+        if each.first == each.last and each.height > 2 and signals.log.context.logging_steps == 1
+    ]
+    if not single:
+        return []
+    return [
+        found(
+            "bad_batch",
+            f"One step stands out ({single[0].height:.1f} times its level) and the next is normal again: one "
+            "odd batch.",
+            advice="look at the rows of that step",
+            step=float(step[single[0].first]),
+            height=single[0].height,
+            steps=len(single),
+        )
+    ]
+
+
+def _is_strong(episode: Episode, limits: Thresholds) -> bool:
+    lasting = episode.last - episode.first >= 2
+    return (lasting and episode.grad_ratio > limits.grad_spike_ratio) or (lasting and episode.height > 3)
+
+
+def _rise_row(curve: LossCurve) -> int:
+    """Row of the log at which the smoothed loss last crosses half-way between its best and its end."""
+    level = math.sqrt(max(curve.best, 1e-12) * max(curve.end, 1e-12))
+    below = np.flatnonzero(curve.smooth <= level)
+    position = min(int(below[-1]) + 1, curve.num_rows - 1) if len(below) else 0
+    return int(curve.rows[position])
+
+
+def _peak_row(signals: Signals) -> int:
+    rates = signals.log.train.learning_rate
+    return int(np.argmax(np.where(np.isfinite(rates), rates, -1.0))) if len(rates) else 0
+
+
+def _rate_at(signals: Signals, row: int) -> float | None:
+    rate = float(signals.log.train.learning_rate[row])
+    return rate if math.isfinite(rate) else None
+
+
+def _lower_rate_advice(signals: Signals, factor: float = 4) -> str:
+    schedule = signals.schedule
+    to = f" to about {schedule.peak / factor:.2g}" if schedule else ""
+    warmup = ""
+    if schedule and schedule.warmup_share < 0.02:
+        warmup = ", and warm up over 5-10 % of the steps"
+    return f"divide the peak learning rate by {factor:g}{to}{warmup}"
+
+
+def rises(x: np.ndarray, limits: Thresholds) -> bool:
+    """True when a series has a clear upward trend."""
+    return trend(x).t > limits.trend_t

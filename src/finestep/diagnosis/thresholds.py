@@ -1,0 +1,75 @@
+"""Every threshold of the verdicts in one value, so that their influence can be measured by moving them together.
+
+`docs/diagnose.md` says how often pure noise passes each; `benchmarks/diagnose.py --sensitivity` moves each by 20 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Ratios are of losses, shares of rows or steps, z and t in standard errors."""
+
+    min_rows: int = 6
+    """Training rows plus evaluations below which no shape is judged."""
+    broken_rows_share: float = 0.5
+    """Share of rows without a finite gradient norm that makes a run dead."""
+    overflow_rows_in_20: int = 5
+    """Non-finite gradient norms within 20 rows that are more than fp16 loss scaling normally makes."""
+    hidden_nan_before: float = 0.01
+    """A loss of exactly 0.0 for the rest of the run is hidden NaN when the loss before was above this, in nats."""
+    flat_spread: float = 0.004
+    """Relative spread of the whole loss curve below which nothing moves."""
+    chance_tolerance: float = 0.035
+    """Relative distance to a level of ignorance that counts as sitting on it."""
+    diverged_ratio: float = 1.5
+    """End over best (or over the first row) of a lost run."""
+    lost_gain: float = 0.5
+    """Share of the gain so far that a lost run has given back."""
+    unstable_ratio: float = 1.1
+    """End over best of a run that is unsettled without being lost."""
+    low_rate_share: float = 0.3
+    """A rise at a rate below this share of the peak has another cause than the rate."""
+    trend_t: float = 4.0
+    """t value of a trend over eight block medians that counts as real."""
+    level_z: float = 4.0
+    """Standard errors between two levels that count as different."""
+    overfit_rise: float = 0.015
+    """Relative rise of the validation loss above its lowest value that is overfitting."""
+    overfit_rise_at_last: float = 0.04
+    """The same when only the last evaluation is above the lowest."""
+    memorised_share: float = 0.3
+    """Training loss at the end over that of the first epoch, below which a long run has memorised its rows."""
+    memorised_epochs: float = 5.0
+    """Epochs from which that is judged without any evaluation."""
+    too_good_share: float = 0.03
+    """Loss at the end over its start that is too good within two epochs."""
+    too_good_loss: float = 0.01
+    """Training loss in nats that is too good within two epochs."""
+    falling_eval: float = 0.05
+    """Relative drop of the validation loss in the last interval of a run that ended too early."""
+    falling_eval_interrupted: float = 0.015
+    """The same for a run that was interrupted while its rate was high."""
+    falling_tail: float = 0.06
+    """Relative drop of the training loss over the last fifth of a run that ended too early."""
+    few_steps: int = 100
+    """Optimizer steps below which a run without a clear gain is undertrained."""
+    small_gain: float = 0.3
+    """Relative drop of the loss below which a long run that still falls had too low a rate."""
+    small_gain_epochs: float = 4.0
+    """Epochs from which that is judged."""
+    converged_gain: float = 0.05
+    """Relative gain of a long run below which it had nothing to learn."""
+    spike_z: float = 8.0
+    """Robust spike score on the log-loss."""
+    spike_ratio: float = 1.5
+    """Loss of a spike over the level before it."""
+    grad_spike_ratio: float = 8.0
+    """Gradient norm in a spike over its usual level."""
+    clipped_share: float = 0.5
+    """Share of clipped steps above which clipping sets the step size."""
+
+
+DEFAULT = Thresholds()

@@ -1,0 +1,111 @@
+"""TrainingLog: the normal form of one run's log, as columns; it knows no file format and judges nothing.
+
+In every column NaN means "the log is silent here" and infinity means "the log shows a value that is not finite".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[np.float64]
+Objective = Literal["supervised", "preference", "reinforcement"]
+
+
+@dataclass(frozen=True)
+class TrainSeries:
+    """Training rows in order of steps; every column has the length of `step`."""
+
+    step: Column
+    loss: Column
+    learning_rate: Column
+    grad_norm: Column
+    epoch: Column
+    num_tokens: Column
+    clipped: Column
+    update_ratio: Column
+    loss_scale: Column
+    reward: Column
+    elapsed_s: Column
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True)
+class EvalSeries:
+    """Evaluations on one validation set; `name` is empty for the only or main set."""
+
+    name: str
+    step: Column
+    epoch: Column
+    loss: Column
+    metrics: Mapping[str, Column] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What is known about the run beside its curves; None = not known."""
+
+    method: str | None = None
+    objective: Objective = "supervised"
+    num_labels: int | None = None
+    vocabulary_size: int | None = None
+    base_eval_loss: float | None = None
+    max_steps: int | None = None
+    num_epochs: float | None = None
+    logging_steps: float | None = None
+    batch_size: int | None = None
+    peak_learning_rate: float | None = None
+    max_grad_norm: float | None = None
+    patience: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """One run: its training rows, its evaluations, what is known about it, and what the reader had to guess."""
+
+    name: str
+    source: str
+    format: str
+    train: TrainSeries
+    evaluations: tuple[EvalSeries, ...] = ()
+    context: RunContext = RunContext()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def evaluation(self) -> EvalSeries | None:
+        """The main validation set: the unnamed one, otherwise the one with most rows."""
+        if not self.evaluations:
+            return None
+        unnamed = [series for series in self.evaluations if not series.name]
+        return unnamed[0] if unnamed else max(self.evaluations, key=len)
+
+
+TRAIN_COLUMNS = tuple(TrainSeries.__dataclass_fields__)
+
+
+def train_series(**columns: object) -> TrainSeries:
+    """A series from the columns at hand (sequences of numbers); the others become silent."""
+    given = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+    length = max((len(column) for column in given.values()), default=0)
+    silent = np.full(length, np.nan)
+    if "step" not in given:
+        given["step"] = np.arange(1.0, length + 1.0)
+    return TrainSeries(**{name: given.get(name, silent) for name in TRAIN_COLUMNS})
+
+
+def eval_series(
+    step: object, loss: object, *, name: str = "", metrics: Mapping[str, Column] | None = None
+) -> EvalSeries:
+    """A series of evaluations from steps and losses."""
+    steps = np.asarray(step, dtype=np.float64)
+    return EvalSeries(name, steps, np.full(len(steps), np.nan), np.asarray(loss, dtype=np.float64), metrics or {})

@@ -1,0 +1,126 @@
+"""Axolotl: one YAML for `axolotl train`; it drops rows that are longer than `sequence_len` unless told to cut them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finestep.export.exported import (
+    ExportContext,
+    Exported,
+    ForeignConfig,
+    batch_comment,
+    micro_batch,
+    unsupported,
+    warmup_share,
+)
+from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.yaml_text import Noted, yaml_text
+from finestep.recipe import Recipe
+
+SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+    "polynomial": "polynomial",
+    "inverse_sqrt": "inverse_sqrt",
+    "wsd": "warmup_stable_decay",
+}
+
+
+class Axolotl:
+    """`axolotl.yaml`."""
+
+    def write(self, recipe: Recipe, context: ExportContext) -> Exported:
+        """One YAML file."""
+        missing = self._cannot(recipe)
+        micro, optimizer = micro_batch(recipe), recipe.optimizer
+        fields: dict[str, object] = {
+            "base_model": context.model,
+            "datasets": [],
+            "output_dir": "output",
+            "sequence_len": recipe.max_length or 2048,
+            "excess_length_strategy": Noted("truncate", "its default drops long rows, which would change the data"),
+            "sample_packing": False,
+            "learning_rate": recipe.learning_rate,
+            "micro_batch_size": Noted(micro, batch_comment(recipe)),
+            "gradient_accumulation_steps": recipe.accumulation_steps(micro),
+            "auto_find_batch_size": False,
+            "num_epochs": recipe.num_epochs,
+            "lr_scheduler": SCHEDULES[recipe.schedule.name],
+            **self._warmup(recipe, context),
+            **self._floor(recipe),
+            "optimizer": "adamw_torch",
+            "adam_beta1": optimizer.beta1,
+            "adam_beta2": optimizer.beta2,
+            "adam_epsilon": optimizer.epsilon,
+            "weight_decay": optimizer.weight_decay,
+            "max_grad_norm": optimizer.max_grad_norm or 0.0,
+            "seed": recipe.seed,
+            **self._adapter(recipe),
+        }
+        header = ["axolotl train axolotl.yaml, written by finestep", batch_comment(recipe), *not_here(missing)]
+        text = yaml_text(fields, header=header).replace(
+            "datasets: []", f"datasets:\n  - path: {context.data}\n    type: alpaca  # set it to the format of the data"
+        )
+        return Exported({"axolotl.yaml": text}, "axolotl train axolotl.yaml", missing)
+
+    def _warmup(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
+        steps = context.warmup_steps(recipe)
+        return {"warmup_ratio": warmup_share(recipe)} if steps is None else {"warmup_steps": steps}
+
+    def _floor(self, recipe: Recipe) -> dict[str, object]:
+        wanted = recipe.schedule.name == "cosine" and recipe.schedule.min_lr_ratio > 0
+        return {"cosine_min_lr_ratio": recipe.schedule.min_lr_ratio} if wanted else {}
+
+    def _adapter(self, recipe: Recipe) -> dict[str, object]:
+        if recipe.method == "full":
+            return {}
+        lora = recipe.lora
+        fields: dict[str, object] = {
+            "adapter": recipe.method,
+            "lora_r": lora.rank,
+            "lora_alpha": round(lora.alpha),
+            "lora_dropout": lora.dropout,
+            "peft_use_rslora": lora.use_rslora,
+        }
+        fields |= (
+            {"lora_target_modules": list(lora.target_modules)} if lora.target_modules else {"lora_target_linear": True}
+        )
+        return fields | ({"load_in_4bit": True} if recipe.method == "qlora" else {})
+
+    def _cannot(self, recipe: Recipe) -> list[str]:
+        out = unsupported(recipe)
+        if recipe.schedule.min_lr_ratio > 0 and recipe.schedule.name != "cosine":
+            out.append(
+                f"floor {recipe.schedule.min_lr_ratio:g} of the {recipe.schedule.name} schedule: decays to 0 instead"
+            )
+        return out
+
+    def read(self, tree: dict[str, Any]) -> ForeignConfig:
+        """An Axolotl config."""
+        adapter = tree.get("adapter")
+        clip = number(tree.get("max_grad_norm"))
+        return ForeignConfig(
+            framework="axolotl",
+            model=tree.get("base_model"),
+            method=str(adapter) if adapter else "full",
+            learning_rate=number(tree.get("learning_rate")),
+            text_rate=isinstance(tree.get("learning_rate"), str),
+            micro_batch_size=whole(tree.get("micro_batch_size")),
+            accumulation_steps=whole(tree.get("gradient_accumulation_steps")),
+            num_epochs=number(tree.get("num_epochs")),
+            max_steps=whole(tree.get("max_steps")),
+            warmup=number(tree.get("warmup_steps")) or number(tree.get("warmup_ratio")),
+            schedule=tree.get("lr_scheduler"),
+            weight_decay=number(tree.get("weight_decay")),
+            beta2=number(tree.get("adam_beta2")),
+            max_grad_norm=clip or None,
+            clip_stated=clip is not None,
+            max_length=whole(tree.get("sequence_len")),
+            lora_rank=whole(tree.get("lora_r")),
+            lora_alpha=number(tree.get("lora_alpha")),
+            lora_dropout=number(tree.get("lora_dropout")),
+            use_rslora=tree.get("peft_use_rslora"),
+            target_modules=tuple(tree["lora_target_modules"]) if tree.get("lora_target_modules") else None,
+            auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
+        )

@@ -1,0 +1,138 @@
+"""What an exporter is given besides the recipe, what it returns, and what an importer returns; plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from finestep.recipe import Recipe
+from finestep.rules.warmup import warmup_steps
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of Llama-like models, for frameworks that take names only."""
+DEFAULT_WARMUP_RATIO = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ExportContext:
+    """Where the recipe is to run. `num_steps`: optimizer steps of the whole run, None = unknown."""
+
+    model: str = "MODEL"
+    data: str = "DATA"
+    num_steps: int | None = None
+    num_labels: int | None = None
+    transformers_version: tuple[int, int] = (5, 7)
+
+    def warmup_steps(self, recipe: Recipe) -> int | None:
+        """Warmup in steps; None when only its share of an unknown length is known."""
+        if recipe.schedule.warmup_steps is not None and self.num_steps is None:
+            return recipe.schedule.warmup_steps
+        return None if self.num_steps is None else warmup_steps(recipe.schedule, self.num_steps)
+
+
+def warmup_share(recipe: Recipe) -> float:
+    """Warmup as a share of the run, for when its length is unknown."""
+    return DEFAULT_WARMUP_RATIO if recipe.schedule.warmup_ratio is None else recipe.schedule.warmup_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Files to write (name -> text), how to start the run, and what the framework cannot express."""
+
+    files: dict[str, str]
+    command: str
+    cannot: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignConfig:
+    """Somebody's configuration in finestep's words; None = not stated, so that the framework's default holds.
+
+    `warmup` below 1 is a share of the run, otherwise steps. `unread` are keys that were not understood.
+    """
+
+    framework: str
+    model: str | None = None
+    method: str | None = None
+    learning_rate: float | None = None
+    micro_batch_size: int | None = None
+    accumulation_steps: int | None = None
+    num_devices: int | None = None
+    effective_batch_size: int | None = None
+    num_epochs: float | None = None
+    max_steps: int | None = None
+    warmup: float | None = None
+    schedule: str | None = None
+    weight_decay: float | None = None
+    beta2: float | None = None
+    max_grad_norm: float | None = None
+    clip_stated: bool = False
+    max_length: int | None = None
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_dropout: float | None = None
+    use_rslora: bool | None = None
+    target_modules: tuple[str, ...] | None = None
+    auto_find_batch_size: bool = False
+    text_rate: bool = False
+    """The rate was written like 1e-5, which plain YAML readers take for text."""
+
+
+class Exporter(Protocol):
+    """One framework."""
+
+    def write(self, recipe: Recipe, context: ExportContext) -> Exported:
+        """The recipe as this framework's files."""
+        ...
+
+    def read(self, tree: dict[str, Any]) -> ForeignConfig:
+        """A parsed config of this framework."""
+        ...
+
+
+def micro_batch(recipe: Recipe) -> int:
+    """Rows per forward pass and device: the recipe's, else the whole effective batch up to 8."""
+    if recipe.micro_batch_size:
+        return recipe.micro_batch_size
+    per_device = max(1, recipe.effective_batch_size // recipe.num_devices)
+    return next(m for m in (8, 4, 2, 1) if m <= per_device and per_device % m == 0)
+
+
+def batch_comment(recipe: Recipe) -> str:
+    """The effective batch in full.
+
+    >>> batch_comment(Recipe(effective_batch_size=32, micro_batch_size=4, num_devices=2))
+    'effective batch 32 = 4 rows x 4 accumulation x 2 devices'
+    """
+    micro = micro_batch(recipe)
+    accumulation = recipe.accumulation_steps(micro)
+    product = micro * accumulation * recipe.num_devices
+    text = f"effective batch {product} = {micro} rows x {accumulation} accumulation x {recipe.num_devices} devices"
+    return text if product == recipe.effective_batch_size else f"{text} (asked: {recipe.effective_batch_size})"
+
+
+def lora_scale_alpha(recipe: Recipe) -> float:
+    """alpha / rank scaling of the adapter as the alpha of plain LoRA (rsLoRA divides by the root of the rank)."""
+    return recipe.lora.alpha * recipe.lora.rank**0.5 if recipe.lora.use_rslora else recipe.lora.alpha
+
+
+def unsupported(recipe: Recipe, *, head: bool = True, layerwise: bool = True) -> list[str]:
+    """What no framework here takes from a config file."""
+    out = []
+    if layerwise and recipe.optimizer.layerwise_decay != 1.0:
+        out.append(
+            f"layer-wise decay {recipe.optimizer.layerwise_decay:g}: no setting for it; all layers use the peak rate"
+        )
+    if head and recipe.optimizer.head_lr_multiplier != 1.0:
+        out.append(
+            f"head rate x{recipe.optimizer.head_lr_multiplier:g}: no setting for it; the head uses the peak rate"
+        )
+    if not recipe.optimizer.bias_correction:
+        out.append("Adam without bias correction: not offered; bias correction stays on")
+    if recipe.num_train_tokens is not None:
+        out.append(
+            f"token budget {recipe.num_train_tokens:,}: no setting for it; {recipe.num_epochs:g} epochs are written"
+        )
+    if recipe.evaluation.patience is not None:
+        out.append(f"early stopping (patience {recipe.evaluation.patience}): add the framework's callback by hand")
+    return out

@@ -1,0 +1,119 @@
+"""torchtune: a fragment of a recipe config, best effort: the project is no longer maintained (last release 0.6.1,
+April 2025).
+
+Clipping is off by default there, and the output projection of attention is called `output_proj`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from finestep.export.exported import (
+    ALL_LINEAR,
+    ExportContext,
+    Exported,
+    ForeignConfig,
+    batch_comment,
+    micro_batch,
+    unsupported,
+)
+from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.unsloth import plain_alpha
+from finestep.export.yaml_text import Noted, yaml_text
+from finestep.recipe import Recipe
+
+ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "output_proj"}
+MLP = ("gate_proj", "up_proj", "down_proj")
+UNKNOWN_WARMUP = 100
+
+
+class Torchtune:
+    """`torchtune.yaml`: to be merged into one of its recipe configs."""
+
+    def write(self, recipe: Recipe, context: ExportContext) -> Exported:
+        """A fragment: everything but model builder, checkpointer and tokenizer."""
+        missing = self._cannot(recipe, context)
+        micro, steps = micro_batch(recipe), context.warmup_steps(recipe)
+        tree: dict[str, object] = {
+            "batch_size": Noted(micro, batch_comment(recipe)),
+            "gradient_accumulation_steps": recipe.accumulation_steps(micro),
+            "epochs": math.ceil(recipe.num_epochs),
+            "clip_grad_norm": Noted(recipe.optimizer.max_grad_norm, "null = off, its default"),
+            "optimizer": {
+                "_component_": "torch.optim.AdamW",
+                "lr": recipe.learning_rate,
+                "weight_decay": recipe.optimizer.weight_decay,
+                "betas": [recipe.optimizer.beta1, recipe.optimizer.beta2],
+                "eps": recipe.optimizer.epsilon,
+            },
+            "lr_scheduler": {
+                "_component_": "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup",
+                "num_warmup_steps": UNKNOWN_WARMUP if steps is None else steps,
+            },
+            "tokenizer": {"max_seq_len": recipe.max_length},
+            "dataset": {"packed": False},
+            "seed": recipe.seed,
+        }
+        if recipe.method != "full":
+            tree["model"] = self._adapter(recipe)
+        header = [
+            "to be merged into a torchtune config (unmaintained since 2025), written by finestep",
+            batch_comment(recipe),
+        ]
+        files = {"torchtune.yaml": yaml_text(tree, header=[*header, *not_here(missing)])}
+        return Exported(files, "tune run RECIPE --config CONFIG (with these values)", missing)
+
+    def _adapter(self, recipe: Recipe) -> dict[str, object]:
+        targets = recipe.lora.target_modules or ALL_LINEAR
+        return {
+            "lora_attn_modules": [ours for name, ours in ATTENTION.items() if name in targets],
+            "apply_lora_to_mlp": any(name in targets for name in MLP),
+            "apply_lora_to_output": "lm_head" in targets,
+            "lora_rank": recipe.lora.rank,
+            "lora_alpha": plain_alpha(recipe),
+            "lora_dropout": recipe.lora.dropout,
+        }
+
+    def _cannot(self, recipe: Recipe, context: ExportContext) -> list[str]:
+        out = [
+            *unsupported(recipe),
+            "model builder, tokenizer and checkpointer: take them from a torchtune config of your model",
+        ]
+        if recipe.schedule.name != "cosine":
+            out.append(
+                f"schedule {recipe.schedule.name}: its recipes decay by a cosine to 0 (the same mean rate as linear)"
+            )
+        if recipe.method == "qlora":
+            out.append("4-bit base: use the qlora_ builder of the model")
+        if context.warmup_steps(recipe) is None:
+            out.append(f"warmup: only steps are taken; {UNKNOWN_WARMUP} is written, set it when the length is known")
+        return out
+
+    def read(self, tree: dict[str, Any]) -> ForeignConfig:
+        """A torchtune config."""
+        model, optimizer = tree.get("model") or {}, tree.get("optimizer") or {}
+        builder = str(model.get("_component_", ""))
+        lora = "lora_rank" in model
+        betas = optimizer.get("betas") or [None, None]
+        return ForeignConfig(
+            framework="torchtune",
+            model=None,
+            method=("qlora" if "qlora" in builder else "lora") if lora else "full",
+            learning_rate=number(optimizer.get("lr")),
+            text_rate=isinstance(optimizer.get("lr"), str),
+            micro_batch_size=whole(tree.get("batch_size")),
+            accumulation_steps=whole(tree.get("gradient_accumulation_steps")),
+            num_epochs=number(tree.get("epochs")),
+            max_steps=whole(tree.get("max_steps_per_epoch")),
+            warmup=number((tree.get("lr_scheduler") or {}).get("num_warmup_steps")),
+            schedule="cosine",
+            weight_decay=number(optimizer.get("weight_decay")),
+            beta2=number(betas[1]),
+            max_grad_norm=number(tree.get("clip_grad_norm")),
+            clip_stated="clip_grad_norm" in tree,
+            max_length=whole((tree.get("tokenizer") or {}).get("max_seq_len")),
+            lora_rank=whole(model.get("lora_rank")),
+            lora_alpha=number(model.get("lora_alpha")),
+            lora_dropout=number(model.get("lora_dropout")),
+        )

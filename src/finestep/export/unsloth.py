@@ -1,0 +1,105 @@
+"""Unsloth's command line: `unsloth train --config`; it has no schedule, betas or clipping, and whole epochs only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from finestep.export.exported import (
+    ALL_LINEAR,
+    DEFAULT_WARMUP_RATIO,
+    ExportContext,
+    Exported,
+    ForeignConfig,
+    batch_comment,
+    lora_scale_alpha,
+    micro_batch,
+    unsupported,
+)
+from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.yaml_text import Noted, yaml_text
+from finestep.recipe import Recipe
+
+
+class Unsloth:
+    """`unsloth.yaml`."""
+
+    def write(self, recipe: Recipe, context: ExportContext) -> Exported:
+        """One YAML file of four sections."""
+        missing = self._cannot(recipe, context)
+        micro, targets = micro_batch(recipe), recipe.lora.target_modules or ALL_LINEAR
+        steps = context.warmup_steps(recipe)
+        training: dict[str, object] = {
+            "training_type": "full" if recipe.method == "full" else "lora",
+            "max_seq_length": recipe.max_length or 2048,
+            "load_in_4bit": Noted(recipe.method == "qlora", "its default is true"),
+            "num_epochs": math.ceil(recipe.num_epochs),
+            "learning_rate": recipe.learning_rate,
+            "batch_size": Noted(micro, batch_comment(recipe)),
+            "gradient_accumulation_steps": recipe.accumulation_steps(micro),
+            "warmup_steps": 10 if steps is None else steps,
+            "weight_decay": recipe.optimizer.weight_decay,
+            "random_seed": recipe.seed,
+            "train_on_completions": True,
+        }
+        if recipe.num_epochs != int(recipe.num_epochs) and context.num_steps:
+            training["max_steps"] = Noted(context.num_steps, f"{recipe.num_epochs:g} epochs")
+        tree: dict[str, object] = {
+            "model": context.model,
+            "data": {"local_dataset": [context.data]},
+            "training": training,
+        }
+        if recipe.method != "full":
+            tree["lora"] = {
+                "lora_r": recipe.lora.rank,
+                "lora_alpha": round(recipe.lora.alpha),
+                "lora_dropout": recipe.lora.dropout,
+                "target_modules": ",".join(targets),
+                "use_rslora": recipe.lora.use_rslora,
+            }
+        header = ["unsloth train --config unsloth.yaml, written by finestep", batch_comment(recipe), *not_here(missing)]
+        return Exported(
+            {"unsloth.yaml": yaml_text(tree, header=header)}, "unsloth train --config unsloth.yaml", missing
+        )
+
+    def _cannot(self, recipe: Recipe, context: ExportContext) -> list[str]:
+        out = unsupported(recipe)
+        out.append(f"schedule {recipe.schedule.name}, betas, epsilon and clipping: no settings; Unsloth's own are used")
+        if recipe.num_devices > 1:
+            out.append(f"{recipe.num_devices} devices: start it under torchrun")
+        if context.warmup_steps(recipe) is None:
+            out.append(
+                f"warmup of {DEFAULT_WARMUP_RATIO:.0%}: only steps are taken; 10 is written, set it by the length"
+            )
+        return out
+
+    def read(self, tree: dict[str, Any]) -> ForeignConfig:
+        """An Unsloth config."""
+        training, lora = tree.get("training") or {}, tree.get("lora") or {}
+        four, full = training.get("load_in_4bit", True), training.get("training_type") == "full"
+        targets = str(lora.get("target_modules") or "")
+        names = tuple(name.strip() for name in targets.split(",") if name.strip())
+        return ForeignConfig(
+            framework="unsloth",
+            model=tree.get("model"),
+            method="full" if full else "qlora" if four else "lora",
+            learning_rate=number(training.get("learning_rate")),
+            text_rate=isinstance(training.get("learning_rate"), str),
+            micro_batch_size=whole(training.get("batch_size")),
+            accumulation_steps=whole(training.get("gradient_accumulation_steps")),
+            num_epochs=number(training.get("num_epochs")),
+            max_steps=whole(training.get("max_steps")) or None,
+            warmup=number(training.get("warmup_steps")),
+            weight_decay=number(training.get("weight_decay")),
+            max_length=whole(training.get("max_seq_length")),
+            lora_rank=whole(lora.get("lora_r")),
+            lora_alpha=number(lora.get("lora_alpha")),
+            lora_dropout=number(lora.get("lora_dropout")),
+            use_rslora=lora.get("use_rslora"),
+            target_modules=None if not names or names == ALL_LINEAR else names,
+        )
+
+
+def plain_alpha(recipe: Recipe) -> int:
+    """alpha of plain LoRA with the same scale, for frameworks without rsLoRA."""
+    return round(lora_scale_alpha(recipe))

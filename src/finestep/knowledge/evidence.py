@@ -1,0 +1,36 @@
+"""Evidence: where a number comes from; every `source` of an Estimate resolves here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from finestep.knowledge.packaged import rows
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One source. `confidence`: read (in the primary text), secondary (a summary was read), memory, or computed."""
+
+    id: str
+    title: str
+    where: str
+    table: str
+    date: str
+    regime: str
+    confidence: str
+
+
+@cache
+def all_evidence() -> dict[str, Evidence]:
+    """Every source by its id."""
+    return {row["id"]: Evidence(**row) for row in rows("evidence.jsonl")}
+
+
+def evidence(id: str) -> Evidence:
+    """The source named `id`.
+
+    >>> evidence("mu-a").where
+    'arXiv:2602.06204'
+    """
+    return all_evidence()[id]

@@ -1,0 +1,1 @@
+"""Other tools' logs -> training logs in the normal form; streaming, tolerant, with strict limits."""

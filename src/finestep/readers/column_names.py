@@ -1,0 +1,115 @@
+"""What a column's name means in the logs of the common trainers; it sees names, never values.
+
+A role is (`train`, slot), (`eval`, set, `loss` or a metric), (`tag`, what it tells about the run) or None.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from finestep.diagnosis.training_log import TRAIN_COLUMNS
+
+
+class Role(NamedTuple):
+    """Meaning of one column; `rank` orders names that compete for one slot (lower wins)."""
+
+    split: str
+    slot: str
+    eval_set: str = ""
+    rank: int = 0
+
+
+_STEP_NAMES = (
+    "step", "global_step", "train/global_step", "trainer/global_step", "current_steps", "global_step/max_steps",
+    "steps", "train/step", "train_step", "iter", "iteration", "iter_num", "num_updates", "update", "batch_idx", "_step",
+)  # fmt: skip
+_LOSS_NAMES = (
+    "loss", "train/loss", "train_loss_step", "train/loss_step", "loss/train", "train_loss", "training_loss",
+    "train/train_loss",
+    "train/ce_loss", "ce_loss", "lm_loss", "nll_loss", "cross_entropy", "tr_loss", "train.loss", "running_loss",
+    "loss/train_step", "train_loss_epoch", "train/loss_epoch", "train/total_loss", "total_loss",
+    "loss/total", "train_nll",
+)  # fmt: skip
+_OTHER_NAMES = {
+    "learning_rate": ("learning_rate", "lr", "train/learning_rate", "train/lr", "optim/lr", "learningrate", "lrate"),
+    "grad_norm": ("grad_norm", "train/grad_norm", "gradient_norm", "global_grad_norm", "train/gradient_norm",
+                  "grad_2.0_norm_total", "grad_norm_total", "optim/grad_norm", "gnorm", "grad norm"),
+    "epoch": ("epoch", "train/epoch", "epochs"),
+    "num_tokens": ("num_tokens", "train/num_tokens", "num_input_tokens_seen", "train/num_input_tokens_seen",
+                   "total_tokens", "tokens_seen", "tokens/total"),
+    "clipped": ("clipped",),
+    "update_ratio": ("update_ratio", "train/update_ratio"),
+    "loss_scale": ("loss_scale", "train/loss_scale"),
+    "reward": ("reward", "train/reward"),
+    "elapsed_s": ("elapsed_s", "_runtime", "train/elapsed_s"),
+}  # fmt: skip
+
+_EVAL_PREFIX = re.compile(r"^(?:eval|val|valid|validation|dev|test)(?=[/_. ])[/_. ]*(.*)$")
+_EVAL_SUFFIX = re.compile(r"^(.*?)[/_](?:eval|val|valid|validation|dev)$")
+_NOT_A_METRIC = re.compile(r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit")
+_LOSS_TAIL = re.compile(r"^(?:(.*?)[/_. ]+)?loss(?:_epoch)?(?:/dataloader_idx_(\d+))?$")
+_PERPLEXITY = frozenset({"ppl", "perplexity"})
+_REINFORCEMENT = frozenset(
+    {"reward_std", "frac_reward_zero_std", "objective/kl", "train/reward_std", "train/frac_reward_zero_std"}
+)
+_PREFERENCE = frozenset({
+    "rewards/chosen", "rewards/margins", "train/rewards/chosen", "odds_ratio_loss", "log_odds_ratio",
+                         "train/rewards/margins", "rewards/accuracies"})  # fmt: skip
+_CONTEXT = {
+    "total_steps": "max_steps", "max_steps": "max_steps", "num_epochs": "num_epochs", "num_train_epochs": "num_epochs",
+    "base_eval_loss": "base_eval_loss",
+}  # fmt: skip
+
+
+def role_of(name: str) -> Role | None:
+    """The role of a column, or None when it says nothing about the run's health."""
+    key = name.strip().lower().replace(" ", "_").removeprefix("metrics/")
+    return _ROLES.get(key) or _tag_role(key) or _eval_role(key) or _learning_rate_role(key)
+
+
+def looks_like_a_loss(name: str) -> bool:
+    """True for a name that holds the word loss and is no validation loss: a guess of last resort."""
+    key = name.lower()
+    return "loss" in key and role_of(name) is None and not key.startswith(("eval", "val", "test"))
+
+
+def _tag_role(key: str) -> Role | None:
+    if key in _REINFORCEMENT:
+        return Role("tag", "reinforcement")
+    if key in _PREFERENCE:
+        return Role("tag", "preference")
+    return Role("context", _CONTEXT[key]) if key in _CONTEXT else None
+
+
+def _eval_role(key: str) -> Role | None:
+    match = _EVAL_PREFIX.match(key)
+    if match is None:
+        suffix = _EVAL_SUFFIX.match(key)
+        return Role("eval", "loss") if suffix and suffix.group(1) == "loss" else None
+    rest = match.group(1)
+    loss = _LOSS_TAIL.match(rest)
+    main_set = "test" if key.startswith("test") else ""
+    if loss:
+        return Role("eval", "loss", eval_set=loss.group(1) or loss.group(2) or main_set)
+    if not rest or _NOT_A_METRIC.search(rest):
+        return None
+    return Role("eval", "perplexity" if rest in _PERPLEXITY else rest, eval_set=main_set, rank=1)
+
+
+def _learning_rate_role(key: str) -> Role | None:
+    # Lightning's LearningRateMonitor writes lr-AdamW, lr-AdamW/pg1, ...; parameter groups rank below the first.
+    if key.startswith("lr-"):
+        return Role("train", "learning_rate", rank=50 + len(key))
+    return None
+
+
+def _table() -> dict[str, Role]:
+    names = {"step": _STEP_NAMES, "loss": _LOSS_NAMES, **_OTHER_NAMES}
+    assert set(names) == set(TRAIN_COLUMNS)
+    return {
+        alias: Role("train", slot, rank=rank) for slot, aliases in names.items() for rank, alias in enumerate(aliases)
+    }
+
+
+_ROLES = _table()

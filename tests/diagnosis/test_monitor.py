@@ -1,0 +1,151 @@
+"""The live monitor speaks once, at the right time, and not on clean runs; the guard follows the table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import pytest
+
+from finestep.diagnosis.guard import Intervention, Probes, decide
+from finestep.diagnosis.monitor import LiveMonitor
+from finestep.diagnosis.simulated import Setting, simulated_log
+from finestep.trial import EvalRecord, StepRecord
+
+STEPS = Setting(num_rows=300, rows_apart=1, noise_sd=0.05, num_evaluations=8)
+
+
+def record(step: int, loss: float = 1.0, *, grad_norm: float = 1.0, num_loss_tokens: int = 10, **rest) -> StepRecord:
+    return StepRecord(
+        step=step, loss=loss, learning_rate=1e-4, grad_norm=grad_norm, clipped=False, num_tokens=10,
+        num_loss_tokens=num_loss_tokens, elapsed_s=0.0, **rest,
+    )  # fmt: skip
+
+
+def evaluation(step: int, loss: float) -> EvalRecord:
+    return EvalRecord(step=step, num_tokens=1, eval_loss=loss)
+
+
+def watched(fault: str, *, seed: int = 0, setting: Setting = STEPS, monitor: LiveMonitor | None = None):
+    log = simulated_log(fault, seed=seed, setting=setting)
+    monitor = monitor or LiveMonitor(chance_loss=10.0, planned_steps=setting.num_rows, base_eval_loss=2.5)
+    evals = dict(zip(log.evaluation.step.tolist(), log.evaluation.loss.tolist(), strict=True)) if log.evaluation else {}
+    findings = []
+    for step, loss, norm in zip(log.train.step, log.train.loss, log.train.grad_norm, strict=True):
+        findings += monitor.step(record(int(step), float(loss), grad_norm=float(norm)))
+        if step in evals:
+            findings += monitor.evaluation(evaluation(int(step), evals[step]))
+    return findings
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("diverged", "diverged"), ("collapsed", "diverged"), ("overfitting", "overfitting"), ("poisoned_batch", "bad_batch"),  # noqa: E501
+     ("overflow", "dead_gradients"), ("leak", "too_good")],
+)  # fmt: skip
+def test_a_fault_is_said_while_it_happens(fault: str, code: str) -> None:
+    for seed in range(5):
+        codes = [finding.code for finding in watched(fault, seed=seed)]
+        assert code in codes
+        assert len(codes) == len(set(codes))
+
+
+def test_a_spike_that_heals_is_only_noticed() -> None:
+    findings = watched("spike", setting=Setting(num_rows=150, rows_apart=1, noise_sd=0.05, num_evaluations=0))
+    assert [finding.code for finding in findings] == ["spike_recovered"]
+
+
+def test_clean_runs_are_left_alone() -> None:
+    alarms = total = 0
+    for noise, sd, rows in itertools.product(("gaussian", "student", "correlated"), (0.02, 0.1, 0.3), (100, 500)):
+        for seed in range(4):
+            findings = watched(
+                "clean", seed=seed, setting=Setting(num_rows=rows, rows_apart=1, noise=noise, noise_sd=sd)
+            )
+            alarms += any(finding.severity in ("warning", "error") for finding in findings)
+            total += 1
+    assert alarms <= 0.02 * total
+
+
+def test_nan_is_said_with_its_cause() -> None:
+    (finding,) = LiveMonitor(chance_loss=10.0).step(record(1, math.nan, num_loss_tokens=0))
+    assert finding.code == "non_finite_loss"
+    assert "no token" in finding.meaning
+
+
+def test_a_loss_scaler_may_skip_a_few_steps() -> None:
+    monitor = LiveMonitor(chance_loss=10.0, has_loss_scaler=True)
+    few = [
+        f for step in range(1, 40) for f in monitor.step(record(step, grad_norm=math.inf if step % 10 == 0 else 1.0))
+    ]
+    many = [f for step in range(40, 60) for f in monitor.step(record(step, grad_norm=math.inf))]
+    assert [f.code for f in few] == []
+    assert [f.code for f in many] == ["fp16_overflow"]
+
+
+def test_frozen_weights_are_said() -> None:
+    monitor = LiveMonitor(chance_loss=10.0)
+    findings = [f for step in range(1, 20) for f in monitor.step(record(step, 2.0 + 0.1 * (step % 3), update_norm=0.0))]
+    assert [f.code for f in findings] == ["nothing_trained"]
+
+
+def test_a_bf16_stall_is_told_from_frozen_weights() -> None:
+    monitor = LiveMonitor(chance_loss=10.0, weights_in_bf16=True)
+    findings = [f for step in range(1, 20) for f in monitor.step(record(step, 2.0, update_norm=0.0))]
+    assert [f.code for f in findings] == ["bf16_stall"]
+
+
+def test_a_run_that_never_beats_its_base_is_said() -> None:
+    monitor = LiveMonitor(chance_loss=10.0, planned_steps=40, base_eval_loss=1.0)
+    findings = []
+    for step in range(1, 41):
+        findings += monitor.step(record(step, 1.5))
+        findings += monitor.evaluation(evaluation(step, 1.3 - step / 1000)) if step % 10 == 0 else []
+    assert [f.code for f in findings] == ["worse_than_base"]
+
+
+def test_probes_warn_before_the_loss_moves() -> None:
+    monitor = LiveMonitor(chance_loss=10.0)
+    assert monitor.probe(10, 0.8) == []
+    assert [f.code for step in (20, 30, 40, 50) for f in monitor.probe(step, 0.3)] == ["early_warning"]
+
+
+def test_a_checkpoint_keeps_the_monitor() -> None:
+    monitor = LiveMonitor(chance_loss=10.0, planned_steps=300, base_eval_loss=2.5)
+    watched("clean", monitor=monitor)
+    other = LiveMonitor(chance_loss=10.0)
+    other.restore(json.loads(json.dumps(monitor.state())))
+    jump = [[f.code for f in each.step(record(301, 30.0))] for each in (monitor, other)]
+    assert jump == [["diverged"], ["diverged"]]
+
+
+CALM = [record(step) for step in range(1, 41)]
+
+
+@pytest.mark.parametrize(
+    ("records", "probes", "action", "cause"),
+    [
+        ([*CALM, record(41, math.nan, num_loss_tokens=0)], Probes(), "skip_batch", "batch"),
+        ([*CALM, record(41, math.nan)], Probes(fp32_loss=1.0), "raise_precision", "numerics"),
+        ([*CALM, record(41, 9.0)], Probes(replay_loss=8.0), "skip_batch", "batch"),
+        ([*CALM, record(41, 9.0)], Probes(replay_loss=1.1), "lower_rate", "rate"),
+        ([*CALM, record(41, 9.0)], Probes(probe_loss_good=1.0, probe_loss_now=4.0), "lower_rate", "rate"),
+        ([*CALM, record(41, 9.0)], Probes(probe_loss_good=1.0, probe_loss_now=1.01), "skip_batch", "batch"),
+        ([*CALM, record(41, 9.0)], Probes(row_losses=(1, 1, 1, 1, 1, 1, 60)), "skip_batch", "batch"),
+        ([*CALM, record(41, 9.0, grad_norm=50.0)], Probes(), "skip_batch", "batch"),
+        ([*CALM, *[record(s, grad_norm=3.0) for s in range(41, 53)], record(53, 9.0)], Probes(), "lower_rate", "rate"),
+        ([*CALM, record(41, 9.0)], Probes(), "lower_rate", "unknown"),
+    ],
+)  # fmt: skip
+def test_the_guard_tells_rate_batch_and_numerics_apart(records, probes, action, cause) -> None:
+    decision = decide(records, probes)
+    assert (decision.action, decision.cause) == (action, cause)
+    assert (decision.rate_factor < 1) == (action == "lower_rate")
+
+
+def test_the_guard_learns_from_what_it_did() -> None:
+    trouble = [*CALM, record(41, 9.0)]
+    assert decide(trouble, earlier=[Intervention(41, "lower_rate")]).action == "skip_batch"
+    assert decide(trouble, earlier=[Intervention(41, "skip_batch")]).action == "lower_rate"
+    assert decide(trouble, earlier=[Intervention(step, "lower_rate") for step in (5, 15, 25)]).action == "stop"

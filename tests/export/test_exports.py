@@ -1,0 +1,201 @@
+"""Exports: every framework round-trips, and each of the ten known traps has its test."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finestep.errors import BadInput
+from finestep.export.exported import ExportContext
+from finestep.export.registry import EXPORTERS, exporter, framework_of
+from finestep.export.yaml_text import float_text, yaml_text
+from finestep.recipe import Recipe
+from finestep.rules.warmup import warmup_steps
+
+CONTEXT = ExportContext(model="owner/model", data="data.jsonl", num_steps=625)
+LORA = Recipe(
+    method="lora",
+    learning_rate=2.8e-4,
+    effective_batch_size=64,
+    micro_batch_size=4,
+    num_devices=2,
+    num_epochs=2,
+    max_length=1536,
+    optimizer={"beta2": 0.98},
+    lora={"rank": 16, "alpha": 32},
+)
+NAMES = sorted(EXPORTERS)
+
+
+def parsed(name: str, recipe: Recipe, context: ExportContext = CONTEXT) -> dict:
+    """The main file as a plain YAML 1.1 reader (PyYAML) sees it."""
+    files = exporter(name).write(recipe, context).files
+    file, text = next(iter(files.items()))
+    return json.loads(text) if file.endswith(".json") else yaml.safe_load(text)
+
+
+def text_of(name: str, recipe: Recipe, context: ExportContext = CONTEXT) -> str:
+    return next(iter(exporter(name).write(recipe, context).files.values()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_what_is_written_reads_back(name, method):
+    recipe = LORA.changed(method=method)
+    tree = parsed(name, recipe)
+    assert framework_of(tree) == name
+    found = exporter(name).read(tree)
+    assert found.learning_rate == recipe.learning_rate
+    devices = found.num_devices or recipe.num_devices
+    product = found.effective_batch_size or found.micro_batch_size * found.accumulation_steps * devices
+    assert product == 64
+    assert found.warmup == warmup_steps(recipe.schedule, 625)
+    if method != "full" and name not in ("deepspeed", "hf"):
+        assert (found.lora_rank, found.lora_alpha) == (16, 32)
+    if name not in ("deepspeed", "hf", "torchtune"):
+        assert found.method == method
+
+
+RATES = st.floats(1e-7, 1e-1, allow_nan=False)
+
+
+@given(rate=RATES, name=st.sampled_from([name for name in NAMES if name != "deepspeed"]))
+def test_trap_5_every_yaml_reader_sees_a_number(rate, name):
+    tree = parsed(name, LORA.changed(learning_rate=rate))
+    found = exporter(name).read(tree)
+    assert not found.text_rate
+    assert found.learning_rate == pytest.approx(rate, rel=1e-9)
+
+
+@given(st.floats(-1e12, 1e12, allow_nan=False))
+def test_floats_read_as_floats(value):
+    read = yaml.safe_load(f"x: {float_text(value)}")["x"]
+    assert isinstance(read, float)
+    assert read == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "deepspeed"])
+def test_trap_1_the_effective_batch_stands_in_full(name):
+    assert "effective batch 64 = 4 rows x 8 accumulation x 2 devices" in text_of(name, LORA)
+
+
+def test_trap_1_litgpt_wants_the_product():
+    assert parsed("litgpt", LORA)["train"]["global_batch_size"] == 64
+
+
+@pytest.mark.parametrize("name", ["torchtune", "litgpt"])
+def test_trap_2_clipping_is_switched_on(name):
+    assert exporter(name).read(parsed(name, LORA)).max_grad_norm == 1.0
+    off = LORA.changed(optimizer={"max_grad_norm": None})
+    assert exporter(name).read(parsed(name, off)).max_grad_norm is None
+
+
+def test_trap_3_the_ratio_goes_where_the_version_takes_it():
+    new = ExportContext(transformers_version=(5, 23))
+    old = ExportContext(transformers_version=(4, 57))
+    assert parsed("hf", LORA, new)["warmup_steps"] == 0.05
+    assert "warmup_ratio" not in parsed("hf", LORA, new)
+    assert parsed("hf", LORA, old)["warmup_ratio"] == 0.05
+    factory = parsed("llamafactory", LORA, new)
+    assert factory["warmup_ratio"] == 0.05
+    assert "warmup_steps" not in factory
+
+
+def test_trap_4_litgpts_fraction_is_of_an_epoch():
+    tree = parsed("litgpt", LORA.changed(schedule={"warmup_ratio": 0.06}), ExportContext())
+    assert tree["train"]["lr_warmup_fraction"] == pytest.approx(0.12)
+    assert exporter("litgpt").read(tree).warmup == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize("name", ["litgpt", "torchtune"])
+def test_trap_6_rslora_becomes_the_same_scale(name):
+    recipe = LORA.changed(lora={"use_rslora": True, "rank": 64, "alpha": 16})
+    found = exporter(name).read(parsed(name, recipe))
+    assert found.lora_alpha / found.lora_rank == pytest.approx(16 / 64**0.5)
+
+
+def test_trap_7_long_rows_are_cut_everywhere():
+    assert parsed("axolotl", LORA)["excess_length_strategy"] == "truncate"
+    assert parsed("ms-swift", LORA)["truncation_strategy"] == "right"
+
+
+def test_trap_8_torchtune_says_that_it_is_unmaintained():
+    assert "unmaintained" in text_of("torchtune", LORA)
+
+
+def test_trap_9_trl_says_its_own_defaults():
+    tree = parsed("trl", LORA)
+    assert (tree["gradient_checkpointing"], tree["logging_steps"], tree["packing"]) == (True, 10, False)
+
+
+@pytest.mark.parametrize("name", ["hf", "trl", "llamafactory", "axolotl", "ms-swift"])
+def test_trap_10_the_batch_finder_is_off(name):
+    assert parsed(name, LORA)["auto_find_batch_size"] is False
+
+
+def test_an_uneven_batch_says_what_was_asked():
+    assert "(asked: 50)" in text_of("trl", LORA.changed(effective_batch_size=50))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cannot_be_said_is_said(name):
+    recipe = LORA.changed(optimizer={"layerwise_decay": 0.9, "head_lr_multiplier": 5.0}, evaluation={"patience": 3})
+    exported = exporter(name).write(recipe, CONTEXT)
+    assert any("layer-wise" in line for line in exported.cannot)
+    assert any("head rate" in line for line in exported.cannot)
+    if name != "deepspeed":
+        assert "not expressed here: layer-wise decay 0.9" in next(iter(exported.files.values()))
+
+
+def test_schedules_keep_their_floor_or_say_so():
+    floored = LORA.changed(schedule={"name": "cosine", "min_lr_ratio": 0.1})
+    assert parsed("axolotl", floored)["cosine_min_lr_ratio"] == 0.1
+    tree = parsed("hf", floored)
+    assert tree["lr_scheduler_type"] == "cosine_with_min_lr"
+    assert json.loads(tree["lr_scheduler_kwargs"]) == {"min_lr_rate": 0.1}
+    assert any("min_lr" in line for line in exporter("litgpt").write(floored, CONTEXT).cannot)
+
+
+def test_deepspeed_multiplies_out():
+    tree = parsed("deepspeed", LORA)
+    assert tree["train_batch_size"] == 4 * 8 * 2
+    assert tree["scheduler"]["params"]["total_num_steps"] == 625
+    assert "scheduler" not in parsed("deepspeed", LORA, ExportContext())
+
+
+def test_target_modules_are_translated():
+    recipe = LORA.changed(lora={"target_modules": ("q_proj", "v_proj", "o_proj")})
+    assert parsed("torchtune", recipe)["model"]["lora_attn_modules"] == ["q_proj", "v_proj", "output_proj"]
+    litgpt = parsed("litgpt", recipe)
+    assert (litgpt["lora_query"], litgpt["lora_key"], litgpt["lora_mlp"]) == (True, False, False)
+    assert parsed("llamafactory", recipe)["lora_target"] == "q_proj,v_proj,o_proj"
+
+
+def test_unknown_frameworks_are_refused():
+    with pytest.raises(BadInput, match="did you mean `axolotl`"):
+        exporter("axolot")
+    assert framework_of({"foo": 1}) is None
+
+
+@pytest.mark.parametrize("text", ["yes", "null", "a: b", "#x", "1e5", "- x", "", " padded", "引号", 'quo"te'])
+def test_odd_texts_survive(text):
+    assert yaml.safe_load(yaml_text({"x": text}))["x"] == text
+
+
+def test_the_real_trainer_reads_it(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    files = exporter("hf").write(LORA, CONTEXT).files
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    parser = transformers.HfArgumentParser(transformers.TrainingArguments)
+    (arguments,) = parser.parse_yaml_file(str(tmp_path / "training_arguments.yaml"))
+    assert arguments.learning_rate == 2.8e-4
+    assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == 32
+    assert arguments.get_warmup_steps(625) == 31
+    config = peft.LoraConfig(**json.loads(files["lora_config.json"]))
+    assert (config.r, config.lora_alpha, config.target_modules) == (16, 32, "all-linear")

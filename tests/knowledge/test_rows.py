@@ -1,0 +1,121 @@
+"""Every packaged row: types, ranges and sources; and the derived tables are up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from finestep.knowledge.evidence import all_evidence
+from finestep.knowledge.models import known_model, known_names, lineage
+from finestep.knowledge.packaged import FOLDER, rows, table
+from finestep.knowledge.recipes import public_recipes, recipe_by_id
+from finestep.knowledge.sweep import measured_settings, sweep_cells
+
+ROOT = Path(__file__).parents[2]
+METHODS = {"full", "lora", "qlora", "dora", "prefix", "p-tuning", "freeze"}
+NUMBERS = {
+    "params": (1e6, 3e12),
+    "learning_rate": (1e-8, 1.0),
+    "effective_batch_size": (1, 100_000),
+    "epochs": (0, 200),
+    "lora_rank": (1, 4096),
+    "lora_alpha": (0.5, 4096),
+    "warmup_ratio": (0, 1),
+    "weight_decay": (0, 1),
+    "llrd": (0.3, 1),
+}
+
+
+def test_every_public_recipe_is_sound():
+    found = public_recipes()
+    assert len(found) == 1042
+    assert len({row.id for row in found}) == len(found)
+    for row in found:
+        assert row.method in METHODS, row.id
+        assert re.match(r"https?://|arXiv:", row.source_url), row.id
+        assert row.architecture in {"causal-lm", "encoder", "encoder-decoder"}, row.id
+        assert row.source_kind in {"framework-example", "official-repo", "paper", "model-card", "community"}, row.id
+        for name, (low, high) in NUMBERS.items():
+            value = getattr(row, name)
+            assert value is None or low <= value <= high, (row.id, name, value)
+
+
+def test_a_recipe_is_found_by_its_id():
+    assert recipe_by_id("stanford-alpaca-7b").learning_rate == 2e-5
+    assert recipe_by_id("no such recipe") is None
+
+
+def test_every_source_says_where_and_how_sure():
+    for row in all_evidence().values():
+        assert row.title, row.id
+        assert row.where, row.id
+        assert row.regime, row.id
+        assert row.confidence in {"read", "secondary", "memory", "computed"}, row.id
+
+
+def test_every_sweep_cell_belongs_to_a_known_model():
+    cells = sweep_cells()
+    assert len(cells) == 126
+    for cell in cells:
+        assert cell.lineage, cell.model
+        assert 1 <= cell.rank <= 128
+        rates = [rate for rate, _ in cell.points]
+        assert rates == sorted(rates)
+        assert all(1e-5 < rate < 1e-2 for rate in rates)
+        assert all(loss is None or 0.3 < loss < 3 for _, loss in cell.points), cell.model
+
+
+def test_the_outside_settings_are_complete():
+    lee = [row for row in measured_settings() if row.source == "lr-matters"]
+    assert len(lee) == 13
+    assert {row.batch for row in lee} == {16, 64, 128}
+    for row in measured_settings():
+        assert row.source in all_evidence()
+        assert row.steps == pytest.approx(row.num_examples / row.batch, rel=0.02)
+
+
+@pytest.mark.parametrize("name", known_names())
+def test_known_models_have_a_shape(name):
+    facts = known_model(name)
+    assert facts.num_layers > 0
+    assert facts.hidden_size % 2 == 0
+    assert lineage(facts), name
+    assert facts.num_active_parameters is None or facts.num_active_parameters < facts.num_parameters
+
+
+VISION_OR_EMBEDDING = {"google/gemma-3-4b-pt", "google/gemma-3-4b-it", "google/electra-small-discriminator"}
+UNUSUAL = {"qwen3_5", "deberta-v2", "albert", "chatglm", "falcon"}
+GATED = {"llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text", "phi3", "modernbert"}
+
+
+@pytest.mark.parametrize("row", rows("models.jsonl"), ids=lambda row: row["name"])
+def test_parameters_follow_from_the_shape(row):
+    if "num_active_parameters" in row or row["family"] in UNUSUAL or row["name"] in VISION_OR_EMBEDDING:
+        pytest.skip("not a plain dense transformer")
+    h, i, heads = row["hidden_size"], row["intermediate_size"], row["num_attention_heads"]
+    width = 256 if row["family"].startswith("gemma") else 128 if row["family"] == "qwen3" else h // heads
+    attention = 2 * h * heads * width + 2 * h * row["num_key_value_heads"] * width
+    layer = attention + (3 if row["family"] in GATED else 2) * h * i
+    total = row["num_layers"] * layer + row["vocabulary_size"] * h * (1 if row["tied_embeddings"] else 2)
+    assert total == pytest.approx(row["num_parameters"], rel=0.02)
+
+
+def test_derived_tables_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("derive", ROOT / "scripts/build_knowledge/derive.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, values in module.derived().items():
+        assert table(name) == json.loads(json.dumps(values)), f"run scripts/build_knowledge/derive.py ({name})"
+
+
+def test_the_data_stay_small():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 1.5e6
+
+
+def test_tables_hold_no_impossible_number():
+    assert all(math.isfinite(value) for row in table("practice.json").values() for value in row.values())
