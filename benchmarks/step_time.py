@@ -35,10 +35,20 @@ class Case:
     """One setting; every rival makes the same steps on the same rows."""
 
     def __init__(self, method: str, batch: int, num_steps: int):
-        self.recipe = Recipe(method=method, learning_rate=1e-3, effective_batch_size=batch, micro_batch_size=batch,
-                             num_epochs=1, evaluation={"num_evaluations": 1})
+        self.recipe = Recipe(
+            method=method,
+            learning_rate=1e-3,
+            effective_batch_size=batch,
+            micro_batch_size=batch,
+            num_epochs=1,
+            evaluation={"num_evaluations": 1},
+        )
         self.num_steps = num_steps
-        self.resident = Resident(ModelSpec(path=str(SHIPPED_MODEL), device="cpu"), DataSpec(path=str(SHIPPED_DATA), max_length=128), self.recipe)
+        self.resident = Resident(
+            ModelSpec(path=str(SHIPPED_MODEL), device="cpu"),
+            DataSpec(path=str(SHIPPED_DATA), max_length=128),
+            self.recipe,
+        )
         self.order = Order(self.resident.data.train.lengths, self.recipe)
 
     def ours(self) -> float:
@@ -60,13 +70,17 @@ class Case:
         def step() -> None:
             state["step"] += 1
             rows = self.order.rows_of_step(state["step"])
-            rate = learning_rate_at(state["step"], peak=1e-3, num_steps=self.order.num_steps, warmup=warmup, schedule=self.recipe.schedule)
+            rate = learning_rate_at(
+                state["step"], peak=1e-3, num_steps=self.order.num_steps, warmup=warmup, schedule=self.recipe.schedule
+            )
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = collate(data.train, rows, pad_id=data.pad_id, device=torch.device("cpu"))
             logits = model(input_ids=batch.ids_NS, use_cache=False).logits
             labels = batch.labels_NS[:, 1:]
-            loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
+            loss = torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), labels.flatten(), ignore_index=-100
+            )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(values, 1.0)
             optimizer.step()
@@ -105,8 +119,16 @@ class Case:
 
         with tempfile.TemporaryDirectory() as folder:
             arguments = transformers.TrainingArguments(
-                folder, per_device_train_batch_size=self.recipe.effective_batch_size, max_steps=self.num_steps + 3, learning_rate=1e-3,
-                report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, dataloader_num_workers=0, remove_unused_columns=False,
+                folder,
+                per_device_train_batch_size=self.recipe.effective_batch_size,
+                max_steps=self.num_steps + 3,
+                learning_rate=1e-3,
+                report_to=[],
+                save_strategy="no",
+                disable_tqdm=True,
+                use_cpu=True,
+                dataloader_num_workers=0,
+                remove_unused_columns=False,
                 logging_steps=1,
             )
             trainer = InOrder(model, arguments, train_dataset=Rows(), data_collator=to_batch, callbacks=[Clock()])
@@ -126,15 +148,22 @@ def _timed(step: Callable[[], object], num_steps: int) -> float:
 
 def measure(case: Case, rounds: int) -> dict[str, float]:
     """Medians in milliseconds a step, and the ratios of ours to the rivals."""
-    rivals: list[tuple[str, Callable[[], float]]] = [("ours", case.ours), ("bare", case.bare), ("trainer", case.trainer)]
+    rivals: list[tuple[str, Callable[[], float]]] = [
+        ("ours", case.ours),
+        ("bare", case.bare),
+        ("trainer", case.trainer),
+    ]
     times: dict[str, list[float]] = {name: [] for name, _ in rivals}
     for number in range(rounds):
         for name, time_it in rivals[number % 3 :] + rivals[: number % 3]:
             times[name].append(time_it() * 1000)
     median = {name: statistics.median(values) for name, values in times.items()}
     paired = [a / b for a, b in zip(times["ours"], times["bare"], strict=True)]
-    return {**{f"{name}_ms": round(value, 2) for name, value in median.items()},
-            "ours_to_bare": round(statistics.median(paired), 3), "ours_to_trainer": round(median["ours"] / median["trainer"], 3)}
+    return {
+        **{f"{name}_ms": round(value, 2) for name, value in median.items()},
+        "ours_to_bare": round(statistics.median(paired), 3),
+        "ours_to_trainer": round(median["ours"] / median["trainer"], 3),
+    }
 
 
 def main() -> None:
@@ -151,8 +180,11 @@ def main() -> None:
     print(f"{'case':<14}{'ours ms':>9}{'bare ms':>9}{'Trainer ms':>12}{'ours/bare':>11}{'ours/Trainer':>14}")
     for method, batch in (("lora", 4), ("lora", 16), ("full", 16)):
         found = results[f"{method} x {batch}"] = measure(Case(method, batch, options.steps), options.rounds)
-        print(f"{method + ' x ' + str(batch):<14}{found['ours_ms']:>9}{found['bare_ms']:>9}{found['trainer_ms']:>12}"
-              f"{found['ours_to_bare']:>11}{found['ours_to_trainer']:>14}", flush=True)
+        print(
+            f"{method + ' x ' + str(batch):<14}{found['ours_ms']:>9}{found['bare_ms']:>9}{found['trainer_ms']:>12}"
+            f"{found['ours_to_bare']:>11}{found['ours_to_trainer']:>14}",
+            flush=True,
+        )
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 

@@ -38,8 +38,12 @@ def instruct_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def label_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """108 short texts with one of three labels, as CSV."""
     path = tmp_path_factory.mktemp("labels") / "moods.csv"
-    rows = [(f"{text} {' '.join(['really'] * (n % 5))} {n}", label) for label, texts in MOODS.items()
-            for text in texts for n in range(9)]
+    rows = [
+        (f"{text} {' '.join(['really'] * (n % 5))} {n}", label)
+        for label, texts in MOODS.items()
+        for text in texts
+        for n in range(9)
+    ]
     path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows), encoding="utf-8")
     return path
 

@@ -19,7 +19,13 @@ FLOORS = [
     {"flows"},
     {"dashboard", "integrations", "cli"},
 ]
-ALLOWED_BESIDE = {("rules", "knowledge"), ("search", "rules"), ("worker", "train"), ("worker", "probes"), ("probes", "train")}
+ALLOWED_BESIDE = {
+    ("rules", "knowledge"),
+    ("search", "rules"),
+    ("worker", "train"),
+    ("worker", "probes"),
+    ("probes", "train"),
+}
 """Within a floor: rules look numbers up in knowledge, strategies scale rates by the rules, the worker opens the torch rooms."""
 NEVER_IN_CONTROLLER = {"torch", "transformers", "peft", "safetensors", "datasets"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}

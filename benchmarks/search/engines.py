@@ -141,7 +141,15 @@ class Finestep:
         self._curves.append((cost, error))
         return not is_hopeless(error, earlier)
 
+    def _note_missing(self, wish: Wish, cell: Cell) -> None:
+        """Where a grid has no run at the wished place, note a trial that could not be run: it is not wished again."""
+        if self._task.kind != "pool" and max(abs(a - b) for a, b in zip(wish.point, cell.point, strict=True)) > 0.05:
+            fidelity = wish.fidelity or 1.0
+            recipe = _recipe(wish.point, self._task)
+            self._trials.append(Trial(number=len(self._trials), recipe=recipe, fidelity=fidelity, state="failed"))
+
     def tell(self, wish: Wish, cell: Cell, value: float | None) -> None:
+        self._note_missing(wish, cell)
         self._trials[int(wish.token)] = _finished(self._trials[int(wish.token)], cell, value, self._task)  # type: ignore[call-overload]
 
 

@@ -122,6 +122,7 @@ class BotorchEngine:
         from scipy.stats import qmc
 
         torch.manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
         self.task, self.told = task, _Told(task, winsor)
         self.low = np.array([low for low, _ in task.bounds])
         self.span = np.array([high - low for low, high in task.bounds])
@@ -132,9 +133,13 @@ class BotorchEngine:
         self.pending: list[tuple[float, ...]] = []
 
     def ask(self) -> Wish:
-        point = self.queue.pop(0) if self.queue else self._best_point()
+        point = self.queue.pop(0) if self.queue else self._best_point() if len(self.told.points) > 1 else self._any()
         self.pending.append(point)
         return Wish(point, 1.0, point)
+
+    def _any(self) -> tuple[float, ...]:
+        """A random point: lanes that ask before anything has been measured."""
+        return tuple(self.low + self.span * self.rng.random(len(self.low)))
 
     def _best_point(self) -> tuple[float, ...]:
         import torch

@@ -15,92 +15,39 @@ from skills import SKILLS, Sample
 Row = dict[str, str]
 
 WORDINGS: dict[str, list[tuple[str, str]]] = {
-    "opposite": [
-        ("Give an antonym of the word.", "{x}"),
-        ('Which word means the contrary of "{x}"?', ""),
-    ],
-    "plural": [
-        ("Write the plural form of the noun.", "{x}"),
-        ("What do you call more than one {x}?", ""),
-    ],
-    "past": [
-        ("Put the verb into the past tense.", "{x}"),
-        ('What is the past tense of "{x}"?', ""),
-    ],
-    "kind": [
-        ("Classify the item with one word.", "{x}"),
-        ('Which category does "{x}" belong to?', ""),
-    ],
+    "opposite": [("Give an antonym of the word.", "{x}"), ("Which word means the contrary of this one?", "{x}")],
+    "plural": [("Write the plural form of the noun.", "{x}"), ("What do you call several of these?", "{x}")],
+    "past": [("Put the verb into the past tense.", "{x}"), ("Conjugate the verb as for last week.", "{x}")],
+    "kind": [("Classify the item with one word.", "{x}"), ("Which category does this belong to?", "{x}")],
     "colour": [
         ("Name the usual colour of the thing.", "{x}"),
+        ("Which colour does this have?", "{x}"),
         ("What colour is {ax}?", ""),
     ],
     "capital": [
         ("Name the capital of the country.", "{x}"),
+        ("Which city governs this country?", "{x}"),
         ("What is the capital of {x}?", ""),
-        ("Which city is the seat of government of {x}?", ""),
     ],
     "country": [
         ("Name the country of this capital.", "{x}"),
-        ("Of which country is {x} the capital?", ""),
-        ("Which nation is governed from {x}?", ""),
+        ("Which nation is governed from here?", "{x}"),
+        ("Tell me the nation that is ruled from {x}.", ""),
     ],
-    "next": [
-        ("Continue the series with the next item.", "{x}"),
-        ("What follows directly on {x}?", ""),
-    ],
-    "spell": [
-        ("Spell the word with hyphens.", "{x}"),
-        ('How do you spell "{x}"?', ""),
-    ],
-    "first": [
-        ("Copy the first item of the list.", "{x}"),
-        ("Read the list and return its opening element.", "{x}"),
-    ],
-    "last": [
-        ("Copy the last item of the list.", "{x}"),
-        ("Read the list and return its closing element.", "{x}"),
-    ],
-    "reverse": [
-        ("Reverse the order of the list.", "{x}"),
-        ("Rewrite this list from right to left.", "{x}"),
-    ],
-    "count": [
-        ("How many items does the list have?", "{x}"),
-        ("Count the elements of the list.", "{x}"),
-    ],
+    "spell": [("Spell the word with hyphens.", "{x}"), ('Please spell out the word "{x}".', "")],
+    "first": [("Copy the first item of the list.", "{x}"), ("Return the opening element.", "{x}")],
+    "last": [("Copy the last item of the list.", "{x}"), ("Return the closing element.", "{x}")],
+    "reverse": [("Reverse the order of the list.", "{x}"), ("Rewrite this list from right to left.", "{x}")],
+    "count": [("How many items does the list have?", "{x}"), ("Count the elements of the list.", "{x}")],
     "sort": [
         ("Sort the numbers from smallest to largest.", "{x}"),
         ("Arrange these values in ascending order.", "{x}"),
     ],
-    "largest": [
-        ("Which number is the largest?", "{x}"),
-        ("Return the maximum of these values.", "{x}"),
-    ],
-    "lookup": [
-        ("How much is the {q}? Use the price list.", "{x}"),
-        ('Find the price of "{q}" in the table.', "{x}"),
-    ],
-    "where": [
-        ("Where is {q}? Answer with one word.", "{x}"),
-        ("Read the story and name the location of {q}.", "{x}"),
-    ],
-    "who": [
-        ("Who has the {q}? Answer with a name.", "{x}"),
-        ("Read the story and name the owner of the {q}.", "{x}"),
-    ],
-    "add": [
-        ("Calculate the sum of {x} and {y}.", ""),
-        ("Solve the problem.", "{n} owns {x} {t}s and buys another {y}. How many {t}s does {n} own?"),
-    ],
-    "take": [
-        ("Calculate the difference between {x} and {y}.", ""),
-        ("Solve the problem.", "{n} owns {x} {t}s and gives away {y}. How many {t}s does {n} own?"),
-    ],
+    "largest": [("Which number is the largest?", "{x}"), ("Return the maximum of these values.", "{x}")],
 }
 """Instruction and input templates of each skill."""
 
-FROM_MEMORY = ("opposite", "plural", "past", "kind", "colour", "capital", "country", "next", "spell", "add", "take")
+FROM_MEMORY = ("opposite", "plural", "past", "kind", "colour", "capital", "country", "spell")
 """Skills with so few questions that the two files get separate questions by a split of their list."""
 
 TEST_SHARE = 0.15
@@ -139,7 +86,7 @@ def make_rows(train: int, test: int, seed: int) -> tuple[list[Row], list[Row]]:
     rng = random.Random(seed)
     train_rows: list[Row] = []
     test_rows: list[Row] = []
-    left = sorted(SKILLS, key=lambda name: name not in ("colour", "capital", "country"))
+    left = sorted(WORDINGS, key=lambda name: name not in ("colour", "capital", "country"))
     for i, skill in enumerate(left):
         share = round((train - len(train_rows)) / (len(left) - i))
         share_test = round((test - len(test_rows)) / (len(left) - i))

@@ -15,6 +15,7 @@ _WHERE = {
     "Estimate": "finestep.estimate",
     "Trial": "finestep.trial",
     "FinestepError": "finestep.errors",
+    "FinestepCallback": "finestep.integrations.transformers",
     "read_recipe": "finestep.store.recipe_file",
     "write_recipe": "finestep.store.recipe_file",
 }

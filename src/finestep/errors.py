@@ -39,7 +39,9 @@ class MissingDependency(FinestepError):
 
     def __init__(self, package: str, *, needed_for: str, extra: str):
         self.package, self.extra = package, extra
-        super().__init__(f"{needed_for} needs `{package}`, which is not installed; run `pip install 'finestep[{extra}]'`")
+        super().__init__(
+            f"{needed_for} needs `{package}`, which is not installed; run `pip install 'finestep[{extra}]'`"
+        )
 
 
 class StudyChanged(FinestepError):

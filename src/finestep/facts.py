@@ -43,7 +43,9 @@ class DataFacts(_Facts):
     """Size and kind of a data set, counted over all rows or estimated from a sample."""
 
     name: str
-    format: str | None = Field(None, description="`alpaca`, `sharegpt`, `messages`, `prompt_completion`, `text`, `labels`.")
+    format: str | None = Field(
+        None, description="`alpaca`, `sharegpt`, `messages`, `prompt_completion`, `text`, `labels`."
+    )
     task: Task | None = None
     num_rows: int | None = Field(None, description="Rows that are used for training.")
     num_eval_rows: int | None = None
@@ -53,7 +55,9 @@ class DataFacts(_Facts):
     length_p95: int | None = None
     length_max: int | None = None
     num_labels: int | None = None
-    is_estimate: bool = Field(False, description="True when tokens were estimated from a sample or without a tokenizer.")
+    is_estimate: bool = Field(
+        False, description="True when tokens were estimated from a sample or without a tokenizer."
+    )
 
 
 class HardwareFacts(_Facts):

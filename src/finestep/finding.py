@@ -17,6 +17,8 @@ class Finding(BaseModel):
     code: str = Field(description="Stable name, e.g. `diverged`, `overfitting`.")
     severity: Severity
     meaning: str = Field(description="One plain sentence.")
-    evidence: dict[str, float | int | str | None] = Field(default_factory=dict, description="Steps and numbers behind it.")
+    evidence: dict[str, float | int | str | None] = Field(
+        default_factory=dict, description="Steps and numbers behind it."
+    )
     advice: str = Field("", description="A concrete change, and how far to go.")
     confidence: float = Field(1.0, ge=0, le=1)

@@ -26,7 +26,9 @@ class SessionRequest(_Message):
     """What a worker needs before its first trial: the base and the data, loaded once."""
 
     protocol: int = PROTOCOL_VERSION
-    purpose: Literal["train", "inspect"] = Field("train", description="inspect: only read the data and answer with its card.")
+    purpose: Literal["train", "inspect"] = Field(
+        "train", description="inspect: only read the data and answer with its card."
+    )
     model: ModelSpec
     data: DataSpec
     recipe: Recipe = Field(description="Method and adapter of the trials to come.")

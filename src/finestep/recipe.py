@@ -26,7 +26,9 @@ class ScheduleGroup(_Group):
 
     name: ScheduleName = Field("linear", description="Shape of the decay after warmup.")
     warmup_steps: int | None = Field(None, ge=0, description="Warmup in optimizer steps; None: see `warmup_ratio`.")
-    warmup_ratio: float | None = Field(None, ge=0, lt=1, description="Warmup as a share of all steps; None: the tool decides.")
+    warmup_ratio: float | None = Field(
+        None, ge=0, lt=1, description="Warmup as a share of all steps; None: the tool decides."
+    )
     warmup_shape: Literal["linear", "cosine"] = "linear"
     warmup_init_lr: float = Field(1e-7, ge=0, description="Learning rate that warmup starts from.")
     min_lr_ratio: float = Field(0.0, ge=0, le=1, description="Floor of the decay as a share of the peak.")
@@ -47,7 +49,9 @@ class OptimizerGroup(_Group):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled; never on norms, biases or embeddings of size 1.")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="Decoupled; never on norms, biases or embeddings of size 1."
+    )
     max_grad_norm: float | None = Field(1.0, gt=0, description="Clip the global gradient norm to this; None = off.")
     bias_correction: bool = Field(True, description="Adam's bias correction; switch off only to compare.")
     layerwise_decay: float = Field(1.0, gt=0, le=1, description="Learning-rate factor per layer toward the input.")
@@ -60,7 +64,9 @@ class LoraGroup(_Group):
     rank: int = Field(16, ge=1, le=4096)
     alpha: float = Field(32.0, gt=0, description="The adapter's output is scaled by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] | None = Field(None, description="Names of linear layers; None = all linear layers.")
+    target_modules: tuple[str, ...] | None = Field(
+        None, description="Names of linear layers; None = all linear layers."
+    )
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) instead.")
 
 
@@ -78,11 +84,15 @@ class Recipe(_Group):
     method: Method = "lora"
     learning_rate: float = Field(2e-4, gt=0, le=10, description="Peak rate, reached after warmup.")
     effective_batch_size: int = Field(16, ge=1, le=65536, description="Rows per optimizer step, over all devices.")
-    micro_batch_size: int | None = Field(None, ge=1, description="Rows per forward pass on one device; None: by memory.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Rows per forward pass on one device; None: by memory."
+    )
     num_devices: int = Field(1, ge=1)
     num_epochs: float = Field(1.0, gt=0, le=1000, description="Passes over the training rows; fractions are allowed.")
     num_train_tokens: int | None = Field(None, ge=1, description="Token budget; replaces `num_epochs` when given.")
-    max_length: int | None = Field(None, ge=8, description="Longest row in tokens; longer rows are cut. None: by the data.")
+    max_length: int | None = Field(
+        None, ge=8, description="Longest row in tokens; longer rows are cut. None: by the data."
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Data order, adapter and head initialisation, dropout.")
     schedule: ScheduleGroup = ScheduleGroup()
     optimizer: OptimizerGroup = OptimizerGroup()
@@ -100,7 +110,9 @@ class Recipe(_Group):
 
     def first_micro_batch(self) -> int:
         """Rows per forward pass to begin with; memory may force fewer."""
-        return self.micro_batch_size or min(DEFAULT_MICRO_BATCH, math.ceil(self.effective_batch_size / self.num_devices))
+        return self.micro_batch_size or min(
+            DEFAULT_MICRO_BATCH, math.ceil(self.effective_batch_size / self.num_devices)
+        )
 
     def accumulation_steps(self, micro_batch_size: int | None = None) -> int:
         """Micro-batches per optimizer step: the one rule, `accumulation_steps`."""

@@ -21,14 +21,18 @@ class DataSpec(_Value):
 
     path: str = Field(description="File, folder or Hub name.")
     format: DataFormat | None = None
-    columns: dict[str, str] = Field(default_factory=dict, description="Our name -> the file's column, e.g. prompt: question.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Our name -> the file's column, e.g. prompt: question."
+    )
     eval_path: str | None = Field(None, description="Validation rows of their own; None: split off.")
     eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share split off, within 64 to 512 rows.")
     split_seed: int = Field(0, ge=0, description="Fixes the split; the same for all trials.")
     max_rows: int | None = Field(None, ge=8, description="Use at most this many rows, chosen by the split seed.")
     max_length: int | None = Field(None, ge=8, description="Longest row in tokens; None: the context, at most 1,024.")
     train_on_prompt: bool = Field(False, description="Let the prompt carry loss too.")
-    template: Literal["auto", "raw"] = Field("auto", description="auto: the tokenizer's chat template; raw: join the texts.")
+    template: Literal["auto", "raw"] = Field(
+        "auto", description="auto: the tokenizer's chat template; raw: join the texts."
+    )
 
 
 class ModelSpec(_Value):

@@ -22,8 +22,12 @@ from finestep.errors import FinestepError, MissingDependency, WorkerFailed
 from finestep.protocol import Event, SessionRequest, TrialRequest
 
 LOCK_WAIT_S = 120.0
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1",
-         "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 
 
 class Line:
@@ -85,7 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
         request = SessionRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))
         _serve(request, line)
     except ValidationError as error:
-        line.send("error", {"error": "BadInput", "text": f"the session request is not valid: {error.errors()[0]['msg']}"})
+        line.send(
+            "error", {"error": "BadInput", "text": f"the session request is not valid: {error.errors()[0]['msg']}"}
+        )
         return 2
     except FinestepError as error:
         line.send("error", {"error": type(error).__name__, "text": str(error)})
@@ -145,7 +151,9 @@ def _train(request: SessionRequest, line: Line) -> None:
         limit = _run_trial(trial, request, resident, line, limit)
 
 
-def _run_trial(trial: TrialRequest, request: SessionRequest, resident: Any, line: Line, limit: int | None) -> int | None:
+def _run_trial(
+    trial: TrialRequest, request: SessionRequest, resident: Any, line: Line, limit: int | None
+) -> int | None:
     """Run one trial; the largest micro-batch that is now known to fit, or None."""
     from finestep.train.loop import Run
 

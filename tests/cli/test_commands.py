@@ -13,15 +13,36 @@ import pytest
 
 
 def _finestep(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "finestep", *arguments], capture_output=True, text=True, timeout=300, check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "finestep", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
 def study(shipped_model, instruct_file, tmp_path_factory):
     """A small real study of three trials: (folder, finished process)."""
     folder = tmp_path_factory.mktemp("study")
-    done = _finestep("tune", str(shipped_model), str(instruct_file), "--budget", "3", "--max-length", "96", "--threads", "1",
-                     "--metric", "exact_match", "--out", str(folder / "s"), "--json")
+    done = _finestep(
+        "tune",
+        str(shipped_model),
+        str(instruct_file),
+        "--budget",
+        "3",
+        "--max-length",
+        "96",
+        "--threads",
+        "1",
+        "--metric",
+        "exact_match",
+        "--out",
+        str(folder / "s"),
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     return folder / "s", done
 
@@ -48,8 +69,22 @@ def test_only_the_best_model_is_kept(study):
 
 def test_the_same_command_again_repeats_the_answer_without_training(study, shipped_model, instruct_file):
     folder, done = study
-    again = _finestep("tune", str(shipped_model), str(instruct_file), "--budget", "3", "--max-length", "96", "--threads", "1",
-                      "--metric", "exact_match", "--out", str(folder), "--json")
+    again = _finestep(
+        "tune",
+        str(shipped_model),
+        str(instruct_file),
+        "--budget",
+        "3",
+        "--max-length",
+        "96",
+        "--threads",
+        "1",
+        "--metric",
+        "exact_match",
+        "--out",
+        str(folder),
+        "--json",
+    )
     assert json.loads(again.stdout)["trials"] == json.loads(done.stdout)["trials"]
 
 
@@ -63,8 +98,10 @@ def test_other_conditions_are_refused(study, shipped_model, label_file):
 
 def test_report_needs_no_torch(study):
     folder, _ = study
-    code = ("import sys\nsys.modules['torch'] = None\nfrom finestep.cli.main import main\n"
-            f"sys.argv = ['finestep', 'report', {str(folder)!r}]\nmain()\n")
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom finestep.cli.main import main\n"
+        f"sys.argv = ['finestep', 'report', {str(folder)!r}]\nmain()\n"
+    )
     (folder / "report.html").unlink()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "learning rate" in done.stdout, done.stderr
@@ -74,8 +111,17 @@ def test_report_needs_no_torch(study):
 def test_train_repeats_a_recipe(study, shipped_model, instruct_file, tmp_path):
     folder, done = study
     best = json.loads(done.stdout)["best"]
-    again = _finestep("train", str(folder / "recipe.yaml"), str(shipped_model), str(instruct_file), "--threads", "1",
-                      "--out", str(tmp_path / "t"), "--json")
+    again = _finestep(
+        "train",
+        str(folder / "recipe.yaml"),
+        str(shipped_model),
+        str(instruct_file),
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "t"),
+        "--json",
+    )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["best"]["eval_loss"] == pytest.approx(best["eval_loss"], abs=1e-6)
 
@@ -108,9 +154,27 @@ def test_an_unknown_command_is_a_usage_error():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(number, code, shipped_model, instruct_file, tmp_path):
-    command = [sys.executable, "-m", "finestep", "tune", str(shipped_model), str(instruct_file), "--budget", "1", "--epochs", "30",
-               "--max-length", "96", "--threads", "1", "--out", str(tmp_path / "s")]
+def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(
+    number, code, shipped_model, instruct_file, tmp_path
+):
+    command = [
+        sys.executable,
+        "-m",
+        "finestep",
+        "tune",
+        str(shipped_model),
+        str(instruct_file),
+        "--budget",
+        "1",
+        "--epochs",
+        "30",
+        "--max-length",
+        "96",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "s"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     steps = tmp_path / "s" / "trials" / "0000" / "steps.jsonl"
     _wait_for(lambda: steps.exists() and steps.read_text().count("\n") >= 5)
@@ -124,8 +188,22 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(number, code,
 
 
 def test_the_second_signal_stops_at_once(shipped_model, instruct_file, tmp_path):
-    command = [sys.executable, "-m", "finestep", "tune", str(shipped_model), str(instruct_file), "--budget", "1", "--epochs", "200",
-               "--threads", "1", "--out", str(tmp_path / "s")]
+    command = [
+        sys.executable,
+        "-m",
+        "finestep",
+        "tune",
+        str(shipped_model),
+        str(instruct_file),
+        "--budget",
+        "1",
+        "--epochs",
+        "200",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "s"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait_for(lambda: (tmp_path / "s" / "session.json").exists())
     process.send_signal(signal.SIGINT)

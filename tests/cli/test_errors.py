@@ -34,7 +34,10 @@ DATA_FAULTS = {
     "unknown columns": (_lines([{"a": "x", "b": "y"}] * 20), "--columns"),
     "preference data": (_lines([{"prompt": "x", "chosen": "y", "rejected": "z"}] * 20), "preference data"),
     "unknown role": (_lines([{"messages": [{"role": "asistant", "content": "x"}]}] * 20), "did you mean `assistant`"),
-    "a conversation without turns": (_lines([{"messages": [{"role": "user", "content": "x"}]}] * 20), "no row has an answer"),
+    "a conversation without turns": (
+        _lines([{"messages": [{"role": "user", "content": "x"}]}] * 20),
+        "no row has an answer",
+    ),
     "too few rows": (_lines(GOOD[:5]), "at least 8 rows"),
     "all the same": (_lines([{"prompt": "x", "completion": "y"}] * 20), "no split is possible"),
     "a row without a field": (_lines(GOOD) + _lines([{"prompt": "x"}]), "row 21"),
@@ -65,20 +68,25 @@ def test_bad_data_through_the_worker(fault, shipped_model, tmp_path, monkeypatch
     text, message = DATA_FAULTS[fault]
     path = tmp_path / "bad.jsonl"
     path.write_text(text, encoding="utf-8")
-    code, error = _run(monkeypatch, capsys, "tune", str(shipped_model), str(path), "--out", str(tmp_path / "out"), "--threads", "1")
+    code, error = _run(
+        monkeypatch, capsys, "tune", str(shipped_model), str(path), "--out", str(tmp_path / "out"), "--threads", "1"
+    )
     assert code == 2
     assert message in error
     assert error.startswith("finestep: ")
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("content", "name", "message"), [
-    (b"text,label\na,b\nc\n" * 9, "bad.csv", "every CSV row needs 2 fields"),
-    (b"text,label\n\xff\xfe,b\n" * 9, "bad.csv", "UTF-8"),
-    (b"PAR1 nonsense", "bad.parquet", "not a valid Parquet file"),
-    (b'{"a": 1}', "bad.json", "list of objects"),
-    (b"x" * 100, "bad.xyz", "unknown kind of data file"),
-])
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"text,label\na,b\nc\n" * 9, "bad.csv", "every CSV row needs 2 fields"),
+        (b"text,label\n\xff\xfe,b\n" * 9, "bad.csv", "UTF-8"),
+        (b"PAR1 nonsense", "bad.parquet", "not a valid Parquet file"),
+        (b'{"a": 1}', "bad.json", "list of objects"),
+        (b"x" * 100, "bad.xyz", "unknown kind of data file"),
+    ],
+)
 def test_bad_files(content, name, message, tmp_path):
     from finestep.errors import BadInput
     from finestep.survey.rows import read_rows
@@ -88,23 +96,26 @@ def test_bad_files(content, name, message, tmp_path):
         list(read_rows(str(tmp_path / name)))
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["tune", "MODEL", "nothere.jsonl"], "no such data file"),
-    (["tune", "MODEL"], "give a model and data, or neither"),
-    (["tune", "MODEL", "DATA", "--columns", "prompt=promt,completion=completion"], "did you mean `prompt`"),
-    (["tune", "MODEL", "DATA", "--columns", "prompt"], "name=column pairs"),
-    (["tune", "MODEL", "DATA", "--format", "alpacca"], "--format"),
-    (["tune", "MODEL", "DATA", "--method", "lorra"], "did you mean `lora`"),
-    (["tune", "MODEL", "DATA", "--strategy", "magic"], "unknown strategy"),
-    (["tune", "MODEL", "DATA", "--budget", "0"], "--budget"),
-    (["tune", "MODEL", "DATA", "--time", "soon"], "--time"),
-    (["tune", "MODEL", "DATA", "--set", "learning_rte=1"], "did you mean `learning_rate`"),
-    (["tune", "MODEL", "DATA", "--set", "learning_rate=-1"], "greater than 0"),
-    (["tune", "MODEL", "DATA", "--set", "nonsense"], "group.field=value"),
-    (["tune", "MODEL", "DATA", "--device", "tpu"], "--device"),
-    (["train", "nothere.yaml"], "no such recipe file"),
-    (["report", "nothere"], "holds no study"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tune", "MODEL", "nothere.jsonl"], "no such data file"),
+        (["tune", "MODEL"], "give a model and data, or neither"),
+        (["tune", "MODEL", "DATA", "--columns", "prompt=promt,completion=completion"], "did you mean `prompt`"),
+        (["tune", "MODEL", "DATA", "--columns", "prompt"], "name=column pairs"),
+        (["tune", "MODEL", "DATA", "--format", "alpacca"], "--format"),
+        (["tune", "MODEL", "DATA", "--method", "lorra"], "did you mean `lora`"),
+        (["tune", "MODEL", "DATA", "--strategy", "magic"], "unknown strategy"),
+        (["tune", "MODEL", "DATA", "--budget", "0"], "--budget"),
+        (["tune", "MODEL", "DATA", "--time", "soon"], "--time"),
+        (["tune", "MODEL", "DATA", "--set", "learning_rte=1"], "did you mean `learning_rate`"),
+        (["tune", "MODEL", "DATA", "--set", "learning_rate=-1"], "greater than 0"),
+        (["tune", "MODEL", "DATA", "--set", "nonsense"], "group.field=value"),
+        (["tune", "MODEL", "DATA", "--device", "tpu"], "--device"),
+        (["train", "nothere.yaml"], "no such recipe file"),
+        (["report", "nothere"], "holds no study"),
+    ],
+)
 def test_bad_commands(arguments, message, shipped_model, tmp_path, monkeypatch, capsys):
     (tmp_path / "good.jsonl").write_text(_lines(GOOD), encoding="utf-8")
     names = {"MODEL": str(shipped_model), "DATA": str(tmp_path / "good.jsonl")}
@@ -115,19 +126,22 @@ def test_bad_commands(arguments, message, shipped_model, tmp_path, monkeypatch, 
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("learning_rte: 1.0e-4", "r.yaml:1"),
-    ("method: lora\nschedule:\n  name: cosin", "r.yaml:3"),
-    ("learning_rate: fast", "r.yaml:1"),
-    ("effective_batch_size: 0", "greater than or equal to 1"),
-    ("micro_batch_size: 32\neffective_batch_size: 16", "must not exceed"),
-    ("schedule: {warmup_steps: 5, warmup_ratio: 0.1}", "not both"),
-    ("a: &x [*x]", "anchors"),
-    ("learning_rate: !!python/object 1", "tags"),
-    ("{", "not valid YAML"),
-    ("- 1", "mapping"),
-    ("optimizer: 3", "optimizer"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rte: 1.0e-4", "r.yaml:1"),
+        ("method: lora\nschedule:\n  name: cosin", "r.yaml:3"),
+        ("learning_rate: fast", "r.yaml:1"),
+        ("effective_batch_size: 0", "greater than or equal to 1"),
+        ("micro_batch_size: 32\neffective_batch_size: 16", "must not exceed"),
+        ("schedule: {warmup_steps: 5, warmup_ratio: 0.1}", "not both"),
+        ("a: &x [*x]", "anchors"),
+        ("learning_rate: !!python/object 1", "tags"),
+        ("{", "not valid YAML"),
+        ("- 1", "mapping"),
+        ("optimizer: 3", "optimizer"),
+    ],
+)
 def test_bad_recipes(text, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -143,12 +157,22 @@ def test_a_missing_model_and_one_made_of_pickles(tmp_path, shipped_model, monkey
     import torch
 
     (tmp_path / "good.jsonl").write_text(_lines(GOOD), encoding="utf-8")
-    code, error = _run(monkeypatch, capsys, "tune", str(tmp_path / "none"), str(tmp_path / "good.jsonl"), "--out", str(tmp_path / "a"))
+    code, error = _run(
+        monkeypatch, capsys, "tune", str(tmp_path / "none"), str(tmp_path / "good.jsonl"), "--out", str(tmp_path / "a")
+    )
     assert (code, "no such model folder" in error) == (2, True)
     shutil.copytree(shipped_model, tmp_path / "pickled")
     (tmp_path / "pickled" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "pickled" / "pytorch_model.bin")
-    code, error = _run(monkeypatch, capsys, "tune", str(tmp_path / "pickled"), str(tmp_path / "good.jsonl"), "--out", str(tmp_path / "b"))
+    code, error = _run(
+        monkeypatch,
+        capsys,
+        "tune",
+        str(tmp_path / "pickled"),
+        str(tmp_path / "good.jsonl"),
+        "--out",
+        str(tmp_path / "b"),
+    )
     assert (code, "--unsafe-pickle" in error) == (2, True)
 
 
@@ -158,6 +182,15 @@ def test_qlora_without_a_gpu(tmp_path, shipped_model, monkeypatch, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     (tmp_path / "good.jsonl").write_text(_lines(GOOD), encoding="utf-8")
-    code, error = _run(monkeypatch, capsys, "tune", str(shipped_model), str(tmp_path / "good.jsonl"), "--method", "qlora",
-                       "--out", str(tmp_path / "a"))
+    code, error = _run(
+        monkeypatch,
+        capsys,
+        "tune",
+        str(shipped_model),
+        str(tmp_path / "good.jsonl"),
+        "--method",
+        "qlora",
+        "--out",
+        str(tmp_path / "a"),
+    )
     assert (code, "needs a CUDA GPU" in error) == (2, True)

@@ -19,8 +19,13 @@ def executor(request, shipped_model, instruct_file, tmp_path):
     if request.param == "replay":
         yield ReplayExecutor(lambda recipe, fidelity: [2.0, 1.5, 1.0], card={"facts": {}}, num_train_rows=90)
         return
-    session = SessionRequest(model=ModelSpec(path=str(shipped_model), device="cpu"), recipe=RECIPE, study_dir=str(tmp_path), num_threads=1,
-                             data=DataSpec(path=str(instruct_file), max_length=96))
+    session = SessionRequest(
+        model=ModelSpec(path=str(shipped_model), device="cpu"),
+        recipe=RECIPE,
+        study_dir=str(tmp_path),
+        num_threads=1,
+        data=DataSpec(path=str(instruct_file), max_length=96),
+    )
     local = LocalExecutor(session, folder=tmp_path)
     yield local
     local.close()
@@ -63,8 +68,13 @@ def test_a_stop_interrupts(executor, tmp_path):
 
 
 def test_a_dead_worker_is_an_event_and_another_takes_over(shipped_model, instruct_file, tmp_path):
-    session = SessionRequest(model=ModelSpec(path=str(shipped_model), device="cpu"), recipe=RECIPE, study_dir=str(tmp_path), num_threads=1,
-                             data=DataSpec(path=str(instruct_file), max_length=96))
+    session = SessionRequest(
+        model=ModelSpec(path=str(shipped_model), device="cpu"),
+        recipe=RECIPE,
+        study_dir=str(tmp_path),
+        num_threads=1,
+        data=DataSpec(path=str(instruct_file), max_length=96),
+    )
     executor = LocalExecutor(session, folder=tmp_path)
     executor.start()
     kinds = []

@@ -13,8 +13,16 @@ from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 def main() -> None:
     folder, model, data, budget = sys.argv[1:5]
     recipe = Recipe(effective_batch_size=16, num_epochs=8, max_length=96, lora={"rank": 2})
-    spec = StudySpec(name="kill", model=ModelSpec(path=model, device="cpu"), data=DataSpec(path=data, max_length=96), recipe=recipe, num_threads=1)
-    study = StudyRun(spec, Path(folder), Budget(full_runs=float(budget)), command="test", options={"checkpoint_every_s": 0.4})
+    spec = StudySpec(
+        name="kill",
+        model=ModelSpec(path=model, device="cpu"),
+        data=DataSpec(path=data, max_length=96),
+        recipe=recipe,
+        num_threads=1,
+    )
+    study = StudyRun(
+        spec, Path(folder), Budget(full_runs=float(budget)), command="test", options={"checkpoint_every_s": 0.4}
+    )
     for event in study.events(lambda: False):
         if event.kind == "trial_finished":
             print(event.trial.number, event.trial.state, flush=True)

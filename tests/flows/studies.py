@@ -13,7 +13,10 @@ from finestep.store.study_store import StudyStore
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 
 FINGERPRINT = {"data_sha256": "d", "model_sha256": "m", "version_torch": "2.13.0"}
-CARD = {"facts": {"num_rows": 4000, "num_eval_rows": 100, "num_tokens": 100_000, "num_trained_tokens": 50_000}, "notes": []}
+CARD = {
+    "facts": {"num_rows": 4000, "num_eval_rows": 100, "num_tokens": 100_000, "num_trained_tokens": 50_000},
+    "notes": [],
+}
 
 
 def basin(recipe: Recipe, fidelity: float) -> list[float]:
@@ -32,7 +35,9 @@ def open_store(folder: Path, *, fingerprint=FINGERPRINT, **changes) -> StudyStor
     return StudyStore(folder, spec(**changes), fingerprint)
 
 
-def tune(store: StudyStore, *, budget: float = 20, recording=basin, should_stop=lambda: False) -> tuple[list[TuneEvent], ReplayExecutor]:
+def tune(
+    store: StudyStore, *, budget: float = 20, recording=basin, should_stop=lambda: False
+) -> tuple[list[TuneEvent], ReplayExecutor]:
     """Run the tuning loop to its end on recorded trials."""
     executor = ReplayExecutor(recording, card=CARD, num_train_rows=4000)
     tuning = Tuning(store, executor, lambda card: Sweep("lora"), Budget(full_runs=budget), should_stop=should_stop)

@@ -20,8 +20,11 @@ BUDGET = 6
 
 
 def _start(folder: Path, model: Path, data: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "tests.flows.kill_target", str(folder), str(model), str(data), str(BUDGET)],
-                            stdout=subprocess.DEVNULL, stderr=(folder.parent / f"{folder.name}.err").open("ab"))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.flows.kill_target", str(folder), str(model), str(data), str(BUDGET)],
+        stdout=subprocess.DEVNULL,
+        stderr=(folder.parent / f"{folder.name}.err").open("ab"),
+    )
 
 
 def _trials(folder: Path) -> list[Trial]:
@@ -32,8 +35,16 @@ def _trials(folder: Path) -> list[Trial]:
 
 
 def _results(trials: list[Trial]) -> dict[int, tuple]:
-    return {trial.number: (trial.recipe.learning_rate, trial.recipe.effective_batch_size, trial.state, trial.outcome.eval_loss)
-            for trial in trials if trial.outcome}
+    return {
+        trial.number: (
+            trial.recipe.learning_rate,
+            trial.recipe.effective_batch_size,
+            trial.state,
+            trial.outcome.eval_loss,
+        )
+        for trial in trials
+        if trial.outcome
+    }
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from finestep.errors import StudyBusy, StudyChanged
+from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import write_results
 from finestep.flows.tune import Tuning, runs_spent
-from finestep.executors.replay import ReplayExecutor
 from finestep.search.sweep import Sweep, best_trial
 from finestep.study import Budget, DataSpec
 from finestep.trial import Outcome
@@ -54,11 +54,20 @@ def test_a_finished_study_starts_nothing(tmp_path):
 def test_no_trial_is_started_that_would_not_end_in_time(tmp_path):
     store = open_store(tmp_path)
     recipe = store.spec.recipe
-    store.finish(store.add(recipe, fidelity=1.0, stage="baseline", why="").number,
-                 Outcome(state="completed", eval_loss=1.0, elapsed_s=50.0, num_train_tokens=10))
-    tuning = Tuning(store, ReplayExecutor(basin, card=CARD), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=99.0))
+    store.finish(
+        store.add(recipe, fidelity=1.0, stage="baseline", why="").number,
+        Outcome(state="completed", eval_loss=1.0, elapsed_s=50.0, num_train_tokens=10),
+    )
+    tuning = Tuning(
+        store, ReplayExecutor(basin, card=CARD), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=99.0)
+    )
     assert tuning.remaining_runs() == 0.0
-    assert Tuning(store, ReplayExecutor(basin), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=101.0)).remaining_runs() == 8.0
+    assert (
+        Tuning(
+            store, ReplayExecutor(basin), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=101.0)
+        ).remaining_runs()
+        == 8.0
+    )
 
 
 def test_an_orphan_is_taken_up_first(tmp_path):
@@ -85,7 +94,12 @@ def test_an_outcome_that_nobody_heard_of_counts(tmp_path):
 
 def test_diverged_trials_never_rank_and_are_always_shown(tmp_path):
     store = open_store(tmp_path)
-    tune(store, recording=lambda recipe, fidelity: [2.0, float("nan")] if recipe.learning_rate > 4e-4 else [2.0, 1.0 - recipe.learning_rate])
+    tune(
+        store,
+        recording=lambda recipe, fidelity: (
+            [2.0, float("nan")] if recipe.learning_rate > 4e-4 else [2.0, 1.0 - recipe.learning_rate]
+        ),
+    )
     diverged = [trial for trial in store.trials() if trial.state == "diverged"]
     assert diverged
     assert best_trial(store.trials()).state == "completed"
@@ -117,15 +131,18 @@ def test_the_result_holds_what_machines_need(tmp_path):
     assert read_recipe(tmp_path / "recipe.yaml").learning_rate == result["best"]["learning_rate"]
 
 
-@pytest.mark.parametrize(("changes", "name"), [
-    ({"data": DataSpec(path="other")}, "data.path"),
-    ({"data": DataSpec(path="d", split_seed=3)}, "data.split_seed"),
-    ({"strategy": "random"}, "strategy"),
-    ({"scaling": "linear"}, "scaling"),
-    ({"fingerprint": {"data_sha256": "x", "model_sha256": "m", "version_torch": "2.13.0"}}, "data_sha256"),
-    ({"fingerprint": {"data_sha256": "d", "model_sha256": "x", "version_torch": "2.13.0"}}, "model_sha256"),
-    ({"fingerprint": {"data_sha256": "d", "model_sha256": "m", "version_torch": "3.0"}}, "version_torch"),
-])
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"data": DataSpec(path="other")}, "data.path"),
+        ({"data": DataSpec(path="d", split_seed=3)}, "data.split_seed"),
+        ({"strategy": "random"}, "strategy"),
+        ({"scaling": "linear"}, "scaling"),
+        ({"fingerprint": {"data_sha256": "x", "model_sha256": "m", "version_torch": "2.13.0"}}, "data_sha256"),
+        ({"fingerprint": {"data_sha256": "d", "model_sha256": "x", "version_torch": "2.13.0"}}, "model_sha256"),
+        ({"fingerprint": {"data_sha256": "d", "model_sha256": "m", "version_torch": "3.0"}}, "version_torch"),
+    ],
+)
 def test_a_study_refuses_to_go_on_under_other_conditions(tmp_path, changes, name):
     store = open_store(tmp_path)
     tune(store, budget=1)

@@ -38,11 +38,21 @@ def make_resident(model: Path, data: Path, recipe: Recipe, **spec: Any) -> Resid
     return Resident(ModelSpec(path=str(model), device="cpu"), DataSpec(path=str(data), max_length=96, **spec), recipe)
 
 
-def run_trial(resident: Resident, recipe: Recipe, folder: Path, *, stop_after: int | None = None, every: int | None = None,
-              limit: int | None = None, prepare: Any = None) -> Recorded:
+def run_trial(
+    resident: Resident,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    stop_after: int | None = None,
+    every: int | None = None,
+    limit: int | None = None,
+    prepare: Any = None,
+) -> Recorded:
     """Train; with `stop_after`, ask for a stop once that many steps were made."""
     recorded = Recorded()
-    request = TrialRequest(number=0, recipe=recipe, folder=str(folder), checkpoint_every_s=1e9, checkpoint_every_steps=every)
+    request = TrialRequest(
+        number=0, recipe=recipe, folder=str(folder), checkpoint_every_s=1e9, checkpoint_every_steps=every
+    )
 
     def emit(kind: str, data: Any) -> None:
         match kind:

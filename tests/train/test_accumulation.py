@@ -14,7 +14,9 @@ from tests.train.runs import largest_difference, make_resident, run_trial
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_causal_1x16_4x4_16x1(method, shipped_model, instruct_file, tmp_path):
     rate = 1e-3 if method == "lora" else 2e-4
-    recipe = Recipe(method=method, learning_rate=rate, effective_batch_size=16, num_epochs=0.75, evaluation={"num_evaluations": 1})
+    recipe = Recipe(
+        method=method, learning_rate=rate, effective_batch_size=16, num_epochs=0.75, evaluation={"num_evaluations": 1}
+    )
     resident = make_resident(shipped_model, instruct_file, recipe)
     runs = [run_trial(resident, recipe.changed(micro_batch_size=micro), tmp_path / str(micro)) for micro in (1, 4, 16)]
     assert len(runs[0].steps) == 5
@@ -35,7 +37,9 @@ def test_the_last_partial_batch_and_unequal_micro_batches_count_by_tokens(shippe
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_classification_1x16_4x4_16x1(method, shipped_model, label_file, tmp_path):
     rate = 1e-3 if method == "lora" else 2e-4
-    recipe = Recipe(method=method, learning_rate=rate, effective_batch_size=16, num_epochs=1, evaluation={"num_evaluations": 1})
+    recipe = Recipe(
+        method=method, learning_rate=rate, effective_batch_size=16, num_epochs=1, evaluation={"num_evaluations": 1}
+    )
     resident = make_resident(shipped_model, label_file, recipe)
     runs = [run_trial(resident, recipe.changed(micro_batch_size=micro), tmp_path / str(micro)) for micro in (1, 4, 16)]
     for other in runs[1:]:
@@ -52,7 +56,9 @@ def test_batches_of_other_sizes_see_the_same_rows_in_the_same_order(shipped_mode
     lengths = np.arange(1, 101)
     small = Order(lengths, Recipe(effective_batch_size=4, num_epochs=2))
     large = Order(lengths, Recipe(effective_batch_size=32, num_epochs=2))
-    seen = [np.concatenate([order.rows_of_step(step) for step in range(1, order.num_steps + 1)]) for order in (small, large)]
+    seen = [
+        np.concatenate([order.rows_of_step(step) for step in range(1, order.num_steps + 1)]) for order in (small, large)
+    ]
     assert (seen[0] == seen[1]).all()
     assert sorted(seen[0][:100]) == list(range(100)), "an epoch shows every row once"
     assert (seen[0][:100] != seen[0][100:]).any(), "epochs are shuffled anew"

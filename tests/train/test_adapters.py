@@ -71,7 +71,10 @@ def test_every_trial_starts_from_the_same_weights(method, shipped_model, label_f
 
 def test_another_seed_is_another_start_and_back_again(shipped_model, label_file, tmp_path):
     resident = make_resident(shipped_model, label_file, Recipe())
-    start = {seed: {name: value.clone() for name, value in trained(resident.begin(Recipe(seed=seed))).items()} for seed in (0, 1)}
+    start = {
+        seed: {name: value.clone() for name, value in trained(resident.begin(Recipe(seed=seed))).items()}
+        for seed in (0, 1)
+    }
     assert largest_difference(start[0], start[1]) > 1e-3
     back = trained(resident.begin(Recipe(seed=0)))
     assert largest_difference(start[0], {name: value.detach() for name, value in back.items()}) == 0.0

@@ -22,7 +22,10 @@ def resident(request, shipped_model, instruct_file, label_file):
 
 
 def test_no_batch_size_changes_it(resident):
-    losses = [evaluate(resident.model, resident.data, resident.token_loss, batch_size=size)[0] for size in (1, 2, 3, 8, 16, 64)]
+    losses = [
+        evaluate(resident.model, resident.data, resident.token_loss, batch_size=size)[0]
+        for size in (1, 2, 3, 8, 16, 64)
+    ]
     assert max(losses) - min(losses) < 1e-6 * max(losses)
 
 
@@ -56,8 +59,13 @@ def longest_answer(predictions: list[str], references: list[str]) -> dict[str, f
 
 
 def test_a_metric_of_the_users_own(resident):
-    metrics = extra_metrics(("tests.train.test_evaluate:longest_answer", "exact_match"), resident.model, resident.tokenizer,
-                            resident.data, resident.token_loss)
+    metrics = extra_metrics(
+        ("tests.train.test_evaluate:longest_answer", "exact_match"),
+        resident.model,
+        resident.tokenizer,
+        resident.data,
+        resident.token_loss,
+    )
     assert metrics["rows"] == len(resident.data.evaluation)
     assert metrics["longest"] > 0
     assert 0 <= metrics["exact_match"] <= 1

@@ -30,19 +30,26 @@ def test_it_learns_and_records_every_step(resident, tmp_path):
 
 
 def test_early_stopping_restores_the_best_weights(resident, tmp_path):
-    recipe = Recipe(learning_rate=2e-2, num_epochs=12, lora={"rank": 32}, evaluation={"num_evaluations": 24, "patience": 2})
+    recipe = Recipe(
+        learning_rate=2e-2, num_epochs=12, lora={"rank": 32}, evaluation={"num_evaluations": 24, "patience": 2}
+    )
     run = run_trial(resident, recipe, tmp_path)
     losses = [record.eval_loss for record in run.evaluations[1:]]
     assert run.outcome.state == "stopped"
     assert "no gain in 2 evaluations" in run.outcome.reason
     assert run.outcome.eval_loss == min(losses)
     assert losses[-1] > min(losses)
-    assert evaluate(resident.model, resident.data, resident.token_loss)[0] == pytest.approx(run.outcome.eval_loss, rel=1e-6)
+    assert evaluate(resident.model, resident.data, resident.token_loss)[0] == pytest.approx(
+        run.outcome.eval_loss, rel=1e-6
+    )
 
 
 def test_a_huge_rate_ends_as_diverged(resident, tmp_path):
-    run = run_trial(resident, Recipe(learning_rate=10.0, num_epochs=4, schedule={"warmup_steps": 0},
-                                     optimizer={"max_grad_norm": None}), tmp_path)
+    run = run_trial(
+        resident,
+        Recipe(learning_rate=10.0, num_epochs=4, schedule={"warmup_steps": 0}, optimizer={"max_grad_norm": None}),
+        tmp_path,
+    )
     assert run.outcome.state == "diverged"
     assert run.outcome.eval_loss is None
     assert run.outcome.num_steps < 29
@@ -67,8 +74,12 @@ def test_a_value_that_is_not_finite_ends_the_trial_in_that_step(resident, tmp_pa
 
 
 def test_equal_tokens_whatever_the_batch(resident, tmp_path):
-    tokens = {batch: run_trial(resident, Recipe(effective_batch_size=batch, num_epochs=1), tmp_path / str(batch)).outcome.num_train_tokens
-              for batch in (4, 16, 64)}
+    tokens = {
+        batch: run_trial(
+            resident, Recipe(effective_batch_size=batch, num_epochs=1), tmp_path / str(batch)
+        ).outcome.num_train_tokens
+        for batch in (4, 16, 64)
+    }
     assert len(set(tokens.values())) == 1
 
 

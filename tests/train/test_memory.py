@@ -31,8 +31,12 @@ def _memory_for(num_rows, *, from_call=0):
 def test_the_trajectory_is_identical(fits, from_call, shipped_model, instruct_file, tmp_path):
     resident = make_resident(shipped_model, instruct_file, RECIPE)
     plain = run_trial(resident, RECIPE, tmp_path / "plain")
-    short = run_trial(make_resident(shipped_model, instruct_file, RECIPE), RECIPE, tmp_path / "short",
-                      prepare=_memory_for(fits, from_call=from_call))
+    short = run_trial(
+        make_resident(shipped_model, instruct_file, RECIPE),
+        RECIPE,
+        tmp_path / "short",
+        prepare=_memory_for(fits, from_call=from_call),
+    )
     assert short.outcome.state == "completed"
     assert short.outcome.micro_batch_size == {4: 4, 1: 1, 5: 4}[fits], "the limit found is remembered"
     assert [step.step for step in short.steps] == [step.step for step in plain.steps], "no step is lost or doubled"

@@ -13,8 +13,14 @@ from finestep.train.optimizer import Optimizer, parameter_table
 
 def _parameters():
     torch.manual_seed(0)
-    names = {"model.embed_tokens.weight": (8, 4), "model.layers.0.q.weight": (4, 4), "model.layers.0.norm.weight": (4,),
-             "model.layers.1.q.weight": (4, 4), "score.weight": (3, 4), "score.bias": (3,)}
+    names = {
+        "model.embed_tokens.weight": (8, 4),
+        "model.layers.0.q.weight": (4, 4),
+        "model.layers.0.norm.weight": (4,),
+        "model.layers.1.q.weight": (4, 4),
+        "score.weight": (3, 4),
+        "score.bias": (3,),
+    }
     return {name: torch.nn.Parameter(torch.randn(shape)) for name, shape in names.items()}
 
 
@@ -32,7 +38,9 @@ def test_the_table_of_parameters():
 
 @pytest.mark.parametrize("bias_correction", [True, False])
 def test_adamw_against_its_formula(bias_correction):
-    settings = OptimizerGroup(weight_decay=0.1, bias_correction=bias_correction, max_grad_norm=None, beta1=0.8, beta2=0.95)
+    settings = OptimizerGroup(
+        weight_decay=0.1, bias_correction=bias_correction, max_grad_norm=None, beta1=0.8, beta2=0.95
+    )
     value = torch.nn.Parameter(torch.tensor([[1.0, -2.0]]))
     optimizer = Optimizer({"w": value}, settings, [])
     expected, first, second = value.detach().clone().double(), torch.zeros(1, 2).double(), torch.zeros(1, 2).double()

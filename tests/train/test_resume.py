@@ -12,8 +12,13 @@ from finestep.recipe import Recipe
 from finestep.train.checkpoint import find_fault, newest_checkpoint
 from tests.train.runs import make_resident, run_trial
 
-RECIPE = Recipe(learning_rate=3e-3, effective_batch_size=8, num_epochs=2, lora={"rank": 4, "dropout": 0.1},
-                evaluation={"num_evaluations": 3})
+RECIPE = Recipe(
+    learning_rate=3e-3,
+    effective_batch_size=8,
+    num_epochs=2,
+    lora={"rank": 4, "dropout": 0.1},
+    evaluation={"num_evaluations": 3},
+)
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "clipped", "update_norm", "num_tokens")
 
 
@@ -61,12 +66,16 @@ def test_a_damaged_checkpoint_is_skipped_and_named(with_checkpoints, name, damag
     source, resident = with_checkpoints
     folder = tmp_path / "checkpoints"
     shutil.copytree(source, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000008"], "the two newest are kept"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000008"], (
+        "the two newest are kept"
+    )
     _damage(folder / "step-00000008" / name, damage)
     found, skipped = newest_checkpoint(folder)
     assert found.name == "step-00000004"
     assert skipped[0].startswith("step-00000008: ")
-    culprit = "state.json" if (name, damage) == ("manifest.json", "flip") else "manifest" if name == "manifest.json" else name
+    culprit = (
+        "state.json" if (name, damage) == ("manifest.json", "flip") else "manifest" if name == "manifest.json" else name
+    )
     assert culprit in skipped[0]
 
 

@@ -36,15 +36,23 @@ def _title(best: Mapping[str, Any]) -> str:
 def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     best, spent, paths = result["best"], result["spent"], result["paths"]
     rows: list[tuple[str, Text | str]] = [
-        ("batch", f"{best['effective_batch_size']} = micro-batch {best['micro_batch_size']} x {best['accumulation_steps']} accumulated "
-                  f"x {best['num_devices']} device" + ("s" if best["num_devices"] > 1 else "")),
+        (
+            "batch",
+            f"{best['effective_batch_size']} = micro-batch {best['micro_batch_size']} x {best['accumulation_steps']} accumulated "
+            f"x {best['num_devices']} device" + ("s" if best["num_devices"] > 1 else ""),
+        ),
         ("validation", Text(_validation(result), style="bold")),
     ]
     rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items()]
     rows += [
         ("trials", _outcomes(result)),
-        ("spent", f"{spent['full_runs']:.1f} full runs, {words.size(spent['tokens'])} tokens, {words.duration(spent['elapsed_s'])}"),
-        ("model", _near(paths["model"])), ("recipe", _near(paths["recipe"])), ("report", _near(paths["report"])),
+        (
+            "spent",
+            f"{spent['full_runs']:.1f} full runs, {words.size(spent['tokens'])} tokens, {words.duration(spent['elapsed_s'])}",
+        ),
+        ("model", _near(paths["model"])),
+        ("recipe", _near(paths["recipe"])),
+        ("report", _near(paths["report"])),
         ("again", result["command"]),
     ]
     return rows
@@ -54,8 +62,10 @@ def _validation(result: Mapping[str, Any]) -> str:
     best, baseline = result["best"], result["baseline"]
     text = f"loss {words.loss(best['eval_loss'])}"
     if baseline and baseline["trial"] != best["trial"]:
-        text += (f"; the baseline {words.rate(baseline['learning_rate'])} x {baseline['effective_batch_size']} has "
-                 f"{words.loss(baseline['eval_loss'])} ({words.gain(best['eval_loss'], baseline['eval_loss'])})")
+        text += (
+            f"; the baseline {words.rate(baseline['learning_rate'])} x {baseline['effective_batch_size']} has "
+            f"{words.loss(baseline['eval_loss'])} ({words.gain(best['eval_loss'], baseline['eval_loss'])})"
+        )
     elif baseline and len(result["trials"]) > 1:
         text += "; the baseline itself is the best"
     if best.get("base_eval_loss") is not None:

@@ -11,9 +11,12 @@ import typer
 def data(
     data: str = typer.Argument(..., help="Data file, folder or Hub name."),
     model: str = typer.Option(..., help="Model whose tokenizer reads the data; `shipped` for the one in the package."),
-    columns: str = typer.Option(None, help="Which column is which: prompt=question,completion=answer.", show_default=False),
-    data_format: str = typer.Option(None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.",
-                                    show_default=False),
+    columns: str = typer.Option(
+        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
+    ),
+    data_format: str = typer.Option(
+        None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.", show_default=False
+    ),
     eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
     max_length: int = typer.Option(None, help="Longest row in tokens.", show_default=False),
     as_json: bool = typer.Option(False, "--json", help="Print the card as JSON."),
@@ -32,8 +35,15 @@ def data(
     from finestep.study import DataSpec, ModelSpec
 
     model, data, _ = shipped_default(model, data)
-    spec = checked(DataSpec, "data", path=data, format=data_format, columns=parse_columns(columns), eval_path=eval_data,
-                   max_length=max_length)
+    spec = checked(
+        DataSpec,
+        "data",
+        path=data,
+        format=data_format,
+        columns=parse_columns(columns),
+        eval_path=eval_data,
+        max_length=max_length,
+    )
     with tempfile.TemporaryDirectory() as folder:
         session = SessionRequest(model=ModelSpec(path=model), data=spec, recipe=Recipe(), study_dir=folder)
         card = inspect_data(session, folder=Path(folder))
@@ -61,8 +71,12 @@ def _print_card(card: Mapping[str, Any]) -> None:
     sample = Text()
     for text, carries_loss in card["sample"]:
         sample.append(text, style="bold green" if carries_loss else "dim")
-    console.print("\none row; [bold green]what is trained[/] and [dim]what is only read[/]:" if console.is_terminal
-                  else "\none row; [[what is trained]] stands between brackets:", markup=console.is_terminal)
+    console.print(
+        "\none row; [bold green]what is trained[/] and [dim]what is only read[/]:"
+        if console.is_terminal
+        else "\none row; [[what is trained]] stands between brackets:",
+        markup=console.is_terminal,
+    )
     if not console.is_terminal:
         sample = Text("".join(f"[[{text}]]" if carries_loss else text for text, carries_loss in card["sample"]))
     console.print(sample, soft_wrap=True)
@@ -73,10 +87,20 @@ def _rows(card: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, 
     rows = [
         ("format", f"{facts['format']} ({facts['task']})"),
         ("rows", f"{facts['num_rows']:,} to train on, {facts['num_eval_rows']:,} to validate"),
-        ("tokens", f"{facts['num_tokens']:,} to train on" + ("" if facts["task"] == "classification" else
-                   f", {facts['num_trained_tokens'] / facts['num_tokens']:.1%} of them carry loss")),
+        (
+            "tokens",
+            f"{facts['num_tokens']:,} to train on"
+            + (
+                ""
+                if facts["task"] == "classification"
+                else f", {facts['num_trained_tokens'] / facts['num_tokens']:.1%} of them carry loss"
+            ),
+        ),
         ("length", f"{lengths}  max {facts['length_max']} tokens"),
-        ("over-long", f"{card['num_cut']:,} rows cut at {card['max_length']} tokens, {card['num_left_out']:,} left out"),
+        (
+            "over-long",
+            f"{card['num_cut']:,} rows cut at {card['max_length']} tokens, {card['num_left_out']:,} left out",
+        ),
         ("duplicates", f"{card['num_duplicates']:,}"),
     ]
     labels = card.get("labels")

@@ -8,7 +8,10 @@ import typer
 
 EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "scikit-learn", "pyarrow", "psutil"),
-    "hub": ("datasets",), "quant": ("bitsandbytes",), "ray": ("ray",), "dashboard": ("starlette", "uvicorn"),
+    "hub": ("datasets",),
+    "quant": ("bitsandbytes",),
+    "ray": ("ray",),
+    "dashboard": ("starlette", "uvicorn"),
 }
 
 
@@ -46,10 +49,18 @@ def _examine() -> dict[str, Any]:
             return None
 
     extras = {extra: {name: installed(name) for name in names} for extra, names in EXTRAS.items()}
-    device = doctor_report() if extras["train"]["torch"] else {"error": ["torch is not installed: recommend, report and "
-                                                                         "diagnose work, training does not"]}
-    return {"finestep": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True),
-            "extras": extras, "device": device}
+    device = (
+        doctor_report()
+        if extras["train"]["torch"]
+        else {"error": ["torch is not installed: recommend, report and diagnose work, training does not"]}
+    )
+    return {
+        "finestep": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "extras": extras,
+        "device": device,
+    }
 
 
 def _device_words(device: dict[str, Any]) -> str:

@@ -6,17 +6,25 @@ import sys
 
 import typer
 
-from finestep.cli import data, doctor, report, train, tune
+from finestep.cli import data, diagnose, doctor, export, recommend, report, rescale, train, tune
 from finestep.errors import FinestepError
 
 app = typer.Typer(
-    name="finestep", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="finestep",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Finds the learning rate and the batch size of a fine-tune, trains the winner, and explains the answer.",
 )
+app.command("recommend")(recommend.recommend)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)
 app.command("data")(data.data)
 app.command("report")(report.report)
+app.command("diagnose")(diagnose.diagnose)
+app.command("rescale")(rescale.rescale)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 
 
@@ -29,7 +37,9 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
     pass
 
 

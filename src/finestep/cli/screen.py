@@ -25,7 +25,9 @@ class Screen:
 
     def __init__(self, console: Console, budget: Budget):
         self._console, self._budget = console, budget
-        self._live = Live(Text(""), console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(Text(""), console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        )
         self._trials: dict[int, Trial] = {}
         self._num_steps, self._first_step, self._step, self._loss = 0, 0, 0, float("nan")
         self._trial_began = self._last_line = time.monotonic()
@@ -67,12 +69,16 @@ class Screen:
             self._trials[trial.number] = trial
         rows, device = data.get("card", {}).get("facts", {}), data.get("facts", {})
         if rows:
-            self.say(f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
-                     f"{words.size(rows['num_tokens'])} tokens, {rows['num_trained_tokens'] / max(rows['num_tokens'], 1):.0%} of them trained")
+            self.say(
+                f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
+                f"{words.size(rows['num_tokens'])} tokens, {rows['num_trained_tokens'] / max(rows['num_tokens'], 1):.0%} of them trained"
+            )
         for note in data.get("card", {}).get("notes", []):
             self.say(f"      {note}")
         if device.get("num_parameters"):
-            self.say(f"model: {words.size(device['num_parameters'])} parameters with the adapter, {device['device']}, {device['dtype']}")
+            self.say(
+                f"model: {words.size(device['num_parameters'])} parameters with the adapter, {device['device']}, {device['dtype']}"
+            )
         if self._trials:
             done = sum(trial.state != "running" for trial in self._trials.values())
             self.say(f"going on: {done} trials are done already")
@@ -106,7 +112,11 @@ class Screen:
 
     def _summary(self) -> str:
         best = best_trial(list(self._trials.values()))
-        parts = [f"best so far {_what(best)}: {words.loss(best.outcome.eval_loss)}" if best and best.outcome else "no result yet"]
+        parts = [
+            f"best so far {_what(best)}: {words.loss(best.outcome.eval_loss)}"
+            if best and best.outcome
+            else "no result yet"
+        ]
         parts.append(f"{runs_spent(list(self._trials.values())):.1f} of at most {self._budget.full_runs:g} runs")
         left = self._trial_left_s()
         if left is not None:
@@ -127,7 +137,9 @@ class Screen:
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
         best = best_trial(list(self._trials.values()))
         leads = best is not None and best.number == trial.number
-        extra = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in outcome.metrics.items() if name != "perplexity")
+        extra = "".join(
+            f"  {name.replace('_', ' ')} {value:.3f}" for name, value in outcome.metrics.items() if name != "perplexity"
+        )
         text = f"{line} loss {words.loss(outcome.eval_loss)}{extra}  {words.duration(outcome.elapsed_s)}"
         text += "  <- best so far" if leads else ""
         if trial.state == "stopped":

@@ -21,10 +21,9 @@ def run_study(study: StudyRun, *, as_json: bool) -> None:
 
     console = Console(stderr=as_json, highlight=False)
     screen = Screen(console, study.budget)
-    with Interrupt(study.executor, say=screen.say) as interrupt:
-        with screen:
-            for event in study.events(interrupt.requested):
-                screen.show(event)
+    with Interrupt(study.executor, say=screen.say) as interrupt, screen:
+        for event in study.events(interrupt.requested):
+            screen.show(event)
     result: dict[str, Any] = study.result or {}
     if result and not interrupt.requested():
         print_card(console, result)
@@ -43,7 +42,9 @@ def parse_columns(text: str | None) -> dict[str, str]:
 
     pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
     if any(not name.strip() or not column.strip() for name, _, column in pairs):
-        raise BadInput("`--columns` takes name=column pairs", value=text, next_step="e.g. prompt=question,completion=answer")
+        raise BadInput(
+            "`--columns` takes name=column pairs", value=text, next_step="e.g. prompt=question,completion=answer"
+        )
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 

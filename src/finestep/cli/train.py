@@ -9,12 +9,16 @@ import typer
 
 def train(
     recipe: Path = typer.Argument(..., help="Recipe file (YAML), e.g. what `tune` wrote."),
-    model: str = typer.Argument(None, help="Model folder or Hub name; with neither model nor data: the shipped example.",
-                                show_default=False),
+    model: str = typer.Argument(
+        None, help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False
+    ),
     data: str = typer.Argument(None, help="Data file, folder or Hub name.", show_default=False),
-    columns: str = typer.Option(None, help="Which column is which: prompt=question,completion=answer.", show_default=False),
-    data_format: str = typer.Option(None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.",
-                                    show_default=False),
+    columns: str = typer.Option(
+        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
+    ),
+    data_format: str = typer.Option(
+        None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.", show_default=False
+    ),
     eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
     max_rows: int = typer.Option(None, help="Use at most this many rows.", show_default=False),
     metric: list[str] = typer.Option(None, help="Extra metric: exact_match or module:function.", show_default=False),
@@ -36,11 +40,28 @@ def train(
 
     wanted = apply_settings(read_recipe(recipe), setting or [])
     model, data, is_shipped = shipped_default(model, data)
-    data_spec = checked(DataSpec, "data", path=data, format=data_format, columns=parse_columns(columns), eval_path=eval_data,
-                        max_rows=max_rows, max_length=wanted.max_length)
-    model_spec = checked(ModelSpec, "model", path=model, device=device, unsafe_pickle=unsafe_pickle,
-                         trust_remote_code=trust_remote_code)
-    spec = study_spec(model=model_spec, data=data_spec, recipe=wanted, strategy="single", num_threads=threads,
-                      metrics=tuple(metric or (("exact_match",) if is_shipped else ())))
-    study = StudyRun(spec, out or Path(RUNS_FOLDER) / f"{spec.name}-train", Budget(full_runs=1.0), command=this_command())
+    data_spec = checked(
+        DataSpec,
+        "data",
+        path=data,
+        format=data_format,
+        columns=parse_columns(columns),
+        eval_path=eval_data,
+        max_rows=max_rows,
+        max_length=wanted.max_length,
+    )
+    model_spec = checked(
+        ModelSpec, "model", path=model, device=device, unsafe_pickle=unsafe_pickle, trust_remote_code=trust_remote_code
+    )
+    spec = study_spec(
+        model=model_spec,
+        data=data_spec,
+        recipe=wanted,
+        strategy="single",
+        num_threads=threads,
+        metrics=tuple(metric or (("exact_match",) if is_shipped else ())),
+    )
+    study = StudyRun(
+        spec, out or Path(RUNS_FOLDER) / f"{spec.name}-train", Budget(full_runs=1.0), command=this_command()
+    )
     run_study(study, as_json=as_json)

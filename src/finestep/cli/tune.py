@@ -6,7 +6,9 @@ from pathlib import Path
 
 import typer
 
-MODEL = typer.Argument(None, help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False)
+MODEL = typer.Argument(
+    None, help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False
+)
 DATA = typer.Argument(None, help="Data file, folder or Hub name.", show_default=False)
 
 
@@ -18,14 +20,19 @@ def tune(
     budget: float = typer.Option(16.0, help="At most this many full runs."),
     time: str = typer.Option(None, help="Start no trial that would end after this: 90s, 30m, 2h.", show_default=False),
     epochs: float = typer.Option(None, help="Passes over the data in a full run.", show_default=False),
-    columns: str = typer.Option(None, help="Which column is which: prompt=question,completion=answer.", show_default=False),
-    data_format: str = typer.Option(None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.",
-                                    show_default=False),
+    columns: str = typer.Option(
+        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
+    ),
+    data_format: str = typer.Option(
+        None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.", show_default=False
+    ),
     eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
     max_rows: int = typer.Option(None, help="Use at most this many rows.", show_default=False),
     max_length: int = typer.Option(None, help="Longest row in tokens.", show_default=False),
     metric: list[str] = typer.Option(None, help="Extra metric: exact_match or module:function.", show_default=False),
-    setting: list[str] = typer.Option(None, "--set", help="Any field of the recipe: schedule.name=cosine.", show_default=False),
+    setting: list[str] = typer.Option(
+        None, "--set", help="Any field of the recipe: schedule.name=cosine.", show_default=False
+    ),
     scaling: str = typer.Option("sqrt", help="How the rate moves with the batch in a sweep: sqrt, linear or none."),
     out: Path = typer.Option(None, help="Folder of the study.", show_default=False),
     storage: str = typer.Option(None, help="Another Optuna storage URL.", show_default=False),
@@ -47,18 +54,39 @@ def tune(
     from finestep.study import Budget, DataSpec, ModelSpec
 
     model, data, is_shipped = shipped_default(model, data)
-    data_spec = checked(DataSpec, "data", path=data, format=data_format, columns=parse_columns(columns), eval_path=eval_data,
-                        max_rows=max_rows, max_length=max_length or (SHIPPED_MAX_LENGTH if is_shipped else None))
-    model_spec = checked(ModelSpec, "model", path=model, device=device, unsafe_pickle=unsafe_pickle,
-                         trust_remote_code=trust_remote_code)
+    data_spec = checked(
+        DataSpec,
+        "data",
+        path=data,
+        format=data_format,
+        columns=parse_columns(columns),
+        eval_path=eval_data,
+        max_rows=max_rows,
+        max_length=max_length or (SHIPPED_MAX_LENGTH if is_shipped else None),
+    )
+    model_spec = checked(
+        ModelSpec, "model", path=model, device=device, unsafe_pickle=unsafe_pickle, trust_remote_code=trust_remote_code
+    )
     recipe = starting_recipe(_method(method), data_spec)
     recipe = recipe.changed(num_epochs=epochs) if epochs else recipe
     recipe = apply_settings(recipe, setting or [])
     metrics = tuple(metric or (("exact_match",) if is_shipped else ()))
-    spec = study_spec(model=model_spec, data=data_spec, recipe=recipe, strategy=strategy, scaling=_scaling(scaling),
-                      metrics=metrics, num_threads=threads)
-    study = StudyRun(spec, out or Path(RUNS_FOLDER) / spec.name, checked(Budget, "budget", full_runs=budget, time_s=parse_time(time)),
-                     command=this_command(), storage_url=storage)
+    spec = study_spec(
+        model=model_spec,
+        data=data_spec,
+        recipe=recipe,
+        strategy=strategy,
+        scaling=_scaling(scaling),
+        metrics=metrics,
+        num_threads=threads,
+    )
+    study = StudyRun(
+        spec,
+        out or Path(RUNS_FOLDER) / spec.name,
+        checked(Budget, "budget", full_runs=budget, time_s=parse_time(time)),
+        command=this_command(),
+        storage_url=storage,
+    )
     run_study(study, as_json=as_json)
 
 

@@ -9,8 +9,16 @@ from pydantic import BaseModel, ValidationError
 from finestep.errors import BadInput
 
 Value = TypeVar("Value", bound=BaseModel)
-OPTION_NAMES = {"full_runs": "--budget", "time_s": "--time", "format": "--format", "device": "--device",
-                "max_rows": "--max-rows", "max_length": "--max-length", "num_epochs": "--epochs", "num_threads": "--threads"}
+OPTION_NAMES = {
+    "full_runs": "--budget",
+    "time_s": "--time",
+    "format": "--format",
+    "device": "--device",
+    "max_rows": "--max-rows",
+    "max_length": "--max-length",
+    "num_epochs": "--epochs",
+    "num_threads": "--threads",
+}
 
 
 def checked(kind: type[Value], place: str, **values: Any) -> Value:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 
 STATE_WORDS = {
-    "completed": "done", "stopped": "stopped early", "diverged": "DIVERGED", "out_of_memory": "OUT OF MEMORY",
-    "failed": "FAILED", "running": "running",
+    "completed": "done",
+    "stopped": "stopped early",
+    "diverged": "DIVERGED",
+    "out_of_memory": "OUT OF MEMORY",
+    "failed": "FAILED",
+    "running": "running",
 }
 
 

@@ -49,8 +49,14 @@ class LocalExecutor:
         request.write_text(self._session.model_dump_json(indent=1), encoding="utf-8")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "finestep.worker", str(request)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=log, text=True, encoding="utf-8", start_new_session=True, env=_environment(),
+                [sys.executable, "-m", "finestep.worker", str(request)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+                env=_environment(),
             )
         return self._await_ready()
 
@@ -109,7 +115,9 @@ class LocalExecutor:
                 raise _error_from(event.data)
         code = self._process.wait() if self._process else None
         self._process = None
-        raise WorkerFailed(f"the worker ended at its start ({_exit_words(code)}); its last words, in {self._log}:\n{self._tail()}")
+        raise WorkerFailed(
+            f"the worker ended at its start ({_exit_words(code)}); its last words, in {self._log}:\n{self._tail()}"
+        )
 
     def _events(self) -> Iterator[Event]:
         assert self._process is not None and self._process.stdout is not None
@@ -131,7 +139,9 @@ class LocalExecutor:
     def _died(self, number: int) -> Event:
         code = self._process.wait() if self._process else None
         self._process = None
-        return Event(kind="died", trial=number, data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()})
+        return Event(
+            kind="died", trial=number, data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()}
+        )
 
     def _tail(self) -> str:
         try:
@@ -180,7 +190,9 @@ def doctor_report(timeout_s: float = 60.0) -> dict[str, Any]:
         "if cuda else [], 'mps': torch.backends.mps.is_available(), 'threads': torch.get_num_threads()}))"
     )
     try:
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s, check=False)
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s, check=False
+        )
         return json.loads(out.stdout) if out.returncode == 0 else {"error": out.stderr.strip().splitlines()[-1:]}
     except (subprocess.TimeoutExpired, ValueError, OSError) as error:
         return {"error": [str(error)]}

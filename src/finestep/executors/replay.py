@@ -57,7 +57,9 @@ class ReplayExecutor:
             return
         rows = max(1, round(self._num_rows * request.recipe.num_epochs * request.fidelity))
         num_steps = math.ceil(rows / request.recipe.effective_batch_size)
-        yield Event(kind="started", trial=request.number, data={"num_steps": num_steps, "from_step": 0, "num_train_rows": rows})
+        yield Event(
+            kind="started", trial=request.number, data={"num_steps": num_steps, "from_step": 0, "num_train_rows": rows}
+        )
         for part, loss in enumerate(losses, start=1):
             step = max(1, round(num_steps * part / len(losses)))
             yield self._step(request, step, loss)
@@ -65,14 +67,31 @@ class ReplayExecutor:
             yield Event(kind="evaluation", trial=request.number, data=record.model_dump())
         best = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
         diverged = not math.isfinite(losses[-1])
-        outcome = Outcome(state="diverged", reason="the loss is nan", num_steps=num_steps) if diverged else Outcome(
-            state="completed", reason="recorded", eval_loss=best, best_step=num_steps, num_steps=num_steps, num_train_tokens=rows
+        outcome = (
+            Outcome(state="diverged", reason="the loss is nan", num_steps=num_steps)
+            if diverged
+            else Outcome(
+                state="completed",
+                reason="recorded",
+                eval_loss=best,
+                best_step=num_steps,
+                num_steps=num_steps,
+                num_train_tokens=rows,
+            )
         )
         yield self._end(request, outcome)
 
     def _step(self, request: TrialRequest, step: int, loss: float) -> Event:
-        record = StepRecord(step=step, loss=loss, learning_rate=request.recipe.learning_rate, grad_norm=1.0, clipped=False,
-                            num_tokens=request.recipe.effective_batch_size, num_loss_tokens=1, elapsed_s=float(step))
+        record = StepRecord(
+            step=step,
+            loss=loss,
+            learning_rate=request.recipe.learning_rate,
+            grad_norm=1.0,
+            clipped=False,
+            num_tokens=request.recipe.effective_batch_size,
+            num_loss_tokens=1,
+            elapsed_s=float(step),
+        )
         return Event(kind="step", trial=request.number, data=record.model_dump())
 
     def _end(self, request: TrialRequest, outcome: Outcome) -> Event:

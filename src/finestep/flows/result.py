@@ -21,8 +21,9 @@ from finestep.trial import Trial
 MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
 
 
-def write_results(store: StudyStore, *, command: str, budget: Budget, card: Mapping[str, Any],
-                  facts: Mapping[str, Any]) -> dict[str, Any]:
+def write_results(
+    store: StudyStore, *, command: str, budget: Budget, card: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the files of a study as it stands, and answer with its figures (also in `result.json`)."""
     trials = store.trials()
     best = best_trial(trials)
@@ -47,7 +48,8 @@ def summarise(folder: Path, trials: Sequence[Trial], *, command: str, budget: Bu
         "best": _figures(best) if best else None,
         "trials": [_figures(trial) for trial in trials],
         "spent": {
-            "full_runs": round(runs_spent(trials), 3), "budget_full_runs": budget.full_runs,
+            "full_runs": round(runs_spent(trials), 3),
+            "budget_full_runs": budget.full_runs,
             "tokens": sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             "elapsed_s": round(sum(trial.outcome.elapsed_s for trial in trials if trial.outcome), 1),
         },
@@ -64,15 +66,31 @@ def baseline_trial(trials: Sequence[Trial]) -> Trial | None:
 def final_recipe(trial: Trial) -> Any:
     """The recipe of a finished trial, with the micro-batch that memory allowed."""
     micro = trial.outcome.micro_batch_size if trial.outcome else None
-    return trial.recipe.changed(micro_batch_size=min(micro, trial.recipe.effective_batch_size)) if micro else trial.recipe
+    return (
+        trial.recipe.changed(micro_batch_size=min(micro, trial.recipe.effective_batch_size)) if micro else trial.recipe
+    )
 
 
 def describe(store: StudyStore, card: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str | int | float]:
     """Facts for the report: model, data, machine, versions."""
     spec, data = store.spec, card.get("facts", {})
-    out: dict[str, Any] = {"model": spec.model.path, "data": spec.data.path, "method": spec.recipe.method,
-                           "strategy": spec.strategy, "seed": spec.recipe.seed}
-    for name in ("format", "num_rows", "num_eval_rows", "num_tokens", "num_trained_tokens", "length_p50", "length_max", "num_labels"):
+    out: dict[str, Any] = {
+        "model": spec.model.path,
+        "data": spec.data.path,
+        "method": spec.recipe.method,
+        "strategy": spec.strategy,
+        "seed": spec.recipe.seed,
+    }
+    for name in (
+        "format",
+        "num_rows",
+        "num_eval_rows",
+        "num_tokens",
+        "num_trained_tokens",
+        "length_p50",
+        "length_max",
+        "num_labels",
+    ):
         if data.get(name) is not None:
             out[f"data {name.replace('num_', '').replace('_', ' ')}"] = data[name]
     out |= {name.replace("_", " "): value for name, value in facts.items() if value not in (None, "")}
@@ -83,11 +101,16 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
     """Draw the page of the study from its records."""
     best, baseline = best_trial(trials), baseline_trial(trials)
     view = build_view(
-        title=f"finestep: {store.spec.name}", command=command, trials=trials,
+        title=f"finestep: {store.spec.name}",
+        command=command,
+        trials=trials,
         steps={trial.number: store.steps(trial.number) for trial in trials},
         evaluations={trial.number: store.evaluations(trial.number) for trial in trials},
-        facts=result["facts"], baseline=baseline.number if baseline else None, best=best.number if best else None,
-        notes=[], spent=result["spent"],
+        facts=result["facts"],
+        baseline=baseline.number if baseline else None,
+        best=best.number if best else None,
+        notes=[],
+        spent=result["spent"],
     )
     write_report(store.folder / REPORT, view)
 
@@ -96,12 +119,21 @@ def _figures(trial: Trial) -> dict[str, Any]:
     outcome, recipe = trial.outcome, final_recipe(trial)
     micro = recipe.micro_batch_size or recipe.effective_batch_size
     return {
-        "trial": trial.number, "stage": trial.stage, "state": trial.state, "fidelity": trial.fidelity,
-        "learning_rate": recipe.learning_rate, "effective_batch_size": recipe.effective_batch_size, "micro_batch_size": micro,
-        "accumulation_steps": recipe.accumulation_steps(micro), "num_devices": recipe.num_devices,
-        "eval_loss": outcome.eval_loss if outcome else None, "base_eval_loss": outcome.base_eval_loss if outcome else None,
-        "metrics": dict(outcome.metrics) if outcome else {}, "reason": outcome.reason if outcome else "",
-        "num_train_tokens": outcome.num_train_tokens if outcome else 0, "seconds": outcome.elapsed_s if outcome else 0.0,
+        "trial": trial.number,
+        "stage": trial.stage,
+        "state": trial.state,
+        "fidelity": trial.fidelity,
+        "learning_rate": recipe.learning_rate,
+        "effective_batch_size": recipe.effective_batch_size,
+        "micro_batch_size": micro,
+        "accumulation_steps": recipe.accumulation_steps(micro),
+        "num_devices": recipe.num_devices,
+        "eval_loss": outcome.eval_loss if outcome else None,
+        "base_eval_loss": outcome.base_eval_loss if outcome else None,
+        "metrics": dict(outcome.metrics) if outcome else {},
+        "reason": outcome.reason if outcome else "",
+        "num_train_tokens": outcome.num_train_tokens if outcome else 0,
+        "seconds": outcome.elapsed_s if outcome else 0.0,
     }
 
 

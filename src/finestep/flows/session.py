@@ -40,19 +40,38 @@ class StudyRun:
 
     def events(self, should_stop: Callable[[], bool]) -> Iterator[TuneEvent]:
         """Run the study; results are written even when it is interrupted."""
-        tuning = Tuning(self.store, self.executor, lambda card: make_strategy(self.spec, card), self.budget,
-                        should_stop=should_stop, options=self.options)
+        tuning = Tuning(
+            self.store,
+            self.executor,
+            lambda card: make_strategy(self.spec, card),
+            self.budget,
+            should_stop=should_stop,
+            options=self.options,
+        )
         try:
             yield from tuning.run()
             self.executor.close()
-            self.result = write_results(self.store, command=self.command, budget=self.budget, card=tuning.card, facts=tuning.facts)
+            self.result = write_results(
+                self.store, command=self.command, budget=self.budget, card=tuning.card, facts=tuning.facts
+            )
         finally:
             self.executor.close()
             self.store.close()
 
     def _session(self) -> SessionRequest:
-        limits = [trial.outcome.micro_batch_size for trial in self.store.trials() if trial.outcome
-                  and trial.outcome.micro_batch_size and trial.outcome.micro_batch_size < trial.recipe.first_micro_batch()]
-        return SessionRequest(model=self.spec.model, data=self.spec.data, recipe=self.spec.recipe, study_dir=str(self.folder),
-                              metrics=self.spec.metrics, num_threads=self.spec.num_threads,
-                              micro_batch_limit=min(limits, default=None))
+        limits = [
+            trial.outcome.micro_batch_size
+            for trial in self.store.trials()
+            if trial.outcome
+            and trial.outcome.micro_batch_size
+            and trial.outcome.micro_batch_size < trial.recipe.first_micro_batch()
+        ]
+        return SessionRequest(
+            model=self.spec.model,
+            data=self.spec.data,
+            recipe=self.spec.recipe,
+            study_dir=str(self.folder),
+            metrics=self.spec.metrics,
+            num_threads=self.spec.num_threads,
+            micro_batch_limit=min(limits, default=None),
+        )

@@ -23,8 +23,13 @@ def show_study(folder: Path) -> dict[str, Any]:
     store = StudyStore(folder, spec, found.get("fingerprint", {}))
     try:
         budget = Budget(full_runs=before.get("spent", {}).get("budget_full_runs") or Budget().full_runs)
-        return write_results(store, command=before.get("command", f"finestep report {folder}"), budget=budget, card={},
-                             facts=before.get("facts", {}))
+        return write_results(
+            store,
+            command=before.get("command", f"finestep report {folder}"),
+            budget=budget,
+            card={},
+            facts=before.get("facts", {}),
+        )
     finally:
         store.close()
 

@@ -128,8 +128,13 @@ class Tuning:
             self.executor.start()
 
     def _request(self, trial: Trial) -> TrialRequest:
-        return TrialRequest(number=trial.number, recipe=trial.recipe, fidelity=trial.fidelity,
-                            folder=str(self.store.trial_folder(trial.number)), **self.options)
+        return TrialRequest(
+            number=trial.number,
+            recipe=trial.recipe,
+            fidelity=trial.fidelity,
+            folder=str(self.store.trial_folder(trial.number)),
+            **self.options,
+        )
 
     def _handle(self, trial: Trial, event: Event) -> Iterator[TuneEvent]:
         match event.kind:
@@ -138,14 +143,18 @@ class Tuning:
             case "step":
                 yield TuneEvent("step", trial=trial, record=self.store.record_step(trial.number, event.data))
             case "evaluation":
-                yield TuneEvent("evaluation", trial=trial, record=self.store.record_evaluation(trial.number, event.data))
+                yield TuneEvent(
+                    "evaluation", trial=trial, record=self.store.record_evaluation(trial.number, event.data)
+                )
             case "finished":
                 done = self._finish(trial.number, Outcome.model_validate(event.data))
                 yield TuneEvent("trial_finished", trial=done)
             case "note":
                 yield TuneEvent("note", trial=trial, data=event.data)
             case "died" if not self.should_stop():
-                yield TuneEvent("note", trial=trial, data={"text": f"the worker died ({event.data['reason']}); starting another"})
+                yield TuneEvent(
+                    "note", trial=trial, data={"text": f"the worker died ({event.data['reason']}); starting another"}
+                )
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Record the end of a trial, and keep only the best tuned model on disk."""
@@ -161,14 +170,17 @@ class Tuning:
         return sum(trial.outcome.elapsed_s for trial in self.store.trials() if trial.outcome)
 
     def _trial_time_s(self) -> float:
-        times = [trial.outcome.elapsed_s / trial.fidelity for trial in self.store.trials() if trial.ranks and trial.outcome]
+        times = [
+            trial.outcome.elapsed_s / trial.fidelity for trial in self.store.trials() if trial.ranks and trial.outcome
+        ]
         return sorted(times)[len(times) // 2] if times else 0.0
 
 
 def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
     """The starting recipe with what the strategy wants."""
     changes: dict[str, Any] = {
-        "learning_rate": proposal.learning_rate, "effective_batch_size": proposal.effective_batch_size,
+        "learning_rate": proposal.learning_rate,
+        "effective_batch_size": proposal.effective_batch_size,
     }
     if start.micro_batch_size is not None:
         changes["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)
@@ -183,13 +195,16 @@ def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
 
 def runs_spent(trials: Sequence[Trial]) -> float:
     """Cost so far in full runs: tokens trained over those of a full run; an unfinished trial counts as planned."""
-    whole = [trial.outcome.num_train_tokens / trial.fidelity for trial in trials
-             if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens]
+    whole = [
+        trial.outcome.num_train_tokens / trial.fidelity
+        for trial in trials
+        if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens
+    ]
     full = max(whole, default=0.0)
     spent = 0.0
     for trial in trials:
         exact = full and trial.outcome and trial.outcome.num_train_tokens
-        spent += min(trial.outcome.num_train_tokens / full, trial.fidelity) if exact and trial.outcome else trial.fidelity
+        spent += (
+            min(trial.outcome.num_train_tokens / full, trial.fidelity) if exact and trial.outcome else trial.fidelity
+        )
     return spent
-
-

@@ -24,6 +24,8 @@ METHOD_GROUP = {"full": "full", "lora": "lora", "qlora": "lora"}
 QLORA_SD = 0.05
 PARTIAL_TARGETS_DEX, PARTIAL_TARGETS_SD = 0.15, 0.1
 CLASSIFICATION_SD = 0.1
+LARGEST_PRACTICE_SD = 2.0
+"""Public recipes so far from the setting that they say nothing (a doubt of more than x100, in dex)."""
 ENCODER_SMALLEST_SD = 0.2
 """The practice fit and the near recipes share rows, so their pooled doubt is not allowed below this."""
 RETENTION = {"full": (1 / 3.5, 0.2), "lora": (1 / 1.5, 0.15)}
@@ -96,6 +98,8 @@ def learning_rate(
         terms = [prompt_term(request.method, params=request.params, is_encoder=request.is_encoder)]
         views = [total(terms)]
     practice = _practice(request, neighbours, law or packaged_law())
+    if practice is not None and practice.sd > LARGEST_PRACTICE_SD:
+        practice = None
     return _answer(request, views=views, terms=terms, practice=practice, neighbours=neighbours)
 
 

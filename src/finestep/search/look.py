@@ -58,7 +58,7 @@ def combinations_of(extras: tuple[Dimension, ...]) -> tuple[tuple[object, ...], 
     single = [c for c in every if sum(a != b for a, b in zip(c, start, strict=True)) <= 1]
     rest = [c for c in every if c not in single]
     step = max(1, len(rest) // max(1, MAX_COMBINATIONS - len(single)))
-    return tuple([*single, *rest[::step]])
+    return (*single, *rest[::step])
 
 
 def _cost(extras: tuple[Dimension, ...], combination: tuple[object, ...]) -> float:

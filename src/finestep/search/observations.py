@@ -1,4 +1,4 @@
-"""Observations: the study's trials as the arrays that the surrogate reads; a failure stays a failure, NaN never ranks."""
+"""Observations: the study's trials as the arrays that the surrogate reads; NaN never ranks."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def observe(trials: Sequence[Trial], space: SearchSpace, objective: Objective) -
     """Sort trials into finished ones that teach, and running ones."""
     kept = [trial for trial in trials if objective.value(trial) is not None or _teaches(trial)]
     running = [trial for trial in trials if trial.state == "running"]
-    silent = [trial for trial in trials if trial not in kept and trial.state != "running"]
+    taught = {id(trial) for trial in kept}
+    silent = [trial for trial in trials if id(trial) not in taught and trial.state != "running"]
     failed = np.array([objective.value(trial) is None for trial in kept], dtype=bool)
     points = points_of(kept, space)
     excess = _excess(kept, failed, points, objective)

@@ -20,5 +20,11 @@ class Single:
         """The recipe as it is, until there is a trial."""
         if trials or remaining_runs <= 0:
             return []
-        return [Proposal(learning_rate=self.recipe.learning_rate, effective_batch_size=self.recipe.effective_batch_size,
-                         stage="training", why="the recipe as it is")]
+        return [
+            Proposal(
+                learning_rate=self.recipe.learning_rate,
+                effective_batch_size=self.recipe.effective_batch_size,
+                stage="training",
+                why="the recipe as it is",
+            )
+        ]

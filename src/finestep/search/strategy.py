@@ -23,7 +23,9 @@ class Proposal(BaseModel):
     fidelity: float = Field(1.0, gt=0, le=1)
     stage: str = Field(description="Short name of the phase, e.g. `baseline`, `learning-rate scan`.")
     why: str = Field("", description="One sentence for the terminal and the report.")
-    changes: Mapping[str, object] = Field(default_factory=dict, description="Other fields of the recipe, by dotted name.")
+    changes: Mapping[str, object] = Field(
+        default_factory=dict, description="Other fields of the recipe, by dotted name."
+    )
 
 
 class Strategy(Protocol):

@@ -200,7 +200,7 @@ class StructuredSearch:
         ranked = _finalists(observations)
         if not len(ranked):
             return None
-        level = {}
+        level: dict[tuple[object, ...], list[int]] = {}
         for index in ranked:
             t = observations.trials[index]
             key = (t.recipe.learning_rate, t.recipe.effective_batch_size, tuple(observations.points.extra[index]))
@@ -210,8 +210,9 @@ class StructuredSearch:
         return min(near, key=lambda index: (observations.points.x[index], means[index]))
 
     def _samples(self, look: Look) -> Array:
-        """Joint samples of the surface at full length."""
-        covariance = look.cross[:, look.full]
+        """Joint samples of what full runs would measure: the surface and the repeat noise of each run."""
+        noise = look.posterior.weights @ look.posterior.particles.noise**2
+        covariance = look.cross[:, look.full] + noise * np.eye(len(look.full))
         return joint_samples(look.mean[look.full], covariance, count=NUM_SAMPLES, seed=self.seed)
 
     def _trade_offs(self, look: Look, trials: Sequence[Trial], samples: Array | None = None) -> dict[int, TradeOff]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from scipy.special import ndtri
 from scipy.stats import qmc
 
@@ -27,6 +28,8 @@ from finestep.search.space import Dimension
 NUM_PARTICLES = 128
 NUM_KEPT = 10
 """Particles used for prediction: the heaviest."""
+MANY = 40
+"""Beyond so many trials the surface itself is known, and a quarter of the particles is enough."""
 LEVEL_SD = 8.0
 """Spread of the unknown floor of the bowl below the best seen, per cent."""
 FORM_ERROR = 0.12
@@ -118,7 +121,7 @@ class Model:
         return len(self.lengths) + sum(len(d.values) if d.scale == "choice" else 2 for d in self.extras)
 
     def _extra_mean(self, points: Points) -> Array:
-        """An ordered field is expected to cost half of its effect at the end of its range that is far from the default."""
+        """An ordered field is expected to cost its effect at a full range from the default."""
         gaps = [
             d.effect * EXTRA_BEND * 4 * (points.extra[:, index] - d.coordinate(d.start)) ** 2
             for index, d in enumerate(self.extras)
@@ -175,28 +178,37 @@ def noise_variance(excess: Array, particles: Particles) -> Array:
 class Posterior:
     """The surface given observations: mean and covariance at any points, over the heaviest particles."""
 
-    def __init__(self, model: Model, observations: Observations, *, count: int = NUM_PARTICLES):
+    def __init__(self, model: Model, observations: Observations):
         self.model, self.points = model, observations.points
+        count, num_kept = (
+            (NUM_PARTICLES, NUM_KEPT) if len(observations) <= MANY else (NUM_PARTICLES // 4, NUM_KEPT // 2)
+        )
         every = particles_of(model.prior, count)
         design = model.design(self.points, every)
         cholesky, residual, log_likelihood = _condition(model, observations, every, design)
         weights = np.exp(log_likelihood - log_likelihood.max())
-        keep = np.argsort(-weights, kind="stable")[:NUM_KEPT]
+        keep = np.argsort(-weights, kind="stable")[:num_kept]
         self.weights = weights[keep] / weights[keep].sum()
         self.effective = weights.sum() ** 2 / (weights**2).sum()
         self.particles = every.take(keep)
         self._features = design.features[keep]
         self._cholesky = cholesky[keep]
-        self._white = np.linalg.solve(self._cholesky, residual[keep][:, :, None])
+        self._white = _whiten(self._cholesky, residual[keep][:, :, None])
 
     def at(self, points: Points) -> Prediction:
         """The joint prediction at some points, level included, noise excluded."""
         design = self.model.design(points, self.particles)
         cross = design.features @ self._features.transpose(0, 2, 1)
         cross = cross + (self.particles.raggedness**2)[:, None, None] * self.model.ragged(points, self.points)[None]
-        white = np.linalg.solve(self._cholesky, cross.transpose(0, 2, 1))
+        white = _whiten(self._cholesky, cross.transpose(0, 2, 1))
         means = design.mean + (white.transpose(0, 2, 1) @ self._white)[:, :, 0]
         return Prediction(self, points, design.features, white, means)
+
+
+def _whiten(cholesky: Array, right: Array) -> Array:
+    """Solve lower-triangular systems, one a particle."""
+    pairs = zip(cholesky, right, strict=True)
+    return np.stack([solve_triangular(low, side, lower=True, check_finite=False) for low, side in pairs])
 
 
 def _condition(model: Model, data: Observations, particles: Particles, design: Design) -> tuple[Array, Array, Array]:
@@ -207,7 +219,7 @@ def _condition(model: Model, data: Observations, particles: Particles, design: D
     kernel[:, np.arange(size), np.arange(size)] += variance
     cholesky = np.linalg.cholesky(kernel)
     residual = data.excess[None, :] - design.mean
-    white = np.linalg.solve(cholesky, residual[:, :, None])[:, :, 0]
+    white = _whiten(cholesky, residual[:, :, None])[:, :, 0]
     log_determinant = np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum(axis=1)
     return cholesky, residual, -0.5 * (white**2).sum(axis=1) - log_determinant
 

@@ -56,12 +56,25 @@ class Sweep:
 
     def _baseline(self, trials: list[Trial]) -> list[Proposal]:
         rate = BASELINE_RATES[self.method]
-        return [Proposal(learning_rate=rate, effective_batch_size=self.batch, stage="baseline",
-                         why=f"the usual default: {rate:.0e} at batch {self.batch}")]
+        return [
+            Proposal(
+                learning_rate=rate,
+                effective_batch_size=self.batch,
+                stage="baseline",
+                why=f"the usual default: {rate:.0e} at batch {self.batch}",
+            )
+        ]
 
     def _scan(self, trials: list[Trial]) -> list[Proposal]:
-        return [Proposal(learning_rate=rate, effective_batch_size=self.batch, stage="learning-rate scan",
-                         why=f"learning rates at batch {self.batch}") for rate in self._scan_rates()]
+        return [
+            Proposal(
+                learning_rate=rate,
+                effective_batch_size=self.batch,
+                stage="learning-rate scan",
+                why=f"learning rates at batch {self.batch}",
+            )
+            for rate in self._scan_rates()
+        ]
 
     def _scan_rates(self) -> tuple[float, ...]:
         if self.rates:
@@ -87,18 +100,29 @@ class Sweep:
     def _beyond(self, rate: float, why: str) -> list[Proposal]:
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             return []
-        return [Proposal(learning_rate=float(f"{rate:.2g}"), effective_batch_size=self.batch, stage="learning-rate scan", why=why)]
+        return [
+            Proposal(
+                learning_rate=float(f"{rate:.2g}"), effective_batch_size=self.batch, stage="learning-rate scan", why=why
+            )
+        ]
 
     def _batch_test(self, trials: list[Trial]) -> list[Proposal]:
         best = best_trial(_at_batch(trials, self.batch))
         if best is None:
             return []
         return [
-            Proposal(learning_rate=_round(scale_learning_rate(best.recipe.learning_rate, from_batch=self.batch, to_batch=batch,
-                                                              rule=self.scaling)),
-                     effective_batch_size=batch, stage="batch test",
-                     why=f"batch {batch} with the rate moved by the {self.scaling} rule")
-            for batch in self.batches if batch != self.batch
+            Proposal(
+                learning_rate=_round(
+                    scale_learning_rate(
+                        best.recipe.learning_rate, from_batch=self.batch, to_batch=batch, rule=self.scaling
+                    )
+                ),
+                effective_batch_size=batch,
+                stage="batch test",
+                why=f"batch {batch} with the rate moved by the {self.scaling} rule",
+            )
+            for batch in self.batches
+            if batch != self.batch
         ]
 
     def _refinement(self, trials: list[Trial]) -> list[Proposal]:
@@ -107,9 +131,15 @@ class Sweep:
         if winner is None:
             return []
         recipe = winner.recipe
-        return [Proposal(learning_rate=_round(recipe.learning_rate * factor), effective_batch_size=recipe.effective_batch_size,
-                         stage="refinement", why=f"one step {side} the winner")
-                for factor, side in ((1 / REFINE_STEP, "below"), (REFINE_STEP, "above"))]
+        return [
+            Proposal(
+                learning_rate=_round(recipe.learning_rate * factor),
+                effective_batch_size=recipe.effective_batch_size,
+                stage="refinement",
+                why=f"one step {side} the winner",
+            )
+            for factor, side in ((1 / REFINE_STEP, "below"), (REFINE_STEP, "above"))
+        ]
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

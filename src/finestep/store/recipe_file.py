@@ -50,7 +50,9 @@ def apply_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise BadInput("`--set` takes group.field=value", value=setting, next_step="e.g. --set schedule.name=cosine")
+            raise BadInput(
+                "`--set` takes group.field=value", value=setting, next_step="e.g. --set schedule.name=cosine"
+            )
         tree: Any = _load_yaml(text, place=f"--set {name}")
         for part in reversed(name.strip().split(".")):
             tree = {part: tree}
@@ -129,7 +131,9 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise BadInput("no such recipe file", value=str(path), next_step="`finestep tune` writes one") from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise BadInput("a recipe must be a readable UTF-8 text file", value=type(error).__name__, place=str(path)) from None
+        raise BadInput(
+            "a recipe must be a readable UTF-8 text file", value=type(error).__name__, place=str(path)
+        ) from None
 
 
 def _load_yaml(text: str, *, place: str) -> Any:
@@ -218,8 +222,9 @@ def _explain(error: ValidationError, tree: Mapping[str, Any], place: str) -> Bad
     law = first["msg"].removeprefix("Value error, ")
     if not names:
         return BadInput(law, place=where)
-    return BadInput(f"`{'.'.join(names)}`: {law[0].lower()}{law[1:]}", value=first["input"], place=where,
-                    next_step=_allowed(names))
+    return BadInput(
+        f"`{'.'.join(names)}`: {law[0].lower()}{law[1:]}", value=first["input"], place=where, next_step=_allowed(names)
+    )
 
 
 def _allowed(names: list[str]) -> str | None:

@@ -43,7 +43,9 @@ class StudyStore:
         StudyChanged: the study on disk was made under other conditions.
     """
 
-    def __init__(self, folder: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, storage_url: str | None = None):
+    def __init__(
+        self, folder: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, storage_url: str | None = None
+    ):
         self.folder, self.spec = folder, spec
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
@@ -71,13 +73,17 @@ class StudyStore:
         number = len(self._study.get_trials(deepcopy=False))
         trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why)
         self.trial_folder(number).mkdir(parents=True, exist_ok=True)
-        self._study.add_trial(optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING,
-            params={"learning_rate": recipe.learning_rate, "effective_batch_size": recipe.effective_batch_size},
-            distributions={"learning_rate": FloatDistribution(1e-9, 10.0, log=True),
-                           "effective_batch_size": IntDistribution(1, 65536, log=True)},
-            user_attrs={"trial": trial.model_dump_json(), "stage": stage, "fidelity": fidelity, "state": "running"},
-        ))
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING,
+                params={"learning_rate": recipe.learning_rate, "effective_batch_size": recipe.effective_batch_size},
+                distributions={
+                    "learning_rate": FloatDistribution(1e-9, 10.0, log=True),
+                    "effective_batch_size": IntDistribution(1, 65536, log=True),
+                },
+                user_attrs={"trial": trial.model_dump_json(), "stage": stage, "fidelity": fidelity, "state": "running"},
+            )
+        )
         return trial
 
     def finish(self, number: int, outcome: Outcome) -> Trial:
@@ -193,8 +199,11 @@ def _agree(path: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, is_ne
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     old = {**_flat(found.get("spec", {})), **_flat(found.get("fingerprint", {}))}
     new = {**_flat(wanted["spec"]), **_flat(wanted["fingerprint"])}
-    return [(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())
-            if name not in MAY_CHANGE and old.get(name) != new.get(name)]
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if name not in MAY_CHANGE and old.get(name) != new.get(name)
+    ]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,7 +228,9 @@ def _lock(folder: Path) -> Any:
     try:
         lock.acquire(timeout=1.0)
     except Timeout:
-        raise StudyBusy(f"another finestep process works on {folder}; wait for it, or give another folder with --out") from None
+        raise StudyBusy(
+            f"another finestep process works on {folder}; wait for it, or give another folder with --out"
+        ) from None
     return lock
 
 

@@ -15,9 +15,20 @@ from finestep.errors import BadInput, did_you_mean
 from finestep.study import DataFormat, DataSpec
 from finestep.survey.rows import Row, read_rows
 
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
-         "system": "system", "tool": "tool", "observation": "tool", "function_call": "assistant", "function": "tool",
-         "function_response": "tool", "developer": "system"}
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
+    "function": "tool",
+    "function_response": "tool",
+    "developer": "system",
+}
 PROMPT_NAMES = ("prompt", "question", "query", "instruction", "input")
 COMPLETION_NAMES = ("completion", "answer", "response", "output", "target", "summary")
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "review", "document")
@@ -83,7 +94,10 @@ def read_examples(spec: DataSpec, *, path: str | None = None) -> Examples:
         raise BadInput("the data holds no rows", value=place)
     renamed, chosen, notes = choose_format([row for _, row in rows[:200]], spec, place=place)
     convert = _CONVERTERS[chosen]
-    examples = [convert(number, _rename(row, renamed, f"{place}, row {number}"), f"{place}, row {number}") for number, row in rows]
+    examples = [
+        convert(number, _rename(row, renamed, f"{place}, row {number}"), f"{place}, row {number}")
+        for number, row in rows
+    ]
     empty = [example.row for example in examples if not _has_content(example)]
     if empty:
         examples = [example for example in examples if _has_content(example)]
@@ -107,8 +121,12 @@ def choose_format(sample: list[Row], spec: DataSpec, *, place: str) -> tuple[dic
     found = _detect(columns, sample, place)
     if found is None or (spec.format and spec.format != found[1]):
         asked = f"format `{spec.format}`" if spec.format else "a known format"
-        raise BadInput(f"the columns do not fit {asked}", value=columns, place=place,
-                       next_step="say which is which, e.g. --columns prompt=question,completion=answer or text=body,label=class")
+        raise BadInput(
+            f"the columns do not fit {asked}",
+            value=columns,
+            place=place,
+            next_step="say which is which, e.g. --columns prompt=question,completion=answer or text=body,label=class",
+        )
     renamed, chosen = found
     notes = [f"column `{column}` is read as {name}" for name, column in renamed.items() if name != column]
     return renamed, chosen, notes
@@ -117,8 +135,11 @@ def choose_format(sample: list[Row], spec: DataSpec, *, place: str) -> tuple[dic
 def _detect(columns: list[str], sample: list[Row], place: str) -> tuple[dict[str, str], DataFormat] | None:
     names = set(columns)
     if {"chosen", "rejected"} <= names:
-        raise BadInput("this is preference data (chosen, rejected), which finestep does not train on", place=place,
-                       next_step="use a column of answers: --columns prompt=prompt,completion=chosen")
+        raise BadInput(
+            "this is preference data (chosen, rejected), which finestep does not train on",
+            place=place,
+            next_step="use a column of answers: --columns prompt=prompt,completion=chosen",
+        )
     if "input_ids" in names:
         raise BadInput("this is tokenised data; finestep reads text", value=columns, place=place)
     for name, chosen in (("messages", "messages"), ("conversations", "sharegpt"), ("conversation", "sharegpt")):
@@ -147,15 +168,21 @@ def _format_of(names: set[str]) -> DataFormat:
     for chosen in ("labels", "prompt_completion", "alpaca", "messages", "sharegpt", "text"):
         if set(FIELDS[chosen]) <= names:  # type: ignore[index]
             return chosen  # type: ignore[return-value]
-    raise BadInput("`--columns` does not name the fields of a known format", value=sorted(names),
-                   next_step="e.g. prompt=...,completion=... or text=...,label=...")
+    raise BadInput(
+        "`--columns` does not name the fields of a known format",
+        value=sorted(names),
+        next_step="e.g. prompt=...,completion=... or text=...,label=...",
+    )
 
 
 def _check_columns(mapping: Mapping[str, str], columns: list[str], place: str) -> None:
     for column in mapping.values():
         if column not in columns:
-            raise BadInput(f"no column `{column}`{did_you_mean(column, columns)}", place=place,
-                           next_step="columns here: " + ", ".join(columns))
+            raise BadInput(
+                f"no column `{column}`{did_you_mean(column, columns)}",
+                place=place,
+                next_step="columns here: " + ", ".join(columns),
+            )
 
 
 def _rename(row: Row, renamed: Mapping[str, str], place: str) -> Row:

@@ -56,7 +56,15 @@ def _all_rows(path: str) -> Iterator[tuple[int, Row]]:
 
 
 def _file_rows(file: Path) -> Iterator[tuple[int, Row]]:
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".txt": _text, ".md": _text}
+    readers = {
+        ".jsonl": _jsonl,
+        ".json": _json,
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".parquet": _parquet,
+        ".txt": _text,
+        ".md": _text,
+    }
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise BadInput("unknown kind of data file", value=file.name, next_step=f"known kinds: {_known()}")
@@ -88,8 +96,11 @@ def _json(file: Path) -> Iterator[tuple[int, Row]]:
         lists = [value for value in tree.values() if isinstance(value, list)]
         tree = tree["data"] if isinstance(tree.get("data"), list) else lists[0] if len(lists) == 1 else None
     if not isinstance(tree, list):
-        raise BadInput("a .json data file must hold a list of objects", place=str(file),
-                       next_step="for one object a line, name the file .jsonl")
+        raise BadInput(
+            "a .json data file must hold a list of objects",
+            place=str(file),
+            next_step="for one object a line, name the file .jsonl",
+        )
     for number, row in enumerate(tree, start=1):
         yield number, _as_row(row, f"{file}, row {number}")
 
@@ -127,8 +138,11 @@ def _csv(file: Path) -> Iterator[tuple[int, Row]]:
 
 def _check_width(row: Row, names: Any, place: str) -> None:
     if None in row or any(row[name] is None for name in names):
-        raise BadInput(f"every CSV row needs {len(names)} fields ({', '.join(names)})", place=place,
-                       next_step='put text that holds commas between double quotes')
+        raise BadInput(
+            f"every CSV row needs {len(names)} fields ({', '.join(names)})",
+            place=place,
+            next_step="put text that holds commas between double quotes",
+        )
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, Row]]:
@@ -162,8 +176,10 @@ def _hub_rows(name: str) -> Iterator[tuple[int, Row]]:
     try:
         import datasets
     except ImportError:
-        raise BadInput(f"no file or folder named `{name}`, and reading Hub data sets needs the package `datasets`",
-                       next_step="check the path, or run `pip install 'finestep[hub]'`") from None
+        raise BadInput(
+            f"no file or folder named `{name}`, and reading Hub data sets needs the package `datasets`",
+            next_step="check the path, or run `pip install 'finestep[hub]'`",
+        ) from None
     try:
         rows = datasets.load_dataset(name, split="train")
     except Exception as error:

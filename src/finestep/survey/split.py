@@ -44,7 +44,9 @@ def split_data(spec: DataSpec) -> Split:
     train = [row for row in rows if row.key not in held]
     evaluation = [row for row in rows if row.key in held]
     if not train or not evaluation:
-        raise BadInput("the rows must not all ask the same: no split is possible", value=f"{len(rows)} rows", place=spec.path)
+        raise BadInput(
+            "the rows must not all ask the same: no split is possible", value=f"{len(rows)} rows", place=spec.path
+        )
     return Split(train, evaluation, read.format, num_duplicates, list(read.notes))
 
 
@@ -87,8 +89,11 @@ def _with_own_validation(spec: DataSpec, read: Examples, rows: list[Example], nu
     assert spec.eval_path is not None
     other = read_examples(spec, path=spec.eval_path)
     if other.format != read.format:
-        raise BadInput(f"validation rows must have the format of the training rows ({read.format})", value=other.format,
-                       place=spec.eval_path)
+        raise BadInput(
+            f"validation rows must have the format of the training rows ({read.format})",
+            value=other.format,
+            place=spec.eval_path,
+        )
     held = {row.key for row in other.examples}
     train = [row for row in rows if row.key not in held]
     notes = list(read.notes)

@@ -36,7 +36,9 @@ def save_checkpoint(folder: Path, *, step: int, state: Mapping[str, Any], tensor
     partial.mkdir(parents=True)
     for stem, named in tensors.items():
         if named:
-            save_file({name: value.detach().contiguous() for name, value in named.items()}, partial / f"{stem}.safetensors")
+            save_file(
+                {name: value.detach().contiguous() for name, value in named.items()}, partial / f"{stem}.safetensors"
+            )
     (partial / STATE).write_text(json.dumps(dict(state)), encoding="utf-8")
     seal(partial)
     shutil.rmtree(final, ignore_errors=True)

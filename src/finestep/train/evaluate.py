@@ -27,8 +27,14 @@ class StopRequested(Exception):
 
 
 @torch.no_grad()
-def evaluate(model: Any, data: TrainingData, token_loss: TokenLoss, *, batch_size: int = EVAL_BATCH_SIZE,
-             should_stop: Callable[[], bool] = lambda: False) -> tuple[float, dict[str, float]]:
+def evaluate(
+    model: Any,
+    data: TrainingData,
+    token_loss: TokenLoss,
+    *,
+    batch_size: int = EVAL_BATCH_SIZE,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[float, dict[str, float]]:
     """(loss over all validation rows in nats a token or row, metrics): perplexity, or accuracy and macro-F1.
 
     Raises:
@@ -57,7 +63,9 @@ def evaluate(model: Any, data: TrainingData, token_loss: TokenLoss, *, batch_siz
     return loss, _label_metrics(rows, predicted) if rows.classes is not None else {"perplexity": _perplexity(loss)}
 
 
-def extra_metrics(names: tuple[str, ...], model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLoss) -> dict[str, float]:
+def extra_metrics(
+    names: tuple[str, ...], model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLoss
+) -> dict[str, float]:
     """`exact_match` and the user's `module:function` metrics, on greedy answers or predicted labels.
 
     A user's function takes (predictions, references), two lists of text, and returns a number or a mapping of numbers.
@@ -105,8 +113,10 @@ def _batches_by_length(rows: TokenRows, batch_size: int) -> list[np.ndarray]:
 def _label_metrics(rows: TokenRows, predicted: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score
 
-    return {"accuracy": float(accuracy_score(rows.classes, predicted)),
-            "macro_f1": float(f1_score(rows.classes, predicted, average="macro", zero_division=0))}
+    return {
+        "accuracy": float(accuracy_score(rows.classes, predicted)),
+        "macro_f1": float(f1_score(rows.classes, predicted, average="macro", zero_division=0)),
+    }
 
 
 def _perplexity(loss: float) -> float:
@@ -123,27 +133,40 @@ def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tu
     return [names[i] for i in predicted], [names[i] for i in rows.classes]  # type: ignore[union-attr]
 
 
-def _generate(model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, placement: Placement) -> tuple[list[str], list[str]]:
+def _generate(
+    model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, placement: Placement
+) -> tuple[list[str], list[str]]:
     cut = {int(row): _prompt_and_answer(rows, int(row)) for row in chosen}
     predictions: dict[int, str] = {}
     order = sorted(cut, key=lambda row: len(cut[row][0]))
     for at in range(0, len(order), EVAL_BATCH_SIZE):
         group = order[at : at + EVAL_BATCH_SIZE]
         longest = max(len(cut[row][1]) for row in group)
-        texts = _generate_group(model, tokenizer, [cut[row][0] for row in group], placement, min(2 * longest + 8, MAX_NEW_TOKENS))
+        texts = _generate_group(
+            model, tokenizer, [cut[row][0] for row in group], placement, min(2 * longest + 8, MAX_NEW_TOKENS)
+        )
         predictions |= dict(zip(group, texts, strict=True))
     references = [tokenizer.decode(cut[int(row)][1], skip_special_tokens=True) for row in chosen]
     return [predictions[int(row)] for row in chosen], references
 
 
-def _generate_group(model: Any, tokenizer: Any, prompts: list[list[int]], placement: Placement, max_new: int) -> list[str]:
+def _generate_group(
+    model: Any, tokenizer: Any, prompts: list[list[int]], placement: Placement, max_new: int
+) -> list[str]:
     longest = max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=placement.device)
     attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=placement.device)
     with placement.computing():
-        out = model.generate(input_ids=ids, attention_mask=attention, max_new_tokens=max_new, do_sample=False, use_cache=True,
-                             pad_token_id=pad, eos_token_id=tokenizer.eos_token_id)
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=attention,
+            max_new_tokens=max_new,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=pad,
+            eos_token_id=tokenizer.eos_token_id,
+        )
     return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
 
 

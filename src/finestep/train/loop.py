@@ -59,8 +59,16 @@ class Progress:
 class Run:
     """One trial in training. `train` runs it to an outcome, or to None when it was asked to stop."""
 
-    def __init__(self, resident: Resident, request: TrialRequest, *, emit: Emit, should_stop: Callable[[], bool],
-                 metrics: tuple[str, ...] = (), micro_batch_limit: int | None = None):
+    def __init__(
+        self,
+        resident: Resident,
+        request: TrialRequest,
+        *,
+        emit: Emit,
+        should_stop: Callable[[], bool],
+        metrics: tuple[str, ...] = (),
+        micro_batch_limit: int | None = None,
+    ):
         self.resident, self.request, self.emit, self.should_stop = resident, request, emit, should_stop
         self.recipe: Recipe = request.recipe
         self.metrics = metrics
@@ -107,8 +115,13 @@ class Run:
         progress, step = self.progress, self.progress.step + 1
         rows = self.order.rows_of_step(step)
         num_units = self.data.train.num_loss_units(rows)
-        rate = learning_rate_at(step, peak=self.recipe.learning_rate, num_steps=self.num_steps, warmup=self.warmup,
-                                schedule=self.recipe.schedule)
+        rate = learning_rate_at(
+            step,
+            peak=self.recipe.learning_rate,
+            num_steps=self.num_steps,
+            warmup=self.warmup,
+            schedule=self.recipe.schedule,
+        )
         loss = self._accumulate(rows, num_units, step)
         grad_norm, clipped = self.optimizer.clip()
         trouble = self.watch.reason(loss, grad_norm)
@@ -117,11 +130,22 @@ class Run:
         num_tokens = int(self.data.train.lengths[rows].sum())
         progress.step, progress.num_tokens = step, progress.num_tokens + num_tokens
         update, ratio = self._norms(step) if trouble is None else (None, None)
-        self.emit("step", StepRecord(
-            step=step, loss=loss, learning_rate=rate, grad_norm=grad_norm, clipped=clipped, update_norm=update,
-            update_ratio=ratio, num_tokens=num_tokens, num_loss_tokens=num_units, elapsed_s=round(self._elapsed(), 4),
-            peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
-        ))
+        self.emit(
+            "step",
+            StepRecord(
+                step=step,
+                loss=loss,
+                learning_rate=rate,
+                grad_norm=grad_norm,
+                clipped=clipped,
+                update_norm=update,
+                update_ratio=ratio,
+                num_tokens=num_tokens,
+                num_loss_tokens=num_units,
+                elapsed_s=round(self._elapsed(), 4),
+                peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
+            ),
+        )
         return trouble
 
     def _accumulate(self, rows: np.ndarray, num_units: int, step: int) -> float:
@@ -154,8 +178,14 @@ class Run:
             raise OutOfMemory
         self.progress.micro_batch_size //= 2
         micro = self.progress.micro_batch_size
-        self.emit("note", {"text": f"out of memory: micro-batch {micro}, accumulation {self.recipe.accumulation_steps(micro)}; "
-                                   "the same step again", "micro_batch_limit": micro})
+        self.emit(
+            "note",
+            {
+                "text": f"out of memory: micro-batch {micro}, accumulation {self.recipe.accumulation_steps(micro)}; "
+                "the same step again",
+                "micro_batch_limit": micro,
+            },
+        )
 
     def _norms(self, step: int) -> tuple[float | None, float | None]:
         small = sum(row.num_elements for row in self.optimizer.table) <= NORMS_EVERY_STEP_BELOW
@@ -170,7 +200,9 @@ class Run:
             return
         loss, metrics = self.resident.base_evaluation(self._measure)
         self.progress.base_loss = loss
-        self.emit("evaluation", EvalRecord(step=0, num_tokens=0, eval_loss=loss, metrics=metrics, elapsed_s=self._elapsed()))
+        self.emit(
+            "evaluation", EvalRecord(step=0, num_tokens=0, eval_loss=loss, metrics=metrics, elapsed_s=self._elapsed())
+        )
 
     def _evaluation_due(self) -> bool:
         progress, number = self.progress, self.recipe.evaluation.num_evaluations
@@ -182,8 +214,13 @@ class Run:
         progress = self.progress
         loss, metrics = self._measure()
         progress.evaluated_step = progress.step
-        record = EvalRecord(step=progress.step, num_tokens=progress.num_tokens, eval_loss=loss, metrics=metrics,
-                            elapsed_s=round(self._elapsed(), 4))
+        record = EvalRecord(
+            step=progress.step,
+            num_tokens=progress.num_tokens,
+            eval_loss=loss,
+            metrics=metrics,
+            elapsed_s=round(self._elapsed(), 4),
+        )
         self.emit("evaluation", record)
         if loss < progress.best_loss - (self.recipe.evaluation.min_gain if progress.best_step else 0.0):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics
@@ -212,10 +249,16 @@ class Run:
         progress = self.progress
         known = state in {"completed", "stopped"}
         return Outcome(
-            state=state, reason=reason, eval_loss=progress.best_loss if known else None,
-            metrics=progress.best_metrics if known else {}, base_eval_loss=_finite(progress.base_loss),
-            best_step=progress.best_step if known else None, num_steps=progress.step, num_train_tokens=progress.num_tokens,
-            elapsed_s=round(self._elapsed(), 3), micro_batch_size=progress.micro_batch_size,
+            state=state,
+            reason=reason,
+            eval_loss=progress.best_loss if known else None,
+            metrics=progress.best_metrics if known else {},
+            base_eval_loss=_finite(progress.base_loss),
+            best_step=progress.best_step if known else None,
+            num_steps=progress.step,
+            num_train_tokens=progress.num_tokens,
+            elapsed_s=round(self._elapsed(), 3),
+            micro_batch_size=progress.micro_batch_size,
             peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
         )
 
@@ -224,12 +267,18 @@ class Run:
 
     def _save_if_due(self) -> None:
         every = self.request.checkpoint_every_steps
-        if time.monotonic() - self._saved >= self.request.checkpoint_every_s or (every and self.progress.step % every == 0):
+        if time.monotonic() - self._saved >= self.request.checkpoint_every_s or (
+            every and self.progress.step % every == 0
+        ):
             self._save()
 
     def _save(self) -> None:
-        state = {**vars(self.progress), "elapsed_s": self._elapsed(), "watch": self.watch.state(),
-                 "optimizer_steps": self.optimizer.num_steps}
+        state = {
+            **vars(self.progress),
+            "elapsed_s": self._elapsed(),
+            "watch": self.watch.state(),
+            "optimizer_steps": self.optimizer.num_steps,
+        }
         tensors = {"weights": trained(self.model), "optimizer": self.optimizer.state(), "best": self.best}
         save_checkpoint(self.folder / "checkpoints", step=self.progress.step, state=state, tensors=tensors)
         self._saved = time.monotonic()
@@ -247,8 +296,15 @@ class Run:
             self.best = tensors.get("best", {})
             self.watch.restore(state["watch"])
             self.progress = Progress(**state)
-        self.emit("started", {"num_steps": self.num_steps, "from_step": self.progress.step, "warmup_steps": self.warmup,
-                              "num_train_rows": self.order.num_rows_to_see})
+        self.emit(
+            "started",
+            {
+                "num_steps": self.num_steps,
+                "from_step": self.progress.step,
+                "warmup_steps": self.warmup,
+                "num_train_rows": self.order.num_rows_to_see,
+            },
+        )
 
 
 def _first_micro_batch(recipe: Recipe, limit: int | None) -> int:

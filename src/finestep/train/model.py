@@ -48,7 +48,9 @@ def load_tokenizer(spec: ModelSpec) -> Any:
 
     _check_folder(spec)
     try:
-        return AutoTokenizer.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput("the tokenizer cannot be loaded", value=_short(error), place=spec.path) from None
 
@@ -75,20 +77,27 @@ def load_model(spec: ModelSpec, data: TrainingData, recipe: Recipe, placement: P
     config = _config(spec)
     kind = _auto_class(config, data, spec)
     options: dict[str, Any] = {
-        "revision": spec.revision, "trust_remote_code": spec.trust_remote_code, "dtype": placement.weights_dtype,
-        "use_safetensors": None if spec.unsafe_pickle else True, "output_loading_info": True,
+        "revision": spec.revision,
+        "trust_remote_code": spec.trust_remote_code,
+        "dtype": placement.weights_dtype,
+        "use_safetensors": None if spec.unsafe_pickle else True,
+        "output_loading_info": True,
     }
     if data.label_names:
-        options |= {"num_labels": len(data.label_names), "id2label": dict(enumerate(data.label_names)),
-                    "label2id": {name: place for place, name in enumerate(data.label_names)}}
+        options |= {
+            "num_labels": len(data.label_names),
+            "id2label": dict(enumerate(data.label_names)),
+            "label2id": {name: place for place, name in enumerate(data.label_names)},
+        }
     if recipe.method == "qlora":
         options["quantization_config"] = _four_bit(transformers)
     torch.manual_seed(recipe.seed)
     try:
         model, loading = getattr(transformers, kind).from_pretrained(spec.path, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BadInput("the model cannot be loaded", value=_short(error), place=spec.path,
-                       next_step=_loading_hint(spec)) from None
+        raise BadInput(
+            "the model cannot be loaded", value=_short(error), place=spec.path, next_step=_loading_hint(spec)
+        ) from None
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = data.pad_id
     model.config.use_cache = False
@@ -117,7 +126,9 @@ def _check_qlora(device: torch.device) -> None:
 
 def _four_bit(transformers: Any) -> Any:
     return transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
 
@@ -126,7 +137,9 @@ def _check_folder(spec: ModelSpec) -> None:
     place = Path(spec.path).expanduser()
     looks_local = spec.path.startswith((".", "/", "~")) or spec.path.count("/") > 1 or place.exists()
     if looks_local and not place.is_dir():
-        raise BadInput("no such model folder", value=spec.path, next_step="give a folder with config.json, or a Hub name")
+        raise BadInput(
+            "no such model folder", value=spec.path, next_step="give a folder with config.json, or a Hub name"
+        )
     if looks_local and not (place / "config.json").is_file():
         raise BadInput("a model folder needs a config.json", place=spec.path)
 
@@ -147,16 +160,31 @@ def _auto_class(config: Any, data: TrainingData, spec: ModelSpec) -> str:
     from transformers import AutoModelForCausalLM
 
     if type(config) not in AutoModelForCausalLM._model_mapping or _is_encoder(config):
-        raise BadInput("this data needs a causal language model", value=config.model_type, place=spec.path,
-                       next_step="use rows with text and label for an encoder")
+        raise BadInput(
+            "this data needs a causal language model",
+            value=config.model_type,
+            place=spec.path,
+            next_step="use rows with text and label for an encoder",
+        )
     return "AutoModelForCausalLM"
 
 
 def _is_encoder(config: Any) -> bool:
     names = getattr(config, "architectures", None) or [""]
     causal = any(part in names[0] for part in ("CausalLM", "LMHeadModel", "ConditionalGeneration"))
-    return not causal and config.model_type in {"bert", "roberta", "distilbert", "electra", "deberta", "deberta-v2", "albert",
-                                                "xlm-roberta", "modernbert", "camembert", "mpnet"}
+    return not causal and config.model_type in {
+        "bert",
+        "roberta",
+        "distilbert",
+        "electra",
+        "deberta",
+        "deberta-v2",
+        "albert",
+        "xlm-roberta",
+        "modernbert",
+        "camembert",
+        "mpnet",
+    }
 
 
 def _check_new(new: list[str], data: TrainingData, spec: ModelSpec) -> None:

@@ -27,7 +27,9 @@ class ParameterRow:
     weight_decay: float
 
 
-def parameter_table(parameters: Mapping[str, torch.Tensor], settings: OptimizerGroup, new_names: list[str]) -> list[ParameterRow]:
+def parameter_table(
+    parameters: Mapping[str, torch.Tensor], settings: OptimizerGroup, new_names: list[str]
+) -> list[ParameterRow]:
     """How each parameter is treated: no decay on norms and biases, slower toward the input, faster in a new head.
 
     Depth counts from the embeddings (0) over the layers to the head; the factor of depth d is
@@ -64,7 +66,10 @@ class Optimizer:
         self.num_steps = 0
         device = self._values[0].device.type
         self._adamw = torch.optim.AdamW(
-            _groups(self.table, parameters), lr=1.0, betas=(settings.beta1, settings.beta2), eps=settings.epsilon,
+            _groups(self.table, parameters),
+            lr=1.0,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
             fused=device in {"cpu", "cuda"},
         )
 
@@ -78,7 +83,9 @@ class Optimizer:
         """One update at `learning_rate` (times each group's factor); clears the gradients."""
         self.num_steps += 1
         for group in self._adamw.param_groups:
-            group["lr"], group["eps"], group["weight_decay"] = self._rates(learning_rate * group["lr_factor"], group["decay"])
+            group["lr"], group["eps"], group["weight_decay"] = self._rates(
+                learning_rate * group["lr_factor"], group["decay"]
+            )
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
 
@@ -105,8 +112,12 @@ class Optimizer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """First and second moments by `name.exp_avg` and `name.exp_avg_sq`; the step count is `num_steps`."""
-        return {f"{name}.{kind}": self._adamw.state[value][kind] for name, value in self._parameters.items()
-                if value in self._adamw.state for kind in ("exp_avg", "exp_avg_sq")}
+        return {
+            f"{name}.{kind}": self._adamw.state[value][kind]
+            for name, value in self._parameters.items()
+            if value in self._adamw.state
+            for kind in ("exp_avg", "exp_avg_sq")
+        }
 
     def restore(self, state: Mapping[str, torch.Tensor], num_steps: int) -> None:
         """Take up what `state` gave."""
@@ -114,7 +125,9 @@ class Optimizer:
         for name, value in self._parameters.items():
             if f"{name}.exp_avg" in state:
                 self._adamw.state[value] = {
-                    "step": torch.tensor(float(num_steps), device=value.device if value.device.type == "cuda" else "cpu"),
+                    "step": torch.tensor(
+                        float(num_steps), device=value.device if value.device.type == "cuda" else "cpu"
+                    ),
                     **{kind: state[f"{name}.{kind}"].to(value.device, copy=True) for kind in ("exp_avg", "exp_avg_sq")},
                 }
 

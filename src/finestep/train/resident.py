@@ -94,7 +94,10 @@ def _attach_lora(base: Any, recipe: Recipe, data: TrainingData) -> Any:
     if recipe.method == "qlora":
         base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     config = peft.LoraConfig(
-        r=recipe.lora.rank, lora_alpha=recipe.lora.alpha, lora_dropout=recipe.lora.dropout, use_rslora=recipe.lora.use_rslora,
+        r=recipe.lora.rank,
+        lora_alpha=recipe.lora.alpha,
+        lora_dropout=recipe.lora.dropout,
+        use_rslora=recipe.lora.use_rslora,
         target_modules=list(recipe.lora.target_modules) if recipe.lora.target_modules else "all-linear",
         task_type="SEQ_CLS" if data.label_names else "CAUSAL_LM",
     )
@@ -102,8 +105,11 @@ def _attach_lora(base: Any, recipe: Recipe, data: TrainingData) -> Any:
     try:
         return peft.get_peft_model(base, config)
     except ValueError as error:
-        raise BadInput("`lora.target_modules` must name linear layers of the model", value=recipe.lora.target_modules,
-                       next_step=f"leave it out for all linear layers ({str(error)[:80]})") from None
+        raise BadInput(
+            "`lora.target_modules` must name linear layers of the model",
+            value=recipe.lora.target_modules,
+            next_step=f"leave it out for all linear layers ({str(error)[:80]})",
+        ) from None
 
 
 @torch.no_grad()

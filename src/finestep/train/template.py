@@ -72,8 +72,11 @@ def _last_turn_only(turns: list[Turn], tokenizer: Any, row: int) -> list[Piece]:
     if not after.startswith(before):
         before = _render(turns[:-1], tokenizer, row, prompt=False)
     if not after.startswith(before):
-        raise BadInput("the chat template must render a conversation as a continuation of its beginning",
-                       value=f"row {row}", next_step="use --template raw, or another template")
+        raise BadInput(
+            "the chat template must render a conversation as a continuation of its beginning",
+            value=f"row {row}",
+            next_step="use --template raw, or another template",
+        )
     return [(before, False), (_until_end(after[len(before) :], turns[-1], tokenizer), True)]
 
 
@@ -91,13 +94,19 @@ def _render(turns: list[Turn], tokenizer: Any, row: int, *, prompt: bool) -> str
         with time_limit(TEMPLATE_TIME_LIMIT_S):
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     except TimeoutError:
-        raise BadInput(f"the chat template must render a row within {TEMPLATE_TIME_LIMIT_S:.0f} s", value=f"row {row}",
-                       next_step="use --template raw") from None
+        raise BadInput(
+            f"the chat template must render a row within {TEMPLATE_TIME_LIMIT_S:.0f} s",
+            value=f"row {row}",
+            next_step="use --template raw",
+        ) from None
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput("the chat template cannot render the row", value=f"row {row}: {str(error)[:120]}",
-                       next_step="use --template raw") from None
+        raise BadInput(
+            "the chat template cannot render the row",
+            value=f"row {row}: {str(error)[:120]}",
+            next_step="use --template raw",
+        ) from None
     if len(text) > MAX_GROWTH * size + SPARE_CHARACTERS:
         raise BadInput("the chat template must not blow up a row tenfold", value=f"row {row}: {len(text)} characters")
     return text

@@ -130,7 +130,9 @@ def _prepare_labels(split: Split, tokenizer: Any, max_length: int, spec: DataSpe
     kept = [row for row in split.evaluation if str(row.label) not in unknown]
     notes = list(split.notes)
     if unknown:
-        notes.append(f"labels that never occur in training were left out of the validation rows: {', '.join(unknown[:5])}")
+        notes.append(
+            f"labels that never occur in training were left out of the validation rows: {', '.join(unknown[:5])}"
+        )
     train, cut = _tokenise_labels(split.train, tokenizer, names, max_length)
     evaluation, _ = _tokenise_labels(kept, tokenizer, names, max_length)
     card = _card(split, train, evaluation, spec, notes, dropped=0, cut=cut, max_length=max_length)
@@ -161,8 +163,10 @@ def _tokenise(examples: list[Example], tokenizer: Any, spec: DataSpec, max_lengt
     rows: list[tuple[list[int], list[bool]]] = []
     dropped = cut = 0
     for start in range(0, len(examples), TOKENISE_AT_ONCE):
-        pieces = [pieces_of(row, tokenizer, train_on_prompt=spec.train_on_prompt, raw=raw)
-                  for row in examples[start : start + TOKENISE_AT_ONCE]]
+        pieces = [
+            pieces_of(row, tokenizer, train_on_prompt=spec.train_on_prompt, raw=raw)
+            for row in examples[start : start + TOKENISE_AT_ONCE]
+        ]
         for ids, trained in _ids_of(pieces, tokenizer, add_bos=add_bos):
             for part_ids, part_trained in _fit(ids, trained, max_length, keep_all=not examples[0].turns):
                 cut += len(ids) > max_length
@@ -195,7 +199,9 @@ def _fit(ids: list[int], trained: list[bool], max_length: int, *, keep_all: bool
     return [(ids[at : at + max_length], trained[at : at + max_length]) for at in range(0, len(ids), max_length)]
 
 
-def _tokenise_labels(examples: list[Example], tokenizer: Any, names: tuple[str, ...], max_length: int) -> tuple[TokenRows, int]:
+def _tokenise_labels(
+    examples: list[Example], tokenizer: Any, names: tuple[str, ...], max_length: int
+) -> tuple[TokenRows, int]:
     number = {name: place for place, name in enumerate(names)}
     encoded = tokenizer([row.text for row in examples], add_special_tokens=True)["input_ids"]
     special = tokenizer.num_special_tokens_to_add()
@@ -231,23 +237,45 @@ def _pad_id(tokenizer: Any) -> int:
 def _check_trained(train: TokenRows, evaluation: TokenRows, spec: DataSpec, max_length: int) -> None:
     for rows, name in ((train, "training"), (evaluation, "validation")):
         if not len(rows) or not rows.trained.any():
-            raise BadInput(f"no {name} token carries loss: every prompt fills the whole {max_length} tokens", place=spec.path,
-                           next_step="raise --max-length, or check the columns")
+            raise BadInput(
+                f"no {name} token carries loss: every prompt fills the whole {max_length} tokens",
+                place=spec.path,
+                next_step="raise --max-length, or check the columns",
+            )
 
 
-def _card(split: Split, train: TokenRows, evaluation: TokenRows, spec: DataSpec, notes: list[str], *, dropped: int, cut: int,
-          max_length: int) -> dict[str, Any]:
+def _card(
+    split: Split,
+    train: TokenRows,
+    evaluation: TokenRows,
+    spec: DataSpec,
+    notes: list[str],
+    *,
+    dropped: int,
+    cut: int,
+    max_length: int,
+) -> dict[str, Any]:
     lengths = train.lengths
     facts = DataFacts(
-        name=spec.path, format=split.format, task="classification" if train.classes is not None else "causal",
-        num_rows=len(train), num_eval_rows=len(evaluation), num_tokens=int(lengths.sum()),
+        name=spec.path,
+        format=split.format,
+        task="classification" if train.classes is not None else "causal",
+        num_rows=len(train),
+        num_eval_rows=len(evaluation),
+        num_tokens=int(lengths.sum()),
         num_trained_tokens=len(train) if train.classes is not None else int(train.trained.sum()),
-        length_p50=int(np.percentile(lengths, 50)), length_p95=int(np.percentile(lengths, 95)), length_max=int(lengths.max()),
+        length_p50=int(np.percentile(lengths, 50)),
+        length_p95=int(np.percentile(lengths, 95)),
+        length_max=int(lengths.max()),
         num_labels=len({row.label for row in split.train}) if train.classes is not None else None,
     )
     return {
-        "facts": facts.model_dump(), "lengths": {f"p{p}": int(np.percentile(lengths, p)) for p in (5, 25, 50, 75, 95, 99)},
-        "max_length": max_length, "num_cut": cut, "num_left_out": dropped, "num_duplicates": split.num_duplicates,
+        "facts": facts.model_dump(),
+        "lengths": {f"p{p}": int(np.percentile(lengths, p)) for p in (5, 25, 50, 75, 95, 99)},
+        "max_length": max_length,
+        "num_cut": cut,
+        "num_left_out": dropped,
+        "num_duplicates": split.num_duplicates,
         "notes": notes,
     }
 

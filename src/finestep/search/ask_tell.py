@@ -1,0 +1,85 @@
+"""AskTell: the search for people with their own loop; it holds the trials in memory and nothing else.
+
+loop = AskTell(StructuredSearch(SearchSpace.between((1e-5, 1e-3), (8, 64))), budget_runs=4)
+while proposal := loop.ask():
+    loop.tell(proposal, train(proposal.learning_rate, proposal.effective_batch_size, proposal.fidelity))
+print(loop.answer().sentence)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from finestep.errors import BadInput
+from finestep.recipe import Recipe
+from finestep.search.answer import Answer
+from finestep.search.strategy import Proposal
+from finestep.search.structured import StructuredSearch
+from finestep.trial import Outcome, Trial, TrialState
+
+
+class AskTell:
+    """One study in memory; `ask` again before `tell` for several workers.
+
+    Args:
+        search: the strategy.
+        budget_runs: what may be spent, in full runs; a shorter run costs its fidelity.
+    """
+
+    def __init__(self, search: StructuredSearch, *, budget_runs: float):
+        self.search, self.budget_runs = search, budget_runs
+        self.trials: list[Trial] = []
+        self._asked: list[tuple[Proposal, int]] = []
+
+    def ask(self) -> Proposal | None:
+        """The next trial; None when the search is done (or waits for running trials)."""
+        spent = sum(trial.fidelity for trial in self.trials)
+        found = self.search.propose(self.trials, remaining_runs=self.budget_runs - spent)
+        if not found:
+            return None
+        number = len(self.trials)
+        self.trials.append(
+            Trial(number=number, recipe=recipe_of(found[0]), fidelity=found[0].fidelity, why=found[0].why)
+        )
+        self._asked.append((found[0], number))
+        return found[0]
+
+    def tell(self, proposal: Proposal, value: float | None) -> None:
+        """The result of a trial: its loss (or metric); None or NaN: it diverged."""
+        match = next((pair for pair in self._asked if pair[0] is proposal), None)
+        if match is None:
+            raise BadInput("`tell` takes a proposal that `ask` gave and that was not told yet", value=proposal)
+        self._asked.remove(match)
+        objective = self.search.objective
+        self.trials[match[1]] = ended(self.trials[match[1]], value, metric=objective.metric)
+
+    def answer(self) -> Answer:
+        """What the search believes now."""
+        return self.search.answer(self.trials)
+
+
+def recipe_of(proposal: Proposal) -> Recipe:
+    """The recipe of a proposal: its pair and its further fields, over the defaults."""
+    changes: dict[str, object] = {
+        "learning_rate": proposal.learning_rate,
+        "effective_batch_size": proposal.effective_batch_size,
+    }
+    for name, value in proposal.changes.items():
+        group, _, leaf = name.rpartition(".")
+        if group:
+            inner = changes.setdefault(group, {})
+            assert isinstance(inner, dict)
+            inner[leaf] = value
+        else:
+            changes[leaf] = value
+    return Recipe().changed(**changes)
+
+
+def ended(trial: Trial, value: float | None, *, metric: str | None = None, state: TrialState = "completed") -> Trial:
+    """The trial with its result; without a finite one it diverged."""
+    finite = value is not None and math.isfinite(value)
+    end: TrialState = state if finite else "diverged"
+    metrics: Mapping[str, float] = {metric: float(value)} if finite and metric and value is not None else {}
+    outcome = Outcome(state=end, eval_loss=value if finite else None, metrics=dict(metrics))
+    return trial.model_copy(update={"state": end, "outcome": outcome})

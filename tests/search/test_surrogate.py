@@ -1,0 +1,121 @@
+"""The numbers behind the search: surrogate against a slow twin, acquisition against sampling, the cliff's order."""
+
+import math
+
+import numpy as np
+import pytest
+from tests.search.test_structured import PRIOR, SPACE, trial
+
+from finestep.search.acquisition import expected_improvement, expected_regret, joint_samples, knowledge_gain
+from finestep.search.divergence import divergence_probability
+from finestep.search.hopeless import is_hopeless
+from finestep.search.observations import Objective, observe, squash
+from finestep.search.prior import SearchPrior
+from finestep.search.space import SearchSpace
+from finestep.search.surrogate import Model, Posterior, noise_variance, particles_of
+
+TRIALS = [trial(0, 1e-4, 16, value=2.02), trial(1, 4e-4, 32, value=2.0), trial(2, 1e-3, 64, value=2.01)]
+
+
+def posterior(trials=TRIALS):
+    observations = observe(trials, SPACE, Objective())
+    lengths = np.log2(np.array(SPACE.fidelities))
+    return Posterior(Model(PRIOR, (), lengths), observations), observations
+
+
+def test_moments_agree_with_a_slow_twin_over_particles():
+    post, observations = posterior()
+    points = observe([trial(0, 2e-4, 64), trial(1, 8e-4, 8, fidelity=0.4)], SPACE, Objective()).points
+    prediction = post.at(points)
+    means, seconds = [], []
+    for index in range(len(post.weights)):
+        one = post.particles.take(np.array([index]))
+        a, b = post.model.design(observations.points, one), post.model.design(points, one)
+        ragged = one.raggedness[0] ** 2
+        k_oo = a.features[0] @ a.features[0].T + ragged * post.model.ragged(observations.points, observations.points)
+        k_oo += np.diag(noise_variance(observations.excess, one)[0])
+        k_po = b.features[0] @ a.features[0].T + ragged * post.model.ragged(points, observations.points)
+        k_pp = b.features[0] @ b.features[0].T + ragged * post.model.ragged(points, points)
+        mean = b.mean[0] + k_po @ np.linalg.solve(k_oo, observations.excess - a.mean[0])
+        means.append(mean)
+        seconds.append(k_pp - k_po @ np.linalg.solve(k_oo, k_po.T) + np.outer(mean, mean))
+    mean = np.einsum("p,pm->m", post.weights, np.array(means))
+    covariance = np.einsum("p,pmk->mk", post.weights, np.array(seconds)) - np.outer(mean, mean)
+    both = np.arange(2)
+    assert prediction.mean == pytest.approx(mean, rel=1e-6)
+    assert prediction.covariance(both, both) == pytest.approx(covariance, rel=1e-4, abs=1e-6)
+    assert prediction.variance == pytest.approx(np.diag(covariance), rel=1e-4)
+
+
+def test_the_prediction_passes_near_what_was_measured():
+    post, observations = posterior()
+    assert post.at(observations.points).mean == pytest.approx(observations.excess, abs=0.25)
+
+
+def test_particles_do_not_depend_on_the_seed_and_stay_positive():
+    particles = particles_of(SearchPrior())
+    assert (particles.rate_curvature > 0).all()
+    assert (particles.noise > 0).all()
+    assert np.median(particles.rate_curvature) == pytest.approx(0.48, rel=0.05)
+
+
+def test_squash_is_rising_and_leaves_small_values_alone():
+    values = np.array([0.0, 1.0, 4.0, 10.0, 100.0, 1000.0])
+    assert squash(values)[:3].tolist() == [0.0, 1.0, 4.0]
+    assert (np.diff(squash(values)) > 0).all()
+    assert squash(values)[-1] < 12
+
+
+def test_expected_improvement_golden_monotone_and_limit():
+    assert expected_improvement(np.array([0.0]), np.array([1.0]), 0.0)[0] == pytest.approx(1 / math.sqrt(2 * math.pi))
+    better = expected_improvement(np.array([-1.0, 0.0, 1.0]), np.ones(3), 0.0)
+    assert (np.diff(better) < 0).all()
+    assert expected_improvement(np.array([-2.0]), np.array([0.0]), 0.0)[0] == pytest.approx(2.0)
+
+
+def test_knowledge_gain_matches_sampling_and_is_zero_without_correlation():
+    mean, cross, total = np.array([0.0, 0.1]), np.array([[0.5, 0.0], [-0.5, 0.0]]), np.array([1.0, 1.0])
+    draws = np.random.default_rng(0).standard_normal(200_000)
+    slow = mean.min() - np.minimum(mean[0] + 0.5 * draws, mean[1] - 0.5 * draws).mean()
+    gain = knowledge_gain(mean, cross, total)
+    assert gain[0] == pytest.approx(slow, rel=0.05)
+    assert gain[1] == 0
+
+
+def test_joint_samples_have_the_moments_and_regret_is_never_negative():
+    covariance = np.array([[1.0, 0.6], [0.6, 2.0]])
+    samples = joint_samples(np.array([1.0, -1.0]), covariance, count=20_000, seed=1)
+    assert samples.mean(axis=0) == pytest.approx([1.0, -1.0], abs=1e-9)
+    assert np.cov(samples.T) == pytest.approx(covariance, abs=0.06)
+    assert expected_regret(samples, 0) > expected_regret(samples, 1) >= 0
+
+
+def test_divergence_rises_with_the_learning_rate_and_learns_from_a_failure():
+    rates = [trial(i, rate) for i, rate in enumerate((1e-4, 1e-3, 5e-3, 1e-2))]
+    points = observe(rates, SPACE, Objective()).points
+    before = divergence_probability(observe([], SPACE, Objective()), PRIOR, points)
+    after = divergence_probability(observe([trial(0, 2e-3, state="diverged")], SPACE, Objective()), PRIOR, points)
+    assert (np.diff(before) > 0).all()
+    assert (after > before).all()
+    survived = divergence_probability(observe([trial(0, 5e-3)], SPACE, Objective()), PRIOR, points)
+    assert (survived < before).all()
+
+
+def test_failures_are_sorted_by_what_they_teach():
+    trials = [trial(0, 1e-4), trial(1, 1e-2, state="diverged"), trial(2, 1e-4, 64, state="out_of_memory")]
+    observations = observe([*trials, trial(3, 2e-4, state="running")], SPACE, Objective())
+    assert observations.failed.tolist() == [False, True]
+    assert (len(observations.silent), len(observations.pending)) == (1, 1)
+
+
+def test_hopeless_is_far_behind_or_not_finite():
+    assert is_hopeless(math.inf, [])
+    assert not is_hopeless(5.0, [])
+    assert not is_hopeless(1.1, [1.0, 2.0])
+    assert is_hopeless(2.0, [1.0, math.nan])
+
+
+def test_between_holds_both_ends():
+    space = SearchSpace.between((1e-5, 1e-3), (8, 100))
+    assert (space.learning_rates[0], space.learning_rates[-1]) == (1e-5, 1e-3)
+    assert space.batch_sizes == (8, 16, 32, 64, 100)
