@@ -45,6 +45,8 @@ class Step:
     cost: float
     value: float | None
     counts: bool
+    key: tuple[int, float] | None = None
+    """The measured cell; a repeat is free once it has finished, not while it runs."""
 
 
 @dataclass
@@ -117,6 +119,8 @@ class Clock:
         job.next += 1
         job.spent += step.cost
         self._spent += step.cost
+        if step.key is not None:
+            self._measured.add(step.key)
         if step.counts and self.task.regret(step.value) < self._best:
             self._best = self.task.regret(step.value)
             self.marks.append(Mark(now, self._spent + self._running(events, now), self._best))
@@ -141,9 +145,8 @@ class Clock:
 
     def _grid_step(self, cell: Cell, length: float) -> Step:
         seen = (id(cell), length) in self._measured
-        self._measured.add((id(cell), length))
         self._repeats = self._repeats + 1 if seen else 0
-        return Step(0.0 if seen else cell.cost, cell.value, length == 1.0)
+        return Step(0.0 if seen else cell.cost, cell.value, length == 1.0, (id(cell), length))
 
     def _pool_job(self, wish: Wish) -> Job | None:
         cell = self.task.nearest(wish.point, fidelity=1.0, taken=self._taken)

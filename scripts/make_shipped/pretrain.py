@@ -156,6 +156,8 @@ def train(model: LlamaForCausalLM, skills: Packed, text: Packed, args: argparse.
             print(f"step {step} documents {skill_loss:.3f} text {text_loss:.3f} {pace:.0f} tokens/s", flush=True)
         if args.save_every and (step + 1) % args.save_every == 0:
             save(model, args.out)
+        if step + 1 == args.stop_after:
+            break
     return seen
 
 
@@ -171,6 +173,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=0, help="also save after every so many steps")
+    parser.add_argument("--stop-after", type=int, default=0, help="end after so many of the steps")
     parser.add_argument("--go-on", action="store_true", help="start from the weights in DIR, with a fresh optimiser")
     args = parser.parse_args()
     keep_freed_memory()

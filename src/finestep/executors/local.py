@@ -151,11 +151,19 @@ class LocalExecutor:
 
 
 def _environment() -> dict[str, str]:
-    """The worker imports the same finestep as the controller, and keeps freed memory (large tensors page-fault otherwise)."""
+    """The worker imports the same finestep as the controller, keeps freed memory, and waits without spinning.
+
+    Large tensors page-fault anew when glibc gives memory back; threads that spin starve each other on a busy machine.
+    """
     package_parent = str(Path(errors.__file__).resolve().parent.parent)
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    allocator = {"MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456", "MALLOC_MMAP_MAX_": "0"}
-    return {**allocator, **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    defaults = {
+        "MALLOC_TRIM_THRESHOLD_": "100000000000",
+        "MALLOC_TOP_PAD_": "268435456",
+        "MALLOC_MMAP_MAX_": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    return {**defaults, **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 def _error_from(data: dict[str, Any]) -> FinestepError:
