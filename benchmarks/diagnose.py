@@ -177,7 +177,7 @@ def step_records(log: TrainingLog) -> list[StepRecord]:
     """Records as the training loop writes them."""
     train = log.train
     return [
-        StepRecord(step=int(step), loss=float(loss), learning_rate=float(rate), grad_norm=float(norm), clipped=bool(norm > 1),  # noqa: E501
+        StepRecord(step=int(step), loss=float(loss), learning_rate=float(rate), grad_norm=float(norm), clipped=bool(norm > 1),
                    num_tokens=1000, num_loss_tokens=500, elapsed_s=0.0)
         for step, loss, rate, norm in zip(train.step, train.loss, train.learning_rate, train.grad_norm, strict=True)
     ]  # fmt: skip

@@ -300,7 +300,7 @@ def plain(folder: Path) -> None:
         at = {row["step"]: row["eval_loss"] for row in history()[1]}
         for row in history()[0]:
             writer.writerow({"step": row["step"], "train_loss": row["loss"], "val_loss": at.get(row["step"], ""),
-                             "lr": row["learning_rate"], "grad_norm": row["grad_norm"], "epoch": row["epoch"]})  # fmt: skip  # noqa: E501
+                             "lr": row["learning_rate"], "grad_norm": row["grad_norm"], "epoch": row["epoch"]})  # fmt: skip
     rows = [{"iteration": row["step"], **{k: v for k, v in row.items() if k != "step"}} for row in interleaved()]
     (folder / "plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -25,7 +25,7 @@ def test_it_learns_and_records_every_step(resident, tmp_path):
     assert [record.step for record in run.steps] == list(range(1, outcome.num_steps + 1))
     assert outcome.num_train_tokens == sum(record.num_tokens for record in run.steps)
     assert all(record.update_norm > 0 and record.update_ratio > 0 and record.grad_norm > 0 for record in run.steps)
-    assert [record.step for record in run.evaluations][0] == 0
+    assert next(record.step for record in run.evaluations) == 0
     assert run.evaluations[-1].step == outcome.num_steps
 
 

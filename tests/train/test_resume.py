@@ -63,7 +63,7 @@ def with_checkpoints(shipped_model, instruct_file, tmp_path_factory):
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["delete", "empty", "half", "flip"])
 def test_a_damaged_checkpoint_is_skipped_and_named(with_checkpoints, name, damage, tmp_path):
-    source, resident = with_checkpoints
+    source, _resident = with_checkpoints
     folder = tmp_path / "checkpoints"
     shutil.copytree(source, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000008"], (

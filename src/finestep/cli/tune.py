@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -90,7 +91,7 @@ def tune(
     run_study(study, as_json=as_json)
 
 
-def _method(name: str) -> str:
+def _method(name: str) -> Any:
     return _one_of("--method", name, ("full", "lora", "qlora"))
 
 

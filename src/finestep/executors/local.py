@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from finestep import errors
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.protocol import Event, SessionRequest, TrialRequest
+import contextlib
 
 STOP_GRACE_S = 30.0
 TAIL_LINES = 12
@@ -88,10 +89,8 @@ class LocalExecutor:
         if self._process is None:
             return
         if self._process.stdin and not self._process.stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         try:
             self._process.wait(STOP_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -120,7 +119,8 @@ class LocalExecutor:
         )
 
     def _events(self) -> Iterator[Event]:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             try:
                 yield Event.model_validate_json(line)

@@ -142,7 +142,7 @@ def _detect(columns: list[str], sample: list[Row], place: str) -> tuple[dict[str
         )
     if "input_ids" in names:
         raise BadInput("this is tokenised data; finestep reads text", value=columns, place=place)
-    for name, chosen in (("messages", "messages"), ("conversations", "sharegpt"), ("conversation", "sharegpt")):
+    for name, _chosen in (("messages", "messages"), ("conversations", "sharegpt"), ("conversation", "sharegpt")):
         turns = next((row[name] for row in sample if row.get(name)), None) if name in names else None
         if isinstance(turns, list) and turns and isinstance(turns[0], dict):
             speaks = "messages" if "role" in turns[0] else "sharegpt"

@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, *, step: int, state: Mapping[str, Any], tensor
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     """(newest valid checkpoint, what is wrong with each newer one that was skipped)."""
-    skipped = []
+    skipped: list[str] = []
     for candidate in _numbered(folder):
         fault = find_fault(candidate)
         if fault is None:

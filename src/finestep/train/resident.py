@@ -95,7 +95,7 @@ def _attach_lora(base: Any, recipe: Recipe, data: TrainingData) -> Any:
         base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     config = peft.LoraConfig(
         r=recipe.lora.rank,
-        lora_alpha=recipe.lora.alpha,
+        lora_alpha=recipe.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=recipe.lora.dropout,
         use_rslora=recipe.lora.use_rslora,
         target_modules=list(recipe.lora.target_modules) if recipe.lora.target_modules else "all-linear",

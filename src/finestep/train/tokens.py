@@ -19,6 +19,7 @@ from finestep.study import DataSpec
 from finestep.survey.formats import Example
 from finestep.survey.split import Split, split_data
 from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
+import itertools
 
 DEFAULT_MAX_LENGTH = 1024
 TOKENISE_AT_ONCE = 512
@@ -286,4 +287,4 @@ def _sample(rows: TokenRows, tokenizer: Any) -> list[list[Any]]:
     start, end = int(rows.offsets[row]), int(rows.offsets[row + 1])
     flags, ids = rows.trained[start:end], rows.ids[start:end]
     edges = [0, *(np.flatnonzero(np.diff(flags.astype(np.int8))) + 1).tolist(), end - start]
-    return [[tokenizer.decode(ids[a:b].tolist()), bool(flags[a])] for a, b in zip(edges, edges[1:], strict=False)]
+    return [[tokenizer.decode(ids[a:b].tolist()), bool(flags[a])] for a, b in itertools.pairwise(edges)]
