@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905
 """Word lists of the shipped model: what it can know, in one place for the documents and for the instructions."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real study with frequent checkpoints, run as a process that tests can kill: `python -m tests.flows.kill_target FOLDER MODEL DATA BUDGET`."""
+"""A real study with frequent checkpoints, as a process that tests can kill: FOLDER MODEL DATA BUDGET."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ A worker that dies is reported as an event, never as an exception; starting anot
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,7 +19,6 @@ from pydantic import ValidationError
 from finestep import errors
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.protocol import Event, SessionRequest, TrialRequest
-import contextlib
 
 STOP_GRACE_S = 30.0
 TAIL_LINES = 12

@@ -5,6 +5,7 @@ Shapes: N rows, S tokens of the longest row in a batch.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ from finestep.study import DataSpec
 from finestep.survey.formats import Example
 from finestep.survey.split import Split, split_data
 from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
-import itertools
 
 DEFAULT_MAX_LENGTH = 1024
 TOKENISE_AT_ONCE = 512
