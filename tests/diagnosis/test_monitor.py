@@ -41,7 +41,7 @@ def watched(fault: str, *, seed: int = 0, setting: Setting = STEPS, monitor: Liv
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [("diverged", "diverged"), ("collapsed", "diverged"), ("overfitting", "overfitting"), ("poisoned_batch", "bad_batch"),  # noqa: E501
+    [("diverged", "diverged"), ("collapsed", "diverged"), ("overfitting", "overfitting"), ("poisoned_batch", "bad_batch"),
      ("overflow", "dead_gradients"), ("leak", "too_good")],
 )  # fmt: skip
 def test_a_fault_is_said_while_it_happens(fault: str, code: str) -> None:

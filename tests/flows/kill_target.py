@@ -12,7 +12,7 @@ from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 
 def main() -> None:
     folder, model, data, budget = sys.argv[1:5]
-    recipe = Recipe(effective_batch_size=16, num_epochs=8, max_length=96, lora={"rank": 2})
+    recipe = Recipe(effective_batch_size=16, num_epochs=16, max_length=96, lora={"rank": 2})
     spec = StudySpec(
         name="kill",
         model=ModelSpec(path=model, device="cpu"),

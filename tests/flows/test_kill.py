@@ -59,7 +59,8 @@ def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
     chance, folder = random.Random(seed), tmp_path / "killed"
     process, kills, known = _start(folder, shipped_model, instruct_file), 0, {}
     while kills < NUM_KILLS and process.poll() is None:
-        time.sleep(chance.uniform(0.5, 7.0))
+        _await_progress(folder, process)
+        time.sleep(chance.uniform(0.0, 1.5))
         kills += _kill(process, chance)
         if process.poll() is not None and kills < NUM_KILLS:
             now = _results(_trials(folder))
@@ -75,6 +76,22 @@ def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
     for number in expected:
         steps = read_records(folder / "trials" / f"{number:04d}" / "steps.jsonl", StepRecord)
         assert [step.step for step in steps] == list(range(1, len(steps) + 1)), "no step is missing"
+
+
+def _await_progress(folder: Path, process: subprocess.Popen) -> None:
+    """Wait until a step is made that was never made before, or the study ends."""
+    before, deadline = _furthest(folder), time.monotonic() + 60
+    while _furthest(folder) <= before and process.poll() is None:
+        assert time.monotonic() < deadline, "the study does not go on"
+        time.sleep(0.02)
+
+
+def _furthest(folder: Path) -> tuple[int, int]:
+    """(last trial, last step) on record."""
+    files = sorted((folder / "trials").glob("*/steps.jsonl"))
+    if not files:
+        return (-1, 0)
+    return (len(files), max((record.step for record in read_records(files[-1], StepRecord)), default=0))
 
 
 def _kill(process: subprocess.Popen, chance: random.Random) -> int:

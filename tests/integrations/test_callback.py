@@ -40,8 +40,8 @@ def tiny_model():
 
 def arguments(folder, **changes):
     values = {
-        "output_dir": str(folder), "max_steps": 40, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "logging_steps": 1,  # noqa: E501
-        "eval_strategy": "steps", "eval_steps": 10, "save_strategy": "no", "report_to": [], "use_cpu": True, "disable_tqdm": True,  # noqa: E501
+        "output_dir": str(folder), "max_steps": 40, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "logging_steps": 1,
+        "eval_strategy": "steps", "eval_steps": 10, "save_strategy": "no", "report_to": [], "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
     return transformers.TrainingArguments(**{**values, **changes})
 
@@ -90,7 +90,7 @@ def test_it_works_in_trl(tmp_path) -> None:
     callback = FinestepCallback()
     rows = datasets.Dataset.from_dict({"input_ids": Rows(64).rows.tolist()})
     config = trl.SFTConfig(
-        output_dir=str(tmp_path), max_steps=20, per_device_train_batch_size=4, learning_rate=5e-3, logging_steps=1, report_to=[],  # noqa: E501
+        output_dir=str(tmp_path), max_steps=20, per_device_train_batch_size=4, learning_rate=5e-3, logging_steps=1, report_to=[],
         use_cpu=True, save_strategy="no", disable_tqdm=True, bf16=False, dataset_kwargs={"skip_prepare_dataset": True},
     )  # fmt: skip
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=_word_tokenizer(), pad_token="w0", eos_token="w1")

@@ -8,7 +8,7 @@ import torch
 from finestep.recipe import Recipe
 from tests.train.runs import largest_difference, make_resident, run_trial
 
-RECIPE = Recipe(learning_rate=1e-3, effective_batch_size=16, num_epochs=1, evaluation={"num_evaluations": 2})
+RECIPE = Recipe(learning_rate=2e-4, effective_batch_size=16, num_epochs=1, evaluation={"num_evaluations": 2})
 
 
 def _memory_for(num_rows, *, from_call=0):
