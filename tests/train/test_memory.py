@@ -8,7 +8,13 @@ import torch
 from finestep.recipe import Recipe
 from tests.train.runs import largest_difference, make_resident, run_trial
 
-RECIPE = Recipe(learning_rate=2e-4, effective_batch_size=16, num_epochs=1, evaluation={"num_evaluations": 2})
+RECIPE = Recipe(
+    learning_rate=2e-4,
+    effective_batch_size=16,
+    num_epochs=1,
+    evaluation={"num_evaluations": 2},
+    optimizer={"epsilon": 1e-6},
+)
 
 
 def _memory_for(num_rows, *, from_call=0):
