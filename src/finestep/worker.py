@@ -22,6 +22,8 @@ from finestep.errors import FinestepError, MissingDependency, WorkerFailed
 from finestep.protocol import Event, SessionRequest, TrialRequest
 
 LOCK_WAIT_S = 120.0
+RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
+"""Written here and not by the controller: what is in the pipe when a controller dies would be lost."""
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -155,9 +157,14 @@ def _run_trial(
     trial: TrialRequest, request: SessionRequest, resident: Any, line: Line, limit: int | None
 ) -> int | None:
     """Run one trial; the largest micro-batch that is now known to fit, or None."""
+    from finestep.store.records import append_line
     from finestep.train.loop import Run
 
+    Path(trial.folder).mkdir(parents=True, exist_ok=True)
+
     def emit(kind: str, data: BaseModel | dict[str, Any]) -> None:
+        if isinstance(data, BaseModel) and kind in RECORD_FILES:
+            append_line(Path(trial.folder) / RECORD_FILES[kind], data.model_dump_json())
         line.send(kind, data, trial=trial.number)
 
     run = Run(resident, trial, emit=emit, should_stop=STOP.is_set, metrics=request.metrics, micro_batch_limit=limit)

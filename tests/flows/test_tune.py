@@ -11,6 +11,7 @@ from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import write_results
 from finestep.flows.tune import Tuning, runs_spent
 from finestep.search.sweep import Sweep, best_trial
+from finestep.store.records import append_line
 from finestep.study import Budget, DataSpec
 from finestep.trial import Outcome
 from tests.flows.studies import CARD, basin, open_store, tune
@@ -187,5 +188,5 @@ def test_a_torn_record_is_mended(tmp_path):
     steps = store.steps(0)
     path.write_bytes(path.read_bytes()[:-20])
     assert store.steps(0) == steps[:-1]
-    store.record_step(0, steps[-1].model_dump())
+    append_line(path, steps[-1].model_dump_json())
     assert store.steps(0) == steps

@@ -62,9 +62,9 @@ class ReplayExecutor:
         )
         for part, loss in enumerate(losses, start=1):
             step = max(1, round(num_steps * part / len(losses)))
-            yield self._step(request, step, loss)
+            yield self._written(request, "step", "steps.jsonl", self._step(request, step, loss))
             record = EvalRecord(step=step, num_tokens=step * request.recipe.effective_batch_size, eval_loss=loss)
-            yield Event(kind="evaluation", trial=request.number, data=record.model_dump())
+            yield self._written(request, "evaluation", "evaluations.jsonl", record)
         best = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
         diverged = not math.isfinite(losses[-1])
         outcome = (
@@ -81,8 +81,8 @@ class ReplayExecutor:
         )
         yield self._end(request, outcome)
 
-    def _step(self, request: TrialRequest, step: int, loss: float) -> Event:
-        record = StepRecord(
+    def _step(self, request: TrialRequest, step: int, loss: float) -> StepRecord:
+        return StepRecord(
             step=step,
             loss=loss,
             learning_rate=request.recipe.learning_rate,
@@ -92,7 +92,14 @@ class ReplayExecutor:
             num_loss_tokens=1,
             elapsed_s=float(step),
         )
-        return Event(kind="step", trial=request.number, data=record.model_dump())
+
+    def _written(self, request: TrialRequest, kind: Any, name: str, record: StepRecord | EvalRecord) -> Event:
+        """Write a record where the worker would, and say so."""
+        folder = Path(request.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("a", encoding="utf-8") as lines:
+            lines.write(record.model_dump_json() + "\n")
+        return Event(kind=kind, trial=request.number, data=record.model_dump())
 
     def _end(self, request: TrialRequest, outcome: Outcome) -> Event:
         folder = Path(request.folder)

@@ -141,11 +141,9 @@ class Tuning:
             case "started":
                 yield TuneEvent("trial_started", trial=trial, data=event.data)
             case "step":
-                yield TuneEvent("step", trial=trial, record=self.store.record_step(trial.number, event.data))
+                yield TuneEvent("step", trial=trial, record=self.store.hear_step(event.data))
             case "evaluation":
-                yield TuneEvent(
-                    "evaluation", trial=trial, record=self.store.record_evaluation(trial.number, event.data)
-                )
+                yield TuneEvent("evaluation", trial=trial, record=self.store.hear_evaluation(trial.number, event.data))
             case "finished":
                 done = self._finish(trial.number, Outcome.model_validate(event.data))
                 yield TuneEvent("trial_finished", trial=done)

@@ -1,4 +1,4 @@
-"""The study on disk: trials in an Optuna storage, step records as JSON lines beside it; the controller is its only writer.
+"""The study on disk: trials in an Optuna storage that the controller alone writes, and the records of the worker beside it.
 
 Layout of a study's folder:
     study.json           what is studied, and the fingerprint of data, model and versions
@@ -10,6 +10,7 @@ A process that is killed at any line leaves a study that the next one can take u
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from finestep.errors import BadInput, StudyBusy, StudyChanged
 from finestep.recipe import Recipe
-from finestep.store.records import append_line, read_lines
+from finestep.store.records import read_lines
 from finestep.study import StudySpec
 from finestep.trial import RANKED_STATES, EvalRecord, Outcome, StepRecord, Trial
 
@@ -128,17 +129,14 @@ class StudyStore:
         except (OSError, ValidationError):
             return None
 
-    def record_step(self, number: int, data: Mapping[str, Any]) -> StepRecord:
-        """Append a step record."""
-        record = StepRecord.model_validate(data)
-        append_line(self.trial_folder(number) / "steps.jsonl", record.model_dump_json())
-        return record
+    def hear_step(self, data: Mapping[str, Any]) -> StepRecord:
+        """A step that the worker has made and written down."""
+        return StepRecord.model_validate(data)
 
-    def record_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
-        """Append an evaluation and show it to Optuna's tools as an intermediate value."""
+    def hear_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
+        """An evaluation that the worker has written down; it is shown to Optuna's tools as an intermediate value."""
         record = EvalRecord.model_validate(data)
-        append_line(self.trial_folder(number) / "evaluations.jsonl", record.model_dump_json())
-        if record.eval_loss == record.eval_loss and abs(record.eval_loss) < 1e300:
+        if math.isfinite(record.eval_loss):
             self._study._storage.set_trial_intermediate_value(self._trial_id(number), record.step, record.eval_loss)
         return record
 
