@@ -2,7 +2,7 @@
 
 A worker is started with the path of a file that holds a `SessionRequest`. It answers `ready` (or `error`), then reads
 `TrialRequest`s, one JSON object a line, from its standard input and answers each with events that end in `finished` or
-`interrupted`. A line `{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
+`interrupted`; several requests may be under way at once, and events carry their trial's number. A line `{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
 Any trainer that speaks this can take the worker's place.
 """
 
@@ -35,7 +35,8 @@ class SessionRequest(_Message):
     study_dir: str
     metrics: tuple[str, ...] = ()
     num_threads: int | None = None
-    micro_batch_limit: int | None = Field(None, description="Largest micro-batch that memory is known to allow.")
+    pack: int | None = Field(None, ge=1, description="Trials that share a forward pass; None: by measurement.")
+    micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
 
 
 class TrialRequest(_Message):

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -53,27 +53,32 @@ class Inbox:
     """Trial requests from standard input; a stop line, or the end of input, sets the stop flag at once."""
 
     def __init__(self) -> None:
-        self._waiting: SimpleQueue[TrialRequest | None] = SimpleQueue()
+        self._waiting: SimpleQueue[TrialRequest] = SimpleQueue()
+        self.folders: dict[int, Path] = {}
         threading.Thread(target=self._read, daemon=True, name="inbox").start()
 
-    def requests(self) -> Iterator[TrialRequest]:
-        """Yield requests until there are no more, or a stop."""
-        while not STOP.is_set():
-            try:
-                request = self._waiting.get(timeout=0.2)
-            except Empty:
-                continue
-            if request is None:
-                return
-            yield request
+    def wait(self) -> bool:
+        """Wait for a request; False when there will be no more."""
+        while self._waiting.empty():
+            if STOP.wait(0.02):
+                return False
+        return True
+
+    def take(self) -> TrialRequest | None:
+        """The next request, or None when none is here yet."""
+        try:
+            return self._waiting.get_nowait()
+        except Empty:
+            return None
 
     def _read(self) -> None:
         for line in sys.stdin:
             message = json.loads(line)
             if message.get("kind") != "trial":
                 break
-            self._waiting.put(TrialRequest.model_validate(message))
-        self._waiting.put(None)
+            request = TrialRequest.model_validate(message)
+            self.folders[request.number] = Path(request.folder)
+            self._waiting.put(request)
         STOP.set()
 
 
@@ -140,6 +145,8 @@ def _train(request: SessionRequest, line: Line) -> None:
     import torch
 
     from finestep.train.evaluate import check_metrics
+    from finestep.train.loop import Pack
+    from finestep.train.packing import plan_lanes
     from finestep.train.resident import Resident
 
     if request.num_threads:
@@ -147,50 +154,56 @@ def _train(request: SessionRequest, line: Line) -> None:
     check_metrics(request.metrics)
     inbox = Inbox()
     resident = Resident(request.model, request.data, request.recipe)
-    line.send("ready", {"card": resident.data.card, "facts": _facts(resident)})
-    limit = request.micro_batch_limit
-    for trial in inbox.requests():
-        limit = _run_trial(trial, request, resident, line, limit)
+    plan = plan_lanes(resident, request.recipe, asked=request.pack, row_limit=request.micro_batch_limit)
+    line.send("ready", {"card": resident.data.card, "facts": _facts(resident), "pack": plan.model_dump()})
+    pack = Pack(
+        resident,
+        emit=_recorder(inbox.folders, line),
+        should_stop=STOP.is_set,
+        take=inbox.take,
+        metrics=request.metrics,
+        num_lanes=plan.num_lanes,
+        row_limit=request.micro_batch_limit,
+    )
+    while inbox.wait():
+        for lane in pack.run():
+            _end(lane, line)
 
 
-def _run_trial(
-    trial: TrialRequest, request: SessionRequest, resident: Any, line: Line, limit: int | None
-) -> int | None:
-    """Run one trial; the largest micro-batch that is now known to fit, or None."""
+def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
+    """Writes records where the store reads them, and sends them."""
     from finestep.store.records import append_line
-    from finestep.train.loop import Run
 
-    Path(trial.folder).mkdir(parents=True, exist_ok=True)
-
-    def emit(kind: str, data: BaseModel | dict[str, Any]) -> None:
+    def emit(kind: str, data: BaseModel | dict[str, Any], *, trial: int) -> None:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
-            append_line(Path(trial.folder) / RECORD_FILES[kind], data.model_dump_json())
-        line.send(kind, data, trial=trial.number)
+            folders[trial].mkdir(parents=True, exist_ok=True)
+            append_line(folders[trial] / RECORD_FILES[kind], data.model_dump_json())
+        line.send(kind, data, trial=trial)
 
-    run = Run(resident, trial, emit=emit, should_stop=STOP.is_set, metrics=request.metrics, micro_batch_limit=limit)
-    asked = run.progress.micro_batch_size
-    outcome = run.train()
-    if outcome is None:
-        line.send("interrupted", {"step": run.progress.step}, trial=trial.number)
-        return limit
-    folder = Path(trial.folder)
+    return emit
+
+
+def _end(lane: Any, line: Line) -> None:
+    """Keep what a trial leaves behind, then say how it ended."""
+    if lane.outcome is None:
+        line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
+        return
+    outcome, folder = lane.outcome, lane.folder
     if outcome.eval_loss is not None:
-        _save_model(resident, folder)
+        _save_model(lane, folder)
         outcome = outcome.model_copy(update={"model_dir": "model"})
     _write_whole(folder / "outcome.json", outcome.model_dump_json())
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    line.send("finished", outcome, trial=trial.number)
-    return run.progress.micro_batch_size if run.progress.micro_batch_size < asked else limit
+    line.send("finished", outcome, trial=lane.number)
 
 
-def _save_model(resident: Any, folder: Path) -> None:
+def _save_model(lane: Any, folder: Path) -> None:
     from finestep.train.checkpoint import seal
-    from finestep.train.resident import save_tuned
 
     partial, final = folder / "model.partial", folder / "model"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_tuned(resident, str(partial))
+    lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
     seal(partial)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
@@ -209,7 +222,7 @@ def _facts(resident: Any) -> dict[str, Any]:
     import torch
 
     device = resident.placement.device
-    model = resident.model
+    model = resident.base
     return {
         "num_parameters": sum(value.numel() for value in model.parameters()),
         "model_type": getattr(model.config, "model_type", ""),

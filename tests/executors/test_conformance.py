@@ -31,14 +31,20 @@ def executor(request, shipped_model, instruct_file, tmp_path):
     local.close()
 
 
+def _run(executor, *requests):
+    for request in requests:
+        executor.submit(request)
+    return executor.events()
+
+
 def _request(folder, number=0):
     return TrialRequest(number=number, recipe=RECIPE, folder=str(folder / f"{number}"))
 
 
-def test_trials_run_one_after_the_other(executor, tmp_path):
+def test_every_trial_comes_to_its_end(executor, tmp_path):
     assert "card" in executor.start()
-    events = list(executor.run([_request(tmp_path, 0), _request(tmp_path, 1)]))
-    assert [event.trial for event in events if event.kind == "finished"] == [0, 1]
+    events = list(_run(executor, _request(tmp_path, 0), _request(tmp_path, 1)))
+    assert sorted(event.trial for event in events if event.kind == "finished") == [0, 1]
     for number in (0, 1):
         mine = [event for event in events if event.trial == number]
         assert mine[0].kind in {"started", "note"}
@@ -56,7 +62,7 @@ def test_a_stop_interrupts(executor, tmp_path):
     executor.start()
     if isinstance(executor, LocalExecutor):
         events = []
-        for event in executor.run([_request(tmp_path)]):
+        for event in _run(executor, _request(tmp_path)):
             events.append(event)
             if event.kind == "step" and event.data["step"] == 1:
                 executor.stop()
@@ -64,7 +70,7 @@ def test_a_stop_interrupts(executor, tmp_path):
         assert any(event.kind == "checkpoint" for event in events)
     else:
         executor.stop()
-        assert [event.kind for event in executor.run([_request(tmp_path)])] == ["interrupted"]
+        assert [event.kind for event in _run(executor, _request(tmp_path))] == ["interrupted"]
 
 
 def test_a_dead_worker_is_an_event_and_another_takes_over(shipped_model, instruct_file, tmp_path):
@@ -78,11 +84,11 @@ def test_a_dead_worker_is_an_event_and_another_takes_over(shipped_model, instruc
     executor = LocalExecutor(session, folder=tmp_path)
     executor.start()
     kinds = []
-    for event in executor.run([_request(tmp_path)]):
+    for event in _run(executor, _request(tmp_path)):
         kinds.append(event.kind)
         if event.kind == "step":
             executor.kill()
     assert kinds[-1] == "died"
     executor.start()
-    assert list(executor.run([_request(tmp_path)]))[-1].kind == "finished"
+    assert list(_run(executor, _request(tmp_path)))[-1].kind == "finished"
     executor.close()

@@ -11,8 +11,8 @@ import torch
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
-from finestep.train.loop import Run
-from finestep.train.resident import Resident, trained
+from finestep.train.loop import Pack
+from finestep.train.resident import Resident
 from finestep.trial import EvalRecord, Outcome, StepRecord
 
 torch.set_num_threads(1)
@@ -48,31 +48,75 @@ def run_trial(
     limit: int | None = None,
     prepare: Any = None,
 ) -> Recorded:
-    """Train; with `stop_after`, ask for a stop once that many steps were made."""
-    recorded = Recorded()
-    request = TrialRequest(
-        number=0, recipe=recipe, folder=str(folder), checkpoint_every_s=1e9, checkpoint_every_steps=every
-    )
+    """Train one trial; with `stop_after`, ask for a stop once that many steps were made."""
+    return run_pack(
+        resident, {0: recipe}, folder, stop_after=stop_after, every=every, limit=limit, prepare=prepare, flat=True
+    )[0]
 
-    def emit(kind: str, data: Any) -> None:
+
+def run_pack(
+    resident: Resident,
+    recipes: dict[int, Recipe],
+    folder: Path,
+    *,
+    lanes: int = 8,
+    fidelities: dict[int, float] | None = None,
+    join_after: dict[int, int] | None = None,
+    stop_after: int | None = None,
+    every: int | None = None,
+    limit: int | None = None,
+    prepare: Any = None,
+    flat: bool = False,
+) -> dict[int, Recorded]:
+    """Train several trials together; `join_after` holds requests back until the pack has made that many optimizer steps."""
+    recorded = {number: Recorded() for number in recipes}
+    waiting = [
+        TrialRequest(
+            number=number,
+            recipe=recipe,
+            fidelity=(fidelities or {}).get(number, 1.0),
+            folder=str(folder if flat else folder / str(number)),
+            checkpoint_every_s=1e9,
+            checkpoint_every_steps=every,
+        )
+        for number, recipe in recipes.items()
+    ]
+
+    def emit(kind: str, data: Any, *, trial: int) -> None:
         match kind:
             case "step":
-                recorded.steps.append(data)
+                recorded[trial].steps.append(data)
             case "evaluation":
-                recorded.evaluations.append(data)
+                recorded[trial].evaluations.append(data)
             case "note":
-                recorded.notes.append(data)
+                recorded[trial].notes.append(data)
             case "started":
-                recorded.started = data
+                recorded[trial].started = data
 
-    def should_stop() -> bool:
-        return stop_after is not None and len(recorded.steps) >= stop_after
+    def num_steps() -> int:
+        return sum(len(one.steps) for one in recorded.values())
 
-    run = Run(resident, request, emit=emit, should_stop=should_stop, micro_batch_limit=limit)
+    def take() -> TrialRequest | None:
+        if waiting and num_steps() >= (join_after or {}).get(waiting[0].number, 0):
+            return waiting.pop(0)
+        return None
+
+    pack = Pack(
+        resident,
+        emit=emit,
+        should_stop=lambda: stop_after is not None and num_steps() >= stop_after,
+        take=take,
+        num_lanes=lanes,
+        row_limit=limit,
+    )
     if prepare is not None:
-        prepare(run)
-    recorded.outcome = run.train()
-    recorded.weights = {name: value.detach().clone() for name, value in trained(run.model).items()}
+        prepare(pack)
+    while waiting:
+        for lane in pack.run():
+            mine = recorded[lane.number]
+            mine.outcome = lane.outcome
+            mine.weights = {name: value.detach().clone() for name, value in lane.values().items()}
+        join_after = None
     return recorded
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finestep.recipe import Recipe
-from finestep.train.resident import save_tuned, trained
+from finestep.train.adapters import trained
 from finestep.train.tokens import collate
 from tests.train.runs import largest_difference, make_resident, run_trial
 
@@ -23,12 +23,12 @@ def test_peft_loads_the_adapter(shipped_model, instruct_file, tmp_path):
 
     recipe = Recipe(learning_rate=5e-3, num_epochs=1, lora={"rank": 4, "alpha": 8})
     resident = make_resident(shipped_model, instruct_file, recipe)
-    run_trial(resident, recipe, tmp_path / "run")
-    save_tuned(resident, str(tmp_path / "adapter"))
+    run = run_trial(resident, recipe, tmp_path / "run")
+    resident.save_tuned(recipe, run.weights, str(tmp_path / "adapter"))
     base = AutoModelForCausalLM.from_pretrained(shipped_model, dtype=torch.float32)
     before = _logits(base, resident)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
-    assert torch.allclose(_logits(loaded, resident), _logits(resident.model, resident), atol=1e-5)
+    assert torch.allclose(_logits(loaded, resident), _logits(resident.tuned(recipe, run.weights), resident), atol=1e-5)
     assert not torch.allclose(before, _logits(loaded, resident), atol=1e-2), "the adapter does something"
     assert AutoTokenizer.from_pretrained(tmp_path / "adapter").chat_template
 
@@ -39,11 +39,11 @@ def test_peft_loads_a_classifier_with_its_head(encoder_model, label_file, tmp_pa
 
     recipe = Recipe(learning_rate=2e-3, num_epochs=0.5)
     resident = make_resident(encoder_model, label_file, recipe)
-    run_trial(resident, recipe, tmp_path / "run")
-    save_tuned(resident, str(tmp_path / "adapter"))
+    run = run_trial(resident, recipe, tmp_path / "run")
+    resident.save_tuned(recipe, run.weights, str(tmp_path / "adapter"))
     base = AutoModelForSequenceClassification.from_pretrained(encoder_model, num_labels=3)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
-    assert torch.allclose(_logits(loaded, resident), _logits(resident.model, resident), atol=1e-5)
+    assert torch.allclose(_logits(loaded, resident), _logits(resident.tuned(recipe, run.weights), resident), atol=1e-5)
 
 
 def test_a_full_model_loads_with_its_label_names(shipped_model, label_file, tmp_path):
@@ -51,11 +51,11 @@ def test_a_full_model_loads_with_its_label_names(shipped_model, label_file, tmp_
 
     recipe = Recipe(method="full", learning_rate=1e-3, num_epochs=0.5)
     resident = make_resident(shipped_model, label_file, recipe)
-    run_trial(resident, recipe, tmp_path / "run")
-    save_tuned(resident, str(tmp_path / "model"))
+    run = run_trial(resident, recipe, tmp_path / "run")
+    resident.save_tuned(recipe, run.weights, str(tmp_path / "model"))
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     assert loaded.config.id2label == {0: "angry", 1: "happy", 2: "sad"}
-    assert torch.allclose(_logits(loaded, resident), _logits(resident.model, resident), atol=1e-5)
+    assert torch.allclose(_logits(loaded, resident), _logits(resident.tuned(recipe, run.weights), resident), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

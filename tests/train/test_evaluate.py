@@ -23,7 +23,7 @@ def resident(request, shipped_model, instruct_file, label_file):
 
 def test_no_batch_size_changes_it(resident):
     losses = [
-        evaluate(resident.model, resident.data, resident.token_loss, batch_size=size)[0]
+        evaluate(resident.base, resident.data, resident.token_loss, batch_size=size)[0]
         for size in (1, 2, 3, 8, 16, 64)
     ]
     assert max(losses) - min(losses) < 1e-6 * max(losses)
@@ -37,9 +37,9 @@ def test_it_is_the_token_mean_of_the_model_alone(shipped_model, instruct_file):
         batch = collate(rows, [row], pad_id=resident.data.pad_id, device=torch.device("cpu"))
         count = int((batch.labels_NS[:, 1:] != -100).sum())
         with torch.no_grad():
-            total += resident.model(input_ids=batch.ids_NS, labels=batch.labels_NS).loss.item() * count
+            total += resident.base(input_ids=batch.ids_NS, labels=batch.labels_NS).loss.item() * count
         units += count
-    loss, metrics = evaluate(resident.model, resident.data, resident.token_loss)
+    loss, metrics = evaluate(resident.base, resident.data, resident.token_loss)
     assert loss == pytest.approx(total / units, rel=1e-5)
     assert metrics["perplexity"] == pytest.approx(math.exp(loss))
 
@@ -47,7 +47,7 @@ def test_it_is_the_token_mean_of_the_model_alone(shipped_model, instruct_file):
 def test_labels_give_accuracy_and_macro_f1(shipped_model, label_file):
     resident = make_resident(shipped_model, label_file, Recipe())
     resident.begin(Recipe())
-    loss, metrics = evaluate(resident.model, resident.data, resident.token_loss)
+    loss, metrics = evaluate(resident.base, resident.data, resident.token_loss)
     assert loss == pytest.approx(math.log(3), abs=0.5), "a new head starts near chance"
     assert 0 <= metrics["accuracy"] <= 1
     assert 0 <= metrics["macro_f1"] <= 1
@@ -61,7 +61,7 @@ def longest_answer(predictions: list[str], references: list[str]) -> dict[str, f
 def test_a_metric_of_the_users_own(resident):
     metrics = extra_metrics(
         ("tests.train.test_evaluate:longest_answer", "exact_match"),
-        resident.model,
+        resident.base,
         resident.tokenizer,
         resident.data,
         resident.token_loss,

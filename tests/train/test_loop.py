@@ -39,7 +39,7 @@ def test_early_stopping_restores_the_best_weights(resident, tmp_path):
     assert "no gain in 2 evaluations" in run.outcome.reason
     assert run.outcome.eval_loss == min(losses)
     assert losses[-1] > min(losses)
-    assert evaluate(resident.model, resident.data, resident.token_loss)[0] == pytest.approx(
+    assert evaluate(resident.tuned(recipe, run.weights), resident.data, resident.token_loss)[0] == pytest.approx(
         run.outcome.eval_loss, rel=1e-6
     )
 
@@ -57,17 +57,18 @@ def test_a_huge_rate_ends_as_diverged(resident, tmp_path):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_is_not_finite_ends_the_trial_in_that_step(resident, tmp_path, value):
-    def plant(run):
+    hooks = []
+
+    def plant(pack):
         def spoil(module, args, kwargs, output):
-            if torch.is_grad_enabled() and run.progress.step == 2:
+            if torch.is_grad_enabled() and pack.lanes[0].progress.step == 2:
                 output.logits = output.logits * value
             return output
 
-        run.hook = run.model.register_forward_hook(spoil, with_kwargs=True)
-        resident.model.planted = run.hook
+        hooks.append(resident.base.register_forward_hook(spoil, with_kwargs=True))
 
     run = run_trial(resident, Recipe(num_epochs=1), tmp_path, prepare=plant)
-    resident.model.planted.remove()
+    hooks[0].remove()
     assert run.outcome.state == "diverged"
     assert run.outcome.num_steps == 3
     assert run.outcome.reason.startswith("step 3: the ")

@@ -21,14 +21,14 @@ def _memory_for(num_rows, *, from_call=0):
     """A model that runs out of memory above `num_rows` rows, from its nth training pass on."""
     calls = []
 
-    def prepare(run):
+    def prepare(pack):
         def check(module, args, kwargs):
             rows = kwargs["input_ids"].shape[0]
             calls.append(rows)
             if torch.is_grad_enabled() and rows > num_rows and len(calls) > from_call:
                 raise torch.OutOfMemoryError("planted")
 
-        run.hook = run.model.register_forward_pre_hook(check, with_kwargs=True)
+        pack.resident.base.register_forward_pre_hook(check, with_kwargs=True)
 
     return prepare
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from finestep.recipe import OptimizerGroup
-from finestep.train.optimizer import Optimizer, parameter_table
+from finestep.train.adapters import WholeModel
+from finestep.train.optimizer import Optimizer, gradient_norms, parameter_table
 
 
 def _parameters():
@@ -36,18 +37,27 @@ def test_the_table_of_parameters():
     assert table["score.weight"].weight_decay == 0.1
 
 
+def _whole(parameters):
+    """The rows of a model that has just these parameters."""
+    model = torch.nn.Module()
+    model.named_parameters = lambda: parameters.items()
+    rows = WholeModel(model)
+    rows.join(0, parameters, scale=1.0)
+    return rows
+
+
 @pytest.mark.parametrize("bias_correction", [True, False])
 def test_adamw_against_its_formula(bias_correction):
     settings = OptimizerGroup(
         weight_decay=0.1, bias_correction=bias_correction, max_grad_norm=None, beta1=0.8, beta2=0.95
     )
     value = torch.nn.Parameter(torch.tensor([[1.0, -2.0]]))
-    optimizer = Optimizer({"w": value}, settings, [])
+    optimizer, rows = Optimizer(settings), _whole({"w": value})
     expected, first, second = value.detach().clone().double(), torch.zeros(1, 2).double(), torch.zeros(1, 2).double()
     for step in range(1, 6):
         gradient = torch.tensor([[0.3, -0.1]]) * step
         value.grad = gradient.clone()
-        optimizer.step(0.01)
+        optimizer.step(rows.slices(0, settings, []), 0.01)
         first = 0.8 * first + 0.2 * gradient
         second = 0.95 * second + 0.05 * gradient**2
         unbiased = (first / (1 - 0.8**step), second / (1 - 0.95**step)) if bias_correction else (first, second)
@@ -57,20 +67,24 @@ def test_adamw_against_its_formula(bias_correction):
 
 def test_the_update_norm_is_that_of_the_real_change():
     parameters = _parameters()
-    optimizer = Optimizer(parameters, OptimizerGroup(weight_decay=0.1, layerwise_decay=0.5), [])
+    settings = OptimizerGroup(weight_decay=0.1, layerwise_decay=0.5)
+    optimizer, rows = Optimizer(settings), _whole(parameters)
     for _ in range(3):
         before = {name: value.detach().clone() for name, value in parameters.items()}
         for value in parameters.values():
             value.grad = torch.randn_like(value)
-        optimizer.step(0.02)
+        slices = rows.slices(0, settings, [])
+        optimizer.step(slices, 0.02)
     change = math.sqrt(sum(((value - before[name]) ** 2).sum().item() for name, value in parameters.items()))
     weights = math.sqrt(sum((value**2).sum().item() for value in parameters.values()))
-    assert optimizer.update_norms() == pytest.approx((change, weights), rel=1e-4)
+    assert optimizer.update_norms(slices, 0.02) == pytest.approx((change, weights), rel=1e-4)
 
 
 def test_clipping_reports_the_norm_before_it():
     value = torch.nn.Parameter(torch.zeros(4))
-    optimizer = Optimizer({"w": value}, OptimizerGroup(max_grad_norm=1.0), [])
+    settings = OptimizerGroup(max_grad_norm=1.0)
     value.grad = torch.full((4,), 5.0)
-    assert optimizer.clip() == (10.0, True)
+    slices = _whole({"w": value}).slices(0, settings, [])
+    assert gradient_norms([slices]) == [10.0]
+    assert Optimizer(settings).clip(slices, 10.0)
     assert value.grad.norm().item() == pytest.approx(1.0, rel=1e-4)

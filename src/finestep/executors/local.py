@@ -1,4 +1,4 @@
-"""A worker process on this machine: started once, fed trial after trial, and heard line by line.
+"""A worker process on this machine: started once, fed trials, and heard line by line.
 
 A worker that dies is reported as an event, never as an exception; starting another one is the caller's decision.
 """
@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class LocalExecutor:
     def __init__(self, session: SessionRequest, *, folder: Path):
         self._session, self._folder = session, folder
         self._process: subprocess.Popen[str] | None = None
+        self._open: list[int] = []
         self._log = folder / "worker.log"
 
     def start(self) -> dict[str, Any]:
@@ -61,19 +62,21 @@ class LocalExecutor:
             )
         return self._await_ready()
 
-    def run(self, requests: Sequence[TrialRequest]) -> Iterator[Event]:
-        """Run the trials one after the other; each ends with `finished`, `interrupted` or `died`."""
-        for request in requests:
-            if not self._send(request.model_dump_json()):
-                yield self._died(request.number)
+    def submit(self, request: TrialRequest) -> None:
+        """Hand over a trial; the worker decides which trials it trains together."""
+        self._open.append(request.number)
+        self._send(request.model_dump_json())
+
+    def events(self) -> Iterator[Event]:
+        """What happens, until every submitted trial has ended with `finished` or `interrupted`; or `died`, once, for all of them."""
+        while self._open:
+            event = self._next_event()
+            if event is None:
+                yield self._died()
                 return
-            for event in self._events():
-                yield event
-                if event.kind in {"finished", "interrupted"}:
-                    break
-            else:
-                yield self._died(request.number)
-                return
+            if event.kind in {"finished", "interrupted"} and event.trial in self._open:
+                self._open.remove(event.trial)
+            yield event
 
     def stop(self) -> None:
         """Ask for a checkpoint and an end; the running trial answers `interrupted`. Safe in a signal handler."""
@@ -106,7 +109,7 @@ class LocalExecutor:
         return self._process.pid if self._process else None
 
     def _await_ready(self) -> dict[str, Any]:
-        for event in self._events():
+        while (event := self._next_event()) is not None:
             if event.kind == "ready":
                 return event.data
             if event.kind == "error":
@@ -118,14 +121,16 @@ class LocalExecutor:
             f"the worker ended at its start ({_exit_words(code)}); its last words, in {self._log}:\n{self._tail()}"
         )
 
-    def _events(self) -> Iterator[Event]:
-        assert self._process is not None
-        assert self._process.stdout is not None
+    def _next_event(self) -> Event | None:
+        """The next event, or None when the process is gone."""
+        if self._process is None or self._process.stdout is None:
+            return None
         for line in self._process.stdout:
             try:
-                yield Event.model_validate_json(line)
+                return Event.model_validate_json(line)
             except ValidationError:
                 continue
+        return None
 
     def _send(self, line: str) -> bool:
         if self._process is None or self._process.stdin is None or self._process.stdin.closed:
@@ -136,11 +141,11 @@ class LocalExecutor:
             return False
         return True
 
-    def _died(self, number: int) -> Event:
+    def _died(self) -> Event:
         code = self._process.wait() if self._process else None
-        self._process = None
+        self._process, self._open = None, []
         return Event(
-            kind="died", trial=number, data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()}
+            kind="died", data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()}
         )
 
     def _tail(self) -> str:

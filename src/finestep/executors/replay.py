@@ -6,7 +6,7 @@ Only what was recorded is played: a trial that is not in the recording fails wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,37 @@ Recording = Callable[[Recipe, float], list[float] | None]
 class ReplayExecutor:
     """Plays recordings of validation losses, with the events that a worker would send."""
 
-    def __init__(self, recording: Recording, *, card: dict[str, Any] | None = None, num_train_rows: int = 1600):
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        card: dict[str, Any] | None = None,
+        num_train_rows: int = 1600,
+        num_lanes: int = 1,
+    ):
         self._recording, self._card, self._num_rows = recording, card or {}, num_train_rows
+        self._num_lanes = num_lanes
         self._stopping = False
+        self._open: list[TrialRequest] = []
         self.num_started = 0
 
     def start(self) -> dict[str, Any]:
         """Nothing to load."""
-        return {"card": self._card, "facts": {"device": "replay"}}
+        return {"card": self._card, "facts": {"device": "replay"}, "pack": {"num_lanes": self._num_lanes}}
 
-    def run(self, requests: Sequence[TrialRequest]) -> Iterator[Event]:
-        """Play the trials one after the other."""
-        for request in requests:
+    def submit(self, request: TrialRequest) -> None:
+        """Take a trial."""
+        self._open.append(request)
+
+    def events(self) -> Iterator[Event]:
+        """Play the submitted trials one after the other."""
+        while self._open:
+            request = self._open.pop(0)
             if self._stopping:
                 yield Event(kind="interrupted", trial=request.number, data={"step": 0})
-                return
+                continue
             self.num_started += 1
-            losses = self._recording(request.recipe, request.fidelity)
-            yield from self._play(request, losses)
+            yield from self._play(request, self._recording(request.recipe, request.fidelity))
 
     def stop(self) -> None:
         """The next trial is interrupted."""

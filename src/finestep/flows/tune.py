@@ -25,7 +25,8 @@ class Executor(Protocol):
     """Where trials run: `executors.local` and its twin `executors.replay`."""
 
     def start(self) -> dict[str, Any]: ...
-    def run(self, requests: Sequence[TrialRequest]) -> Iterator[Event]: ...
+    def submit(self, request: TrialRequest) -> None: ...
+    def events(self) -> Iterator[Event]: ...
     def stop(self) -> None: ...
     def kill(self) -> None: ...
     def close(self) -> None: ...
@@ -39,6 +40,22 @@ class TuneEvent:
     trial: Trial | None = None
     record: StepRecord | EvalRecord | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Running:
+    """A trial that the worker has, and how far it came before and since its last start."""
+
+    trial: Trial
+    reached: int = 0
+    furthest: int = 0
+    deaths: int = 0
+
+    def deaths_at_this_step(self) -> int:
+        """Count a death of the worker; how many there were since this trial last made progress."""
+        self.deaths = 1 if self.reached > self.furthest else self.deaths + 1
+        self.furthest, self.reached = max(self.furthest, self.reached), 0
+        return self.deaths
 
 
 @dataclass
@@ -59,6 +76,8 @@ class Tuning:
     options: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pack: Mapping[str, Any] = field(default_factory=dict)
+    _running: dict[int, _Running] = field(default_factory=dict)
 
     def run(self) -> Iterator[TuneEvent]:
         """Tune to the end; the last event is `done` or `interrupted`."""
@@ -66,17 +85,19 @@ class Tuning:
         yield from self._take_up_outcomes()
         yield self._start()
         strategy = self.make_strategy(self.card)
-        while not self.should_stop():
-            trial = self._orphan() or self._next(strategy)
-            if trial is None:
-                yield TuneEvent("done")
-                return
-            yield from self._run_trial(trial)
-        yield TuneEvent("interrupted")
+        self._fill(strategy)
+        while self._running:
+            for event in self.executor.events():
+                yield from self._handle(event)
+                if event.kind == "finished":
+                    self._fill(strategy)
+            yield from self._raise_the_dead()
+        yield TuneEvent("interrupted" if self.should_stop() else "done")
 
     def remaining_runs(self) -> float:
         """Budget that is left, in full runs; zero when a further trial would not end in time."""
-        if self.budget.time_s is not None and self._time_spent_s() + self._trial_time_s() > self.budget.time_s:
+        under_way = self._trial_time_s() * (len(self._running) + 1)
+        if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
             return 0.0
         return max(self.budget.full_runs - runs_spent(self.store.trials()), 0.0)
 
@@ -84,7 +105,11 @@ class Tuning:
         ready = self.executor.start()
         self.card = ready.get("card", self.card)
         self.facts = ready.get("facts", self.facts)
-        return TuneEvent("ready", data={"card": self.card, "facts": self.facts, "trials": self.store.trials()})
+        self.pack = ready.get("pack", self.pack)
+        return TuneEvent(
+            "ready",
+            data={"card": self.card, "facts": self.facts, "pack": self.pack, "trials": self.store.trials()},
+        )
 
     def _take_up_outcomes(self) -> Iterator[TuneEvent]:
         """Trials that ended while nobody listened."""
@@ -93,39 +118,54 @@ class Tuning:
             if outcome is not None:
                 yield TuneEvent("trial_finished", trial=self._finish(trial.number, outcome))
 
-    def _orphan(self) -> Trial | None:
-        return next((trial for trial in self.store.trials() if trial.state == "running"), None)
+    def _fill(self, strategy: Strategy) -> None:
+        """Give the worker as many trials as it trains together: orphans first, then what the strategy wants."""
+        if self.should_stop():
+            return
+        lanes = int(self.pack.get("num_lanes", 1))
+        for trial in self.store.trials():
+            if trial.state == "running" and trial.number not in self._running and len(self._running) < lanes:
+                self._submit(trial)
+        if len(self._running) < lanes:
+            for trial in self._next(strategy, lanes - len(self._running)):
+                self._submit(trial)
 
-    def _next(self, strategy: Strategy) -> Trial | None:
-        trials = self.store.trials()
-        proposals = strategy.propose(trials, remaining_runs=self.remaining_runs(), max_proposals=1)
-        if not proposals:
-            return None
-        proposal = proposals[0]
-        recipe = apply_proposal(self.store.spec.recipe, proposal)
-        return self.store.add(recipe, fidelity=proposal.fidelity, stage=proposal.stage, why=proposal.why)
+    def _submit(self, trial: Trial) -> None:
+        self._running.setdefault(trial.number, _Running(trial))
+        self.executor.submit(self._request(trial))
 
-    def _run_trial(self, trial: Trial) -> Iterator[TuneEvent]:
-        """Run one trial to its end, over the death of its worker if need be."""
-        deaths, furthest = 0, 0
-        while not self.should_stop():
-            reached = 0
-            ended = False
-            for event in self.executor.run([self._request(trial)]):
-                reached = max(reached, int(event.data.get("step", 0)) if event.kind == "step" else 0)
-                ended = ended or event.kind == "finished"
-                yield from self._handle(trial, event)
-            if ended or self.should_stop():
-                return
-            deaths = 0 if reached > furthest else deaths + 1
-            furthest = max(furthest, reached)
-            outcome = self.store.written_outcome(trial.number)
-            if outcome is None and deaths >= MAX_DEATHS_WITHOUT_PROGRESS:
-                outcome = Outcome(state="failed", reason=f"the worker died {deaths} times at step {furthest} or before")
+    def _next(self, strategy: Strategy, most: int) -> list[Trial]:
+        proposals = strategy.propose(
+            self.store.trials(), remaining_runs=self.remaining_runs(), max_proposals=most
+        )
+        return [
+            self.store.add(
+                apply_proposal(self.store.spec.recipe, proposal),
+                fidelity=proposal.fidelity,
+                stage=proposal.stage,
+                why=proposal.why,
+            )
+            for proposal in proposals
+        ]
+
+    def _raise_the_dead(self) -> Iterator[TuneEvent]:
+        """After the death of a worker: another one goes on with its trials, unless one dies again and again."""
+        if self.should_stop():
+            self._running.clear()
+            return
+        for number, running in list(self._running.items()):
+            outcome = self.store.written_outcome(number)
+            if outcome is None and running.deaths_at_this_step() >= MAX_DEATHS_WITHOUT_PROGRESS:
+                outcome = Outcome(
+                    state="failed",
+                    reason=f"the worker died {running.deaths} times at step {running.furthest} or before",
+                )
             if outcome is not None:
-                yield TuneEvent("trial_finished", trial=self._finish(trial.number, outcome))
-                return
+                yield TuneEvent("trial_finished", trial=self._finish(number, outcome))
+        if self._running:
             self.executor.start()
+            for running in self._running.values():
+                self.executor.submit(self._request(running.trial))
 
     def _request(self, trial: Trial) -> TrialRequest:
         return TrialRequest(
@@ -136,26 +176,36 @@ class Tuning:
             **self.options,
         )
 
-    def _handle(self, trial: Trial, event: Event) -> Iterator[TuneEvent]:
+    def _handle(self, event: Event) -> Iterator[TuneEvent]:
+        if event.kind == "died":
+            if not self.should_stop():
+                yield TuneEvent("note", data={"text": f"the worker died ({event.data['reason']}); starting another"})
+            return
+        running = self._running.get(event.trial)  # type: ignore[arg-type]
+        if running is None:
+            return
+        trial = running.trial
         match event.kind:
             case "started":
                 yield TuneEvent("trial_started", trial=trial, data=event.data)
             case "step":
-                yield TuneEvent("step", trial=trial, record=self.store.hear_step(event.data))
+                record = self.store.hear_step(event.data)
+                running.reached = max(running.reached, record.step)
+                yield TuneEvent("step", trial=trial, record=record)
             case "evaluation":
                 yield TuneEvent("evaluation", trial=trial, record=self.store.hear_evaluation(trial.number, event.data))
             case "finished":
-                done = self._finish(trial.number, Outcome.model_validate(event.data))
-                yield TuneEvent("trial_finished", trial=done)
+                yield TuneEvent(
+                    "trial_finished", trial=self._finish(trial.number, Outcome.model_validate(event.data))
+                )
+            case "interrupted":
+                del self._running[trial.number]
             case "note":
                 yield TuneEvent("note", trial=trial, data=event.data)
-            case "died" if not self.should_stop():
-                yield TuneEvent(
-                    "note", trial=trial, data={"text": f"the worker died ({event.data['reason']}); starting another"}
-                )
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Record the end of a trial, and keep only the best tuned model on disk."""
+        self._running.pop(number, None)
         done = self.store.finish(number, outcome)
         trials = self.store.trials()
         best = best_trial(trials)

@@ -49,6 +49,8 @@ class Sweep:
 
     def _stage(self, trials: list[Trial]) -> list[Proposal]:
         for plan in (self._baseline, self._scan, self._extension, self._batch_test, self._refinement):
+            if plan not in (self._baseline, self._scan) and _unfinished(trials):
+                return []
             planned = plan(trials)
             if any(not _has(trials, one) for one in planned):
                 return planned
@@ -88,7 +90,7 @@ class Sweep:
         best = best_trial(here)
         if best is None:
             lowest = min((trial.recipe.learning_rate for trial in here), default=LOWEST_RATE)
-            return self._beyond(lowest / EDGE_STEP, "no rate ended well: trying lower") if not _unfinished(here) else []
+            return self._beyond(lowest / EDGE_STEP, "no rate ended well: trying lower")
         rates = sorted(trial.recipe.learning_rate for trial in here)
         rate = best.recipe.learning_rate
         if rate == rates[-1]:

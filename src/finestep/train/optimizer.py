@@ -1,20 +1,24 @@
-"""AdamW over one visible table of parameters: who learns how fast, and who decays."""
+"""AdamW over one visible table of parameters: who learns how fast, and who decays. It owns no tensor but its step counts.
+
+A trial's tensors are slices: a few pieces of its row in a pack, or the parameters of a whole model.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch.optim.adamw import adamw
 
 from finestep.recipe import OptimizerGroup
 
 LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 HEAD_NAMES = re.compile(r"(?:^|\.)(?:score|classifier|classification_head|out_proj_head)(?:\.|$)")
 EMBEDDING_NAMES = re.compile(r"embed|wte|wpe")
+CLIP_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,18 @@ class ParameterRow:
     num_elements: int
     lr_factor: float
     weight_decay: float
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Tensors of equal shape that are updated alike: values, gradients, Adam's moments."""
+
+    value: torch.Tensor
+    grad: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    lr_factor: float = 1.0
+    weight_decay: float = 0.0
 
 
 def parameter_table(
@@ -55,39 +71,58 @@ def _depth(name: str) -> float:
     return 0 if EMBEDDING_NAMES.search(name) else math.inf
 
 
+@torch.no_grad()
+def gradient_norms(trials: Sequence[Sequence[Slice]]) -> list[float]:
+    """Global gradient norm of each trial; one transfer from the device for all."""
+    norms = [
+        torch.linalg.vector_norm(torch.stack(torch._foreach_norm([piece.grad for piece in pieces])))
+        for pieces in trials
+    ]
+    return torch.stack(norms).tolist()
+
+
 class Optimizer:
-    """torch's fused AdamW, its clipping, its norms, and its state by parameter name."""
+    """The AdamW of one trial: its clock, its clipping, its norms (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
 
-    def __init__(self, parameters: Mapping[str, torch.Tensor], settings: OptimizerGroup, new_names: list[str]):
+    def __init__(self, settings: OptimizerGroup):
         self.settings = settings
-        self.table = parameter_table(parameters, settings, new_names)
-        self._parameters = dict(parameters)
-        self._values = list(parameters.values())
         self.num_steps = 0
-        device = self._values[0].device.type
-        self._adamw = torch.optim.AdamW(
-            _groups(self.table, parameters),
-            lr=1.0,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.epsilon,
-            fused=device in {"cpu", "cuda"},
-        )
 
-    def clip(self) -> tuple[float, bool]:
-        """(global gradient norm before clipping, was it clipped)."""
+    @torch.no_grad()
+    def clip(self, slices: Sequence[Slice], norm: float) -> bool:
+        """Scale the gradients down to `max_grad_norm` when their global norm is larger; was it?"""
         limit = self.settings.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._values, math.inf if limit is None else limit).item()
-        return norm, limit is not None and norm > limit
+        if limit is None or not norm > limit:
+            return False
+        torch._foreach_mul_([piece.grad for piece in slices], limit / (norm + CLIP_EPSILON))
+        return True
 
-    def step(self, learning_rate: float) -> None:
-        """One update at `learning_rate` (times each group's factor); clears the gradients."""
+    @torch.no_grad()
+    def step(self, slices: Sequence[Slice], learning_rate: float) -> None:
+        """One update at `learning_rate` (times each slice's factor)."""
         self.num_steps += 1
-        for group in self._adamw.param_groups:
-            group["lr"], group["eps"], group["weight_decay"] = self._rates(
-                learning_rate * group["lr_factor"], group["decay"]
+        for (factor, decay), group in _alike(slices).items():
+            rate, epsilon, decay = self._rates(learning_rate * factor, decay)
+            device = group[0].value.device.type
+            adamw(
+                [piece.value for piece in group],
+                [piece.grad for piece in group],
+                [piece.first for piece in group],
+                [piece.second for piece in group],
+                [],
+                [torch.tensor(float(self.num_steps - 1), device=piece.value.device) for piece in group]
+                if device == "cuda"
+                else [torch.tensor(float(self.num_steps - 1)) for _ in group],
+                fused=device in {"cpu", "cuda"},
+                foreach=False,
+                amsgrad=False,
+                beta1=self.settings.beta1,
+                beta2=self.settings.beta2,
+                lr=rate,
+                weight_decay=decay,
+                eps=epsilon,
+                maximize=False,
             )
-        self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
 
     def _rates(self, rate: float, decay: float) -> tuple[float, float, float]:
         """(lr, eps, weight decay) for torch's AdamW; without bias correction, those that cancel its correction exactly."""
@@ -99,57 +134,32 @@ class Optimizer:
         return rate * scale, settings.epsilon / root, decay / scale
 
     @torch.no_grad()
-    def update_norms(self) -> tuple[float, float]:
+    def update_norms(self, slices: Sequence[Slice], learning_rate: float) -> tuple[float, float]:
         """(norm of the last update, norm of the trained weights), from Adam's moments, without a copy of the weights."""
-        update = weights = 0.0
-        for group in self._adamw.param_groups:
-            values = [value for value in group["params"] if value in self._adamw.state]
-            if not values:
-                continue
-            update += _update_square(values, self._adamw.state, group)
-            weights += sum(norm.item() ** 2 for norm in torch._foreach_norm(values))
+        update = sum(
+            self._update_square(group, learning_rate * factor, decay)
+            for (factor, decay), group in _alike(slices).items()
+        )
+        weights = sum(norm.item() ** 2 for norm in torch._foreach_norm([piece.value for piece in slices]))
         return math.sqrt(update), math.sqrt(weights)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """First and second moments by `name.exp_avg` and `name.exp_avg_sq`; the step count is `num_steps`."""
-        return {
-            f"{name}.{kind}": self._adamw.state[value][kind]
-            for name, value in self._parameters.items()
-            if value in self._adamw.state
-            for kind in ("exp_avg", "exp_avg_sq")
-        }
-
-    def restore(self, state: Mapping[str, torch.Tensor], num_steps: int) -> None:
-        """Take up what `state` gave."""
-        self.num_steps = num_steps
-        for name, value in self._parameters.items():
-            if f"{name}.exp_avg" in state:
-                self._adamw.state[value] = {
-                    "step": torch.tensor(
-                        float(num_steps), device=value.device if value.device.type == "cuda" else "cpu"
-                    ),
-                    **{kind: state[f"{name}.{kind}"].to(value.device, copy=True) for kind in ("exp_avg", "exp_avg_sq")},
-                }
+    def _update_square(self, group: Sequence[Slice], rate: float, decay: float) -> float:
+        """Squared norm of lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w) over one group."""
+        rate, epsilon, decay = self._rates(rate, decay)
+        steps, values = self.num_steps, [piece.value for piece in group]
+        root = torch._foreach_sqrt([piece.second for piece in group])
+        torch._foreach_div_(root, math.sqrt(1.0 - self.settings.beta2**steps))
+        torch._foreach_add_(root, epsilon)
+        update = torch._foreach_div([piece.first for piece in group], root)
+        torch._foreach_mul_(update, rate / (1.0 - self.settings.beta1**steps))
+        if decay:
+            share = rate * decay
+            torch._foreach_add_(update, torch._foreach_add(values, update), alpha=share / (1.0 - share))
+        return sum(norm.item() ** 2 for norm in torch._foreach_norm(update))
 
 
-def _groups(table: list[ParameterRow], parameters: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
-    groups: dict[tuple[float, float], list[torch.Tensor]] = {}
-    for row in table:
-        groups.setdefault((row.lr_factor, row.weight_decay), []).append(parameters[row.name])
-    return [{"params": values, "lr_factor": factor, "decay": decay} for (factor, decay), values in groups.items()]
-
-
-def _update_square(values: list[torch.Tensor], state: Mapping[torch.Tensor, Any], group: Mapping[str, Any]) -> float:
-    """Squared norm of lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w) over one group."""
-    beta1, beta2 = group["betas"]
-    steps = float(state[values[0]]["step"])
-    first = [state[value]["exp_avg"] for value in values]
-    root = torch._foreach_sqrt([state[value]["exp_avg_sq"] for value in values])
-    torch._foreach_div_(root, math.sqrt(1.0 - beta2**steps))
-    torch._foreach_add_(root, group["eps"])
-    update = torch._foreach_div(first, root)
-    torch._foreach_mul_(update, group["lr"] / (1.0 - beta1**steps))
-    if group["weight_decay"]:
-        share = group["lr"] * group["weight_decay"]
-        torch._foreach_add_(update, torch._foreach_add(values, update), alpha=share / (1.0 - share))
-    return sum(norm.item() ** 2 for norm in torch._foreach_norm(update))
+def _alike(slices: Sequence[Slice]) -> dict[tuple[float, float], list[Slice]]:
+    groups: dict[tuple[float, float], list[Slice]] = {}
+    for piece in slices:
+        groups.setdefault((piece.lr_factor, piece.weight_decay), []).append(piece)
+    return groups

@@ -38,13 +38,20 @@ class Order:
         num_rows = len(self._lengths)
         return np.array([self._row(position, num_rows) for position in range(first, last)], dtype=np.int64)
 
-    def micro_batches(self, rows: np.ndarray, micro_batch_size: int) -> list[np.ndarray]:
+    def micro_batches(
+        self, rows: np.ndarray, micro_batch_size: int, *, window: int | None = None
+    ) -> list[np.ndarray]:
         """Cut the rows of a step into micro-batches of like length, longest first.
 
-        The loss is a sum over the whole step, so how it is cut never changes the result, only the padding.
+        The loss is a sum over the whole step, so how it is cut never changes the result, only the padding. With `window`, rows
+        are sorted within windows of that many, so that trials with other effective batches see the same micro-batches.
         """
-        by_length = rows[np.argsort(-self._lengths[rows], kind="stable")]
-        return [by_length[at : at + micro_batch_size] for at in range(0, len(rows), micro_batch_size)]
+        out = []
+        for start in range(0, len(rows), window or len(rows)):
+            part = rows[start : start + (window or len(rows))]
+            by_length = part[np.argsort(-self._lengths[part], kind="stable")]
+            out += [by_length[at : at + micro_batch_size] for at in range(0, len(part), micro_batch_size)]
+        return out
 
     def _row(self, position: int, num_rows: int) -> int:
         return int(epoch_order(num_rows, seed=self._seed, epoch=position // num_rows)[position % num_rows])

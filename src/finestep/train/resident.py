@@ -1,10 +1,13 @@
 """The resident base: loaded once, put back into its initial state for every trial.
 
-For LoRA the base stays frozen and the adapter is reset; for method `full` the initial weights are restored in place.
+For LoRA the base stays frozen and trials are rows of adapters on it; for method `full` the initial weights are restored in place.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,79 +15,141 @@ import torch
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
+from finestep.train.adapters import AdapterRows, Values, WholeModel, load_trained, trained
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.tokens import TrainingData, prepare_data
 
+Rows = AdapterRows | WholeModel
+
 
 class Resident:
-    """Tokenizer, data and model of a study, shared by all its trials."""
+    """Tokenizer, data and model of a study, shared by all its trials.
+
+    The base is in one of two states: a plain model (PEFT's, for an adapter), which `begin` gives, or the base of a pack of trials,
+    which `open_rows` gives. Each call ends the other state.
+    """
 
     def __init__(self, model: ModelSpec, data: DataSpec, recipe: Recipe):
-        self._spec = model
         self.placement: Placement = choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
         self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
-        self._base, self.new_names = load_model(model, self.data, recipe, self.placement)
-        self.token_loss = TokenLoss(self._base, self.placement)
-        self.model: Any = self._base
-        self._initial: dict[str, torch.Tensor] = {}
-        self._initial_key: object = None
+        self.base, self.new_names = load_model(model, self.data, recipe, self.placement)
+        self.token_loss = TokenLoss(self.base, self.placement)
+        self._has_dropout = _has_dropout(self.base)
+        self._plain: Any = self.base
+        self._rows: Rows | None = None
+        self._untouched: dict[str, torch.Tensor] = {}
+        self._initial: dict[object, dict[str, torch.Tensor]] = {}
         self._base_losses: dict[object, Any] = {}
 
     def begin(self, recipe: Recipe) -> Any:
-        """The model in the initial state of `recipe`: its seed, its method, its adapter; equal recipes start equal."""
-        key = (recipe.method, recipe.lora if recipe.method != "full" else None, recipe.seed)
-        if key != self._initial_key:
-            self._build(recipe)
-            self._initial = {name: value.detach().to("cpu", copy=True) for name, value in trained(self.model).items()}
-            self._initial_key = key
-        load_trained(self.model, self._initial)
-        self.model.zero_grad(set_to_none=True)
-        return self.model
-
-    def base_evaluation(self, compute: Any) -> Any:
-        """The evaluation of the initial state, computed once a seed and adapter."""
-        if self._initial_key not in self._base_losses:
-            self._base_losses[self._initial_key] = compute()
-        return self._base_losses[self._initial_key]
-
-    def _build(self, recipe: Recipe) -> None:
-        if self.model is not self._base:
-            self._base = self.model.unload()
-        elif self._initial:
-            load_trained(self._base, self._initial)
-        if self._initial and self.new_names:
-            _reset_new(self._base, self.new_names, seed=recipe.seed)
-        self.model = self._base if recipe.method == "full" else _attach_lora(self._base, recipe, self.data)
+        """The plain model in the initial state of `recipe`: its seed, its method, its adapter; equal recipes start equal."""
+        self._to_base()
+        if self.new_names:
+            _reset_new(self.base, self.new_names, seed=recipe.seed)
         if recipe.method == "full":
-            self.model.requires_grad_(True)
+            self.base.requires_grad_(True)
+            self._untouched = self._untouched or _copies(self.base)
+        else:
+            self._plain = _attach_lora(self.base, recipe, self.data)
+        return self._plain
+
+    def initial_values(self, recipe: Recipe) -> Values:
+        """The trained tensors before the first step by their names in a saved adapter or model; of adapters copies."""
+        if recipe.method == "full":
+            return trained(self.begin(recipe))
+        key = (recipe.method, recipe.lora.rank, recipe.lora.target_modules, recipe.seed)
+        if key not in self._initial:
+            with self._rows_aside():
+                self._initial[key] = _copies(self.begin(recipe))
+        return self._initial[key]
+
+    def open_rows(self, recipe: Recipe) -> Rows:
+        """An empty pack on the base, for trials with the method and the target layers of `recipe`."""
+        if recipe.method == "full":
+            self._rows = WholeModel(self.begin(recipe))
+        else:
+            self._to_base()
+            self._rows = AdapterRows(self.base, self.placement.device, dropout=recipe.lora.dropout)
+        return self._rows
+
+    def base_evaluation(self, recipe: Recipe, compute: Any) -> Any:
+        """The evaluation of the initial state, which only the seed of a new head can change; computed once."""
+        key = recipe.seed if self.new_names else None
+        if key not in self._base_losses:
+            self._base_losses[key] = compute()
+        return self._base_losses[key]
+
+    def tuned(self, recipe: Recipe, values: Values) -> Any:
+        """The plain model with these trained tensors; of method `full` the model as it stands, with `values` in place."""
+        model = self._plain if recipe.method == "full" else self.begin(recipe)
+        load_trained(model, values)
+        return model
+
+    def save_tuned(self, recipe: Recipe, values: Values, folder: str) -> None:
+        """Write a tuned model: a PEFT adapter (with the head, if new) or a whole model, and the tokenizer beside it."""
+        with self._rows_aside():
+            self.tuned(recipe, values).save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+
+    def why_alone(self, recipe: Recipe) -> str | None:
+        """Why a trial cannot share a forward pass with others, or None when it can."""
+        if recipe.method == "full":
+            return "full fine-tuning changes the base, so every trial needs its own"
+        if random := self.why_random(recipe):
+            return random
+        strange = [name for name in self.new_names if not _is_linear(self.base, name)]
+        return f"the new parameter {strange[0]} is not part of a linear layer" if strange else None
+
+    def why_random(self, recipe: Recipe) -> str | None:
+        """Why a pass in training mode draws random numbers, or None when it does not."""
+        if self._has_dropout or (recipe.lora.dropout and recipe.method != "full"):
+            return "its dropout draws are shared by all rows of a batch"
+        return None
+
+    @contextmanager
+    def _rows_aside(self) -> Iterator[None]:
+        """Inside, the base is free for a plain model; afterwards the pack is on it again."""
+        rows = self._rows
+        if not isinstance(rows, AdapterRows):
+            yield
+            return
+        rows.uninstall()
+        try:
+            yield
+        finally:
+            self._to_base()
+            self._rows = rows
+            rows.install()
+
+    def _to_base(self) -> None:
+        """Back to the base as it was loaded."""
+        if self._rows is not None:
+            self._rows.uninstall()
+            self._rows = None
+        if self._plain is not self.base:
+            self._plain.unload()
+            self._plain = self.base
+        if self._untouched:
+            load_trained(self.base.requires_grad_(True), self._untouched)
+            self.base.zero_grad(set_to_none=True)
 
 
-def trained(model: Any) -> dict[str, torch.Tensor]:
-    """The parameters that training changes, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def lora_scale(recipe: Recipe) -> float:
+    """The factor of an adapter's output: alpha / rank, or alpha / sqrt(rank) for rsLoRA (arXiv 2312.03732)."""
+    return recipe.lora.alpha / (math.sqrt(recipe.lora.rank) if recipe.lora.use_rslora else recipe.lora.rank)
 
 
-@torch.no_grad()
-def load_trained(model: Any, values: dict[str, torch.Tensor]) -> None:
-    """Copy `values` into the trained parameters in place.
-
-    Raises:
-        BadInput: names or shapes do not fit (a checkpoint of another recipe).
-    """
-    parameters = trained(model)
-    if parameters.keys() != values.keys():
-        odd = sorted(parameters.keys() ^ values.keys())[:3]
-        raise BadInput("the saved weights must fit the recipe's method and adapter", value=odd)
-    for name, parameter in parameters.items():
-        parameter.copy_(values[name].to(parameter.device, parameter.dtype))
+def _has_dropout(model: torch.nn.Module) -> bool:
+    """True when a forward pass in training mode draws random numbers."""
+    layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    names = ("attention_dropout", "attention_probs_dropout_prob")
+    return layers or any(getattr(model.config, name, 0) for name in names)
 
 
-def save_tuned(resident: Resident, folder: str) -> None:
-    """Write the tuned model: a PEFT adapter (with the head, if new) or a whole model, and the tokenizer beside it."""
-    resident.model.save_pretrained(folder, safe_serialization=True)
-    resident.tokenizer.save_pretrained(folder)
+def _copies(model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in trained(model).items()}
 
 
 def _attach_lora(base: Any, recipe: Recipe, data: TrainingData) -> Any:
@@ -110,6 +175,10 @@ def _attach_lora(base: Any, recipe: Recipe, data: TrainingData) -> Any:
             value=recipe.lora.target_modules,
             next_step=f"leave it out for all linear layers ({str(error)[:80]})",
         ) from None
+
+
+def _is_linear(model: Any, name: str) -> bool:
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), torch.nn.Linear)
 
 
 @torch.no_grad()

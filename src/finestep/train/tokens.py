@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,12 @@ class TokenRows:
         """
         if self.classes is not None:
             return len(rows)
-        return int(sum(self.trained[self.offsets[row] + 1 : self.offsets[row + 1]].sum() for row in rows))
+        return int(self._trained_per_row[np.asarray(rows, dtype=np.int64)].sum())
+
+    @cached_property
+    def _trained_per_row(self) -> np.ndarray:
+        before = np.concatenate([[0], np.cumsum(self.trained)])
+        return before[self.offsets[1:]] - before[np.minimum(self.offsets[:-1] + 1, self.offsets[1:])]
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,28 @@ def collate(rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int,
         None if labels_NS is None else torch.from_numpy(labels_NS).to(device),
         classes_N,
     )
+
+
+def collate_lanes(
+    rows: TokenRows, lanes: Sequence[np.ndarray], *, pad_id: int, device: torch.device
+) -> tuple[Batch, list[int]]:
+    """(one batch of the rows of all lanes, lane after lane; how many loss units each lane has in it).
+
+    Every lane gets as many rows as the longest; what is filled up carries no loss.
+    """
+    most = max(len(chosen) for chosen in lanes)
+    filled = np.concatenate([np.resize(chosen, most) for chosen in lanes])
+    batch = collate(rows, filled, pad_id=pad_id, device=device)
+    spare = np.concatenate([np.arange(most) >= len(chosen) for chosen in lanes])
+    if spare.any():
+        batch = _without_loss(batch, torch.from_numpy(spare).to(device))
+    return batch, [rows.num_loss_units(chosen) for chosen in lanes]
+
+
+def _without_loss(batch: Batch, spare_N: torch.Tensor) -> Batch:
+    if batch.classes_N is not None:
+        return replace(batch, classes_N=batch.classes_N.masked_fill(spare_N, -100))
+    return replace(batch, labels_NS=batch.labels_NS.masked_fill(spare_N[:, None], -100))  # type: ignore[union-attr]
 
 
 def prepare_data(spec: DataSpec, tokenizer: Any, *, context_length: int | None) -> TrainingData:

@@ -1,0 +1,156 @@
+"""How many trials share a forward pass here: two short timings of the real model, the law of `rules/packing.py`, and a look at the clock.
+
+It also proves, on this very model, that rows of a pack do not touch each other before it lets them share a pass.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from finestep.recipe import Recipe
+from finestep.rules.packing import PackingChoice, choose_lanes, confirmed
+from finestep.train.memory import is_out_of_memory, release_memory
+from finestep.train.resident import Resident, lora_scale
+from finestep.train.tokens import collate_lanes
+
+MOST_LANES = 8
+TIMINGS = 3
+SAME_LOSS = 1e-4
+
+
+class LanePlan(BaseModel):
+    """How many trials share a pass, the predicted or measured gain, and why in one sentence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    num_lanes: int = Field(1, ge=1)
+    gain: float = 1.0
+    why: str = ""
+
+
+def plan_lanes(resident: Resident, recipe: Recipe, *, asked: int | None, row_limit: int | None) -> LanePlan:
+    """Decide for trials of the size of `recipe`.
+
+    Args:
+        asked: trials a pass that the user wants: 1 is off, None measures.
+        row_limit: rows of a pass that memory is known to allow.
+    """
+    if asked == 1:
+        return LanePlan(why="one by one: packing is off")
+    if reason := resident.why_alone(recipe):
+        return LanePlan(why=f"one by one: {reason}")
+    try:
+        return _measured(resident, recipe, asked, row_limit)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        release_memory(resident.placement.device)
+        return LanePlan(why="one by one: memory holds no second trial")
+
+
+def _measured(resident: Resident, recipe: Recipe, asked: int | None, row_limit: int | None) -> LanePlan:
+    clock = _Clock(resident, recipe)
+    if fault := clock.fault():
+        return LanePlan(why=f"one by one: {fault}")
+    if asked is not None:
+        return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
+    micro = min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
+    timings = [clock.time(1, max(1, micro // 4)), clock.time(1, micro)]
+    if timings[0][0] == timings[1][0]:
+        timings[0] = clock.time(1, 2 * micro)
+    choice = choose_lanes(
+        timings,
+        tokens=timings[1][0],
+        wanted=MOST_LANES,
+        memory_limit=max(1, row_limit // micro) if row_limit else None,
+        device=resident.placement.device.type,
+    )
+    if choice.lanes > 1:
+        choice = confirmed(choice, one_lane_s=timings[1][1], packed_s=clock.time(choice.lanes, micro)[1])
+    return _plan(choice)
+
+
+def _plan(choice: PackingChoice) -> LanePlan:
+    return LanePlan(num_lanes=choice.lanes, gain=round(choice.gain, 3), why=choice.why)
+
+
+class _Clock:
+    """Times forward and backward passes on the longest-to-shortest middle of the training rows."""
+
+    def __init__(self, resident: Resident, recipe: Recipe):
+        self.resident, self.recipe = resident, recipe
+        self.values = dict(resident.initial_values(recipe))
+
+    def time(self, num_lanes: int, num_rows: int) -> tuple[int, float]:
+        """(padded tokens of one trial, seconds of a pass): the fastest of a few."""
+        rows = self._open([self.values] * num_lanes)
+        chosen = self._middle_rows(num_rows)
+        seconds = []
+        try:
+            for _ in range(TIMINGS):
+                self._finish_on_device()
+                began = time.perf_counter()
+                self._losses([chosen] * num_lanes).sum().backward()
+                self._finish_on_device()
+                seconds.append(time.perf_counter() - began)
+        finally:
+            self._close(rows)
+        lengths = self.resident.data.train.lengths[chosen]
+        return int(lengths.max()) * len(chosen), min(seconds)
+
+    def fault(self) -> str | None:
+        """Two different adapters together must give the losses that each gives alone; what is wrong otherwise."""
+        chosen = self._middle_rows(2)
+        variants = [self._shaken(seed) for seed in (1, 2)]
+        together = self._evaluated(variants, [chosen, chosen])
+        alone = [self._evaluated([variant], [chosen])[0] for variant in variants]
+        if all(math.isclose(a, b, rel_tol=SAME_LOSS) for a, b in zip(together, alone, strict=True)):
+            return None
+        return "rows of a batch are not independent in this model"
+
+    def _evaluated(self, variants: Sequence[dict[str, torch.Tensor]], chosen: list[np.ndarray]) -> list[float]:
+        rows = self._open(variants)
+        try:
+            with torch.no_grad():
+                return self._losses(chosen).tolist()
+        finally:
+            self._close(rows)
+
+    def _losses(self, chosen: list[np.ndarray]) -> torch.Tensor:
+        resident = self.resident
+        batch, units = collate_lanes(
+            resident.data.train, chosen, pad_id=resident.data.pad_id, device=resident.placement.device
+        )
+        resident.base.train(False)
+        return resident.token_loss.lane_sums(resident.base, batch, units)
+
+    def _open(self, variants: Sequence[dict[str, torch.Tensor]]) -> Any:
+        rows = self.resident.open_rows(self.recipe)
+        for number, values in enumerate(variants):
+            rows.join(number, values, scale=lora_scale(self.recipe))
+        return rows
+
+    def _close(self, rows: Any) -> None:
+        for number in list(rows.keys):
+            rows.leave(number)
+
+    def _shaken(self, seed: int) -> dict[str, torch.Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        return {name: value + 0.02 * torch.randn(value.shape, generator=draw) for name, value in self.values.items()}
+
+    def _middle_rows(self, num_rows: int) -> np.ndarray:
+        """Rows of the middle lengths, as many as asked; with few rows, some of them twice."""
+        by_length = np.argsort(self.resident.data.train.lengths, kind="stable")
+        first = max(0, (len(by_length) - num_rows) // 2)
+        return np.resize(by_length[first : first + num_rows], num_rows)
+
+    def _finish_on_device(self) -> None:
+        if self.resident.placement.device.type == "cuda":
+            torch.cuda.synchronize(self.resident.placement.device)
