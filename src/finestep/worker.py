@@ -163,6 +163,7 @@ def _train(request: SessionRequest, line: Line) -> None:
         take=inbox.take,
         metrics=request.metrics,
         num_lanes=plan.num_lanes,
+        rows_together=plan.rows,
         row_limit=request.micro_batch_limit,
     )
     while inbox.wait():

@@ -117,6 +117,8 @@ def run_pack(
             mine.outcome = lane.outcome
             mine.weights = {name: value.detach().clone() for name, value in lane.values().items()}
         join_after = None
+    if hook := getattr(pack, "hook", None):
+        hook.remove()
     return recorded
 
 

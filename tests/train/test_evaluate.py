@@ -23,8 +23,7 @@ def resident(request, shipped_model, instruct_file, label_file):
 
 def test_no_batch_size_changes_it(resident):
     losses = [
-        evaluate(resident.base, resident.data, resident.token_loss, batch_size=size)[0]
-        for size in (1, 2, 3, 8, 16, 64)
+        evaluate(resident.base, resident.data, resident.token_loss, batch_size=size)[0] for size in (1, 2, 3, 8, 16, 64)
     ]
     assert max(losses) - min(losses) < 1e-6 * max(losses)
 

@@ -65,6 +65,17 @@ def parse_time(text: str | None) -> float | None:
     return seconds
 
 
+def parse_pack(text: str) -> int | None:
+    """Trials that share a forward pass: None for `auto`, 1 for `off`, or a number."""
+    from finestep.errors import BadInput
+
+    if text in {"auto", "off"}:
+        return None if text == "auto" else 1
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise BadInput("`--pack` takes auto, off or a number from 1 to 64", value=text)
+    return int(text)
+
+
 def this_command() -> str:
     """The command line that repeats what runs now."""
     import shlex

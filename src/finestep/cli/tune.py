@@ -35,6 +35,7 @@ def tune(
         None, "--set", help="Any field of the recipe: schedule.name=cosine.", show_default=False
     ),
     scaling: str = typer.Option("sqrt", help="How the rate moves with the batch in a sweep: sqrt, linear or none."),
+    pack: str = typer.Option("auto", help="Trials that share a forward pass: auto (measured), off or a number."),
     out: Path = typer.Option(None, help="Folder of the study.", show_default=False),
     storage: str = typer.Option(None, help="Another Optuna storage URL.", show_default=False),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
@@ -47,7 +48,7 @@ def tune(
 
     Killed or interrupted, the same command goes on where it was.
     """
-    from finestep.cli.study import parse_columns, parse_time, run_study, this_command
+    from finestep.cli.study import parse_columns, parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER, SHIPPED_MAX_LENGTH, shipped_default, starting_recipe, study_spec
@@ -87,6 +88,7 @@ def tune(
         checked(Budget, "budget", full_runs=budget, time_s=parse_time(time)),
         command=this_command(),
         storage_url=storage,
+        pack=parse_pack(pack),
     )
     run_study(study, as_json=as_json)
 

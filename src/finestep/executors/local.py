@@ -58,7 +58,7 @@ class LocalExecutor:
                 text=True,
                 encoding="utf-8",
                 start_new_session=True,
-                env=_environment(),
+                env=worker_environment(),
             )
         return self._await_ready()
 
@@ -144,9 +144,7 @@ class LocalExecutor:
     def _died(self) -> Event:
         code = self._process.wait() if self._process else None
         self._process, self._open = None, []
-        return Event(
-            kind="died", data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()}
-        )
+        return Event(kind="died", data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()})
 
     def _tail(self) -> str:
         try:
@@ -155,7 +153,7 @@ class LocalExecutor:
             return ""
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """The worker imports the same finestep as the controller, keeps freed memory, and waits without spinning.
 
     Large tensors page-fault anew when glibc gives memory back; threads that spin starve each other on a busy machine.

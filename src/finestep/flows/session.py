@@ -22,6 +22,7 @@ class StudyRun:
     """A study in the making.
 
     Attributes:
+        pack: trials that share a forward pass; None: by measurement.
         result: the figures of the study, once `events` has come to its end.
     """
 
@@ -30,6 +31,7 @@ class StudyRun:
     budget: Budget
     command: str
     storage_url: str | None = None
+    pack: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     result: dict[str, Any] | None = None
 
@@ -73,5 +75,6 @@ class StudyRun:
             study_dir=str(self.folder),
             metrics=self.spec.metrics,
             num_threads=self.spec.num_threads,
+            pack=self.pack,
             micro_batch_limit=min(limits, default=None),
         )

@@ -9,7 +9,7 @@ It removes fixed cost and no arithmetic. Checked on a 6.8M Llama on one CPU thre
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finestep.errors import BadInput
@@ -113,6 +113,56 @@ def choose_lanes(
     if lanes == 1 or gain < LEAST_GAIN:
         return PackingChoice(1, 1.0, _why_alone(cost, tokens, wanted, memory_limit, device))
     return PackingChoice(lanes, gain, _why_packed(cost, tokens, lanes, gain, wanted, memory_limit))
+
+
+@dataclass(frozen=True, slots=True)
+class PackShape:
+    """Trials in one pass, rows of each in it, and how many times faster than the best way one by one."""
+
+    lanes: int
+    rows: int
+    gain: float
+
+
+def choose_shape(
+    cost: StepCost,
+    *,
+    tokens_of_rows: Mapping[int, float],
+    batch: int,
+    wanted: int,
+    row_limit: int | None = None,
+    device: str = "cpu",
+) -> PackShape:
+    """The pack that makes a whole effective batch cheapest, when the micro-batch may be cut too.
+
+    A micro-batch of few rows of like length carries little padding but pays the fixed cost often; a pack pays it once for all
+    its trials, so that it can afford small micro-batches: a trial's step costs batch / rows x (F / lanes + c x tokens).
+
+    Args:
+        tokens_of_rows: rows of a micro-batch -> its tokens with padding, on average.
+        batch: effective batch in rows.
+        row_limit: rows of a pass that memory is known to allow.
+    """
+
+    def seconds(lanes: int, rows: int) -> float:
+        return math.ceil(batch / rows) * cost.seconds(tokens_of_rows[rows], lanes=lanes) / lanes
+
+    def fits(lanes: int, rows: int) -> bool:
+        crowded = device == "cpu" and lanes * tokens_of_rows[rows] > CPU_TOKENS_TOGETHER
+        return not crowded and (row_limit is None or lanes * rows <= row_limit)
+
+    alone_rows = min(tokens_of_rows, key=lambda rows: seconds(1, rows))
+    alone = seconds(1, alone_rows)
+    shapes = [
+        PackShape(lanes, rows, alone / seconds(lanes, rows))
+        for lanes in range(2, wanted + 1)
+        for rows in tokens_of_rows
+        if fits(lanes, rows)
+    ]
+    best = max((shape.gain for shape in shapes), default=0.0)
+    if best < LEAST_GAIN:
+        return PackShape(1, alone_rows, 1.0)
+    return min((one for one in shapes if one.gain >= NEAR_BEST * best), key=lambda one: (one.lanes, -one.gain))
 
 
 def confirmed(choice: PackingChoice, *, one_lane_s: float, packed_s: float) -> PackingChoice:

@@ -140,12 +140,12 @@ class AdapterRows:
     def join(self, key: int, values: Values, *, scale: float, moments: Values | None = None) -> None:
         """Add a trial as the last row, with the tensors of a PEFT adapter."""
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
-        old = [self._unpacked(place) for place in range(len(self.keys))]
+        old: list[Mapping[str, Values]] = [self._unpacked(place) for place in range(len(self.keys))]
         self.keys.append(key)
         self._ranks.append(rank)
         self._scale_list.append(scale)
         self.layout = layout_of(values, max(self._ranks))
-        new = {
+        new: dict[str, Values] = {
             "value": values,
             "grad": {},
             "first": {piece.name: moments[f"{piece.name}.exp_avg"] for piece in self.layout} if moments else {},
@@ -195,7 +195,9 @@ class AdapterRows:
         place = self.keys.index(key)
         return [
             Slice(
-                *(self._buffers[name][place, start:end] for name in ("value", "grad", "first", "second")), factor, decay
+                **{name: rows[place, start:end] for name, rows in self._buffers.items()},
+                lr_factor=factor,
+                weight_decay=decay,
             )
             for start, end, factor, decay in self._cuts[key]
         ]
@@ -340,9 +342,7 @@ class WholeModel:
                 continue
             if row.name not in self._moments:
                 self._moments[row.name] = (torch.zeros_like(value), torch.zeros_like(value))
-            out.append(
-                Slice(value.detach(), value.grad, *self._moments[row.name], row.lr_factor, row.weight_decay)
-            )
+            out.append(Slice(value.detach(), value.grad, *self._moments[row.name], row.lr_factor, row.weight_decay))
         return out
 
     def zero_grad(self, key: int) -> None:

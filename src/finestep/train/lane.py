@@ -82,8 +82,10 @@ class Lane:
         self.interrupted = False
         self._parked: tuple[Values, Values] | None = None
         self._saved, self._saved_step = time.monotonic(), 0
+        self._queue: list[np.ndarray] = []
+        self.loss = torch.zeros(())
+        self.num_micro_batches = 0
         self._rows: Rows
-        self.rewind()
 
     def join(self, rows: Rows) -> None:
         """Take a row: with what was parked, from the newest valid checkpoint, or at the start."""
@@ -126,9 +128,7 @@ class Lane:
 
     def rewind(self) -> None:
         """Forget a step that is half done; its gradients are the caller's to clear."""
-        self._queue: list[np.ndarray] = []
-        self.loss = torch.zeros(())
-        self.num_micro_batches = 0
+        self._queue, self.loss, self.num_micro_batches = [], torch.zeros(()), 0
 
     def slices(self) -> list[Slice]:
         """The tensors of this trial for its optimizer."""
@@ -257,9 +257,7 @@ class Lane:
     def _measure(self) -> tuple[float, dict[str, float]]:
         began = time.monotonic()
         with self._rows.only(self.number):
-            measured = evaluate(
-                self.resident.base, self.data, self.resident.token_loss, should_stop=self.should_stop
-            )
+            measured = evaluate(self.resident.base, self.data, self.resident.token_loss, should_stop=self.should_stop)
         self.spend(time.monotonic() - began)
         return measured
 

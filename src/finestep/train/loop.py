@@ -29,6 +29,7 @@ class Pack:
     Args:
         take: the next request that waits, or None; asked whenever there is room.
         num_lanes: at most this many trials share a forward pass.
+        rows_together: rows of each trial in a shared pass; None: its micro-batch.
         row_limit: rows of a forward pass that memory is known to allow.
     """
 
@@ -41,10 +42,12 @@ class Pack:
         take: Callable[[], TrialRequest | None],
         metrics: tuple[str, ...] = (),
         num_lanes: int = 1,
+        rows_together: int | None = None,
         row_limit: int | None = None,
     ):
         self.resident, self.emit, self.should_stop, self.take = resident, emit, should_stop, take
         self.metrics, self.num_lanes, self.row_limit = metrics, num_lanes, row_limit
+        self.rows_together = rows_together
         self.lanes: list[Lane] = []
         self._waiting: deque[TrialRequest | Lane] = deque()
         self._rows: Rows
@@ -102,7 +105,7 @@ class Pack:
     def _forward_backward(self) -> torch.Tensor:
         """Gradients of each trial's part of its own mean loss; the parts, [lanes]."""
         resident, model = self.resident, self.resident.base
-        micro = min(lane.progress.micro_batch_size for lane in self.lanes)
+        micro = self._micro_batch_size()
         rows = [lane.next_rows(micro, self._window()) for lane in self.lanes]
         self._seed_dropout()
         batch, units = collate_lanes(
@@ -125,6 +128,13 @@ class Pack:
             lane.step(pieces, loss, norm)
             lane.spend(time.monotonic() - began)
 
+    def _micro_batch_size(self) -> int:
+        return self._rows_in_company() if len(self.lanes) > 1 else self.lanes[0].progress.micro_batch_size
+
+    def _rows_in_company(self) -> int:
+        allowed = min(lane.progress.micro_batch_size for lane in self.lanes)
+        return min(allowed, self.rows_together or allowed)
+
     def _window(self) -> int | None:
         """Rows are sorted by length within the smallest effective batch, so that trials of a pack see the same micro-batches."""
         batches = {lane.recipe.effective_batch_size for lane in self.lanes}
@@ -138,9 +148,7 @@ class Pack:
             model.train(draws)
         if draws:
             lane = self.lanes[0]
-            torch.manual_seed(
-                (lane.recipe.seed * 1_000_003 + lane.progress.step + 1) * 1_009 + lane.num_micro_batches
-            )
+            torch.manual_seed((lane.recipe.seed * 1_000_003 + lane.progress.step + 1) * 1_009 + lane.num_micro_batches)
 
     # ---- who is in the pack
 
@@ -159,8 +167,7 @@ class Pack:
     def _room(self) -> int:
         if not self.lanes or self.row_limit is None:
             return self.num_lanes
-        rows = max(lane.progress.micro_batch_size for lane in self.lanes)
-        return min(self.num_lanes, max(1, self.row_limit // rows))
+        return min(self.num_lanes, max(1, self.row_limit // self._rows_in_company()))
 
     def _may_join(self, candidate: TrialRequest | Lane) -> bool:
         return not self.lanes or (
@@ -208,7 +215,7 @@ class Pack:
             lane.park()
             self._waiting.appendleft(lane)
         del self.lanes[kept:]
-        self.row_limit = kept * max(lane.progress.micro_batch_size for lane in self.lanes)
+        self.row_limit = kept * self._micro_batch_size()
         self.lanes[0].emit(
             "note", {"text": f"out of memory: {kept} trials share a pass from now on; the others wait, no step is lost"}
         )
@@ -229,4 +236,3 @@ class Pack:
 def _family(recipe: Recipe) -> object:
     """Trials of one family adapt the same layers of the same base."""
     return (recipe.method, recipe.lora.target_modules)
-

@@ -38,9 +38,7 @@ class Order:
         num_rows = len(self._lengths)
         return np.array([self._row(position, num_rows) for position in range(first, last)], dtype=np.int64)
 
-    def micro_batches(
-        self, rows: np.ndarray, micro_batch_size: int, *, window: int | None = None
-    ) -> list[np.ndarray]:
+    def micro_batches(self, rows: np.ndarray, micro_batch_size: int, *, window: int | None = None) -> list[np.ndarray]:
         """Cut the rows of a step into micro-batches of like length, longest first.
 
         The loss is a sum over the whole step, so how it is cut never changes the result, only the padding. With `window`, rows

@@ -1,4 +1,4 @@
-"""How many trials share a forward pass here: two short timings of the real model, the law of `rules/packing.py`, and a look at the clock.
+"""How many trials share a forward pass: two short timings of the real model, the law of `rules/packing.py`, and a look at the clock.
 
 It also proves, on this very model, that rows of a pack do not touch each other before it lets them share a pass.
 """
@@ -15,13 +15,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.recipe import Recipe
-from finestep.rules.packing import PackingChoice, choose_lanes, confirmed
+from finestep.rules.packing import LEAST_GAIN, choose_shape, fit_step_cost
 from finestep.train.memory import is_out_of_memory, release_memory
+from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import collate_lanes
 
 MOST_LANES = 8
 TIMINGS = 3
+SAMPLED_STEPS = 32
 SAME_LOSS = 1e-4
 
 
@@ -31,6 +33,7 @@ class LanePlan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     num_lanes: int = Field(1, ge=1)
+    rows: int | None = Field(None, ge=1, description="Rows of each trial in a shared pass; None: its micro-batch.")
     gain: float = 1.0
     why: str = ""
 
@@ -61,49 +64,71 @@ def _measured(resident: Resident, recipe: Recipe, asked: int | None, row_limit: 
         return LanePlan(why=f"one by one: {fault}")
     if asked is not None:
         return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
-    micro = min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
-    timings = [clock.time(1, max(1, micro // 4)), clock.time(1, micro)]
-    if timings[0][0] == timings[1][0]:
-        timings[0] = clock.time(1, 2 * micro)
-    choice = choose_lanes(
-        timings,
-        tokens=timings[1][0],
+    most = min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
+    sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < most] + [most]
+    tokens = {rows: clock.tokens_of(rows) for rows in sizes}
+    cost = fit_step_cost([clock.time(1, rows) for rows in (max(1, most // 4), 2 * most if most == 1 else most)])
+    shape = choose_shape(
+        cost,
+        tokens_of_rows=tokens,
+        batch=recipe.effective_batch_size,
         wanted=MOST_LANES,
-        memory_limit=max(1, row_limit // micro) if row_limit else None,
+        row_limit=row_limit,
         device=resident.placement.device.type,
     )
-    if choice.lanes > 1:
-        choice = confirmed(choice, one_lane_s=timings[1][1], packed_s=clock.time(choice.lanes, micro)[1])
-    return _plan(choice)
-
-
-def _plan(choice: PackingChoice) -> LanePlan:
-    return LanePlan(num_lanes=choice.lanes, gain=round(choice.gain, 3), why=choice.why)
+    fixed, part = cost.fixed_s * 1000, cost.per_token_s * tokens[most] * 1000
+    why = f"a pass costs {fixed:.3g} ms once and {part:.3g} ms a trial of {most} rows ({tokens[most]:,.0f} tokens with padding)"
+    if shape.lanes == 1:
+        return LanePlan(why=f"one by one: {why}; sharing it gains too little")
+    gain = clock.step_seconds(1, most) / clock.step_seconds(shape.lanes, shape.rows)
+    if gain < LEAST_GAIN:
+        return LanePlan(why=f"one by one: {shape.lanes} together were measured at {gain:.2f}x")
+    return LanePlan(
+        num_lanes=shape.lanes,
+        rows=shape.rows,
+        gain=round(gain, 3),
+        why=f"{shape.lanes} trials a pass, {shape.rows} rows each: {why}; measured {gain:.2f}x faster than one by one",
+    )
 
 
 class _Clock:
-    """Times forward and backward passes on the longest-to-shortest middle of the training rows."""
+    """Times forward and backward passes on rows of the study."""
 
     def __init__(self, resident: Resident, recipe: Recipe):
         self.resident, self.recipe = resident, recipe
         self.values = dict(resident.initial_values(recipe))
+        self.order = Order(resident.data.train.lengths, recipe)
 
     def time(self, num_lanes: int, num_rows: int) -> tuple[int, float]:
         """(padded tokens of one trial, seconds of a pass): the fastest of a few."""
-        rows = self._open([self.values] * num_lanes)
         chosen = self._middle_rows(num_rows)
+        seconds = self._fastest(num_lanes, [chosen])
+        return int(self.resident.data.train.lengths[chosen].max()) * len(chosen), seconds
+
+    def step_seconds(self, num_lanes: int, num_rows: int) -> float:
+        """Seconds of the passes of one trial's first step, when `num_lanes` trials share them."""
+        return self._fastest(num_lanes, self.order.micro_batches(self.order.rows_of_step(1), num_rows)) / num_lanes
+
+    def tokens_of(self, num_rows: int) -> float:
+        """Tokens of a micro-batch of so many rows, padding included, on average over some steps."""
+        steps = range(1, min(self.order.num_steps, SAMPLED_STEPS) + 1)
+        cut = [part for step in steps for part in self.order.micro_batches(self.order.rows_of_step(step), num_rows)]
+        return sum(int(self.resident.data.train.lengths[part].max()) * len(part) for part in cut) / len(cut)
+
+    def _fastest(self, num_lanes: int, micro_batches: Sequence[np.ndarray]) -> float:
+        rows = self._open([self.values] * num_lanes)
         seconds = []
         try:
             for _ in range(TIMINGS):
                 self._finish_on_device()
                 began = time.perf_counter()
-                self._losses([chosen] * num_lanes).sum().backward()
+                for chosen in micro_batches:
+                    self._losses([chosen] * num_lanes).sum().backward()
                 self._finish_on_device()
                 seconds.append(time.perf_counter() - began)
         finally:
             self._close(rows)
-        lengths = self.resident.data.train.lengths[chosen]
-        return int(lengths.max()) * len(chosen), min(seconds)
+        return min(seconds)
 
     def fault(self) -> str | None:
         """Two different adapters together must give the losses that each gives alone; what is wrong otherwise."""

@@ -1,0 +1,275 @@
+"""Trials that share a forward pass train as they would alone: against plain PEFT loops, and against themselves."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from finestep.recipe import Recipe
+from finestep.rules.schedule import learning_rate_at
+from finestep.rules.warmup import warmup_steps
+from finestep.train.adapters import trained
+from finestep.train.order import Order
+from finestep.train.tokens import collate
+from tests.train.runs import largest_difference, make_resident, run_pack, run_trial
+
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+STABLE = 4e-3
+NUM_STEPS = 30
+
+
+def _recipe(rate=1e-3, batch=4, **changes):
+    return Recipe.model_validate(
+        {
+            "learning_rate": rate,
+            "effective_batch_size": batch,
+            "micro_batch_size": min(batch, 4),
+            "num_epochs": 1.32,
+            "evaluation": {"num_evaluations": 1},
+            "lora": {"rank": 4, "alpha": 8},
+            "optimizer": {"epsilon": 1e-6},
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def resident(shipped_model, instruct_file):
+    return make_resident(shipped_model, instruct_file, _recipe())
+
+
+def peft_loop(resident, recipe, num_steps, *, noise=0.0):
+    """What a careful person writes with PEFT and PyTorch alone; `noise` is added to the initial adapter."""
+    model, data = resident.begin(recipe), resident.data
+    model.train()
+    parameters = list(trained(model).values())
+    draw = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for value in parameters:
+            value += noise * torch.randn(value.shape, generator=draw)
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=0.0, eps=recipe.optimizer.epsilon, fused=True)
+    order, losses, gradients = Order(data.train.lengths, recipe), [], []
+    warmup = warmup_steps(recipe.schedule, order.num_steps)
+    for step in range(1, num_steps + 1):
+        batch = collate(data.train, order.rows_of_step(step), pad_id=data.pad_id, device=torch.device("cpu"))
+        logits = model(input_ids=batch.ids_NS, use_cache=False).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), batch.labels_NS[:, 1:].flatten(), ignore_index=-100
+        )
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({name: value.grad.clone() for name, value in trained(model).items()})
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(
+                step, peak=recipe.learning_rate, num_steps=order.num_steps, warmup=warmup, schedule=recipe.schedule
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return losses, gradients[0]
+
+
+def _relative(left, right):
+    return max(abs(a - b) / abs(b) for a, b in zip(left, right, strict=True))
+
+
+def test_eight_rates_against_eight_peft_loops(resident, tmp_path):
+    recipes = {number: _recipe(rate) for number, rate in enumerate(RATES)}
+    packed = run_pack(resident, recipes, tmp_path)
+    assert all(len(one.steps) >= NUM_STEPS for one in packed.values())
+    for number, recipe in recipes.items():
+        alone, _ = peft_loop(resident, recipe, NUM_STEPS)
+        apart = _relative(packed[number].losses[:NUM_STEPS], alone)
+        if recipe.learning_rate <= STABLE:
+            assert apart < 1e-5, recipe.learning_rate
+        else:
+            control, _ = peft_loop(resident, recipe, NUM_STEPS, noise=1e-7)
+            assert apart <= max(10 * _relative(control, alone), 1e-5), recipe.learning_rate
+
+
+def test_the_gradients_of_the_first_step_are_pefts(resident):
+    recipe = _recipe()
+    _, expected = peft_loop(resident, recipe, 1)
+    rows = resident.open_rows(recipe)
+    for number in range(3):
+        rows.join(number, resident.initial_values(recipe), scale=2.0)
+    data = resident.data
+    chosen = Order(data.train.lengths, recipe).rows_of_step(1)
+    from finestep.train.tokens import collate_lanes
+
+    batch, units = collate_lanes(data.train, [chosen] * 3, pad_id=data.pad_id, device=torch.device("cpu"))
+    (resident.token_loss.lane_sums(resident.base, batch, units) / units[0]).sum().backward()
+    norm = torch.stack([value.norm() for value in expected.values()]).norm()
+    for place in range(3):
+        found = rows._unpack(rows._buffers["grad"], place)
+        assert largest_difference(found, expected) < 1e-5 * norm
+    for number in range(3):
+        rows.leave(number)
+
+
+def test_each_trial_has_its_own_clock(resident, tmp_path):
+    recipes = {number: _recipe(1e-3, batch) for number, batch in enumerate((4, 8, 16, 32))}
+    packed = run_pack(resident, recipes, tmp_path / "packed")
+    for number, recipe in recipes.items():
+        alone = run_trial(resident, recipe, tmp_path / str(number))
+        assert packed[number].losses == pytest.approx(alone.losses, rel=1e-5)
+        assert packed[number].outcome.eval_loss == pytest.approx(alone.outcome.eval_loss, rel=1e-5)
+        assert packed[number].outcome.num_train_tokens == alone.outcome.num_train_tokens
+
+
+def test_mixed_ranks_and_the_padding_stays_zero(resident, tmp_path):
+    recipes = {
+        number: _recipe(2e-3, lora={"rank": rank, "alpha": 2 * rank}, num_epochs=0.6)
+        for number, rank in enumerate((4, 8, 16))
+    }
+    seen = []
+
+    def look(pack):
+        def check(*_):
+            rows = pack._rows
+            for piece in rows.layout:
+                for place, rank in enumerate(rows._ranks):
+                    held = piece.view(rows._buffers["value"][place])
+                    seen.append((held[:, rank:] if piece.kind == "A" else held[rank:]).abs().sum().item())
+
+        pack.hook = pack.resident.base.register_forward_pre_hook(check)
+
+    packed = run_pack(resident, recipes, tmp_path / "packed", prepare=look)
+    assert len(seen) > 100
+    assert set(seen) == {0.0}
+    for number, recipe in recipes.items():
+        alone = run_trial(resident, recipe, tmp_path / str(number))
+        assert packed[number].losses == pytest.approx(alone.losses, rel=1e-5)
+        assert packed[number].weights.keys() == alone.weights.keys()
+        assert all(packed[number].weights[name].shape == value.shape for name, value in alone.weights.items())
+
+
+def test_what_happens_to_one_trial_never_reaches_another(resident, tmp_path):
+    """One row is made NaN and one huge on the way; the others are those of a pack without them, to the last bit."""
+
+    def poison(pack):
+        def plant(*_):
+            if pack.lanes[0].progress.step == 5 and len(pack.lanes) == 4:
+                values = pack._rows._buffers["value"]
+                values[2, :10] = float("nan")
+                values[3] *= 1e6
+
+        pack.hook = pack.resident.base.register_forward_pre_hook(plant)
+
+    recipes = {number: _recipe(1e-3 * (number + 1), num_epochs=0.6) for number in range(4)}
+    quiet = run_pack(resident, {number: recipes[number] for number in (0, 1)}, tmp_path / "quiet")
+    shared = run_pack(resident, recipes, tmp_path / "shared", prepare=poison)
+    assert [shared[number].outcome.state for number in range(4)] == ["completed", "completed", "diverged", "diverged"]
+    assert shared[2].outcome.num_steps == 6, "within one step"
+    for number in (0, 1):
+        assert shared[number].losses == quiet[number].losses
+        assert largest_difference(shared[number].weights, quiet[number].weights) == 0.0
+
+
+def test_random_joins_and_leaves(resident, tmp_path):
+    chance = random.Random(4)
+    recipes = {
+        number: _recipe(chance.choice((5e-4, 1e-3, 2e-3)), chance.choice((4, 8, 12)), num_epochs=0.8)
+        for number in range(6)
+    }
+    shares = {number: chance.choice((0.25, 0.5, 1.0)) for number in recipes}
+    packed = run_pack(
+        resident,
+        recipes,
+        tmp_path / "packed",
+        lanes=3,
+        fidelities=shares,
+        join_after={number: 5 * number for number in recipes},
+    )
+    for number, recipe in recipes.items():
+        alone = run_pack(resident, {number: recipe}, tmp_path / "alone", fidelities=shares)[number]
+        assert packed[number].outcome.state == "completed"
+        assert packed[number].losses == pytest.approx(alone.losses, rel=2e-5)
+        assert [step.learning_rate for step in packed[number].steps] == [step.learning_rate for step in alone.steps]
+
+
+def test_a_pack_of_classifiers_has_a_head_each(encoder_model, label_file, tmp_path):
+    recipes = {number: Recipe(learning_rate=rate, num_epochs=1) for number, rate in enumerate((5e-4, 2e-3))}
+    resident = make_resident(encoder_model, label_file, recipes[0])
+    resident._has_dropout = False
+    packed = run_pack(resident, recipes, tmp_path / "packed")
+    for number, recipe in recipes.items():
+        alone = run_trial(resident, recipe, tmp_path / str(number))
+        assert packed[number].losses == pytest.approx(alone.losses, rel=1e-5)
+        assert packed[number].outcome.metrics == pytest.approx(alone.outcome.metrics)
+
+
+def test_an_interrupted_pack_goes_on_where_it_was(resident, tmp_path):
+    recipes = {number: _recipe(1e-3, batch, num_epochs=0.8) for number, batch in enumerate((4, 8))}
+    whole = run_pack(resident, recipes, tmp_path / "whole")
+    first = run_pack(resident, recipes, tmp_path / "cut", stop_after=15)
+    assert all(one.outcome is None for one in first.values())
+    second = run_pack(resident, recipes, tmp_path / "cut")
+    for number in recipes:
+        losses = first[number].losses + second[number].losses
+        assert losses == pytest.approx(whole[number].losses, rel=1e-6)
+
+
+def test_when_memory_is_short_the_pack_shrinks_first(shipped_model, instruct_file, tmp_path):
+    """Four trials of four rows do not fit, two do; then two rows of one trial; no step is lost, no loss changes."""
+    recipes = {number: _recipe(1e-3 * (number + 1), num_epochs=0.5) for number in range(4)}
+    resident = make_resident(shipped_model, instruct_file, recipes[0])
+    plain = run_pack(resident, recipes, tmp_path / "plain")
+
+    def short(pack):
+        def check(module, args, kwargs):
+            if torch.is_grad_enabled() and kwargs["input_ids"].shape[0] > 2:
+                raise torch.OutOfMemoryError("planted")
+
+        pack.resident.base.register_forward_pre_hook(check, with_kwargs=True)
+
+    found = run_pack(resident, recipes, tmp_path / "short", prepare=short)
+    for number in recipes:
+        assert found[number].outcome.state == "completed"
+        assert found[number].losses == pytest.approx(plain[number].losses, rel=1e-5)
+    texts = [note["text"] for one in found.values() for note in one.notes]
+    assert "2 trials share a pass" in texts[0]
+    assert any("micro-batch 2" in text for text in texts)
+
+
+def test_a_trial_of_a_pack_is_saved_in_pefts_format_while_the_others_go_on(resident, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    recipes = {
+        0: _recipe(4e-3, lora={"rank": 8, "alpha": 8}, num_epochs=0.4),
+        1: _recipe(2e-3, num_epochs=0.8),
+    }
+    saved = {}
+
+    def save(pack):
+        end = pack._ended
+
+        def ended():
+            for lane in end():
+                lane.resident.save_tuned(lane.recipe, lane.values(), str(tmp_path / str(lane.number)))
+                saved[lane.number] = len(pack.lanes)
+                yield lane
+
+        pack._ended = ended
+
+    packed = run_pack(resident, recipes, tmp_path / "run", prepare=save)
+    assert saved[0] == 2, "the other one was still training"
+    alone = run_trial(resident, recipes[1], tmp_path / "alone")
+    assert packed[1].losses == pytest.approx(alone.losses, rel=1e-5)
+    ids = torch.arange(5, 25)[None]
+    for number, recipe in recipes.items():
+        base = AutoModelForCausalLM.from_pretrained(resident.base.config.name_or_path, dtype=torch.float32)
+        loaded = PeftModel.from_pretrained(base, tmp_path / str(number)).eval()
+        assert loaded.peft_config["default"].r == recipe.lora.rank
+        with torch.no_grad():
+            expected = resident.tuned(recipe, packed[number].weights).eval()(input_ids=ids).logits
+            assert torch.allclose(loaded(input_ids=ids).logits, expected, atol=1e-5)
+
+
+def test_who_may_share_a_pass(resident):
+    assert resident.why_alone(_recipe()) is None
+    assert "dropout" in resident.why_alone(_recipe(lora={"dropout": 0.1}))
+    assert "base" in resident.why_alone(_recipe(method="full"))
