@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import finestep
-from finestep.errors import BadInput
+from finestep.errors import BadInput, FinestepError, did_you_mean
 from finestep.recipe import Method, Recipe
+from finestep.search.automatic import Automatic
+from finestep.search.further_fields import with_starts
+from finestep.search.random_search import RandomSearch
 from finestep.search.single import Single
 from finestep.search.strategy import Strategy
+from finestep.search.study_space import no_prior, objective_of, search_prior, search_space
 from finestep.search.sweep import BASELINE_RATES, Sweep, sweep_batches
-from finestep.study import DataSpec, ModelSpec, StudySpec
+from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
+from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
 from finestep.survey.formats import choose_format
 from finestep.survey.rows import read_rows
 
@@ -22,7 +28,14 @@ SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"
 SHIPPED_MAX_LENGTH = 128
 RUNS_FOLDER = "finestep-runs"
 LABEL_EPOCHS = 3.0
-STRATEGIES = ("sweep",)
+STRATEGIES = ("auto", "sweep", "random")
+DEFAULT_BUDGET_RUNS = {"auto": 6.0, "single": 1.0}
+"""`auto` stops by itself before, in most cases; the others take what a sweep needs."""
+SWEEP_RUNS = 16.0
+MAXIMISED = ("accuracy", "macro_f1", "exact_match")
+MINIMISED = ("eval_loss", "perplexity")
+LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 0.6
+"""Octaves: a recommendation is not believed more narrowly than this."""
 
 
 def shipped_default(model: str | None, data: str | None) -> tuple[str, str, bool]:
@@ -54,23 +67,140 @@ def study_name(model: str, data: str, method: str) -> str:
 
 def check_strategy(name: str) -> None:
     """Raise BadInput for a strategy that does not exist."""
-    if name not in STRATEGIES and name != "single":
-        raise BadInput("unknown strategy", value=name, next_step="known: " + ", ".join(STRATEGIES))
+    if name in STRATEGIES or name == "single":
+        return
+    if not is_sampler(name):
+        known = (*STRATEGIES, *(sampler for sampler in sampler_names() if sampler not in STRATEGIES))
+        raise BadInput(
+            f"unknown strategy{did_you_mean(name, known)}", value=name, next_step="known: " + ", ".join(known)
+        )
+    check_sampler(name)
 
 
-def make_strategy(spec: StudySpec, card: Mapping[str, Any]) -> Strategy:
+def default_budget_runs(strategy: str) -> float:
+    """Most full runs that a strategy may use when the user says nothing."""
+    return DEFAULT_BUDGET_RUNS.get(strategy, SWEEP_RUNS)
+
+
+def objective_and_goal(text: str | None) -> tuple[str, str]:
+    """`accuracy`, `min:error_rate` or `max:bleu` as a name and a direction.
+
+    >>> objective_and_goal(None), objective_and_goal("macro_f1"), objective_and_goal("min:wer")
+    (('eval_loss', 'minimize'), ('macro_f1', 'maximize'), ('wer', 'minimize'))
+    """
+    if not text:
+        return "eval_loss", "minimize"
+    head, colon, tail = text.partition(":")
+    if colon and head in ("min", "max"):
+        return tail, "minimize" if head == "min" else "maximize"
+    if text in MINIMISED:
+        return text, "minimize"
+    if text in MAXIMISED:
+        return text, "maximize"
+    hint = did_you_mean(text, (*MAXIMISED, *MINIMISED))
+    raise BadInput(
+        f"the direction of this objective is not known{hint}", value=text, next_step="say min:NAME or max:NAME"
+    )
+
+
+def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[StartingPoint, str | None]:
+    """(what `recommend` says about the best rate and batch, a note when it could say nothing)."""
+    from finestep.flows.recommend import recommend
+    from finestep.rules.compose import Ask
+
+    ask = Ask(
+        method=recipe.method,
+        rank=None if recipe.method == "full" else recipe.lora.rank,
+        alpha=None if recipe.method == "full" else recipe.lora.alpha,
+        num_epochs=recipe.num_epochs,
+        num_devices=recipe.num_devices,
+        target_modules=recipe.lora.target_modules,
+    )
+    try:
+        found = recommend(model.path, data, ask=ask)
+    except FinestepError as error:
+        return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
+    batch = found.estimates["effective_batch_size"]
+    octaves = math.log2(batch.high / batch.low) / 2.56
+    return StartingPoint(
+        learning_rate=10**found.log10_center,
+        learning_rate_sd=max(found.log10_sd * math.log2(10), LEAST_RATE_SD),
+        batch_size=batch.value,
+        batch_size_sd=max(octaves, LEAST_BATCH_SD),
+        why="recommend",
+    ), None
+
+
+def make_strategy(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | None = None) -> Strategy:
     """The strategy of a study, once the size of its data is known."""
     if spec.strategy == "single":
         return Single(spec.recipe)
-    num_rows = int(card.get("facts", {}).get("num_rows") or 0)
-    batch = spec.recipe.effective_batch_size
-    batches = sweep_batches(num_rows, spec.recipe.num_epochs, baseline=batch)
-    return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.scaling)
+    facts = card.get("facts", {})
+    num_rows = int(facts.get("num_rows") or 0)
+    if spec.strategy == "sweep":
+        batch = spec.recipe.effective_batch_size
+        batches = sweep_batches(num_rows, spec.recipe.num_epochs, baseline=batch)
+        return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.scaling)
+    judge = make_judge(spec, card, budget=budget)
+    if spec.strategy == "random":
+        return RandomSearch(judge.space, seed=spec.recipe.seed)
+    if spec.strategy != "auto":
+        return OptunaSearch(spec.strategy, judge.space, objective_of(spec, ()), seed=spec.recipe.seed)
+    return judge
+
+
+def make_judge(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | None = None) -> Automatic:
+    """The structured view of a study: it proposes for `auto`, and says what any study has found out."""
+    facts = card.get("facts", {})
+    num_rows, num_eval_rows = int(facts.get("num_rows") or 0), int(facts.get("num_eval_rows") or 0)
+    start = spec.start or no_prior(spec.recipe)
+    return Automatic(
+        spec,
+        search_space(spec, start, num_rows=num_rows),
+        search_prior(start),
+        num_eval_rows=num_eval_rows,
+        budget_runs=budget.full_runs if budget else math.inf,
+    )
+
+
+def tuning_spec(
+    *, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, with_prior: bool, **more: Any
+) -> tuple[StudySpec, list[str]]:
+    """(a study that searches, what to tell the user about its start)."""
+    check_strategy(strategy)
+    recipe = with_starts(recipe, more.get("tuned", ()))
+    start, notes = None, []
+    if strategy != "sweep":
+        start, note = starting_point(model, data, recipe) if with_prior else (no_prior(recipe), None)
+        notes = [note or start_words(start)]
+    _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
+    return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
+
+
+def start_words(start: StartingPoint) -> str:
+    """The starting point in a sentence, with its central 80 %."""
+    factor = 2 ** (1.28 * start.learning_rate_sd)
+    return (
+        f"start: learning rate {start.learning_rate:.1e} ({start.learning_rate / factor:.1e} to "
+        f"{start.learning_rate * factor:.1e}) at batch {start.batch_size:g}, from {start.why}"
+    )
+
+
+def _check_metric(objective: str, metrics: tuple[str, ...], data: DataSpec) -> None:
+    """A metric that no run would have is refused before anything is trained."""
+    if objective in ("accuracy", "macro_f1") and not _is_labelled(data):
+        raise BadInput(f"`{objective}` needs data with labels", value=data.path, place="--objective")
+    if objective == "exact_match" and "exact_match" not in metrics:
+        raise BadInput("the objective must be measured", value=objective, next_step="add --metric exact_match")
 
 
 def study_spec(*, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, **more: Any) -> StudySpec:
     """Put a study together; `max_length` of recipe and data are one."""
     check_strategy(strategy)
+    if strategy == "sweep" and more.get("objective", "eval_loss") != "eval_loss":
+        raise BadInput("`--strategy sweep` ranks by validation loss", value=more["objective"], place="--objective")
+    if more.get("tuned") and strategy in ("sweep", "single"):
+        raise BadInput(f"`--strategy {strategy}` tunes learning rate and batch size only", place="--tune")
     length = recipe.max_length or data.max_length
     data, recipe = data.model_copy(update={"max_length": length}), recipe.changed(max_length=length)
     name = study_name(model.path, data.path, recipe.method)
