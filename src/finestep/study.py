@@ -56,8 +56,7 @@ class CommandSpec(_Value):
     """Another trainer: a command line, and how its result is read."""
 
     command: str = Field(description="A shell command with fields in braces, e.g. `train.sh {learning_rate}`.")
-    result: str = Field(description="`name=regular expression` over its output, or `name=file.json`.")
-    full_steps: int | None = Field(None, ge=1, description="Optimizer steps of a full run at the starting batch size.")
+    results: tuple[str, ...] = Field(description="`name=regular expression` over its output, or `name=file.json:key`.")
     num_rows: int | None = Field(None, ge=1, description="Training rows, for the number of steps.")
     timeout_s: float | None = Field(None, gt=0, description="A trial that takes longer is ended, and failed.")
 

@@ -69,7 +69,7 @@ class Screen:
         for trial in data.get("trials", []):
             self._trials[trial.number] = trial
         rows, device = data.get("card", {}).get("facts", {}), data.get("facts", {})
-        if rows:
+        if rows.get("num_tokens"):
             self.say(
                 f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
                 f"{words.size(rows['num_tokens'])} tokens, {rows['num_trained_tokens'] / max(rows['num_tokens'], 1):.0%} of them trained"

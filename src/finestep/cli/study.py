@@ -39,7 +39,7 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
         raise typer.Exit(1)
 
 
-def parse_time(text: str | None) -> float | None:
+def parse_time(text: str | None, *, option: str = "--time") -> float | None:
     """`90s`, `30m`, `2h` or plain seconds, in seconds."""
     from finestep.errors import BadInput
 
@@ -52,7 +52,7 @@ def parse_time(text: str | None) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise BadInput("`--time` takes a positive time", value=text, next_step="e.g. 90s, 30m or 2h")
+        raise BadInput(f"`{option}` takes a positive time", value=text, next_step="e.g. 90s, 30m or 2h")
     return seconds
 
 

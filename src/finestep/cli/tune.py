@@ -31,6 +31,14 @@ def tune(
     ),
     prior: bool = typer.Option(True, help="Start from what `recommend` says."),
     baseline: bool = typer.Option(True, help="Run the usual default too, to compare with."),
+    command: str = typer.Option(
+        None, help="Train by this command instead: 'train.sh {learning_rate} {num_steps}'.", show_default=False
+    ),
+    result: list[str] = typer.Option(
+        None, help="How its result is read: 'eval_loss=loss ([0-9.]+)' or eval_loss=out.json:key.", show_default=False
+    ),
+    rows: int = typer.Option(None, min=1, help="Training rows of the command.", show_default=False),
+    timeout: str = typer.Option(None, help="End a command that takes longer: 30m.", show_default=False),
     epochs: float = typer.Option(None, help="Passes over the data in a full run.", show_default=False),
     columns: str = typer.Option(
         None, help="Which column is which: prompt=question,completion=answer.", show_default=False
@@ -59,7 +67,7 @@ def tune(
     Killed or interrupted, the same command goes on where it was.
     """
     from finestep.cli.study import parse_time, run_study, this_command
-    from finestep.cli.values import checked, named_specs, one_of
+    from finestep.cli.values import checked, command_of, named_specs, one_of
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER, default_budget_runs, objective_and_goal, starting_recipe, tuning_spec
     from finestep.search.further_fields import parse_tuned
@@ -72,7 +80,9 @@ def tune(
         columns=columns,
         data_options={"format": data_format, "eval_path": eval_data, "max_rows": max_rows, "max_length": max_length},
         model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
+        is_external=command is not None,
     )
+    trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
     recipe = starting_recipe(_method(method), named.data)
     recipe = recipe.changed(num_epochs=epochs) if epochs else recipe
     recipe = apply_settings(recipe, setting or [])
@@ -91,6 +101,7 @@ def tune(
         prefer=one_of("--prefer", prefer, ("quality", "speed")),
         tuned=parse_tuned(tuned, recipe),
         with_baseline=baseline,
+        trainer=trainer,
     )
     study = StudyRun(
         spec,

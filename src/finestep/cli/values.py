@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.study import DataSpec, ModelSpec
+from finestep.study import CommandSpec, DataSpec, ModelSpec
 
 Value = TypeVar("Value", bound=BaseModel)
 OPTION_NAMES = {
@@ -56,6 +56,7 @@ def named_specs(
     columns: str | None,
     data_options: Mapping[str, Any],
     model_options: Mapping[str, Any] | None = None,
+    is_external: bool = False,
 ) -> Named:
     """Model and data from the options that `tune`, `train` and `data` share.
 
@@ -63,15 +64,36 @@ def named_specs(
         columns: the text of `--columns`.
         data_options: further fields of `DataSpec`.
         model_options: further fields of `ModelSpec`.
+        is_external: another program trains; neither model nor data need be named.
     """
-    from finestep.flows.setup import SHIPPED_MAX_LENGTH, shipped_default
+    from finestep.flows.setup import EXTERNAL, SHIPPED_MAX_LENGTH, shipped_default
 
-    model_path, data_path, is_shipped = shipped_default(model, data)
+    if is_external:
+        model_path, data_path, is_shipped = model or EXTERNAL, data or EXTERNAL, False
+    else:
+        model_path, data_path, is_shipped = shipped_default(model, data)
     options = dict(data_options)
     if is_shipped:
         options["max_length"] = options.get("max_length") or SHIPPED_MAX_LENGTH
     data_spec = checked(DataSpec, "data", path=data_path, columns=parse_columns(columns), **options)
     return Named(checked(ModelSpec, "model", path=model_path, **(model_options or {})), data_spec, is_shipped)
+
+
+def command_of(
+    command: str | None, results: list[str] | None, *, data: DataSpec, rows: int | None, timeout: str | None
+) -> CommandSpec | None:
+    """The user's own trainer from `--command` and its options; None without one."""
+    from finestep.cli.study import parse_time
+    from finestep.flows.setup import command_spec
+
+    if command is None:
+        for option, value in (("--result", results), ("--rows", rows), ("--timeout", timeout)):
+            if value:
+                raise BadInput(f"`{option}` belongs to `--command`", value=value)
+        return None
+    return command_spec(
+        command, results or (), data=data, num_rows=rows, timeout_s=parse_time(timeout, option="--timeout")
+    )
 
 
 def parse_columns(text: str | None) -> dict[str, str]:

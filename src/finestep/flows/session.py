@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finestep import __version__
+from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.result import drop_other_models, write_results
 from finestep.flows.setup import make_judge, make_strategy
@@ -37,9 +39,9 @@ class StudyRun:
 
     def __post_init__(self) -> None:
         self.spec = _with_known_start(self.spec, self.folder)
-        prints = fingerprint(self.spec.model.path, self.spec.data.path, self.spec.data.eval_path)
+        prints = _fingerprint(self.spec)
         self.store = StudyStore(self.folder, self.spec, prints, storage_url=self.storage_url)
-        self.executor: Executor = LocalExecutor(self._session(), folder=self.folder)
+        self.executor: Executor = self._executor()
 
     def events(self, should_stop: Callable[[], bool]) -> Iterator[TuneEvent]:
         """Run the study; results are written even when it is interrupted."""
@@ -78,6 +80,11 @@ class StudyRun:
             return None
         return make_judge(self.spec, card, budget=self.budget).answer(self.store.trials())
 
+    def _executor(self) -> Executor:
+        if self.spec.trainer is not None:
+            return CommandExecutor(self.spec.trainer)
+        return LocalExecutor(self._session(), folder=self.folder)
+
     def _session(self) -> SessionRequest:
         limits = [
             trial.outcome.micro_batch_size
@@ -95,6 +102,13 @@ class StudyRun:
             num_threads=self.spec.num_threads,
             micro_batch_limit=min(limits, default=None),
         )
+
+
+def _fingerprint(spec: StudySpec) -> dict[str, str]:
+    """What must stay the same; a command is in the study itself, and what it reads is its own affair."""
+    if spec.trainer is not None:
+        return {"version_finestep": __version__}
+    return fingerprint(spec.model.path, spec.data.path, spec.data.eval_path)
 
 
 def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import finestep
 from finestep.errors import BadInput, FinestepError, did_you_mean
+from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, check_command, fields_of
 from finestep.recipe import Method, Recipe
 from finestep.search.automatic import Automatic
 from finestep.search.further_fields import with_starts
 from finestep.search.random_search import RandomSearch
 from finestep.search.single import Single
+from finestep.search.space import SearchSpace
 from finestep.search.strategy import Strategy
 from finestep.search.study_space import no_prior, objective_of, search_prior, search_space
 from finestep.search.sweep import BASELINE_RATES, Sweep, sweep_batches
 from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
-from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
+from finestep.study import Budget, CommandSpec, DataSpec, ModelSpec, StartingPoint, StudySpec, TunedField
 from finestep.survey.formats import choose_format
 from finestep.survey.rows import read_rows
 
@@ -27,6 +29,9 @@ SHIPPED = Path(finestep.__file__).parent / "shipped"
 SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"
 SHIPPED_MAX_LENGTH = 128
 RUNS_FOLDER = "finestep-runs"
+EXTERNAL = "external"
+"""Stands for a model or data that only a user's own command knows."""
+ASSUMED_ROWS = 10_000
 LABEL_EPOCHS = 3.0
 STRATEGIES = ("auto", "sweep", "random")
 DEFAULT_BUDGET_RUNS = {"auto": 6.0, "single": 1.0}
@@ -34,6 +39,7 @@ DEFAULT_BUDGET_RUNS = {"auto": 6.0, "single": 1.0}
 SWEEP_RUNS = 16.0
 MAXIMISED = ("accuracy", "macro_f1", "exact_match")
 MINIMISED = ("eval_loss", "perplexity")
+FIELD_OF_COMMAND = {"schedule.name": "schedule"}
 LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 0.6
 """Octaves: a recommendation is not believed more narrowly than this."""
 
@@ -47,10 +53,21 @@ def shipped_default(model: str | None, data: str | None) -> tuple[str, str, bool
     return (str(SHIPPED_MODEL) if model == "shipped" else model), data, False
 
 
+def command_spec(
+    command: str, results: Sequence[str], *, data: DataSpec, num_rows: int | None, timeout_s: float | None
+) -> CommandSpec:
+    """The trainer that a command is, checked; rows are counted where data were named."""
+    if num_rows is None and data.path != EXTERNAL:
+        num_rows = sum(1 for _ in read_rows(data.path))
+    trainer = CommandSpec(command=command, results=tuple(results), num_rows=num_rows, timeout_s=timeout_s)
+    check_command(trainer)
+    return trainer
+
+
 def starting_recipe(method: Method, data: DataSpec) -> Recipe:
     """The conservative start: batch 16, the usual rate of the method, linear decay, early stopping off."""
     changes: dict[str, Any] = {"method": method, "learning_rate": BASELINE_RATES[method], "effective_batch_size": 16}
-    if _is_labelled(data):
+    if data.path != EXTERNAL and _is_labelled(data):
         changes |= {"num_epochs": LABEL_EPOCHS}
     return Recipe.model_validate(changes)
 
@@ -108,6 +125,9 @@ def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[St
     from finestep.flows.recommend import recommend
     from finestep.rules.compose import Ask
 
+    if model.path == EXTERNAL:
+        return no_prior(recipe), "no prior: no model was named, so the search starts from the method's usual rate"
+
     ask = Ask(
         method=recipe.method,
         rank=None if recipe.method == "full" else recipe.lora.rank,
@@ -117,7 +137,7 @@ def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[St
         target_modules=recipe.lora.target_modules,
     )
     try:
-        found = recommend(model.path, data, ask=ask)
+        found = recommend(model.path, None if data.path == EXTERNAL else data, ask=ask)
     except FinestepError as error:
         return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
     batch = found.estimates["effective_batch_size"]
@@ -154,13 +174,25 @@ def make_judge(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | Non
     facts = card.get("facts", {})
     num_rows, num_eval_rows = int(facts.get("num_rows") or 0), int(facts.get("num_eval_rows") or 0)
     start = spec.start or no_prior(spec.recipe)
+    space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
     return Automatic(
         spec,
-        search_space(spec, start, num_rows=num_rows),
+        space if spec.trainer is None else _within_command(space, spec.trainer, spec.recipe),
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
     )
+
+
+def _within_command(space: SearchSpace, trainer: CommandSpec, recipe: Recipe) -> SearchSpace:
+    """What the command can be told: without a length only full runs, without a batch size only its own."""
+    names = fields_of(trainer.command)
+    changes: dict[str, Any] = {}
+    if not names & LENGTH_FIELDS:
+        changes["fidelities"] = (1.0,)
+    if not names & BATCH_FIELDS:
+        changes["batch_sizes"] = (recipe.effective_batch_size,)
+    return space.model_copy(update=changes)
 
 
 def tuning_spec(
@@ -173,7 +205,10 @@ def tuning_spec(
     if strategy != "sweep":
         start, note = starting_point(model, data, recipe) if with_prior else (no_prior(recipe), None)
         notes = [note or start_words(start)]
-    _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
+    if more.get("trainer") is None:
+        _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
+    else:
+        _check_command_study(more["trainer"], more.get("objective", "eval_loss"), more.get("tuned", ()))
     return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
 
 
@@ -192,6 +227,20 @@ def _check_metric(objective: str, metrics: tuple[str, ...], data: DataSpec) -> N
         raise BadInput(f"`{objective}` needs data with labels", value=data.path, place="--objective")
     if objective == "exact_match" and "exact_match" not in metrics:
         raise BadInput("the objective must be measured", value=objective, next_step="add --metric exact_match")
+
+
+def _check_command_study(trainer: CommandSpec, objective: str, tuned: Sequence[TunedField]) -> None:
+    """The objective is read, and what is tuned can be told to the command."""
+    names = [result.partition("=")[0].strip() for result in trainer.results]
+    if objective not in names:
+        raise BadInput(
+            "the objective must be one of the results", value=objective, next_step=f"add --result '{objective}=...'"
+        )
+    told = fields_of(trainer.command)
+    for field in tuned:
+        leaf = FIELD_OF_COMMAND.get(field.name, field.name.rpartition(".")[2])
+        if leaf not in told:
+            raise BadInput("`--command` must take what is tuned", value=field.name, next_step=f"add {{{leaf}}}")
 
 
 def study_spec(*, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, **more: Any) -> StudySpec:

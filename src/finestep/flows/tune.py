@@ -143,9 +143,7 @@ class Tuning:
         self.executor.submit(self._request(trial))
 
     def _next(self, strategy: Strategy, most: int) -> list[Trial]:
-        proposals = strategy.propose(
-            self.store.trials(), remaining_runs=self.remaining_runs(), max_proposals=most
-        )
+        proposals = strategy.propose(self.store.trials(), remaining_runs=self.remaining_runs(), max_proposals=most)
         return [
             self.store.add(
                 apply_proposal(self.store.spec.recipe, proposal),
@@ -203,9 +201,7 @@ class Tuning:
             case "evaluation":
                 yield TuneEvent("evaluation", trial=trial, record=self.store.hear_evaluation(trial.number, event.data))
             case "finished":
-                yield TuneEvent(
-                    "trial_finished", trial=self._finish(trial.number, Outcome.model_validate(event.data))
-                )
+                yield TuneEvent("trial_finished", trial=self._finish(trial.number, Outcome.model_validate(event.data)))
             case "interrupted":
                 del self._running[trial.number]
             case "note":
