@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finestep.search.answer import Answer, TradeOff
 from finestep.search.observations import Objective
@@ -70,6 +70,14 @@ class Automatic:
         if not proposals and self.spec.prefer == "speed" and left >= 1:
             proposals = self._faster(trials)
         return proposals
+
+    def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
+        """True when a short run would eat up the only full run that the budget still holds."""
+        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        return not own and 1 <= left < 1 + self.space.fidelities[0]
+
+    def _whole_runs(self, search: StructuredSearch) -> StructuredSearch:
+        return replace(search, space=self.space.model_copy(update={"fidelities": (1.0,)}))
 
     def _view(self, trials: Sequence[Trial]) -> _View:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""

@@ -81,20 +81,12 @@ class OptunaSearch:
         return table | {d.name: CategoricalDistribution(d.values) for d in self.space.extras}  # type: ignore[arg-type]
 
     def _frozen(self, trial: Trial, distributions: dict[str, Any]) -> Any:
-        """A trial as Optuna sees it; what lies outside the space, or failed, has no value."""
+        """A trial as Optuna sees it; a value outside the space is left out, a failed trial has none."""
         import optuna
 
         params = {RATE: trial.recipe.learning_rate, BATCH: trial.recipe.effective_batch_size}
         params |= {d.name: field_of(trial, d.name) for d in self.space.extras}  # type: ignore[misc]
-        inside = (
-            {
-                name: value
-                for name, value in params.items()
-                if distributions[name]._contains(distributions[name].to_internal_repr(value))
-            }
-            if all(value is not None for value in params.values())
-            else {}
-        )
+        inside = {name: value for name, value in params.items() if _holds(distributions[name], value)}
         value = self.objective.value(trial)
         states = optuna.trial.TrialState
         state = states.RUNNING if trial.state == "running" else states.FAIL if value is None else states.COMPLETE
@@ -104,6 +96,14 @@ class OptunaSearch:
             params=inside,
             distributions={name: distributions[name] for name in inside},
         )
+
+
+def _holds(distribution: Any, value: object) -> bool:
+    """True when the distribution could have given the value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def check_sampler(name: str) -> None:
