@@ -65,7 +65,8 @@ class Automatic:
         left = remaining_runs - len(proposals)
         if len(proposals) < max_proposals:
             view = self._view(trials)
-            wanted = view.search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
+            search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
+            wanted = search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
             proposals += [_named(one) for one in wanted]
         if not proposals and self.spec.prefer == "speed" and left >= 1:
             proposals = self._faster(trials)
