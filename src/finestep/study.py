@@ -45,6 +45,32 @@ class ModelSpec(_Value):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
+class TunedField(_Value):
+    """A further field of the recipe that a search may change, and the values that it may take."""
+
+    name: str = Field(description="Dotted field of the recipe, e.g. `lora.rank`.")
+    values: tuple[float | str, ...] = Field(min_length=1)
+
+
+class CommandSpec(_Value):
+    """Another trainer: a command line, and how its result is read."""
+
+    command: str = Field(description="A shell command with fields in braces, e.g. `train.sh {learning_rate}`.")
+    results: tuple[str, ...] = Field(description="`name=regular expression` over its output, or `name=file.json:key`.")
+    num_rows: int | None = Field(None, ge=1, description="Training rows, for the number of steps.")
+    timeout_s: float | None = Field(None, gt=0, description="A trial that takes longer is ended, and failed.")
+
+
+class StartingPoint(_Value):
+    """What is believed about the best learning rate and batch size before the first trial."""
+
+    learning_rate: float = Field(gt=0, description="Best learning rate at `batch_size`, full length.")
+    learning_rate_sd: float = Field(gt=0, description="Its spread, octaves (1 = a factor of 2).")
+    batch_size: float = Field(gt=0, description="Best effective batch size, full length.")
+    batch_size_sd: float = Field(gt=0, description="Its spread, octaves.")
+    why: str = Field("", description="Where it comes from, in one clause.")
+
+
 class StudySpec(_Value):
     """Everything that defines a study; a finished study repeats from this."""
 
@@ -52,8 +78,15 @@ class StudySpec(_Value):
     model: ModelSpec
     data: DataSpec
     recipe: Recipe = Field(description="The starting recipe: everything that the search does not change.")
-    strategy: str = "sweep"
+    strategy: str = Field("sweep", description="auto, sweep, random, single, or the name of an Optuna sampler.")
     scaling: ScalingRule = "sqrt"
+    start: StartingPoint | None = Field(None, description="Where `auto` begins; None: it knows nothing.")
+    objective: str = Field("eval_loss", description="`eval_loss`, or the name of a metric.")
+    goal: Literal["minimize", "maximize"] = "minimize"
+    prefer: Literal["quality", "speed"] = "quality"
+    tuned: tuple[TunedField, ...] = Field((), description="Further fields that the search may change.")
+    with_baseline: bool = Field(True, description="Run the conservative default too, where the budget has room.")
+    trainer: CommandSpec | None = Field(None, description="A command that trains instead of our own worker.")
     metrics: tuple[str, ...] = Field((), description="Extra metrics: `exact_match` or `module:function`.")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of the worker; None: all.")
 

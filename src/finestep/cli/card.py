@@ -14,10 +14,17 @@ from rich.text import Text
 
 from finestep.cli import words
 
+NEARLY_AS_GOOD_PERCENT = 1.0
+
 
 def print_card(console: Console, result: Mapping[str, Any]) -> None:
     """Print the answer of a study; says clearly when there is none."""
-    best = result["best"]
+    best, answer = result["best"], result.get("answer") or {}
+    if best is None and answer.get("learning_rate"):
+        console.print(
+            Panel(_predicted(result), title=_predicted_title(answer), border_style="yellow", title_align="left")
+        )
+        return
     if best is None:
         console.print(Panel(_no_answer(result), title="no answer", border_style="red", title_align="left"))
         return
@@ -44,18 +51,70 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         ("validation", Text(_validation(result), style="bold")),
     ]
     rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items()]
+    rows += _belief(result)
     rows += [
         ("trials", _outcomes(result)),
         (
             "spent",
             f"{spent['full_runs']:.1f} full runs, {words.size(spent['tokens'])} tokens, {words.duration(spent['elapsed_s'])}",
         ),
-        ("model", _near(paths["model"])),
-        ("recipe", _near(paths["recipe"])),
-        ("report", _near(paths["report"])),
+        *((name, _near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
         ("again", result["command"]),
     ]
     return rows
+
+
+def _belief(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
+    """How sure the search is: the interval of the best rate, the expected regret, and what other batch sizes would give."""
+    answer = result.get("answer")
+    if not answer or not answer["trade_offs"]:
+        return []
+    chosen = next(
+        (row for row in answer["trade_offs"] if row["effective_batch_size"] == answer["effective_batch_size"]), None
+    )
+    rows: list[tuple[str, Text | str]] = []
+    if chosen is not None:
+        rate = chosen["learning_rate"]
+        rows.append(
+            ("best rate", f"between {words.rate(rate['low'])} and {words.rate(rate['high'])} at this batch (80 %)")
+        )
+    if answer["expected_regret"] is not None:
+        text = f"expected {words.percent(answer['expected_regret'])} above the best"
+        gain = answer["expected_gain"]
+        rows.append(
+            ("regret", text + (f"; one more full run would gain {words.percent(gain)}" if gain is not None else ""))
+        )
+    rows.append(("by batch", "\n".join(_trade_off(row) for row in _shown(answer))))
+    return rows
+
+
+def _shown(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Batch sizes next to the chosen one, and those that are nearly as good."""
+    batch = answer["effective_batch_size"] or 0
+    return [
+        row
+        for row in answer["trade_offs"]
+        if row["excess_percent"] <= NEARLY_AS_GOOD_PERCENT or batch / 2 <= row["effective_batch_size"] <= 2 * batch
+    ]
+
+
+def _trade_off(row: Mapping[str, Any]) -> str:
+    speed = row["tokens_per_second"]
+    text = f"{row['effective_batch_size']:>4}: {words.rate(row['learning_rate']['value'])}  +{words.percent(row['excess_percent'])}"
+    return text + (f"  {words.size(speed)} tokens/s" if speed else "")
+
+
+def _predicted_title(answer: Mapping[str, Any]) -> str:
+    return f"learning rate {words.rate(answer['learning_rate'])} x effective batch {answer['effective_batch_size']} (predicted)"
+
+
+def _predicted(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"{result['answer']['sentence']}",
+        "no run at full length was made: train the recipe, or give a larger --budget",
+    ]
+    lines += [f"{name:<7} {_near(result['paths'][name])}" for name in ("recipe", "report") if name in result["paths"]]
+    return "\n".join(lines)
 
 
 def _validation(result: Mapping[str, Any]) -> str:

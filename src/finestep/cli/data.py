@@ -26,26 +26,19 @@ def data(
     import tempfile
     from pathlib import Path
 
-    from finestep.cli.study import parse_columns
-    from finestep.cli.values import checked
+    from finestep.cli.values import named_specs
     from finestep.executors.local import inspect_data
-    from finestep.flows.setup import shipped_default
     from finestep.protocol import SessionRequest
     from finestep.recipe import Recipe
-    from finestep.study import DataSpec, ModelSpec
 
-    model, data, _ = shipped_default(model, data)
-    spec = checked(
-        DataSpec,
-        "data",
-        path=data,
-        format=data_format,
-        columns=parse_columns(columns),
-        eval_path=eval_data,
-        max_length=max_length,
+    named = named_specs(
+        model,
+        data,
+        columns=columns,
+        data_options={"format": data_format, "eval_path": eval_data, "max_length": max_length},
     )
     with tempfile.TemporaryDirectory() as folder:
-        session = SessionRequest(model=ModelSpec(path=model), data=spec, recipe=Recipe(), study_dir=folder)
+        session = SessionRequest(model=named.model, data=named.data, recipe=Recipe(), study_dir=folder)
         card = inspect_data(session, folder=Path(folder))
     if as_json:
         typer.echo(json.dumps(card))

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from finestep.cli import words
 from finestep.flows.tune import TuneEvent, runs_spent
-from finestep.search.sweep import best_trial
-from finestep.study import Budget
+from finestep.search.leader import leader
+from finestep.study import Budget, StudySpec
 from finestep.trial import EvalRecord, StepRecord, Trial
 
 QUIET_LINE_EVERY_S = 60.0
@@ -23,12 +23,13 @@ BAR_CELLS = 24
 class Screen:
     """Shows the events of a study as they come."""
 
-    def __init__(self, console: Console, budget: Budget):
-        self._console, self._budget = console, budget
+    def __init__(self, console: Console, spec: StudySpec, budget: Budget):
+        self._console, self._spec, self._budget = console, spec, budget
         self._live = (
             Live(Text(""), console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         )
         self._trials: dict[int, Trial] = {}
+        self._said = ""
         self._num_steps, self._first_step, self._step, self._loss = 0, 0, 0, float("nan")
         self._trial_began = self._last_line = time.monotonic()
 
@@ -68,7 +69,7 @@ class Screen:
         for trial in data.get("trials", []):
             self._trials[trial.number] = trial
         rows, device = data.get("card", {}).get("facts", {}), data.get("facts", {})
-        if rows:
+        if rows.get("num_tokens"):
             self.say(
                 f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
                 f"{words.size(rows['num_tokens'])} tokens, {rows['num_trained_tokens'] / max(rows['num_tokens'], 1):.0%} of them trained"
@@ -90,6 +91,9 @@ class Screen:
         trial = event.trial
         if trial is not None and self._first_step:
             self.say(f"    trial {trial.number} goes on from step {self._first_step}")
+        elif trial is not None and self._spec.strategy != "single" and trial.why != self._said:
+            self._said = trial.why
+            self.say(f"  {trial.why}", "dim")
         self._progress(trial)
 
     def _progress(self, trial: Trial | None) -> None:
@@ -111,11 +115,11 @@ class Screen:
         return text
 
     def _summary(self) -> str:
-        best = best_trial(list(self._trials.values()))
+        best = leader(self._spec, list(self._trials.values()))
         parts = [
             f"best so far {_what(best)}: {words.loss(best.outcome.eval_loss)}"
             if best and best.outcome
-            else "no result yet"
+            else "no full run yet"
         ]
         parts.append(f"{runs_spent(list(self._trials.values())):.1f} of at most {self._budget.full_runs:g} runs")
         left = self._trial_left_s()
@@ -132,10 +136,11 @@ class Screen:
     def _outcome_line(self, trial: Trial) -> tuple[str, str]:
         outcome = trial.outcome
         assert outcome is not None
-        line = f" {trial.number:>3}  {_what(trial)}  {trial.stage:<18} "
+        stage = trial.stage if trial.fidelity == 1.0 else words.length(trial.fidelity)
+        line = f" {trial.number:>3}  {_what(trial)}  {stage:<18} "
         if not trial.ranks:
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
-        best = best_trial(list(self._trials.values()))
+        best = leader(self._spec, list(self._trials.values()))
         leads = best is not None and best.number == trial.number
         extra = "".join(
             f"  {name.replace('_', ' ')} {value:.3f}" for name, value in outcome.metrics.items() if name != "perplexity"

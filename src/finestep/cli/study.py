@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from finestep.flows.session import StudyRun
 
 
-def run_study(study: StudyRun, *, as_json: bool) -> None:
-    """Run to the end; with `as_json` everything but the last line goes to standard error."""
+def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Run to the end; with `as_json` everything but the last line goes to standard error. `notes` are said first."""
     from rich.console import Console
 
     from finestep.cli.card import print_card
@@ -20,8 +21,10 @@ def run_study(study: StudyRun, *, as_json: bool) -> None:
     from finestep.cli.screen import Screen
 
     console = Console(stderr=as_json, highlight=False)
-    screen = Screen(console, study.budget)
+    screen = Screen(console, study.spec, study.budget)
     with Interrupt(study.executor, say=screen.say) as interrupt, screen:
+        for note in notes:
+            screen.say(note)
         for event in study.events(interrupt.requested):
             screen.show(event)
     result: dict[str, Any] = study.result or {}
@@ -32,23 +35,11 @@ def run_study(study: StudyRun, *, as_json: bool) -> None:
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)
-    if not result.get("best"):
+    if not result.get("best") and not (result.get("answer") or {}).get("learning_rate"):
         raise typer.Exit(1)
 
 
-def parse_columns(text: str | None) -> dict[str, str]:
-    """`prompt=question,completion=answer` as a mapping."""
-    from finestep.errors import BadInput
-
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
-    if any(not name.strip() or not column.strip() for name, _, column in pairs):
-        raise BadInput(
-            "`--columns` takes name=column pairs", value=text, next_step="e.g. prompt=question,completion=answer"
-        )
-    return {name.strip(): column.strip() for name, _, column in pairs}
-
-
-def parse_time(text: str | None) -> float | None:
+def parse_time(text: str | None, *, option: str = "--time") -> float | None:
     """`90s`, `30m`, `2h` or plain seconds, in seconds."""
     from finestep.errors import BadInput
 
@@ -61,7 +52,7 @@ def parse_time(text: str | None) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise BadInput("`--time` takes a positive time", value=text, next_step="e.g. 90s, 30m or 2h")
+        raise BadInput(f"`{option}` takes a positive time", value=text, next_step="e.g. 90s, 30m or 2h")
     return seconds
 
 

@@ -31,35 +31,33 @@ def train(
     as_json: bool = typer.Option(False, "--json", help="The last line of standard output is the result as JSON."),
 ) -> None:
     """Train a recipe. Killed or interrupted, the same command goes on where it was."""
-    from finestep.cli.study import parse_columns, run_study, this_command
-    from finestep.cli.values import checked
+    from finestep.cli.study import run_study, this_command
+    from finestep.cli.values import named_specs
     from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER, shipped_default, study_spec
+    from finestep.flows.setup import RUNS_FOLDER, study_spec
     from finestep.store.recipe_file import apply_settings, read_recipe
-    from finestep.study import Budget, DataSpec, ModelSpec
+    from finestep.study import Budget
 
     wanted = apply_settings(read_recipe(recipe), setting or [])
-    model, data, is_shipped = shipped_default(model, data)
-    data_spec = checked(
-        DataSpec,
-        "data",
-        path=data,
-        format=data_format,
-        columns=parse_columns(columns),
-        eval_path=eval_data,
-        max_rows=max_rows,
-        max_length=wanted.max_length,
-    )
-    model_spec = checked(
-        ModelSpec, "model", path=model, device=device, unsafe_pickle=unsafe_pickle, trust_remote_code=trust_remote_code
+    named = named_specs(
+        model,
+        data,
+        columns=columns,
+        data_options={
+            "format": data_format,
+            "eval_path": eval_data,
+            "max_rows": max_rows,
+            "max_length": wanted.max_length,
+        },
+        model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
     )
     spec = study_spec(
-        model=model_spec,
-        data=data_spec,
+        model=named.model,
+        data=named.data,
         recipe=wanted,
         strategy="single",
         num_threads=threads,
-        metrics=tuple(metric or (("exact_match",) if is_shipped else ())),
+        metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
     )
     study = StudyRun(
         spec, out or Path(RUNS_FOLDER) / f"{spec.name}-train", Budget(full_runs=1.0), command=this_command()

@@ -17,9 +17,28 @@ def tune(
     model: str = MODEL,
     data: str = DATA,
     method: str = typer.Option("lora", help="full, lora or qlora."),
-    strategy: str = typer.Option("sweep", help="How to search: sweep."),
-    budget: float = typer.Option(16.0, help="At most this many full runs."),
+    strategy: str = typer.Option("auto", help="How to search: auto, sweep, random, or an Optuna sampler: tpe, gp, ..."),
+    budget: float = typer.Option(
+        None, help="At most this many full runs. [default: 6 for auto, else 16]", show_default=False
+    ),
     time: str = typer.Option(None, help="Start no trial that would end after this: 90s, 30m, 2h.", show_default=False),
+    objective: str = typer.Option(
+        None, help="eval_loss, accuracy, macro_f1, exact_match, or min:NAME / max:NAME.", show_default=False
+    ),
+    prefer: str = typer.Option("quality", help="speed: take a faster batch size that costs at most 0.1 %."),
+    tuned: str = typer.Option(
+        None, "--tune", help="Search these too: rank,warmup or rank=8/16/64.", show_default=False
+    ),
+    prior: bool = typer.Option(True, help="Start from what `recommend` says."),
+    baseline: bool = typer.Option(True, help="Run the usual default too, to compare with."),
+    command: str = typer.Option(
+        None, help="Train by this command instead: 'train.sh {learning_rate} {num_steps}'.", show_default=False
+    ),
+    result: list[str] = typer.Option(
+        None, help="How its result is read: 'eval_loss=loss ([0-9.]+)' or eval_loss=out.json:key.", show_default=False
+    ),
+    rows: int = typer.Option(None, min=1, help="Training rows of the command.", show_default=False),
+    timeout: str = typer.Option(None, help="End a command that takes longer: 30m.", show_default=False),
     epochs: float = typer.Option(None, help="Passes over the data in a full run.", show_default=False),
     columns: str = typer.Option(
         None, help="Which column is which: prompt=question,completion=answer.", show_default=False
@@ -48,62 +67,60 @@ def tune(
 
     Killed or interrupted, the same command goes on where it was.
     """
-    from finestep.cli.study import parse_columns, parse_pack, parse_time, run_study, this_command
-    from finestep.cli.values import checked
+    from finestep.cli.study import parse_pack, parse_time, run_study, this_command
+    from finestep.cli.values import checked, command_of, named_specs, one_of
     from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER, SHIPPED_MAX_LENGTH, shipped_default, starting_recipe, study_spec
+    from finestep.flows.setup import RUNS_FOLDER, default_budget_runs, objective_and_goal, starting_recipe, tuning_spec
+    from finestep.search.further_fields import parse_tuned
     from finestep.store.recipe_file import apply_settings
-    from finestep.study import Budget, DataSpec, ModelSpec
+    from finestep.study import Budget
 
-    model, data, is_shipped = shipped_default(model, data)
-    data_spec = checked(
-        DataSpec,
-        "data",
-        path=data,
-        format=data_format,
-        columns=parse_columns(columns),
-        eval_path=eval_data,
-        max_rows=max_rows,
-        max_length=max_length or (SHIPPED_MAX_LENGTH if is_shipped else None),
+    named = named_specs(
+        model,
+        data,
+        columns=columns,
+        data_options={"format": data_format, "eval_path": eval_data, "max_rows": max_rows, "max_length": max_length},
+        model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
+        is_external=command is not None,
     )
-    model_spec = checked(
-        ModelSpec, "model", path=model, device=device, unsafe_pickle=unsafe_pickle, trust_remote_code=trust_remote_code
-    )
-    recipe = starting_recipe(_method(method), data_spec)
+    trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
+    recipe = starting_recipe(_method(method), named.data)
     recipe = recipe.changed(num_epochs=epochs) if epochs else recipe
     recipe = apply_settings(recipe, setting or [])
-    metrics = tuple(metric or (("exact_match",) if is_shipped else ()))
-    spec = study_spec(
-        model=model_spec,
-        data=data_spec,
+    name, goal = objective_and_goal(objective)
+    spec, notes = tuning_spec(
+        model=named.model,
+        data=named.data,
         recipe=recipe,
         strategy=strategy,
-        scaling=_scaling(scaling),
-        metrics=metrics,
+        with_prior=prior,
+        scaling=one_of("--scaling", scaling, ("sqrt", "linear", "none")),
+        metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
         num_threads=threads,
+        objective=name,
+        goal=goal,
+        prefer=one_of("--prefer", prefer, ("quality", "speed")),
+        tuned=parse_tuned(tuned, recipe),
+        with_baseline=baseline,
+        trainer=trainer,
     )
     study = StudyRun(
         spec,
         out or Path(RUNS_FOLDER) / spec.name,
-        checked(Budget, "budget", full_runs=budget, time_s=parse_time(time)),
+        checked(
+            Budget,
+            "budget",
+            full_runs=default_budget_runs(strategy) if budget is None else budget,
+            time_s=parse_time(time),
+        ),
         command=this_command(),
         storage_url=storage,
         pack=parse_pack(pack),
     )
-    run_study(study, as_json=as_json)
+    run_study(study, as_json=as_json, notes=notes)
 
 
 def _method(name: str) -> Any:
-    return _one_of("--method", name, ("full", "lora", "qlora"))
+    from finestep.cli.values import one_of
 
-
-def _scaling(name: str) -> str:
-    return _one_of("--scaling", name, ("sqrt", "linear", "none"))
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    from finestep.errors import BadInput, did_you_mean
-
-    if value not in known:
-        raise BadInput(f"`{option}` must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value)
-    return value
+    return one_of("--method", name, ("full", "lora", "qlora"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.errors import BadInput
+from finestep.errors import BadInput, did_you_mean
+from finestep.study import CommandSpec, DataSpec, ModelSpec
 
 Value = TypeVar("Value", bound=BaseModel)
 OPTION_NAMES = {
@@ -35,3 +38,76 @@ def option_error(error: ValidationError, place: str) -> BadInput:
     field = str(first["loc"][0]) if first["loc"] else place
     law = first["msg"].removeprefix("Value error, ")
     return BadInput(f"`{OPTION_NAMES.get(field, field)}`: {law[0].lower()}{law[1:]}", value=first["input"])
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the user named on the command line: a model, data, and whether they are the shipped pair."""
+
+    model: ModelSpec
+    data: DataSpec
+    is_shipped: bool
+
+
+def named_specs(
+    model: str | None,
+    data: str | None,
+    *,
+    columns: str | None,
+    data_options: Mapping[str, Any],
+    model_options: Mapping[str, Any] | None = None,
+    is_external: bool = False,
+) -> Named:
+    """Model and data from the options that `tune`, `train` and `data` share.
+
+    Args:
+        columns: the text of `--columns`.
+        data_options: further fields of `DataSpec`.
+        model_options: further fields of `ModelSpec`.
+        is_external: another program trains; neither model nor data need be named.
+    """
+    from finestep.flows.setup import EXTERNAL, SHIPPED_MAX_LENGTH, shipped_default
+
+    if is_external:
+        model_path, data_path, is_shipped = model or EXTERNAL, data or EXTERNAL, False
+    else:
+        model_path, data_path, is_shipped = shipped_default(model, data)
+    options = dict(data_options)
+    if is_shipped:
+        options["max_length"] = options.get("max_length") or SHIPPED_MAX_LENGTH
+    data_spec = checked(DataSpec, "data", path=data_path, columns=parse_columns(columns), **options)
+    return Named(checked(ModelSpec, "model", path=model_path, **(model_options or {})), data_spec, is_shipped)
+
+
+def command_of(
+    command: str | None, results: list[str] | None, *, data: DataSpec, rows: int | None, timeout: str | None
+) -> CommandSpec | None:
+    """The user's own trainer from `--command` and its options; None without one."""
+    from finestep.cli.study import parse_time
+    from finestep.flows.setup import command_spec
+
+    if command is None:
+        for option, value in (("--result", results), ("--rows", rows), ("--timeout", timeout)):
+            if value:
+                raise BadInput(f"`{option}` belongs to `--command`", value=value)
+        return None
+    return command_spec(
+        command, results or (), data=data, num_rows=rows, timeout_s=parse_time(timeout, option="--timeout")
+    )
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """`prompt=question,completion=answer` as a mapping."""
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    if any(not name.strip() or not column.strip() for name, _, column in pairs):
+        raise BadInput(
+            "`--columns` takes name=column pairs", value=text, next_step="e.g. prompt=question,completion=answer"
+        )
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
+    """The value, if it is one of the known words."""
+    if value not in known:
+        raise BadInput(f"`{option}` must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value)
+    return value

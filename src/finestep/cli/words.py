@@ -57,3 +57,27 @@ def size(number: float) -> str:
         if number >= limit:
             return f"{number / (limit if letter != 'k' else 1e3):.1f}{letter}"
     return f"{number:.0f}"
+
+
+def length(fidelity: float) -> str:
+    """A share of the full run, as a person says it.
+
+    >>> length(1.0), length(0.125), length(0.35), length(0.5)
+    ('full length', '1/8 of the length', '35 % of the length', 'half of the length')
+    """
+    if fidelity >= 1:
+        return "full length"
+    if fidelity == 0.5:
+        return "half of the length"
+    share = 1 / fidelity
+    whole = abs(share - round(share)) < 0.02
+    return f"1/{round(share)} of the length" if whole else f"{fidelity:.0%} of the length".replace("%", " %")
+
+
+def percent(value: float) -> str:
+    """A small percentage with two digits that matter.
+
+    >>> percent(0.0312), percent(1.26), percent(0.0)
+    ('0.031 %', '1.3 %', '0 %')
+    """
+    return f"{value:.2g} %"

@@ -9,43 +9,99 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finestep.flows.tune import runs_spent
+from finestep.flows.tune import apply_proposal, runs_spent
+from finestep.recipe import Recipe
 from finestep.report.page import write_report
 from finestep.report.view import build_view
-from finestep.search.sweep import best_trial
+from finestep.search.answer import Answer
+from finestep.search.leader import leader
+from finestep.search.strategy import Proposal
 from finestep.store.recipe_file import write_recipe
 from finestep.store.study_store import StudyStore
-from finestep.study import Budget
+from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
 MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
 
 
 def write_results(
-    store: StudyStore, *, command: str, budget: Budget, card: Mapping[str, Any], facts: Mapping[str, Any]
+    store: StudyStore,
+    *,
+    command: str,
+    budget: Budget,
+    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    answer: Answer | None = None,
 ) -> dict[str, Any]:
-    """Write the files of a study as it stands, and answer with its figures (also in `result.json`)."""
+    """Write the files of a study as it stands, and answer with its figures (also in `result.json`).
+
+    `answer` is what the search believes; it chooses the trial. Without one, the lowest loss does.
+    """
     trials = store.trials()
-    best = best_trial(trials)
+    best = chosen_trial(store.spec, trials, answer)
     if best is not None:
         _place_model(store, best)
-        write_recipe(store.folder / RECIPE, final_recipe(best), header=_recipe_header(best))
-    result = summarise(store.folder, trials, command=command, budget=budget)
+        write_recipe(store.folder / RECIPE, final_recipe(best), header=_recipe_header(store.spec, best))
+    elif answer is not None and answer.learning_rate is not None:
+        write_recipe(
+            store.folder / RECIPE, predicted_recipe(store.spec, answer), header=f"Found by finestep: {answer.sentence}."
+        )
+    result = summarise(store.folder, trials, command=command, budget=budget, best=best, answer=answer)
+    result["objective"] = {"name": store.spec.objective, "goal": store.spec.goal, "prefer": store.spec.prefer}
+    result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
     render_report(store, trials, result, command=command)
     _write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
 
 
-def summarise(folder: Path, trials: Sequence[Trial], *, command: str, budget: Budget) -> dict[str, Any]:
-    """Baseline, best, trials, what was spent, and where things are."""
-    best, baseline = best_trial(trials), baseline_trial(trials)
+def drop_other_models(store: StudyStore, result: Mapping[str, Any]) -> None:
+    """After the end of a study: only the chosen trial's weights stay."""
+    best = result["best"]
+    for trial in store.trials():
+        if best is not None and trial.number != best["trial"] and trial.state != "running":
+            shutil.rmtree(store.trial_folder(trial.number) / "model", ignore_errors=True)
+
+
+def chosen_trial(spec: StudySpec, trials: Sequence[Trial], answer: Answer | None) -> Trial | None:
+    """The answer's trial; without an answer, the leader by the study's objective."""
+    if answer is None:
+        return leader(spec, trials)
+    return next((trial for trial in trials if trial.number == answer.trial), None)
+
+
+def predicted_recipe(spec: StudySpec, answer: Answer) -> Recipe:
+    """The recipe of an answer that no full-length trial stands for yet."""
+    assert answer.learning_rate is not None
+    proposal = Proposal(
+        learning_rate=answer.learning_rate,
+        effective_batch_size=answer.effective_batch_size or spec.recipe.effective_batch_size,
+        stage="answer",
+        changes=answer.changes,
+    )
+    return apply_proposal(spec.recipe, proposal)
+
+
+def summarise(
+    folder: Path,
+    trials: Sequence[Trial],
+    *,
+    command: str,
+    budget: Budget,
+    best: Trial | None,
+    answer: Answer | None = None,
+) -> dict[str, Any]:
+    """Baseline, best, what the search believes, trials, what was spent, and where things are."""
+    baseline = baseline_trial(trials)
     paths = {"study": str(folder), "report": str(folder / REPORT)}
-    if best is not None:
-        paths |= {"model": str(folder / MODEL), "recipe": str(folder / RECIPE)}
+    if (folder / RECIPE).exists():
+        paths["recipe"] = str(folder / RECIPE)
+    if best is not None and (folder / MODEL).is_dir():
+        paths["model"] = str(folder / MODEL)
     return {
         "baseline": _figures(baseline) if baseline else None,
         "best": _figures(best) if best else None,
+        "answer": json.loads(answer.model_dump_json()) if answer else None,
         "trials": [_figures(trial) for trial in trials],
         "spent": {
             "full_runs": round(runs_spent(trials), 3),
@@ -99,7 +155,7 @@ def describe(store: StudyStore, card: Mapping[str, Any], facts: Mapping[str, Any
 
 def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[str, Any], *, command: str) -> None:
     """Draw the page of the study from its records."""
-    best, baseline = best_trial(trials), baseline_trial(trials)
+    best, baseline = result["best"], baseline_trial(trials)
     view = build_view(
         title=f"finestep: {store.spec.name}",
         command=command,
@@ -108,11 +164,27 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
         evaluations={trial.number: store.evaluations(trial.number) for trial in trials},
         facts=result["facts"],
         baseline=baseline.number if baseline else None,
-        best=best.number if best else None,
-        notes=[],
+        best=best["trial"] if best else None,
+        notes=report_notes(result),
         spent=result["spent"],
     )
     write_report(store.folder / REPORT, view)
+
+
+def report_notes(result: Mapping[str, Any]) -> list[str]:
+    """What the search believes, in sentences for the page."""
+    answer = result.get("answer")
+    if not answer:
+        return []
+    notes = [answer["sentence"][:1].upper() + answer["sentence"][1:] + "."]
+    for row in answer["trade_offs"]:
+        rate, speed = row["learning_rate"], row["tokens_per_second"]
+        pace = f", {speed:,.0f} tokens a second" if speed else ""
+        notes.append(
+            f"Batch {row['effective_batch_size']}: best learning rate {rate['value']:.2g} ({rate['low']:.2g} to "
+            f"{rate['high']:.2g}), expected loss {row['excess_percent']:.2g} % above the best batch{pace}."
+        )
+    return notes
 
 
 def _figures(trial: Trial) -> dict[str, Any]:
@@ -137,15 +209,18 @@ def _figures(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _recipe_header(best: Trial) -> str:
+def _recipe_header(spec: StudySpec, best: Trial) -> str:
     assert best.outcome is not None
-    return f"Found by finestep: trial {best.number}, validation loss {best.outcome.eval_loss:.4f}."
+    text = f"Found by finestep: trial {best.number}, validation loss {best.outcome.eval_loss:.4f}"
+    value = best.outcome.metrics.get(spec.objective)
+    return text + (f", {spec.objective} {value:.4g}." if value is not None else ".")
 
 
 def _place_model(store: StudyStore, best: Trial) -> None:
-    """Put the best trial's model at `model/`, by hard links where the file system has them."""
+    """Put the best trial's model at `model/`, by hard links where the file system has them; never another trial's."""
     source, target = store.trial_folder(best.number) / "model", store.folder / MODEL
     if not source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
         return
     partial = target.with_name(MODEL + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finestep import __version__
+from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
-from finestep.flows.result import write_results
-from finestep.flows.setup import make_strategy
-from finestep.flows.tune import TuneEvent, Tuning
+from finestep.flows.result import drop_other_models, write_results
+from finestep.flows.setup import make_judge, make_strategy
+from finestep.flows.tune import Executor, TuneEvent, Tuning
 from finestep.protocol import SessionRequest
-from finestep.store.study_store import StudyStore
-from finestep.study import Budget, StudySpec
+from finestep.search.answer import Answer
+from finestep.search.leader import worth_keeping
+from finestep.store.study_store import SPEC, StudyStore, read_study_file
+from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.survey.fingerprint import fingerprint
 
 
@@ -36,29 +40,52 @@ class StudyRun:
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        prints = fingerprint(self.spec.model.path, self.spec.data.path, self.spec.data.eval_path)
+        self.spec = _with_known_start(self.spec, self.folder)
+        prints = _fingerprint(self.spec)
         self.store = StudyStore(self.folder, self.spec, prints, storage_url=self.storage_url)
-        self.executor = LocalExecutor(self._session(), folder=self.folder)
+        self.executor: Executor = self._executor()
 
     def events(self, should_stop: Callable[[], bool]) -> Iterator[TuneEvent]:
         """Run the study; results are written even when it is interrupted."""
         tuning = Tuning(
             self.store,
             self.executor,
-            lambda card: make_strategy(self.spec, card),
+            lambda card: make_strategy(self.spec, card, budget=self.budget),
             self.budget,
             should_stop=should_stop,
             options=self.options,
+            keeps=lambda trials: worth_keeping(self.spec, trials),
         )
         try:
-            yield from tuning.run()
+            last = None
+            for event in tuning.run():
+                last = event.kind
+                yield event
             self.executor.close()
             self.result = write_results(
-                self.store, command=self.command, budget=self.budget, card=tuning.card, facts=tuning.facts
+                self.store,
+                command=self.command,
+                budget=self.budget,
+                card=tuning.card,
+                facts=tuning.facts,
+                answer=self._answer(tuning.card),
             )
+            if last == "done":
+                drop_other_models(self.store, self.result)
         finally:
             self.executor.close()
             self.store.close()
+
+    def _answer(self, card: Mapping[str, Any]) -> Answer | None:
+        """What the search makes of the study; the sweep and a single run speak for themselves."""
+        if self.spec.strategy in ("sweep", "single") or not card:
+            return None
+        return make_judge(self.spec, card, budget=self.budget).answer(self.store.trials())
+
+    def _executor(self) -> Executor:
+        if self.spec.trainer is not None:
+            return CommandExecutor(self.spec.trainer)
+        return LocalExecutor(self._session(), folder=self.folder)
 
     def _session(self) -> SessionRequest:
         limits = [
@@ -78,3 +105,20 @@ class StudyRun:
             pack=self.pack,
             micro_batch_limit=min(limits, default=None),
         )
+
+
+def _fingerprint(spec: StudySpec) -> dict[str, str]:
+    """What must stay the same; a command is in the study itself, and what it reads is its own affair."""
+    if spec.trainer is not None:
+        return {"version_finestep": __version__}
+    return fingerprint(spec.model.path, spec.data.path, spec.data.eval_path)
+
+
+def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
+    """A study that goes on keeps the start that it began with, whatever `recommend` would say today."""
+    if spec.start is None or not (folder / SPEC).exists():
+        return spec
+    known = read_study_file(folder).get("spec", {}).get("start")
+    if not known or known.get("why") != spec.start.why:
+        return spec
+    return spec.model_copy(update={"start": StartingPoint.model_validate(known)})

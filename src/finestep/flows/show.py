@@ -8,6 +8,7 @@ from typing import Any
 
 from finestep.errors import BadInput
 from finestep.flows.result import RESULT, write_results
+from finestep.search.answer import Answer
 from finestep.store.study_store import StudyStore, read_study_file
 from finestep.study import Budget, StudySpec
 
@@ -29,9 +30,16 @@ def show_study(folder: Path) -> dict[str, Any]:
             budget=budget,
             card={},
             facts=before.get("facts", {}),
+            answer=_last_answer(before, num_trials=len(store.trials())),
         )
     finally:
         store.close()
+
+
+def _last_answer(before: dict[str, Any], *, num_trials: int) -> Answer | None:
+    """What the search said at the end; None when trials have come since."""
+    said = before.get("answer")
+    return Answer.model_validate(said) if said and len(before.get("trials", [])) == num_trials else None
 
 
 def _last_result(folder: Path) -> dict[str, Any]:

@@ -32,6 +32,12 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+def best_alone(trials: Sequence[Trial]) -> set[int]:
+    """The number of the best trial, if there is one."""
+    best = best_trial(trials)
+    return set() if best is None else {best.number}
+
+
 @dataclass(frozen=True)
 class TuneEvent:
     """Something that happened, for a terminal or a log."""
@@ -66,6 +72,7 @@ class Tuning:
         make_strategy: from the data card (what the worker found) to the strategy.
         should_stop: becomes true when the user wants an end.
         options: checkpoint intervals for the trials.
+        keeps: numbers of the ended trials whose weights stay on disk.
     """
 
     store: StudyStore
@@ -74,6 +81,7 @@ class Tuning:
     budget: Budget
     should_stop: Callable[[], bool] = lambda: False
     options: Mapping[str, Any] = field(default_factory=dict)
+    keeps: Callable[[Sequence[Trial]], set[int]] = best_alone
     card: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     pack: Mapping[str, Any] = field(default_factory=dict)
@@ -200,13 +208,13 @@ class Tuning:
                 yield TuneEvent("note", trial=trial, data=event.data)
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:
-        """Record the end of a trial, and keep only the best tuned model on disk."""
+        """Record the end of a trial, and keep only the tuned models on disk that may be wanted."""
         self._running.pop(number, None)
         done = self.store.finish(number, outcome)
         trials = self.store.trials()
-        best = best_trial(trials)
+        kept = self.keeps(trials)
         for trial in trials:
-            if best is not None and trial.number != best.number and trial.state != "running":
+            if kept and trial.number not in kept and trial.state != "running":
                 shutil.rmtree(self.store.trial_folder(trial.number) / "model", ignore_errors=True)
         return done
 

@@ -1,0 +1,365 @@
+"""Another trainer as a command: each trial is one run of the user's own command line, and its result is read from what it prints.
+
+It knows processes and text, and nothing of what the command does. A command whose controller died goes on alone; the
+next controller finds it by the lock that it still holds, waits for it, and never runs a finished one again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import string
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finestep.errors import BadInput, did_you_mean
+from finestep.protocol import Event, TrialRequest
+from finestep.recipe import Recipe
+from finestep.study import CommandSpec
+from finestep.trial import Outcome, TrialState
+
+OUTPUT, EXIT_CODE, LOCK, SCRIPT = "output.log", "exit_code", "command.lock", "command.sh"
+POLL_S = 0.05
+GRACE_S = 10.0
+READ_BYTES = 4_000_000
+"""Of a long output, the last so many bytes are searched for the result."""
+LENGTH_FIELDS = frozenset({"num_steps", "num_epochs", "fidelity", "num_rows"})
+"""Fields by which a command can be told to run for a shorter time."""
+BATCH_FIELDS = frozenset({"effective_batch_size", "micro_batch_size", "accumulation_steps"})
+OUT_OF_MEMORY = re.compile(r"out of memory|cudaErrorMemoryAllocation|OutOfMemoryError|MemoryError", re.I)
+NOT_FINITE = r"\W{0,6}(nan|-?inf(inity)?)\b"
+
+
+class CommandExecutor:
+    """Runs trials as commands, one after the other.
+
+    Args:
+        trainer: the command and how its result is read.
+    """
+
+    def __init__(self, trainer: CommandSpec):
+        self._trainer = trainer
+        self._process: subprocess.Popen[bytes] | None = None
+        self._open: list[TrialRequest] = []
+        self._stopping = False
+
+    def start(self) -> dict[str, Any]:
+        """Nothing to load: the size of the data as the user said it."""
+        return {
+            "card": {"facts": {"num_rows": self._trainer.num_rows}, "notes": []},
+            "facts": {"command": self._trainer.command},
+        }
+
+    def submit(self, request: TrialRequest) -> None:
+        """Take a trial."""
+        self._open.append(request)
+
+    def events(self) -> Iterator[Event]:
+        """Run the submitted trials; each ends with `finished` or `interrupted`."""
+        while self._open:
+            request = self._open.pop(0)
+            if self._stopping:
+                yield Event(kind="interrupted", trial=request.number, data={"step": 0})
+                continue
+            yield from self._run(request)
+
+    def stop(self) -> None:
+        """End the running command; its trial is interrupted. Safe in a signal handler."""
+        self._stopping = True
+
+    def kill(self) -> None:
+        """End the running command now."""
+        self._stopping = True
+        if self._process is not None and self._process.poll() is None:
+            _signal_group(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Nothing stays open between trials."""
+
+    def _run(self, request: TrialRequest) -> Iterator[Event]:
+        folder = Path(request.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = field_values(request, num_rows=self._trainer.num_rows)
+        steps = int(str(values.get("num_steps", 0)))
+        yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
+        if not (folder / EXIT_CODE).exists() and not _is_locked(folder):
+            self._launch(folder, values)
+        elif _is_locked(folder):
+            text = "its command is still running since an earlier session; waiting for it"
+            yield Event(kind="note", trial=request.number, data={"text": text})
+        reason = self._wait(folder)
+        if reason is None:
+            yield Event(kind="interrupted", trial=request.number, data={"step": 0})
+            return
+        outcome = self._outcome(folder, values, reason)
+        (folder / "outcome.json").write_text(outcome.model_dump_json(), encoding="utf-8")
+        yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
+
+    def _launch(self, folder: Path, values: Mapping[str, object]) -> None:
+        """Start the command in a process group of its own; the group holds the lock for as long as it lives."""
+        line = filled(self._trainer.command, values)
+        script = f"({line}\n)\necho $? > {shlex.quote(str(folder / (EXIT_CODE + '.partial')))}\n"
+        script += f"mv {shlex.quote(str(folder / (EXIT_CODE + '.partial')))} {shlex.quote(str(folder / EXIT_CODE))}\n"
+        (folder / SCRIPT).write_text(script, encoding="utf-8")
+        lock = (folder / LOCK).open("w", encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with (folder / OUTPUT).open("wb") as output:
+            self._process = subprocess.Popen(
+                ["sh", str(folder / SCRIPT)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+            )
+        lock.write(str(self._process.pid))
+        lock.close()
+
+    def _wait(self, folder: Path) -> str | None:
+        """Wait for the command's end: "" when it ended by itself, a reason when it was ended, None when we were stopped."""
+        began = (folder / SCRIPT).stat().st_mtime
+        while not (folder / EXIT_CODE).exists() and _is_locked(folder):
+            if self._stopping:
+                self._end_group(folder)
+                return None
+            if self._trainer.timeout_s is not None and time.time() - began > self._trainer.timeout_s:
+                self._end_group(folder)
+                return f"ended after {self._trainer.timeout_s:g} s (--timeout)"
+            if self._process is not None:
+                self._process.poll()
+            time.sleep(POLL_S)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        return None if self._stopping and not (folder / EXIT_CODE).exists() else ""
+
+    def _end_group(self, folder: Path) -> None:
+        """Ask the command to end, and make it."""
+        leader = int((folder / LOCK).read_text(encoding="utf-8") or 0)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            end = time.monotonic() + GRACE_S
+            if leader:
+                _signal_group(leader, number)
+            while _is_locked(folder) and time.monotonic() < end:
+                if self._process is not None:
+                    self._process.poll()
+                time.sleep(POLL_S)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        (folder / EXIT_CODE).unlink(missing_ok=True)
+
+    def _outcome(self, folder: Path, values: Mapping[str, object], ended: str) -> Outcome:
+        output = _tail(folder / OUTPUT)
+        code = _exit_code(folder)
+        elapsed = max((folder / OUTPUT).stat().st_mtime - (folder / SCRIPT).stat().st_mtime, 0.0)
+        state, reason, found = _judge(self._trainer.results, folder, values, output=output, code=code, ended=ended)
+        loss = found.pop("eval_loss", None)
+        return Outcome(
+            state=state,
+            reason=reason,
+            eval_loss=loss if state == "completed" else None,
+            metrics=found if state == "completed" else {},
+            num_steps=int(str(values.get("num_steps", 0))),
+            elapsed_s=round(elapsed, 3),
+            micro_batch_size=int(str(values["micro_batch_size"])),
+        )
+
+
+def check_command(trainer: CommandSpec) -> None:
+    """Raise BadInput for a command that cannot be filled in, or a result that cannot be read, before anything runs."""
+    known = field_values(TrialRequest(number=0, recipe=Recipe(), folder="."), num_rows=1)
+    names = fields_of(trainer.command)
+    for name in names:
+        if name not in known:
+            raise BadInput(
+                f"`--command` has an unknown field{did_you_mean(name, known)}",
+                value="{" + name + "}",
+                next_step="known: " + ", ".join(sorted(known)) + "; write {{ for a brace",
+            )
+    if "learning_rate" not in names:
+        raise BadInput(
+            "`--command` must take the learning rate", value=trainer.command, next_step="add {learning_rate}"
+        )
+    if "num_steps" in names and trainer.num_rows is None:
+        raise BadInput("the number of steps follows from the number of rows", next_step="give data, or --rows N")
+    if not any(_split(result)[0] == "eval_loss" for result in trainer.results):
+        raise BadInput(
+            "one `--result` must be `eval_loss`, something to minimise",
+            value=list(trainer.results),
+            next_step="e.g. --result 'eval_loss=eval loss: ([0-9.]+)'; give a metric as a further --result",
+        )
+    for result in trainer.results:
+        _check_result(result)
+
+
+def fields_of(command: str) -> set[str]:
+    """Names in braces.
+
+    >>> sorted(fields_of("train {learning_rate} {num_steps} {{literal}}"))
+    ['learning_rate', 'num_steps']
+    """
+    try:
+        return {name.strip() for _, name, _, _ in string.Formatter().parse(command) if name is not None}
+    except ValueError as error:
+        raise BadInput(
+            f"`--command` cannot be read: {error}", value=command, next_step="write {{ for a brace"
+        ) from None
+
+
+def field_values(request: TrialRequest, *, num_rows: int | None) -> dict[str, object]:
+    """What a command may ask for. Epochs, rows and steps are those of this trial, its shorter length included."""
+    recipe = request.recipe
+    micro = recipe.micro_batch_size or recipe.first_micro_batch()
+    values: dict[str, object] = {
+        "learning_rate": f"{recipe.learning_rate:.6g}",
+        "effective_batch_size": recipe.effective_batch_size,
+        "micro_batch_size": micro,
+        "accumulation_steps": recipe.accumulation_steps(micro),
+        "num_devices": recipe.num_devices,
+        "num_epochs": f"{recipe.num_epochs * request.fidelity:.6g}",
+        "fidelity": f"{request.fidelity:.6g}",
+        "seed": recipe.seed,
+        "schedule": recipe.schedule.name,
+        "warmup_ratio": 0.05 if recipe.schedule.warmup_ratio is None else recipe.schedule.warmup_ratio,
+        "weight_decay": recipe.optimizer.weight_decay,
+        "beta2": recipe.optimizer.beta2,
+        "layerwise_decay": recipe.optimizer.layerwise_decay,
+        "head_lr_multiplier": recipe.optimizer.head_lr_multiplier,
+        "rank": recipe.lora.rank,
+        "alpha": f"{recipe.lora.alpha:g}",
+        "dropout": recipe.lora.dropout,
+        "trial": request.number,
+        "output_dir": request.folder,
+    }
+    if num_rows is not None:
+        seen = max(1, round(num_rows * recipe.num_epochs * request.fidelity))
+        values |= {"num_rows": seen, "num_steps": math.ceil(seen / recipe.effective_batch_size)}
+    return values
+
+
+def filled(text: str, values: Mapping[str, object]) -> str:
+    """The command with its fields filled in, each quoted for the shell."""
+    return text.format(**{name: shlex.quote(str(value)) for name, value in values.items()})
+
+
+def _split(result: str) -> tuple[str, str]:
+    name, _, place = result.partition("=")
+    return name.strip(), place.strip()
+
+
+def _json_place(place: str) -> tuple[str, list[str]] | None:
+    """(file, keys) for `file.json` or `file.json:a.b`; None for a regular expression."""
+    file, dot, keys = place.partition(".json")
+    if not dot or (keys and not keys.startswith(":")):
+        return None
+    return file + dot, [key for key in keys[1:].split(".") if key]
+
+
+def _check_result(result: str) -> None:
+    name, place = _split(result)
+    if not name or not place:
+        raise BadInput(
+            "`--result` takes name=regular expression or name=file.json",
+            value=result,
+            next_step="e.g. 'eval_loss=eval loss: ([0-9.]+)'",
+        )
+    if _json_place(place) is not None:
+        return
+    try:
+        groups = re.compile(place).groups
+    except re.error as error:
+        raise BadInput(f"`--result` holds no regular expression: {error}", value=place) from None
+    if groups != 1:
+        raise BadInput("the regular expression of `--result` needs one group, the number", value=place)
+
+
+def _judge(
+    results: Sequence[str], folder: Path, values: Mapping[str, object], *, output: str, code: int | None, ended: str
+) -> tuple[TrialState, str, dict[str, float]]:
+    """(state, reason, values by name) of a command that is over."""
+    if ended:
+        return "failed", ended, {}
+    if code != 0:
+        memory = OUT_OF_MEMORY.search(output)
+        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "it said nothing")
+        how = f"exit code {code}" if code is not None else "it was killed"
+        return "out_of_memory" if memory else "failed", f"{how}: {last[-200:]}", {}
+    found: dict[str, float] = {}
+    for result in results:
+        name, place = _split(result)
+        value = _value(name, place, folder, values, output)
+        if value is None:
+            return "failed", f"`{name}` was not found in its {'file' if _json_place(place) else 'output'} ({place})", {}
+        if not math.isfinite(value):
+            return "diverged", f"`{name}` is {value}", {}
+        found[name] = value
+    return "completed", "the command ended", found
+
+
+def _value(name: str, place: str, folder: Path, values: Mapping[str, object], output: str) -> float | None:
+    """The last value in the output, or the one in the file; NaN when the output says so; None when there is none."""
+    file = _json_place(place)
+    if file is not None:
+        return _json_value(name, file, folder, values)
+    matches = re.findall(place, output)
+    not_finite = re.findall(re.escape(name) + NOT_FINITE, output, re.I)
+    if not matches:
+        return math.nan if not_finite else None
+    try:
+        return float(matches[-1])
+    except ValueError:
+        return None
+
+
+def _json_value(name: str, file: tuple[str, list[str]], folder: Path, values: Mapping[str, object]) -> float | None:
+    path = Path(file[0].format(**{key: str(value) for key, value in values.items()}))
+    try:
+        found: Any = json.loads((path if path.is_absolute() else folder / path).read_text(encoding="utf-8"))
+        for key in file[1] or [name]:
+            found = found[key]
+        return float(found)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _exit_code(folder: Path) -> int | None:
+    try:
+        return int((folder / EXIT_CODE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_locked(folder: Path) -> bool:
+    """True while a process of the command's group is alive."""
+    try:
+        with (folder / LOCK).open("r+", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - READ_BYTES))
+            return file.read().decode("utf-8", errors="replace").replace("\r", "\n")
+    except OSError:
+        return ""

@@ -1,0 +1,214 @@
+"""Automatic: the default of `tune`. The structured search, the conservative baseline beside it, and the preference for speed.
+
+Everything is recomputed from the trials. It holds what depends on the study (space, prior, objective) and never runs a trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from finestep.search.answer import Answer, TradeOff
+from finestep.search.observations import Objective
+from finestep.search.prior import SearchPrior
+from finestep.search.space import SearchSpace
+from finestep.search.strategy import Proposal
+from finestep.search.structured import StructuredSearch
+from finestep.search.study_space import metric_noise_percent, objective_of
+from finestep.search.sweep import BASELINE_RATES
+from finestep.search.unit import in_units, unit_of
+from finestep.study import StudySpec
+from finestep.trial import Trial
+
+ROOM_FOR_BASELINE = 3.0
+"""Full runs that a budget must have before one of them goes to the baseline."""
+NEAR_OCTAVES = 1.0
+"""A baseline this near the prior's centre is a full run of the search itself."""
+STEEP_NOISE = 3.0
+"""A study that is steeper than usual is noisier too, even in its own unit."""
+SPEED_MARGIN_PERCENT = 0.1
+"""Loss that `--prefer speed` may cost, in %."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the structured search is given."""
+
+    search: StructuredSearch
+    trials: list[Trial]
+    objective: Objective
+    unit: float
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """Structured search with a baseline to compare with.
+
+    Args:
+        spec: the study.
+        space: what may be proposed.
+        prior: what is believed.
+        num_eval_rows: rows behind a metric, for its noise.
+        budget_runs: the whole budget; a small one leaves the baseline out.
+    """
+
+    spec: StudySpec
+    space: SearchSpace
+    prior: SearchPrior
+    num_eval_rows: int = 0
+    budget_runs: float = math.inf
+
+    def propose(self, trials: Sequence[Trial], *, remaining_runs: float, max_proposals: int = 1) -> list[Proposal]:
+        """The baseline first, then what the search wants; with a preference for speed a last run where it is faster."""
+        proposals = [] if self._baseline_done(trials) or remaining_runs < 1 else [self._baseline()]
+        left = remaining_runs - len(proposals)
+        if len(proposals) < max_proposals:
+            view = self._view(trials)
+            search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
+            wanted = search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
+            proposals += [_named(one) for one in wanted]
+        if not proposals and self.spec.prefer == "speed" and left >= 1:
+            proposals = self._faster(trials)
+        return proposals
+
+    def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
+        """True when a short run would eat up the only full run that the budget still holds."""
+        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        return not own and 1 <= left < 1 + self.space.fidelities[0]
+
+    def _whole_runs(self, search: StructuredSearch) -> StructuredSearch:
+        return replace(search, space=self.space.model_copy(update={"fidelities": (1.0,)}))
+
+    def _view(self, trials: Sequence[Trial]) -> _View:
+        """The study as the search sees it: its objective as a loss, in the study's own unit."""
+        objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
+        unit = unit_of(trials, objective, self.prior)
+        noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
+        known = max(self.prior.noise * (1.0 if unit == 1.0 else STEEP_NOISE), (noise or 0.0) / unit)
+        prior = self.prior.model_copy(update={"noise": known})
+        search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
+        return _View(search, in_units(self.visible(trials), objective, unit), objective, unit)
+
+    def visible(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials that the search may see.
+
+        A baseline far from the centre is hidden until the search has a full run of its own: being easy to beat, it would
+        make every full run look worth its cost before the short ones have been asked.
+        """
+        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        hide = not own and not self._baseline_is_near()
+        return [trial for trial in trials if not (hide and trial.stage == "baseline")]
+
+    def answer(self, trials: Sequence[Trial]) -> Answer:
+        """What the search believes now, its choice moved to a faster batch when speed is preferred and costs little."""
+        answer = self._answer(trials)
+        if self.spec.prefer == "quality" or answer.trial is None:
+            return answer
+        row = self._fastest(answer)
+        if row is None or row.effective_batch_size == answer.effective_batch_size:
+            return answer
+        found = self._best_at(trials, row.effective_batch_size)
+        if found is None:
+            return answer
+        return answer.model_copy(
+            update={
+                "trial": found.number,
+                "learning_rate": found.recipe.learning_rate,
+                "effective_batch_size": found.recipe.effective_batch_size,
+                "expected_regret": (answer.expected_regret or 0.0) + row.excess_percent,
+            }
+        )
+
+    def _answer(self, trials: Sequence[Trial]) -> Answer:
+        """The search's answer in per cent of the objective, not in units."""
+        view = self._view(trials)
+        said = view.search.answer(view.trials)
+        rows = tuple(
+            row.model_copy(update={"excess_percent": row.excess_percent * view.unit}) for row in said.trade_offs
+        )
+        scaled = said.model_copy(
+            update={
+                "expected_regret": _times(said.expected_regret, view.unit),
+                "expected_gain": _times(said.expected_gain, view.unit),
+                "trade_offs": rows,
+            }
+        )
+        return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": _sentence(scaled)})
+
+    def _baseline(self) -> Proposal:
+        rate, batch = BASELINE_RATES[self.spec.recipe.method], self._baseline_batch()
+        return Proposal(
+            learning_rate=rate,
+            effective_batch_size=batch,
+            stage="baseline",
+            why=f"the usual default, to compare with: {rate:.0e} at batch {batch}",
+        )
+
+    def _baseline_batch(self) -> int:
+        return max(min(16, self.space.batch_sizes[-1]), self.spec.recipe.num_devices)
+
+    def _baseline_done(self, trials: Sequence[Trial]) -> bool:
+        wanted = self.spec.with_baseline and self.budget_runs >= ROOM_FOR_BASELINE
+        return not wanted or any(trial.stage == "baseline" and trial.fidelity == 1.0 for trial in trials)
+
+    def _baseline_is_near(self) -> bool:
+        """Within an octave of the prior's centre at its batch size."""
+        centre = math.log2(self.prior.learning_rate)
+        centre += self.prior.slope * (math.log2(self._baseline_batch()) - math.log2(self.prior.batch_size))
+        return abs(math.log2(BASELINE_RATES[self.spec.recipe.method]) - centre) <= NEAR_OCTAVES
+
+    def _fastest(self, answer: Answer) -> TradeOff | None:
+        return answer.fastest(max_excess_percent=SPEED_MARGIN_PERCENT)
+
+    def _faster(self, trials: Sequence[Trial]) -> list[Proposal]:
+        """A full run at the fastest batch size that costs little, when none was made there."""
+        row = self._fastest(self._answer(trials))
+        if row is None or any(
+            trial.fidelity == 1.0 and trial.recipe.effective_batch_size == row.effective_batch_size for trial in trials
+        ):
+            return []
+        return [
+            Proposal(
+                learning_rate=min(
+                    self.space.learning_rates, key=lambda rate: abs(math.log(rate / row.learning_rate.value))
+                ),
+                effective_batch_size=row.effective_batch_size,
+                stage="faster batch",
+                why=f"batch {row.effective_batch_size} is the fastest of those expected within {SPEED_MARGIN_PERCENT} % of the best",
+            )
+        ]
+
+    def _best_at(self, trials: Sequence[Trial], batch: int) -> Trial | None:
+        """The best full-length trial of one batch size."""
+        objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
+        here = [
+            (objective.log_loss(value), trial.recipe.learning_rate, trial)
+            for trial in trials
+            if trial.fidelity == 1.0
+            and trial.recipe.effective_batch_size == batch
+            and (value := objective.value(trial)) is not None
+        ]
+        return min(here, key=lambda row: row[:2])[2] if here else None
+
+
+def _named(proposal: Proposal) -> Proposal:
+    """The search's own first run is not the baseline of the study."""
+    stage = "short runs" if proposal.fidelity < 1 else "full runs"
+    return proposal.model_copy(update={"stage": stage}) if proposal.stage == "baseline" else proposal
+
+
+def _times(value: float | None, unit: float) -> float | None:
+    return None if value is None else value * unit
+
+
+def _sentence(answer: Answer) -> str:
+    who = "predicted best, not yet run at full length" if answer.trial is None else f"trial {answer.trial}"
+    text = f"{who}: learning rate {answer.learning_rate:.2g}, batch {answer.effective_batch_size}"
+    if answer.expected_regret is not None:
+        text += f"; expected to be within {answer.expected_regret:.2g} % of the best"
+    if answer.rate is not None:
+        text += f"; the best rate is between {answer.rate.low:.2g} and {answer.rate.high:.2g}"
+    return (
+        text if answer.expected_gain is None else text + f"; one more full run would gain {answer.expected_gain:.2g} %"
+    )

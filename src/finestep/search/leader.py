@@ -1,0 +1,37 @@
+"""Who leads a study: the best full-length trial by the study's objective, and whose weights may still be wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finestep.search.observations import Objective
+from finestep.search.study_space import objective_of
+from finestep.study import StudySpec
+from finestep.trial import Trial
+
+TIE_PERCENT = 0.5
+"""Trials this near the best may become the answer, by a tie or by a second seed."""
+
+
+def leader(spec: StudySpec, trials: Sequence[Trial]) -> Trial | None:
+    """The best trial at full length; of equals, the smaller learning rate."""
+    return min(_ranked(spec, trials), key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
+
+
+def worth_keeping(spec: StudySpec, trials: Sequence[Trial]) -> set[int]:
+    """Numbers of the trials whose weights may still be the answer's: the leader, near ties, and the best of each batch size."""
+    ranked = sorted(_ranked(spec, trials), key=lambda row: row[:2])
+    best_of_batch: dict[int, int] = {}
+    for _, _, trial in ranked:
+        best_of_batch.setdefault(trial.recipe.effective_batch_size, trial.number)
+    near = {trial.number for loss, _, trial in ranked if loss - ranked[0][0] <= TIE_PERCENT}
+    return near | (set(best_of_batch.values()) if spec.prefer == "speed" else set())
+
+
+def _ranked(spec: StudySpec, trials: Sequence[Trial]) -> list[tuple[float, float, Trial]]:
+    objective: Objective = objective_of(spec, trials)
+    return [
+        (objective.log_loss(value), trial.recipe.learning_rate, trial)
+        for trial in trials
+        if trial.fidelity == 1.0 and (value := objective.value(trial)) is not None
+    ]
