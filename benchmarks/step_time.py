@@ -25,9 +25,10 @@ from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.study import DataSpec, ModelSpec
-from finestep.train.loop import Run
+from finestep.train.adapters import trained
+from finestep.train.loop import Pack
 from finestep.train.order import Order
-from finestep.train.resident import Resident, trained
+from finestep.train.resident import Resident
 from finestep.train.tokens import collate
 
 
@@ -54,9 +55,17 @@ class Case:
     def ours(self) -> float:
         """Seconds a step of our own loop, with all its records."""
         with tempfile.TemporaryDirectory() as folder:
-            request = TrialRequest(number=0, recipe=self.recipe, folder=folder, checkpoint_every_s=1e9)
-            run = Run(self.resident, request, emit=lambda kind, data: None, should_stop=lambda: False)
-            return _timed(run._step, self.num_steps)
+            waiting = [TrialRequest(number=0, recipe=self.recipe, folder=folder, checkpoint_every_s=1e9)]
+            pack = Pack(
+                self.resident,
+                emit=lambda *_, **__: None,
+                should_stop=lambda: False,
+                take=lambda: waiting.pop() if waiting else None,
+            )
+            pack._fill()
+            seconds = _timed(pack._micro_step, self.num_steps)
+            pack.lanes[0].leave()
+            return seconds
 
     def bare(self) -> float:
         """Seconds a step of a bare PyTorch loop."""

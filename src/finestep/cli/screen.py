@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +22,23 @@ QUIET_LINE_EVERY_S = 60.0
 BAR_CELLS = 24
 
 
+@dataclass
+class UnderWay:
+    """How far a running trial is."""
+
+    trial: Trial
+    num_steps: int
+    first_step: int
+    step: int
+    loss: float = math.nan
+    began: float = field(default_factory=time.monotonic)
+
+    def left_s(self) -> float | None:
+        """Seconds to its end, once its pace is known."""
+        made = self.step - self.first_step
+        return None if made < 3 else (time.monotonic() - self.began) / made * (self.num_steps - self.step)
+
+
 class Screen:
     """Shows the events of a study as they come."""
 
@@ -30,8 +49,8 @@ class Screen:
         )
         self._trials: dict[int, Trial] = {}
         self._said = ""
-        self._num_steps, self._first_step, self._step, self._loss = 0, 0, 0, float("nan")
-        self._trial_began = self._last_line = time.monotonic()
+        self._running: dict[int, UnderWay] = {}
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -56,13 +75,13 @@ class Screen:
             case "trial_started":
                 self._started(event)
             case "step" if isinstance(event.record, StepRecord):
-                self._step, self._loss = event.record.step, event.record.loss
-                self._progress(event.trial)
+                self._stepped(event.trial, event.record)
             case "evaluation" if isinstance(event.record, EvalRecord):
-                self._progress(event.trial)
+                self._progress()
             case "note":
                 self.say(f"    {event.data['text']}", "yellow")
             case "trial_finished" if event.trial is not None:
+                self._running.pop(event.trial.number, None)
                 self.say(*self._outcome_line(event.trial))
 
     def _ready(self, data: Mapping[str, Any]) -> None:
@@ -80,38 +99,51 @@ class Screen:
             self.say(
                 f"model: {words.size(device['num_parameters'])} parameters with the adapter, {device['device']}, {device['dtype']}"
             )
+        if why := data.get("pack", {}).get("why"):
+            self.say(f"packing: {why}")
         if self._trials:
             done = sum(trial.state != "running" for trial in self._trials.values())
             self.say(f"going on: {done} trials are done already")
 
     def _started(self, event: TuneEvent) -> None:
-        self._num_steps, self._first_step = int(event.data["num_steps"]), int(event.data["from_step"])
-        self._step, self._loss = self._first_step, float("nan")
-        self._trial_began = time.monotonic()
         trial = event.trial
-        if trial is not None and self._first_step:
-            self.say(f"    trial {trial.number} goes on from step {self._first_step}")
-        elif trial is not None and self._spec.strategy != "single" and trial.why != self._said:
-            self._said = trial.why
-            self.say(f"  {trial.why}", "dim")
-        self._progress(trial)
-
-    def _progress(self, trial: Trial | None) -> None:
         if trial is None:
             return
+        first = int(event.data["from_step"])
+        self._running[trial.number] = UnderWay(trial, int(event.data["num_steps"]), first, first)
+        if first:
+            self.say(f"    trial {trial.number} goes on from step {first}")
+        elif self._spec.strategy != "single" and trial.why != self._said:
+            self._said = trial.why
+            self.say(f"  {trial.why}", "dim")
+        self._progress()
+
+    def _stepped(self, trial: Trial | None, record: StepRecord) -> None:
+        if trial is not None and trial.number in self._running:
+            running = self._running[trial.number]
+            running.step, running.loss = record.step, record.loss
+        self._progress()
+
+    def _progress(self) -> None:
         if self._live:
-            self._live.update(self._live_text(trial))
+            self._live.update(self._live_text())
         elif time.monotonic() - self._last_line > QUIET_LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self.say(f"    trial {trial.number}: step {self._step} of {self._num_steps}, loss {words.loss(self._loss)}")
+            for number, one in self._running.items():
+                self.say(f"    trial {number}: step {one.step} of {one.num_steps}, loss {words.loss(one.loss)}")
 
-    def _live_text(self, trial: Trial) -> Text:
-        filled = round(BAR_CELLS * self._step / max(self._num_steps, 1))
-        text = Text(f" {trial.number:>3}  {_what(trial)}  ", style="bold")
-        text.append("━" * filled, style="cyan")
-        text.append("━" * (BAR_CELLS - filled), style="dim")
-        text.append(f"  step {self._step}/{self._num_steps}  loss {words.loss(self._loss)}", style="")
-        text.append(f"\n      {trial.stage}: {trial.why}\n      {self._summary()}", style="dim")
+    def _live_text(self) -> Text:
+        text = Text()
+        for one in self._running.values():
+            filled = round(BAR_CELLS * one.step / max(one.num_steps, 1))
+            text.append(f" {one.trial.number:>3}  {_what(one.trial)}  ", style="bold")
+            text.append("━" * filled, style="cyan")
+            text.append("━" * (BAR_CELLS - filled), style="dim")
+            text.append(f"  step {one.step}/{one.num_steps}  loss {words.loss(one.loss)}\n")
+        first = next(iter(self._running.values()), None)
+        if first is not None:
+            text.append(f"      {first.trial.stage}: {first.trial.why}\n", style="dim")
+        text.append(f"      {self._summary()}", style="dim")
         return text
 
     def _summary(self) -> str:
@@ -122,16 +154,11 @@ class Screen:
             else "no full run yet"
         ]
         parts.append(f"{runs_spent(list(self._trials.values())):.1f} of at most {self._budget.full_runs:g} runs")
-        left = self._trial_left_s()
-        if left is not None:
-            parts.append(f"this trial ends in {words.duration(left)}")
+        left = [seconds for one in self._running.values() if (seconds := one.left_s()) is not None]
+        if left:
+            together = "these trials end" if len(self._running) > 1 else "this trial ends"
+            parts.append(f"{together} in {words.duration(max(left))}")
         return " · ".join(parts)
-
-    def _trial_left_s(self) -> float | None:
-        made = self._step - self._first_step
-        if made < 3:
-            return None
-        return (time.monotonic() - self._trial_began) / made * (self._num_steps - self._step)
 
     def _outcome_line(self, trial: Trial) -> tuple[str, str]:
         outcome = trial.outcome
