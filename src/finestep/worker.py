@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -149,6 +150,7 @@ def _train(request: SessionRequest, line: Line) -> None:
     from finestep.train.packing import plan_lanes
     from finestep.train.resident import Resident
 
+    warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
     if request.num_threads:
         torch.set_num_threads(request.num_threads)
     check_metrics(request.metrics)

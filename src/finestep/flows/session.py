@@ -102,7 +102,7 @@ class StudyRun:
             study_dir=str(self.folder),
             metrics=self.spec.metrics,
             num_threads=self.spec.num_threads,
-            pack=self.pack,
+            pack=1 if self.spec.strategy == "single" else self.pack,
             micro_batch_limit=min(limits, default=None),
         )
 

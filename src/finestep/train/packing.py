@@ -46,7 +46,7 @@ def plan_lanes(resident: Resident, recipe: Recipe, *, asked: int | None, row_lim
         row_limit: rows of a pass that memory is known to allow.
     """
     if asked == 1:
-        return LanePlan(why="one by one: packing is off")
+        return LanePlan()
     if reason := resident.why_alone(recipe):
         return LanePlan(why=f"one by one: {reason}")
     try:
