@@ -16,6 +16,7 @@ _WHERE = {
     "Trial": "finestep.trial",
     "FinestepError": "finestep.errors",
     "FinestepCallback": "finestep.integrations.transformers",
+    "ask_tell": "finestep.flows.ask_tell",
     "read_recipe": "finestep.store.recipe_file",
     "write_recipe": "finestep.store.recipe_file",
 }

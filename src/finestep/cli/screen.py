@@ -14,6 +14,7 @@ from rich.text import Text
 
 from finestep.cli import words
 from finestep.flows.tune import TuneEvent, runs_spent
+from finestep.search.automatic import length_words
 from finestep.search.leader import leader
 from finestep.study import Budget, StudySpec
 from finestep.trial import EvalRecord, StepRecord, Trial
@@ -163,7 +164,7 @@ class Screen:
     def _outcome_line(self, trial: Trial) -> tuple[str, str]:
         outcome = trial.outcome
         assert outcome is not None
-        stage = trial.stage if trial.fidelity == 1.0 else words.length(trial.fidelity)
+        stage = trial.stage if trial.fidelity == 1.0 else length_words(trial.fidelity)
         line = f" {trial.number:>3}  {_what(trial)}  {stage:<18} "
         if not trial.ranks:
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"

@@ -59,21 +59,6 @@ def size(number: float) -> str:
     return f"{number:.0f}"
 
 
-def length(fidelity: float) -> str:
-    """A share of the full run, as a person says it.
-
-    >>> length(1.0), length(0.125), length(0.35), length(0.5)
-    ('full length', '1/8 of the length', '35 % of the length', 'half of the length')
-    """
-    if fidelity >= 1:
-        return "full length"
-    if fidelity == 0.5:
-        return "half of the length"
-    share = 1 / fidelity
-    whole = abs(share - round(share)) < 0.02
-    return f"1/{round(share)} of the length" if whole else f"{fidelity:.0%} of the length".replace("%", " %")
-
-
 def percent(value: float) -> str:
     """A small percentage with two digits that matter.
 

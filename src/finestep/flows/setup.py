@@ -12,6 +12,7 @@ import finestep
 from finestep.errors import BadInput, FinestepError, did_you_mean
 from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, check_command, fields_of
 from finestep.recipe import Method, Recipe
+from finestep.rules.recommendation import Recommendation
 from finestep.search.automatic import Automatic
 from finestep.search.further_fields import with_starts
 from finestep.search.random_search import RandomSearch
@@ -140,6 +141,11 @@ def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[St
         found = recommend(model.path, None if data.path == EXTERNAL else data, ask=ask)
     except FinestepError as error:
         return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
+    return start_of(found), None
+
+
+def start_of(found: Recommendation) -> StartingPoint:
+    """A recommendation as a starting point: the centre of its learning rate, not the aim that lies left of it."""
     batch = found.estimates["effective_batch_size"]
     octaves = math.log2(batch.high / batch.low) / 2.56
     return StartingPoint(
@@ -148,7 +154,7 @@ def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[St
         batch_size=batch.value,
         batch_size_sd=max(octaves, LEAST_BATCH_SD),
         why="recommend",
-    ), None
+    )
 
 
 def make_strategy(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | None = None) -> Strategy:

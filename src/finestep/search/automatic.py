@@ -67,7 +67,8 @@ class Automatic:
             view = self._view(trials)
             search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
             wanted = search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
-            proposals += [_named(one) for one in wanted]
+            said = self._answer(trials) if wanted else None
+            proposals += [_explained(one, said) for one in wanted]
         if not proposals and self.spec.prefer == "speed" and left >= 1:
             proposals = self._faster(trials)
         return proposals
@@ -192,10 +193,39 @@ class Automatic:
         return min(here, key=lambda row: row[:2])[2] if here else None
 
 
-def _named(proposal: Proposal) -> Proposal:
-    """The search's own first run is not the baseline of the study."""
-    stage = "short runs" if proposal.fidelity < 1 else "full runs"
-    return proposal.model_copy(update={"stage": stage}) if proposal.stage == "baseline" else proposal
+def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
+    """What is tested, where the best rate is believed to be, and what further runs may gain."""
+    text = (
+        f"testing {proposal.learning_rate:.2g} x {proposal.effective_batch_size} at {length_words(proposal.fidelity)}"
+    )
+    rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
+    rate = rows.get(proposal.effective_batch_size)
+    if proposal.stage == "second seed":
+        text = proposal.why
+    elif rate is None:
+        text += ", where the prior points"
+    else:
+        text += f": the best rate at this batch is between {rate.low:.2g} and {rate.high:.2g}"
+        gain = said.expected_gain if said else None
+        text += f"; expected gain of one more full run {gain:.2g} %" if gain is not None else ""
+    stage = (
+        proposal.stage if proposal.stage == "second seed" else "short runs" if proposal.fidelity < 1 else "full runs"
+    )
+    return proposal.model_copy(update={"stage": stage, "why": text})
+
+
+def length_words(fidelity: float) -> str:
+    """A share of the full run as a person says it.
+
+    >>> length_words(1.0), length_words(0.125), length_words(0.35), length_words(0.5), length_words(0.18)
+    ('full length', '1/8 of the length', 'a third of the length', 'half of the length', '18 % of the length')
+    """
+    if fidelity >= 1:
+        return "full length"
+    named = {0.5: "half", 0.25: "a quarter", 0.35: "a third", 0.33: "a third"}
+    whole = round(1 / fidelity)
+    fraction = f"1/{whole}" if abs(1 / fidelity - whole) < 0.02 else f"{100 * fidelity:.0f} %"
+    return f"{named.get(fidelity, fraction)} of the length"
 
 
 def _times(value: float | None, unit: float) -> float | None:
