@@ -10,10 +10,11 @@ from finestep.errors import StudyBusy, StudyChanged
 from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import write_results
 from finestep.flows.tune import Tuning, runs_spent
+from finestep.recipe import Recipe
 from finestep.search.sweep import Sweep, best_trial
 from finestep.store.records import append_line
 from finestep.study import Budget, DataSpec
-from finestep.trial import Outcome
+from finestep.trial import Outcome, Trial
 from tests.flows.studies import CARD, basin, open_store, tune
 
 
@@ -33,6 +34,16 @@ def test_the_budget_is_kept(tmp_path):
     tune(store, budget=4)
     assert len(store.trials()) == 4
     assert runs_spent(store.trials()) == pytest.approx(4, rel=0.01)
+
+
+def test_longer_runs_cost_more_where_epochs_are_tuned():
+    def trial(number, epochs, fidelity=1.0):
+        outcome = Outcome(state="completed", eval_loss=1.0, num_train_tokens=round(1000 * epochs * fidelity))
+        recipe = Recipe(num_epochs=epochs)
+        return Trial(number=number, recipe=recipe, fidelity=fidelity, state="completed", outcome=outcome)
+
+    trials = [trial(0, 1.0), trial(1, 3.0), trial(2, 2.0, 0.5)]
+    assert runs_spent(trials, num_epochs=1.0) == pytest.approx(5.0)
 
 
 def test_a_larger_budget_goes_on_without_repeating(tmp_path):

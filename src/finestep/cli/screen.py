@@ -154,7 +154,8 @@ class Screen:
             if best and best.outcome
             else "no full run yet"
         ]
-        parts.append(f"{runs_spent(list(self._trials.values())):.1f} of at most {self._budget.full_runs:g} runs")
+        spent = runs_spent(list(self._trials.values()), num_epochs=self._spec.recipe.num_epochs)
+        parts.append(f"{spent:.1f} of at most {self._budget.full_runs:g} runs")
         left = [seconds for one in self._running.values() if (seconds := one.left_s()) is not None]
         if left:
             together = "these trials end" if len(self._running) > 1 else "this trial ends"

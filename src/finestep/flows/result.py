@@ -46,7 +46,15 @@ def write_results(
         write_recipe(
             store.folder / RECIPE, predicted_recipe(store.spec, answer), header=f"Found by finestep: {answer.sentence}."
         )
-    result = summarise(store.folder, trials, command=command, budget=budget, best=best, answer=answer)
+    result = summarise(
+        store.folder,
+        trials,
+        command=command,
+        budget=budget,
+        best=best,
+        answer=answer,
+        num_epochs=store.spec.recipe.num_epochs,
+    )
     result["objective"] = {"name": store.spec.objective, "goal": store.spec.goal, "prefer": store.spec.prefer}
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
@@ -90,6 +98,7 @@ def summarise(
     budget: Budget,
     best: Trial | None,
     answer: Answer | None = None,
+    num_epochs: float | None = None,
 ) -> dict[str, Any]:
     """Baseline, best, what the search believes, trials, what was spent, and where things are."""
     baseline = baseline_trial(trials)
@@ -104,7 +113,7 @@ def summarise(
         "answer": json.loads(answer.model_dump_json()) if answer else None,
         "trials": [_figures(trial) for trial in trials],
         "spent": {
-            "full_runs": round(runs_spent(trials), 3),
+            "full_runs": round(runs_spent(trials, num_epochs=num_epochs), 3),
             "budget_full_runs": budget.full_runs,
             "tokens": sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             "elapsed_s": round(sum(trial.outcome.elapsed_s for trial in trials if trial.outcome), 1),

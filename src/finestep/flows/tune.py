@@ -107,7 +107,9 @@ class Tuning:
         under_way = self._trial_time_s() * (len(self._running) + 1)
         if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
             return 0.0
-        return max(self.budget.full_runs - runs_spent(self.store.trials()), 0.0)
+        return max(
+            self.budget.full_runs - runs_spent(self.store.trials(), num_epochs=self.store.spec.recipe.num_epochs), 0.0
+        )
 
     def _start(self) -> TuneEvent:
         ready = self.executor.start()
@@ -245,10 +247,17 @@ def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
     return start.changed(**changes)
 
 
-def runs_spent(trials: Sequence[Trial]) -> float:
-    """Cost so far in full runs: tokens trained over those of a full run; an unfinished trial counts as planned."""
+def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None) -> float:
+    """Cost so far in full runs: tokens trained over those of a full run; an unfinished trial counts as planned.
+
+    `num_epochs` are those of a full run, for studies that also tune the number of epochs.
+    """
+
+    def planned(trial: Trial) -> float:
+        return trial.fidelity * (trial.recipe.num_epochs / num_epochs if num_epochs else 1.0)
+
     whole = [
-        trial.outcome.num_train_tokens / trial.fidelity
+        trial.outcome.num_train_tokens / planned(trial)
         for trial in trials
         if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens
     ]
@@ -257,6 +266,6 @@ def runs_spent(trials: Sequence[Trial]) -> float:
     for trial in trials:
         exact = full and trial.outcome and trial.outcome.num_train_tokens
         spent += (
-            min(trial.outcome.num_train_tokens / full, trial.fidelity) if exact and trial.outcome else trial.fidelity
+            min(trial.outcome.num_train_tokens / full, planned(trial)) if exact and trial.outcome else planned(trial)
         )
     return spent
