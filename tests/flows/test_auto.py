@@ -157,6 +157,20 @@ def test_only_the_chosen_weights_stay(tmp_path):
     assert kept == [f"{result['best']['trial']:04d}"]
 
 
+def test_short_runs_leave_no_weights(tmp_path):
+    folder = tmp_path / "s"
+
+    def recording(recipe, fidelity):
+        if fidelity < 1:
+            last = sorted((folder / "trials").glob("*"))[-1]
+            (last / "model").mkdir()
+        return basin(recipe, fidelity)
+
+    store, _ = tune(folder, budget=0.6, recording=recording)
+    assert len(store.trials()) > 1
+    assert not list(folder.glob("trials/*/model"))
+
+
 def test_a_tuned_field_reaches_the_trials(tmp_path):
     tuned = parse_tuned("rank=8/16/64", Recipe())
     store, tuning = tune(

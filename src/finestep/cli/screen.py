@@ -166,7 +166,7 @@ class Screen:
         outcome = trial.outcome
         assert outcome is not None
         stage = trial.stage if trial.fidelity == 1.0 else length_words(trial.fidelity)
-        line = f" {trial.number:>3}  {_what(trial)}  {stage:<18} "
+        line = f" {trial.number:>3}  {_what(trial)}  {stage:<22} "
         if not trial.ranks:
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
         best = leader(self._spec, list(self._trials.values()))

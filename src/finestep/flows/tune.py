@@ -216,7 +216,7 @@ class Tuning:
         trials = self.store.trials()
         kept = self.keeps(trials)
         for trial in trials:
-            if kept and trial.number not in kept and trial.state != "running":
+            if trial.number not in kept and trial.state != "running":
                 shutil.rmtree(self.store.trial_folder(trial.number) / "model", ignore_errors=True)
         return done
 
