@@ -192,6 +192,9 @@ def test_the_start_comes_from_the_recommendation(shipped_model, instruct_file):
     assert 2e-3 < start.learning_rate < 5e-2
     assert start.learning_rate_sd >= 0.6
     assert "recommend" in start_words(start)
+    large, note = starting_point(ModelSpec(path="meta-llama/Llama-3.1-8B"), data, Recipe(method="full"))
+    assert note is None, "a model that does not fit this machine has a prior all the same"
+    assert large.learning_rate < 1e-4
     unknown, note = starting_point(ModelSpec(path="/nowhere/model"), data, Recipe(method="lora"))
     assert "no prior" in note
     assert unknown.learning_rate_sd > start.learning_rate_sd

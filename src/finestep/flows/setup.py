@@ -11,6 +11,7 @@ from typing import Any
 import finestep
 from finestep.errors import BadInput, FinestepError, did_you_mean
 from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, check_command, fields_of
+from finestep.facts import HardwareFacts
 from finestep.recipe import Method, Recipe
 from finestep.rules.recommendation import Recommendation
 from finestep.search.automatic import Automatic
@@ -122,7 +123,10 @@ def objective_and_goal(text: str | None) -> tuple[str, str]:
 
 
 def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[StartingPoint, str | None]:
-    """(what `recommend` says about the best rate and batch, a note when it could say nothing)."""
+    """(what `recommend` says about the best rate and batch, a note when it could say nothing).
+
+    The machine is left out: it decides the micro-batch, which the prior does not need.
+    """
     from finestep.flows.recommend import recommend
     from finestep.rules.compose import Ask
 
@@ -138,7 +142,8 @@ def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[St
         target_modules=recipe.lora.target_modules,
     )
     try:
-        found = recommend(model.path, None if data.path == EXTERNAL else data, ask=ask)
+        facts = None if data.path == EXTERNAL else data
+        found = recommend(model.path, facts, hardware=HardwareFacts(), ask=ask)
     except FinestepError as error:
         return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
     return start_of(found), None
