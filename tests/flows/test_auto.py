@@ -10,15 +10,9 @@ import pytest
 from finestep.errors import BadInput
 from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import drop_other_models, write_results
-from finestep.flows.setup import (
-    default_budget_runs,
-    make_judge,
-    make_strategy,
-    objective_and_goal,
-    start_words,
-    starting_point,
-    tuning_spec,
-)
+from finestep.flows.setup import tuning_spec
+from finestep.flows.start import start_words, starting_point
+from finestep.flows.strategies import default_budget_runs, make_judge, make_strategy, objective_and_goal
 from finestep.flows.tune import Tuning
 from finestep.recipe import Recipe
 from finestep.search.further_fields import parse_tuned, with_starts

@@ -70,7 +70,8 @@ def tune(
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked, command_of, named_specs, one_of
     from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER, default_budget_runs, objective_and_goal, starting_recipe, tuning_spec
+    from finestep.flows.setup import RUNS_FOLDER, starting_recipe, tuning_spec
+    from finestep.flows.strategies import default_budget_runs, objective_and_goal
     from finestep.search.further_fields import parse_tuned
     from finestep.store.recipe_file import apply_settings
     from finestep.study import Budget

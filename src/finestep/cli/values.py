@@ -66,7 +66,8 @@ def named_specs(
         model_options: further fields of `ModelSpec`.
         is_external: another program trains; neither model nor data need be named.
     """
-    from finestep.flows.setup import EXTERNAL, SHIPPED_MAX_LENGTH, shipped_default
+    from finestep.flows.setup import SHIPPED_MAX_LENGTH, shipped_default
+    from finestep.flows.start import EXTERNAL
 
     if is_external:
         model_path, data_path, is_shipped = model or EXTERNAL, data or EXTERNAL, False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finestep.facts import DataFacts
 from finestep.flows.recommend import recommend
-from finestep.flows.setup import EXTERNAL, start_of
+from finestep.flows.start import EXTERNAL, start_of
 from finestep.recipe import Method, Recipe
 from finestep.rules.compose import Ask
 from finestep.search.ask_tell import AskTell

@@ -11,7 +11,7 @@ from finestep import __version__
 from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.result import drop_other_models, write_results
-from finestep.flows.setup import make_judge, make_strategy
+from finestep.flows.strategies import make_judge, make_strategy
 from finestep.flows.tune import Executor, TuneEvent, Tuning
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer

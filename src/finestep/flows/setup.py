@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import finestep
-from finestep.errors import BadInput, FinestepError, did_you_mean
-from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, check_command, fields_of
-from finestep.facts import HardwareFacts
+from finestep.errors import BadInput
+from finestep.executors.command import check_command, fields_of
+from finestep.flows.start import EXTERNAL, start_words, starting_point
+from finestep.flows.strategies import check_strategy
 from finestep.recipe import Method, Recipe
-from finestep.rules.recommendation import Recommendation
-from finestep.search.automatic import Automatic
 from finestep.search.further_fields import with_starts
-from finestep.search.random_search import RandomSearch
-from finestep.search.single import Single
-from finestep.search.space import SearchSpace
-from finestep.search.strategy import Strategy
-from finestep.search.study_space import no_prior, objective_of, search_prior, search_space
-from finestep.search.sweep import BASELINE_RATES, Sweep, sweep_batches
-from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
-from finestep.study import Budget, CommandSpec, DataSpec, ModelSpec, StartingPoint, StudySpec, TunedField
+from finestep.search.study_space import no_prior
+from finestep.search.sweep import BASELINE_RATES
+from finestep.study import CommandSpec, DataSpec, ModelSpec, StudySpec, TunedField
 from finestep.survey.formats import choose_format
 from finestep.survey.rows import read_rows
 
@@ -31,19 +24,8 @@ SHIPPED = Path(finestep.__file__).parent / "shipped"
 SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"
 SHIPPED_MAX_LENGTH = 128
 RUNS_FOLDER = "finestep-runs"
-EXTERNAL = "external"
-"""Stands for a model or data that only a user's own command knows."""
-ASSUMED_ROWS = 10_000
 LABEL_EPOCHS = 3.0
-STRATEGIES = ("auto", "sweep", "random")
-DEFAULT_BUDGET_RUNS = {"auto": 6.0, "single": 1.0}
-"""`auto` stops by itself before, in most cases; the others take what a sweep needs."""
-SWEEP_RUNS = 16.0
-MAXIMISED = ("accuracy", "macro_f1", "exact_match")
-MINIMISED = ("eval_loss", "perplexity")
 FIELD_OF_COMMAND = {"schedule.name": "schedule"}
-LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 0.6
-"""Octaves: a recommendation is not believed more narrowly than this."""
 
 
 def shipped_default(model: str | None, data: str | None) -> tuple[str, str, bool]:
@@ -84,128 +66,6 @@ def study_name(model: str, data: str, method: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", "-".join(parts).lower()).strip("-.")[:60]
 
 
-def check_strategy(name: str) -> None:
-    """Raise BadInput for a strategy that does not exist."""
-    if name in STRATEGIES or name == "single":
-        return
-    if not is_sampler(name):
-        known = (*STRATEGIES, *(sampler for sampler in sampler_names() if sampler not in STRATEGIES))
-        raise BadInput(
-            f"unknown strategy{did_you_mean(name, known)}", value=name, next_step="known: " + ", ".join(known)
-        )
-    check_sampler(name)
-
-
-def default_budget_runs(strategy: str) -> float:
-    """Most full runs that a strategy may use when the user says nothing."""
-    return DEFAULT_BUDGET_RUNS.get(strategy, SWEEP_RUNS)
-
-
-def objective_and_goal(text: str | None) -> tuple[str, str]:
-    """`accuracy`, `min:error_rate` or `max:bleu` as a name and a direction.
-
-    >>> objective_and_goal(None), objective_and_goal("macro_f1"), objective_and_goal("min:wer")
-    (('eval_loss', 'minimize'), ('macro_f1', 'maximize'), ('wer', 'minimize'))
-    """
-    if not text:
-        return "eval_loss", "minimize"
-    head, colon, tail = text.partition(":")
-    if colon and head in ("min", "max"):
-        return tail, "minimize" if head == "min" else "maximize"
-    if text in MINIMISED:
-        return text, "minimize"
-    if text in MAXIMISED:
-        return text, "maximize"
-    hint = did_you_mean(text, (*MAXIMISED, *MINIMISED))
-    raise BadInput(
-        f"the direction of this objective is not known{hint}", value=text, next_step="say min:NAME or max:NAME"
-    )
-
-
-def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[StartingPoint, str | None]:
-    """(what `recommend` says about the best rate and batch, a note when it could say nothing).
-
-    The machine is left out: it decides the micro-batch, which the prior does not need.
-    """
-    from finestep.flows.recommend import recommend
-    from finestep.rules.compose import Ask
-
-    if model.path == EXTERNAL:
-        return no_prior(recipe), "no prior: no model was named, so the search starts from the method's usual rate"
-
-    ask = Ask(
-        method=recipe.method,
-        rank=None if recipe.method == "full" else recipe.lora.rank,
-        alpha=None if recipe.method == "full" else recipe.lora.alpha,
-        num_epochs=recipe.num_epochs,
-        num_devices=recipe.num_devices,
-        target_modules=recipe.lora.target_modules,
-    )
-    try:
-        facts = None if data.path == EXTERNAL else data
-        found = recommend(model.path, facts, hardware=HardwareFacts(), ask=ask)
-    except FinestepError as error:
-        return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
-    return start_of(found), None
-
-
-def start_of(found: Recommendation) -> StartingPoint:
-    """A recommendation as a starting point: the centre of its learning rate, not the aim that lies left of it."""
-    batch = found.estimates["effective_batch_size"]
-    octaves = math.log2(batch.high / batch.low) / 2.56
-    return StartingPoint(
-        learning_rate=10**found.log10_center,
-        learning_rate_sd=max(found.log10_sd * math.log2(10), LEAST_RATE_SD),
-        batch_size=batch.value,
-        batch_size_sd=max(octaves, LEAST_BATCH_SD),
-        why="recommend",
-    )
-
-
-def make_strategy(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | None = None) -> Strategy:
-    """The strategy of a study, once the size of its data is known."""
-    if spec.strategy == "single":
-        return Single(spec.recipe)
-    facts = card.get("facts", {})
-    num_rows = int(facts.get("num_rows") or 0)
-    if spec.strategy == "sweep":
-        batch = spec.recipe.effective_batch_size
-        batches = sweep_batches(num_rows, spec.recipe.num_epochs, baseline=batch)
-        return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.scaling)
-    judge = make_judge(spec, card, budget=budget)
-    if spec.strategy == "random":
-        return RandomSearch(judge.space, seed=spec.recipe.seed)
-    if spec.strategy != "auto":
-        return OptunaSearch(spec.strategy, judge.space, objective_of(spec, ()), seed=spec.recipe.seed)
-    return judge
-
-
-def make_judge(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | None = None) -> Automatic:
-    """The structured view of a study: it proposes for `auto`, and says what any study has found out."""
-    facts = card.get("facts", {})
-    num_rows, num_eval_rows = int(facts.get("num_rows") or 0), int(facts.get("num_eval_rows") or 0)
-    start = spec.start or no_prior(spec.recipe)
-    space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
-    return Automatic(
-        spec,
-        space if spec.trainer is None else _within_command(space, spec.trainer, spec.recipe),
-        search_prior(start),
-        num_eval_rows=num_eval_rows,
-        budget_runs=budget.full_runs if budget else math.inf,
-    )
-
-
-def _within_command(space: SearchSpace, trainer: CommandSpec, recipe: Recipe) -> SearchSpace:
-    """What the command can be told: without a length only full runs, without a batch size only its own."""
-    names = fields_of(trainer.command)
-    changes: dict[str, Any] = {}
-    if not names & LENGTH_FIELDS:
-        changes["fidelities"] = (1.0,)
-    if not names & BATCH_FIELDS:
-        changes["batch_sizes"] = (recipe.effective_batch_size,)
-    return space.model_copy(update=changes)
-
-
 def tuning_spec(
     *, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, with_prior: bool, **more: Any
 ) -> tuple[StudySpec, list[str]]:
@@ -221,15 +81,6 @@ def tuning_spec(
     else:
         _check_command_study(more["trainer"], more.get("objective", "eval_loss"), more.get("tuned", ()))
     return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
-
-
-def start_words(start: StartingPoint) -> str:
-    """The starting point in a sentence, with its central 80 %."""
-    factor = 2 ** (1.28 * start.learning_rate_sd)
-    return (
-        f"start: learning rate {start.learning_rate:.1e} ({start.learning_rate / factor:.1e} to "
-        f"{start.learning_rate * factor:.1e}) at batch {start.batch_size:g}, from {start.why}"
-    )
 
 
 def _check_metric(objective: str, metrics: tuple[str, ...], data: DataSpec) -> None:

@@ -1,0 +1,66 @@
+"""Where a search starts: what `recommend` says about the best learning rate and batch size, as a starting point."""
+
+from __future__ import annotations
+
+import math
+
+from finestep.errors import FinestepError
+from finestep.facts import HardwareFacts
+from finestep.recipe import Recipe
+from finestep.rules.recommendation import Recommendation
+from finestep.search.study_space import no_prior
+from finestep.study import DataSpec, ModelSpec, StartingPoint
+
+EXTERNAL = "external"
+"""Stands for a model or data that only a user's own command knows."""
+LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 0.6
+"""Octaves: a recommendation is not believed more narrowly than this."""
+
+
+def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[StartingPoint, str | None]:
+    """(what `recommend` says about the best rate and batch, a note when it could say nothing).
+
+    The machine is left out: it decides the micro-batch, which the prior does not need.
+    """
+    from finestep.flows.recommend import recommend
+    from finestep.rules.compose import Ask
+
+    if model.path == EXTERNAL:
+        return no_prior(recipe), "no prior: no model was named, so the search starts from the method's usual rate"
+
+    ask = Ask(
+        method=recipe.method,
+        rank=None if recipe.method == "full" else recipe.lora.rank,
+        alpha=None if recipe.method == "full" else recipe.lora.alpha,
+        num_epochs=recipe.num_epochs,
+        num_devices=recipe.num_devices,
+        target_modules=recipe.lora.target_modules,
+    )
+    try:
+        facts = None if data.path == EXTERNAL else data
+        found = recommend(model.path, facts, hardware=HardwareFacts(), ask=ask)
+    except FinestepError as error:
+        return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
+    return start_of(found), None
+
+
+def start_of(found: Recommendation) -> StartingPoint:
+    """A recommendation as a starting point: the centre of its learning rate, not the aim that lies left of it."""
+    batch = found.estimates["effective_batch_size"]
+    octaves = math.log2(batch.high / batch.low) / 2.56
+    return StartingPoint(
+        learning_rate=10**found.log10_center,
+        learning_rate_sd=max(found.log10_sd * math.log2(10), LEAST_RATE_SD),
+        batch_size=batch.value,
+        batch_size_sd=max(octaves, LEAST_BATCH_SD),
+        why="recommend",
+    )
+
+
+def start_words(start: StartingPoint) -> str:
+    """The starting point in a sentence, with its central 80 %."""
+    factor = 2 ** (1.28 * start.learning_rate_sd)
+    return (
+        f"start: learning rate {start.learning_rate:.1e} ({start.learning_rate / factor:.1e} to "
+        f"{start.learning_rate * factor:.1e}) at batch {start.batch_size:g}, from {start.why}"
+    )
