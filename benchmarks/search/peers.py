@@ -67,7 +67,7 @@ class OptunaEngine:
             self.study.enqueue_trial(dict(zip(task.axes, _clipped(task, centre), strict=True)))
         self._steps: dict[int, int] = {}
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         trial = self.study.ask()
         point = tuple(
             trial.suggest_float(axis, low, high)
@@ -132,7 +132,7 @@ class BotorchEngine:
             self.queue[0] = _clipped(task, centre)
         self.pending: list[tuple[float, ...]] = []
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         point = self.queue.pop(0) if self.queue else self._best_point() if len(self.told.points) > 1 else self._any()
         self.pending.append(point)
         return Wish(point, 1.0, point)
@@ -188,7 +188,7 @@ class SmacEngine:
             scenario, lambda config, seed: 0.0, initial_design=design, overwrite=True, logging_level=False
         )
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         info = self.smac.ask()
         return Wish(tuple(float(info.config[axis]) for axis in self.task.axes), 1.0, info)
 

@@ -6,7 +6,11 @@ Nothing here is fitted on the surfaces that the search is judged on (docs/search
 
 from __future__ import annotations
 
+from math import hypot, log2
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from finestep.search.space import SearchSpace
 
 
 class SearchPrior(BaseModel):
@@ -41,3 +45,23 @@ class SearchPrior(BaseModel):
     cliff_sd: float = Field(0.8, gt=0)
     raggedness: float = Field(0.15, gt=0, description="Smooth departure of the loss from the bowl, %.")
     noise: float = Field(0.05, gt=0, description="Repeat noise near the optimum, sd, % (LoRA repeats: 0.013 to 0.05).")
+
+    def within(self, space: SearchSpace) -> SearchPrior:
+        """The same prior with its centre moved into the space; what it was outside by is added to its spread.
+
+        Whoever gives a range knows something too; a centre beyond it is less sure than it says.
+        """
+        rate = _clipped(self.learning_rate, space.learning_rates)
+        batch = _clipped(self.batch_size, space.batch_sizes)
+        return self.model_copy(
+            update={
+                "learning_rate": rate,
+                "learning_rate_sd": hypot(self.learning_rate_sd, log2(rate / self.learning_rate)),
+                "batch_size": batch,
+                "batch_size_sd": hypot(self.batch_size_sd, log2(batch / self.batch_size)),
+            }
+        )
+
+
+def _clipped(value: float, ends: tuple[float, ...]) -> float:
+    return float(min(max(value, ends[0]), ends[-1]))

@@ -54,7 +54,7 @@ class StructuredSearch:
         observations = observe(trials, self.space, self.objective)
         if _hopeless(trials, observations):
             return []
-        look = Look(self.space, self.prior, observations)
+        look = Look(self.space, self.prior.within(self.space), observations)
         purse = _Purse.of(look, remaining_runs)
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
@@ -157,7 +157,7 @@ class StructuredSearch:
         observations = observe(trials, self.space, self.objective)
         if not (~observations.failed).any():
             return Answer(trial=None, learning_rate=None, sentence=_nothing(trials, observations))
-        look = Look(self.space, self.prior, observations)
+        look = Look(self.space, self.prior.within(self.space), observations)
         chosen = self._chosen(observations)
         samples = self._samples(look)
         index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
