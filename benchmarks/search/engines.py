@@ -108,9 +108,9 @@ class Sweep(Random):
 class Finestep:
     """The search of finestep, told what it would be told in `tune`."""
 
-    def __init__(self, task: Task, centre: Centre, seed: int, *, full_only: bool = False, **prior: float):
+    def __init__(self, task: Task, centre: Centre, seed: int, *, full_only: bool = False, exponents: float = 1.0):
         self._task = task
-        self._search = search_for(task, centre, seed, full_only=full_only, **prior)
+        self._search = search_for(task, centre, seed, full_only=full_only, exponents=exponents)
         self._trials: list[Trial] = []
         self._curves: list[tuple[float, float]] = []
         self._planned: list[Proposal] = []
@@ -166,11 +166,17 @@ EXTRA_AXES: dict[str, tuple[str, Callable[[float], float]]] = {
 """Axis of a task -> field of the recipe that plays its part, and from its value to the axis."""
 
 
-def search_for(task: Task, centre: Centre, seed: int, *, full_only: bool = False, **prior: float) -> StructuredSearch:
-    """The search with the task's values and a prior whose shape comes from other data; it never stops by itself."""
+def search_for(
+    task: Task, centre: Centre, seed: int, *, full_only: bool = False, exponents: float = 1.0
+) -> StructuredSearch:
+    """The search with the task's values and a prior whose shape comes from other data; it never stops by itself.
+
+    `exponents` multiplies the prior's exponents of the motion with length, to see what wrong ones cost.
+    """
     known = dict(zip(task.axes, zip(centre.point, centre.sd, strict=False), strict=False))
     batch, batch_sd = known.get("batch", (5.0, 0.5))
-    shape = {**FROM_OTHER_DATA[task.kind], **prior}
+    default = SearchPrior()
+    motion = {name: exponents * getattr(default, name) for name in ("rate_exponent", "batch_exponent")}
     return StructuredSearch(
         _space(task, full_only),
         SearchPrior(
@@ -178,7 +184,8 @@ def search_for(task: Task, centre: Centre, seed: int, *, full_only: bool = False
             learning_rate_sd=known["lr"][1],
             batch_size=2**batch,
             batch_size_sd=batch_sd,
-            **shape,
+            **motion,
+            **FROM_OTHER_DATA[task.kind],
         ),
         objective=Objective(metric="accuracy", goal="maximize") if task.maximize else Objective(),
         seed=seed,

@@ -23,8 +23,13 @@ from finestep.trial import Trial
 
 WORTH = 0.1
 """A short run must promise this much, in % of the loss per full run of cost, before the first full run."""
+KG_RATIO = 0.0
+SHORT_AFTER = 1.0
 SHORT_SHARE = 1.0
 """Short runs may cost this many full runs before the first full run, and as much again for each full run."""
+CROWD, CROWD_SHORT = 4, 0.25
+"""With so many lanes, and a budget for a full run in each, this share of them does short runs and the others start full
+runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
 MAX_FAILURES = 6
 """When so many trials have failed and none has finished, the search ends and says so."""
 NUM_SAMPLES = 512
@@ -55,7 +60,7 @@ class StructuredSearch:
         if _hopeless(trials, observations):
             return []
         look = Look(self.space, self.prior.within(self.space), observations)
-        purse = _Purse.of(look, remaining_runs)
+        purse = _Purse.of(look, remaining_runs, max_proposals)
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
             choice = self._choose(look, purse)
@@ -72,12 +77,13 @@ class StructuredSearch:
         free = ~look.closed & (look.candidates.cost <= purse.remaining + 1e-9)
         if not free.any():
             return None
-        if not look.opened:
+        if not look.opened and purse.has_short_lane:
             return self._first(look, purse)
         rates = np.where(free, look.knowledge_rates(), 0.0)
         short = np.where(points.length < 0, rates, 0.0)
         gains = self._full_gains(look, free)
         worth = WORTH if gains is None else max(float(gains.max(initial=0.0)), 1e-6)
+        worth = max(worth, KG_RATIO * float(rates[look.full].max(initial=0.0)))
         if short.max() > worth and purse.allows(look, int(short.argmax())):
             return int(short.argmax()), "short runs"
         open_full = look.full[free[look.full]]
@@ -242,24 +248,41 @@ class _Purse:
     remaining: float
     short_spent: float
     num_full: int
+    short_lanes: int
+    """Lanes that may do short runs at the same time."""
+    num_short_running: int
 
     @classmethod
-    def of(cls, look: Look, remaining_runs: float) -> _Purse:
-        lengths = np.concatenate([look.observations.points.length, look.observations.pending.length])
+    def of(cls, look: Look, remaining_runs: float, idle: int) -> _Purse:
+        pending = look.observations.pending.length
+        lengths = np.concatenate([look.observations.points.length, pending])
         short = lengths[lengths < -1e-6]
-        return cls(remaining_runs, float((2.0**short).sum()), len(lengths) - len(short))
+        lanes = len(pending) + idle
+        crowd = lanes >= CROWD and remaining_runs >= lanes
+        return cls(
+            remaining=remaining_runs,
+            short_spent=float((2.0**short).sum()),
+            num_full=len(lengths) - len(short),
+            short_lanes=max(1, round(CROWD_SHORT * lanes)) if crowd else lanes,
+            num_short_running=int((pending < -1e-6).sum()),
+        )
+
+    @property
+    def has_short_lane(self) -> bool:
+        return self.num_short_running < self.short_lanes
 
     def allows(self, look: Look, index: int) -> bool:
         """True when a short run is inside its share and leaves one full run to pay."""
         cost = look.candidates.cost[index]
         reserve = 0.0 if self.num_full or self.remaining < 1 else 1.0
-        return self.short_spent < SHORT_SHARE * (1 + self.num_full) and cost + reserve <= self.remaining + 1e-9
+        return self.has_short_lane and self.short_spent < SHORT_SHARE + SHORT_AFTER * self.num_full and cost + reserve <= self.remaining + 1e-9
 
     def pay(self, look: Look, index: int) -> None:
         cost = float(look.candidates.cost[index])
         self.remaining -= cost
         if look.candidates.points.length[index] < 0:
             self.short_spent += cost
+            self.num_short_running += 1
         else:
             self.num_full += 1
 

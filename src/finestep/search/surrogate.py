@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 from scipy.special import ndtri
 from scipy.stats import qmc
 
@@ -246,34 +246,29 @@ class Posterior:
         shift = Shift.none(count)
         for _ in range(NUM_STEPS):
             design = model.design(self.points, every, shift)
-            cholesky, white, log_likelihood = _condition(model, observations, every, design)
+            root, white, log_likelihood = _condition(model, observations, every, design)
             used = shift
-            shift = _step(model, every, design, cholesky, white)
+            shift = _step(model, every, design, root, white)
         weights = np.exp(log_likelihood - log_likelihood.max())
         keep = np.argsort(-weights, kind="stable")[:num_kept]
         self.weights = weights[keep] / weights[keep].sum()
         self.effective = weights.sum() ** 2 / (weights**2).sum()
         self.particles, self.shift = every.take(keep), used.take(keep)
         self._features = design.features[keep]
-        self._cholesky, self._white = cholesky[keep], white[keep]
+        self._root, self._white = root[keep], white[keep]
 
     def at(self, points: Points) -> Prediction:
         """The joint prediction at some points, level included, noise excluded."""
         design = self.model.design(points, self.particles, self.shift)
         cross = design.features @ self._features.transpose(0, 2, 1)
         cross = cross + (self.particles.raggedness**2)[:, None, None] * self.model.ragged(points, self.points)[None]
-        white = _whiten(self._cholesky, cross.transpose(0, 2, 1))
+        white = self._root @ cross.transpose(0, 2, 1)
         means = design.mean + (white.transpose(0, 2, 1) @ self._white)[:, :, 0]
         return Prediction(self, points, design.features, white, means)
 
 
-def _whiten(cholesky: Array, right: Array) -> Array:
-    """Solve lower-triangular systems, one a particle."""
-    pairs = zip(cholesky, right, strict=True)
-    return np.stack([solve_triangular(low, side, lower=True, check_finite=False) for low, side in pairs])
-
-
 def _condition(model: Model, data: Observations, particles: Particles, design: Design) -> tuple[Array, Array, Array]:
+    """The inverse root of the covariance, the whitened residual, and the log likelihood, one a particle."""
     size = len(data)
     kernel = design.features @ design.features.transpose(0, 2, 1)
     kernel = kernel + (particles.raggedness**2)[:, None, None] * model.ragged(data.points, data.points)[None]
@@ -281,14 +276,15 @@ def _condition(model: Model, data: Observations, particles: Particles, design: D
     kernel[:, np.arange(size), np.arange(size)] += variance
     cholesky = np.linalg.cholesky(kernel)
     residual = data.excess[None, :] - design.mean
-    white = _whiten(cholesky, residual[:, :, None])
+    root = np.stack([dtrtri(one, lower=1)[0] for one in cholesky]) if size else cholesky
+    white = root @ residual[:, :, None]
     log_determinant = np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum(axis=1)
-    return cholesky, white, -0.5 * (white[:, :, 0] ** 2).sum(axis=1) - log_determinant
+    return root, white, -0.5 * (white[:, :, 0] ** 2).sum(axis=1) - log_determinant
 
 
-def _step(model: Model, particles: Particles, design: Design, cholesky: Array, white: Array) -> Shift:
+def _step(model: Model, particles: Particles, design: Design, root: Array, white: Array) -> Shift:
     """The shift that the observations suggest, one Gauss-Newton step from where the design is linear."""
-    weights = np.linalg.solve(cholesky.transpose(0, 2, 1), white)
+    weights = root.transpose(0, 2, 1) @ white
     coefficients = (design.features[:, :, :4].transpose(0, 2, 1) @ weights)[:, :, 0]
     return Shift(np.clip(coefficients.T * model.scales(particles), -REACH, REACH))
 
