@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tests.search.test_structured import PRIOR, SPACE, trial
+from tests.search.test_structured import PRIOR, SPACE, bowl, trial
 
 from finestep.search.acquisition import expected_improvement, expected_regret, joint_samples, knowledge_gain
 from finestep.search.divergence import divergence_probability
@@ -13,6 +13,7 @@ from finestep.search.observations import Objective, observe, squash
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.surrogate import Model, Posterior, noise_variance, particles_of
+from finestep.search.surrogate import bowl as bowl_of
 
 TRIALS = [trial(0, 1e-4, 16, value=2.02), trial(1, 4e-4, 32, value=2.0), trial(2, 1e-3, 64, value=2.01)]
 
@@ -30,7 +31,8 @@ def test_moments_agree_with_a_slow_twin_over_particles():
     means, seconds = [], []
     for index in range(len(post.weights)):
         one = post.particles.take(np.array([index]))
-        a, b = post.model.design(observations.points, one), post.model.design(points, one)
+        shift = post.shift.take(np.array([index]))
+        a, b = post.model.design(observations.points, one, shift), post.model.design(points, one, shift)
         ragged = one.raggedness[0] ** 2
         k_oo = a.features[0] @ a.features[0].T + ragged * post.model.ragged(observations.points, observations.points)
         k_oo += np.diag(noise_variance(observations.excess, one)[0])
@@ -57,6 +59,22 @@ def test_particles_do_not_depend_on_the_seed_and_stay_positive():
     assert (particles.rate_curvature > 0).all()
     assert (particles.noise > 0).all()
     assert np.median(particles.rate_curvature) == pytest.approx(0.48, rel=0.05)
+
+
+def test_the_bowl_is_steeper_to_the_right_and_its_slope_is_its_derivative():
+    z = np.linspace(-4, 4, 81)
+    height, slope = bowl_of(z)
+    assert height[z == 0] == 0
+    assert bowl_of(np.array([2.0]))[0] > 2 * bowl_of(np.array([-2.0]))[0]
+    assert slope == pytest.approx((bowl_of(z + 1e-5)[0] - bowl_of(z - 1e-5)[0]) / 2e-5, abs=1e-4)
+
+
+def test_a_prior_outside_the_space_moves_to_its_edge_and_is_less_sure():
+    prior = SearchPrior(learning_rate=1e-1, batch_size=32).within(SPACE)
+    assert prior.learning_rate == SPACE.learning_rates[-1]
+    assert prior.learning_rate_sd > 3
+    assert prior.batch_size_sd == SearchPrior().batch_size_sd
+    assert PRIOR.within(SPACE) == PRIOR
 
 
 def test_squash_is_rising_and_leaves_small_values_alone():

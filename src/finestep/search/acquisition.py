@@ -7,8 +7,15 @@ from scipy.special import ndtr, ndtri
 
 from finestep.search.observations import Array
 
+CAP = 0.7
+"""Per cent; a prior with heavy tails promises falls of many per cent far away, with little chance: they count as this."""
 NODES = ndtri((np.arange(16) + 0.5) / 16)
 """Equally likely values of a standard normal."""
+
+
+def capped_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
+    """Expected fall below `best`, where a fall by more than `CAP` counts as `CAP`."""
+    return expected_improvement(mean, sd, best) - expected_improvement(mean, sd, best - CAP)
 
 
 def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
@@ -29,7 +36,7 @@ def knowledge_gain(mean: Array, cross: Array, total_variance: Array) -> Array:
     slope = cross / np.sqrt(total_variance)[None, :]
     after = np.zeros(cross.shape[1])
     for node in NODES:
-        after += (mean[:, None] + slope * node).min(axis=0)
+        after += np.maximum((mean[:, None] + slope * node).min(axis=0), mean.min() - CAP)
     return np.maximum(mean.min() - after / len(NODES), 0.0)
 
 

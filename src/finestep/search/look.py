@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finestep.search.acquisition import expected_improvement, knowledge_gain
+from finestep.search.acquisition import capped_improvement, knowledge_gain
 from finestep.search.divergence import divergence_probability
 from finestep.search.observations import Array, Observations, Points
 from finestep.search.prior import SearchPrior
@@ -183,7 +183,7 @@ class Look:
             return np.zeros(0)
         best = done[self.mean[done].argmin()]
         between = self.variance[self.full] + self.variance[best] - 2 * self.cross[:, best]
-        gain = expected_improvement(self.mean[self.full], np.sqrt(np.maximum(between, 1e-10)), self.mean[best])
+        gain = capped_improvement(self.mean[self.full], np.sqrt(np.maximum(between, 1e-10)), self.mean[best])
         return np.where(self.closed[self.full], 0.0, gain * (1 - self.danger[self.full]))
 
 

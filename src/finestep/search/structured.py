@@ -22,11 +22,13 @@ from finestep.search.strategy import Proposal
 from finestep.trial import Trial
 
 WORTH = 0.1
-"""A short run must promise this much, in % of the loss per full run of cost, before the first full run."""
-KG_RATIO = 0.0
-SHORT_AFTER = 1.0
-SHORT_SHARE = 1.0
-"""Short runs may cost this many full runs before the first full run, and as much again for each full run."""
+"""A short run must promise this much, in % of the loss per full run of cost, before the first full run; and always more
+knowledge per cost than a full run."""
+SHORT_SHARE, SHORT_AFTER = 0.5, 0.33
+"""Short runs may cost this many full runs before the first full run, and so many more for each full run."""
+HANDFUL = 4
+"""Short runs are made only where so many of the shortest fit into their share: fewer locate nothing, and dearer ones buy
+less than a full run, which is a result and tells more."""
 CROWD, CROWD_SHORT = 4, 0.25
 """With so many lanes, and a budget for a full run in each, this share of them does short runs and the others start full
 runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
@@ -77,13 +79,13 @@ class StructuredSearch:
         free = ~look.closed & (look.candidates.cost <= purse.remaining + 1e-9)
         if not free.any():
             return None
-        if not look.opened and purse.has_short_lane:
+        if not look.opened and purse.short_runs_pay and purse.has_short_lane:
             return self._first(look, purse)
         rates = np.where(free, look.knowledge_rates(), 0.0)
         short = np.where(points.length < 0, rates, 0.0)
         gains = self._full_gains(look, free)
         worth = WORTH if gains is None else max(float(gains.max(initial=0.0)), 1e-6)
-        worth = max(worth, KG_RATIO * float(rates[look.full].max(initial=0.0)))
+        worth = max(worth, float(rates[look.full].max(initial=0.0)))
         if short.max() > worth and purse.allows(look, int(short.argmax())):
             return int(short.argmax()), "short runs"
         open_full = look.full[free[look.full]]
@@ -251,6 +253,8 @@ class _Purse:
     short_lanes: int
     """Lanes that may do short runs at the same time."""
     num_short_running: int
+    shortest: float
+    """Cost of the shortest run."""
 
     @classmethod
     def of(cls, look: Look, remaining_runs: float, idle: int) -> _Purse:
@@ -265,7 +269,13 @@ class _Purse:
             num_full=len(lengths) - len(short),
             short_lanes=max(1, round(CROWD_SHORT * lanes)) if crowd else lanes,
             num_short_running=int((pending < -1e-6).sum()),
+            shortest=float(look.candidates.cost.min()),
         )
+
+    @property
+    def short_runs_pay(self) -> bool:
+        """True when short runs are cheap enough, or when nothing else can be paid."""
+        return HANDFUL * self.shortest <= SHORT_SHARE + 1e-9 or (self.num_full == 0 and self.remaining < 1)
 
     @property
     def has_short_lane(self) -> bool:
@@ -275,7 +285,9 @@ class _Purse:
         """True when a short run is inside its share and leaves one full run to pay."""
         cost = look.candidates.cost[index]
         reserve = 0.0 if self.num_full or self.remaining < 1 else 1.0
-        return self.has_short_lane and self.short_spent < SHORT_SHARE + SHORT_AFTER * self.num_full and cost + reserve <= self.remaining + 1e-9
+        share = SHORT_SHARE + SHORT_AFTER * self.num_full
+        inside = self.short_runs_pay and self.has_short_lane and self.short_spent < share
+        return inside and cost + reserve <= self.remaining + 1e-9
 
     def pay(self, look: Look, index: int) -> None:
         cost = float(look.candidates.cost[index])

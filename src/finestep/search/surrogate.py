@@ -38,9 +38,10 @@ FORM_ERROR = 0.12
 """Share of the excess by which a bowl is the wrong form, so that far points count for little."""
 FAR_ERROR = 0.6
 """The same for the squashed part of an excess."""
-LEFT_ARM, RIGHT_RISE = 1.2, 0.3
-"""h(z) = LEFT_ARM^2 (sqrt(1 + (z / LEFT_ARM)^2) - 1) to the left, z^2 / 2 (1 + RIGHT_RISE z) to the right (octaves):
-excess at a quarter, half, double and four times the best rate like 1.1 : 0.5 : 0.6 : 3 (LoRA sweep, medians)."""
+LEFT_ARM, LEFT_ARM_SPREAD, RIGHT_RISE = 1.2, 0.5, 0.3
+"""h(z) = arm^2 (sqrt(1 + (z / arm)^2) - 1) to the left, z^2 / 2 (1 + RIGHT_RISE z) to the right (octaves): excess at a
+quarter, half, double and four times the best rate like 1.1 : 0.5 : 0.6 : 3 (LoRA sweep, medians); the arm is uncertain
+(log-normal spread), because some surfaces stay quadratic far to the left."""
 NUM_STEPS, REACH = 3, 7.0
 """Gauss-Newton steps towards the centre, and how far it may lie from the prior's, octaves."""
 BEND_SD, TWIST_SD, BEND_LENGTH_SD = 0.25, 0.2, 0.06
@@ -66,6 +67,7 @@ class Particles:
     noise: Array
     trust: Array
     drift_trust: Array
+    left_arm: Array
 
     def take(self, index: Array) -> Particles:
         return Particles(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
@@ -74,7 +76,7 @@ class Particles:
 @lru_cache(maxsize=8)
 def particles_of(prior: SearchPrior, count: int = NUM_PARTICLES) -> Particles:
     """A fixed quasi-random set from the prior; the same for every seed, so that only data move the answer."""
-    uniform = qmc.Sobol(7, scramble=True, seed=0).random(count)
+    uniform = qmc.Sobol(8, scramble=True, seed=0).random(count)
     normal = ndtri(np.clip(uniform, 1e-4, 1 - 1e-4)).T
     return Particles(
         rate_curvature=prior.rate_curvature * np.exp(prior.rate_curvature_spread * normal[0]),
@@ -84,6 +86,7 @@ def particles_of(prior: SearchPrior, count: int = NUM_PARTICLES) -> Particles:
         noise=prior.noise * np.exp(0.5 * normal[4]),
         trust=_distrust(uniform[:, 5]),
         drift_trust=_distrust(uniform[:, 6]),
+        left_arm=LEFT_ARM * np.exp(LEFT_ARM_SPREAD * normal[7]),
     )
 
 
@@ -110,15 +113,15 @@ class Shift:
         return self.values[axis][:, None] + self.values[axis + 2][:, None] * length[None, :]
 
 
-def bowl(z: Array) -> tuple[Array, Array]:
+def bowl(z: Array, arm: Array | float = LEFT_ARM) -> tuple[Array, Array]:
     """The excess along the learning rate in units of the curvature, and its slope.
 
     >>> [round(float(x), 2) for x in bowl(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]))[0]]
     [1.36, 0.43, 0.0, 0.65, 3.2]
     """
-    root = np.sqrt(1 + (z / LEFT_ARM) ** 2)
+    root = np.sqrt(1 + (z / arm) ** 2)
     left = z < 0
-    height = np.where(left, LEFT_ARM**2 * (root - 1), 0.5 * z**2 * (1 + RIGHT_RISE * z))
+    height = np.where(left, arm**2 * (root - 1), 0.5 * z**2 * (1 + RIGHT_RISE * z))
     return height, np.where(left, z / root, z + 1.5 * RIGHT_RISE * z**2)
 
 
@@ -144,7 +147,7 @@ class Model:
         off_w, off_v = shift.along(0, points.length), shift.along(1, points.length)
         z_w, z_v = z_w - off_w, z_v - off_v
         a_w, a_v = particles.rate_curvature[:, None], particles.batch_curvature[:, None]
-        height, steep = bowl(z_w)
+        height, steep = bowl(z_w, particles.left_arm[:, None])
         height, steep, lift, tilt = a_w * height, a_w * steep, 0.5 * a_v * z_v**2, a_v * z_v
         mean = height + lift + steep * off_w + tilt * off_v + self._extra_mean(points)[None, :]
         scale = self.scales(particles)[:, :, None]
