@@ -207,8 +207,13 @@ def _space(task: Task, full_only: bool) -> SearchSpace:
 
 
 def _axis(task: Task, name: str) -> list[float]:
-    place = task.axes.index(name) if name in task.axes else None
-    return [] if place is None else sorted({cell.point[place] for cells in task.cells.values() for cell in cells})
+    """Measured values of an axis inside the box, which is that of the full-length cells for every engine."""
+    if name not in task.axes:
+        return []
+    place = task.axes.index(name)
+    low, high = task.bounds[place]
+    values = {cell.point[place] for cells in task.cells.values() for cell in cells}
+    return sorted(value for value in values if low <= value <= high)
 
 
 def _extras(task: Task) -> tuple[Dimension, ...]:

@@ -79,7 +79,7 @@ def test_starts_at_the_prior_with_the_shortest_length():
 
 def test_several_proposals_at_once_are_different():
     trials = [trial(0, 2e-4, fidelity=0.125)]
-    found = StructuredSearch(SPACE, PRIOR).propose(trials, remaining_runs=5, max_proposals=6)
+    found = StructuredSearch(SPACE, PRIOR, stop_below=0.0).propose(trials, remaining_runs=9, max_proposals=6)
     assert len({(p.learning_rate, p.effective_batch_size, p.fidelity) for p in found}) == 6
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from tests.search.test_structured import PRIOR, SPACE, bowl, trial
 
-from finestep.search.acquisition import expected_improvement, expected_regret, joint_samples, knowledge_gain
+from finestep.search.acquisition import (
+    CAP,
+    capped_improvement,
+    expected_improvement,
+    expected_regret,
+    joint_samples,
+    knowledge_gain,
+)
 from finestep.search.divergence import divergence_probability
 from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective, observe, squash
@@ -69,11 +76,11 @@ def test_the_bowl_is_steeper_to_the_right_and_its_slope_is_its_derivative():
     assert slope == pytest.approx((bowl_of(z + 1e-5)[0] - bowl_of(z - 1e-5)[0]) / 2e-5, abs=1e-4)
 
 
-def test_a_prior_outside_the_space_moves_to_its_edge_and_is_less_sure():
-    prior = SearchPrior(learning_rate=1e-1, batch_size=32).within(SPACE)
-    assert prior.learning_rate == SPACE.learning_rates[-1]
-    assert prior.learning_rate_sd > 3
-    assert prior.batch_size_sd == SearchPrior().batch_size_sd
+def test_a_prior_outside_the_space_is_cut_to_it():
+    far = SearchPrior(learning_rate=2.0, batch_size=32).within(SPACE)
+    near = SearchPrior(learning_rate=1.2e-2, batch_size=32).within(SPACE)
+    assert SPACE.learning_rates[0] < far.learning_rate < near.learning_rate < SPACE.learning_rates[-1]
+    assert far.learning_rate_sd > near.learning_rate_sd >= SearchPrior().learning_rate_sd
     assert PRIOR.within(SPACE) == PRIOR
 
 
@@ -91,10 +98,18 @@ def test_expected_improvement_golden_monotone_and_limit():
     assert expected_improvement(np.array([-2.0]), np.array([0.0]), 0.0)[0] == pytest.approx(2.0)
 
 
+def test_an_improvement_beyond_the_cap_counts_as_the_cap():
+    sure = capped_improvement(np.array([-0.3, -5.0]), np.array([1e-6, 1e-6]), 0.0)
+    assert sure == pytest.approx([0.3, CAP])
+    sd = np.array([0.1, 0.5, 20.0])
+    assert (capped_improvement(np.zeros(3), sd, 0.0) <= expected_improvement(np.zeros(3), sd, 0.0)).all()
+
+
 def test_knowledge_gain_matches_sampling_and_is_zero_without_correlation():
     mean, cross, total = np.array([0.0, 0.1]), np.array([[0.5, 0.0], [-0.5, 0.0]]), np.array([1.0, 1.0])
     draws = np.random.default_rng(0).standard_normal(200_000)
-    slow = mean.min() - np.minimum(mean[0] + 0.5 * draws, mean[1] - 0.5 * draws).mean()
+    lowest = np.minimum(mean[0] + 0.5 * draws, mean[1] - 0.5 * draws)
+    slow = np.minimum(mean.min() - lowest, CAP).mean()
     gain = knowledge_gain(mean, cross, total)
     assert gain[0] == pytest.approx(slow, rel=0.05)
     assert gain[1] == 0

@@ -6,11 +6,16 @@ Nothing here is fitted on the surfaces that the search is judged on (docs/search
 
 from __future__ import annotations
 
-from math import hypot, log2
+from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.search.space import SearchSpace
+
+
+DISTRUST = ((1.0, 0.75), (2.0, 0.2), (4.0, 0.05))
+"""How many times less sure the prior's centre (and, apart from that, its motion) is than it says, with probabilities."""
 
 
 class SearchPrior(BaseModel):
@@ -47,21 +52,24 @@ class SearchPrior(BaseModel):
     noise: float = Field(0.05, gt=0, description="Repeat noise near the optimum, sd, % (LoRA repeats: 0.013 to 0.05).")
 
     def within(self, space: SearchSpace) -> SearchPrior:
-        """The same prior with its centre moved into the space; what it was outside by is added to its spread.
+        """The same prior for an optimum that lies in the space.
 
-        Whoever gives a range knows something too; a centre beyond it is less sure than it says.
+        A centre outside the space contradicts it. Then either the prior is less sure than it says, or the optimum is
+        near the edge: the centre becomes the mean of what is left of the prior, heavy tails included, inside the space.
         """
-        rate = _clipped(self.learning_rate, space.learning_rates)
-        batch = _clipped(self.batch_size, space.batch_sizes)
-        return self.model_copy(
-            update={
-                "learning_rate": rate,
-                "learning_rate_sd": hypot(self.learning_rate_sd, log2(rate / self.learning_rate)),
-                "batch_size": batch,
-                "batch_size_sd": hypot(self.batch_size_sd, log2(batch / self.batch_size)),
-            }
-        )
+        rate, rate_sd = _inside(self.learning_rate, self.learning_rate_sd, space.learning_rates)
+        batch, batch_sd = _inside(self.batch_size, self.batch_size_sd, space.batch_sizes)
+        moved = {"learning_rate": rate, "learning_rate_sd": rate_sd, "batch_size": batch, "batch_size_sd": batch_sd}
+        return self.model_copy(update=moved)
 
 
-def _clipped(value: float, ends: tuple[float, ...]) -> float:
-    return float(min(max(value, ends[0]), ends[-1]))
+def _inside(centre: float, sd: float, values: Sequence[float]) -> tuple[float, float]:
+    """Centre and spread (octaves) of the prior, cut to the range of the values when the centre is outside it."""
+    if values[0] <= centre <= values[-1]:
+        return centre, sd
+    x = np.linspace(np.log2(values[0]), np.log2(values[-1]), 101)
+    weight = sum(
+        share / times * np.exp(-0.5 * ((x - np.log2(centre)) / (times * sd)) ** 2) for times, share in DISTRUST
+    )
+    mean = float(np.average(x, weights=weight))
+    return 2**mean, max(sd, float(np.sqrt(np.average((x - mean) ** 2, weights=weight))))

@@ -24,7 +24,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from finestep.search.observations import SQUASH_FROM, Array, Observations, Points
-from finestep.search.prior import SearchPrior
+from finestep.search.prior import DISTRUST, SearchPrior
 from finestep.search.space import Dimension
 
 NUM_PARTICLES = 128
@@ -52,8 +52,6 @@ OWN_RAGGED = 0.5
 """Share of the raggedness (in amplitude) that each fidelity has for itself."""
 EXTRA_SD = 0.6
 """An ordered field is expected to cost its effect at a full range from its default; spread of tilt and bend (shares)."""
-DISTRUST = ((1.0, 0.75), (2.0, 0.2), (4.0, 0.05))
-"""How many times less sure the prior's centre (and, apart from that, its motion) is than it says, with probabilities."""
 
 
 @dataclass(frozen=True)
