@@ -17,6 +17,9 @@ from finestep.search.space import SearchSpace
 DISTRUST = ((1.0, 0.75), (2.0, 0.2), (4.0, 0.05))
 """How many times less sure the prior's centre (and, apart from that, its motion) is than it says, with probabilities."""
 
+RANGE_SHARE = 0.5
+"""Belief in the range of the space alone, beside a prior whose centre lies outside it."""
+
 
 class SearchPrior(BaseModel):
     """Centre, width and shape of the loss over learning rate, batch size and length.
@@ -54,8 +57,9 @@ class SearchPrior(BaseModel):
     def within(self, space: SearchSpace) -> SearchPrior:
         """The same prior for an optimum that lies in the space.
 
-        A centre outside the space contradicts it. Then either the prior is less sure than it says, or the optimum is
-        near the edge: the centre becomes the mean of what is left of the prior, heavy tails included, inside the space.
+        A centre outside the space contradicts whoever chose the space. Then the optimum is near the edge, or the prior is
+        less sure than it says, or it is wrong and the range alone is to be believed: the centre becomes the mean of what
+        is left of the three inside the space. Just outside that is near the edge, far outside near the middle.
         """
         rate, rate_sd = _inside(self.learning_rate, self.learning_rate_sd, space.learning_rates)
         batch, batch_sd = _inside(self.batch_size, self.batch_size_sd, space.batch_sizes)
@@ -71,5 +75,6 @@ def _inside(centre: float, sd: float, values: Sequence[float]) -> tuple[float, f
     weight = sum(
         share / times * np.exp(-0.5 * ((x - np.log2(centre)) / (times * sd)) ** 2) for times, share in DISTRUST
     )
+    weight = weight * (1 - RANGE_SHARE) / (sd * np.sqrt(2 * np.pi)) + RANGE_SHARE / max(x[-1] - x[0], 1e-9)
     mean = float(np.average(x, weights=weight))
     return 2**mean, max(sd, float(np.sqrt(np.average((x - mean) ** 2, weights=weight))))
