@@ -7,15 +7,16 @@ from scipy.special import ndtr, ndtri
 
 from finestep.search.observations import Array
 
-CAP = 0.7
-"""Per cent; a prior with heavy tails promises falls of many per cent far away, with little chance: they count as this."""
 NODES = ndtri((np.arange(16) + 0.5) / 16)
 """Equally likely values of a standard normal."""
 
 
-def capped_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
-    """Expected fall below `best`, where a fall by more than `CAP` counts as `CAP`."""
-    return expected_improvement(mean, sd, best) - expected_improvement(mean, sd, best - CAP)
+def capped_improvement(mean: Array, sd: Array, best: float | Array, *, cap: float) -> Array:
+    """Expected fall below `best`, where a fall by more than the cap counts as the cap.
+
+    A prior with heavy tails promises great falls far away, with little chance: without a cap they lead the search.
+    """
+    return expected_improvement(mean, sd, best) - expected_improvement(mean, sd, best - cap)
 
 
 def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
@@ -25,18 +26,19 @@ def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
     return sd * (score * ndtr(score) + np.exp(-0.5 * score**2) / np.sqrt(2 * np.pi))
 
 
-def knowledge_gain(mean: Array, cross: Array, total_variance: Array) -> Array:
+def knowledge_gain(mean: Array, cross: Array, total_variance: Array, *, cap: float = np.inf) -> Array:
     """Expected fall of the smallest posterior mean over the targets after one noisy look at each probe.
 
     Args:
         mean: posterior mean of the targets, [T].
         cross: covariance between targets and probes, [T, J].
         total_variance: variance of the looks, noise included, [J].
+        cap: a greater fall counts as this.
     """
     slope = cross / np.sqrt(total_variance)[None, :]
     after = np.zeros(cross.shape[1])
     for node in NODES:
-        after += np.maximum((mean[:, None] + slope * node).min(axis=0), mean.min() - CAP)
+        after += np.maximum((mean[:, None] + slope * node).min(axis=0), mean.min() - cap)
     return np.maximum(mean.min() - after / len(NODES), 0.0)
 
 
