@@ -45,11 +45,3 @@ def knowledge_gain(mean: Array, cross: Array, total_variance: Array, *, cap: flo
 def expected_regret(samples: Array, chosen: int) -> float:
     """Mean excess of the chosen target over the best one, over joint samples [S, T]."""
     return float((samples[:, chosen] - samples.min(axis=1)).mean())
-
-
-def joint_samples(mean: Array, covariance: Array, *, count: int, seed: int) -> Array:
-    """Samples of a joint normal, [count, T]; the same seed gives the same samples."""
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0))[None, :]
-    normal = np.random.default_rng(seed).standard_normal((count // 2, len(mean)))
-    return mean[None, :] + np.vstack([normal, -normal]) @ root.T

@@ -159,6 +159,13 @@ class Look:
         cross = self.cross - drop[self.full][:, None] * drop[None, :]
         return cross, np.maximum(self.variance - drop**2, 1e-10)
 
+    def samples(self, *, count: int, seed: int) -> Array:
+        """Joint samples of what full runs would measure at the full-length candidates, [count, T]: surface and noise."""
+        surface = self._prediction.samples(self.full, count=count, seed=seed)
+        noise = np.sqrt(self.posterior.weights @ self.posterior.particles.noise**2)
+        repeat = noise * np.random.default_rng([seed, 1]).standard_normal(surface.shape)
+        return surface + repeat + DIVERGED_PENALTY * self.danger[self.full]
+
     def best(self, length: float) -> int:
         """The best predicted candidate of one length that has not been measured (any, if all were)."""
         here = np.flatnonzero(self.candidates.points.length == length)

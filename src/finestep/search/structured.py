@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finestep.estimate import Estimate
-from finestep.search.acquisition import expected_regret, joint_samples
+from finestep.search.acquisition import expected_regret
 from finestep.search.answer import Answer, TradeOff
 from finestep.search.look import Look
 from finestep.search.observations import Array, Objective, Observations, field_of, observe
@@ -167,7 +167,7 @@ class StructuredSearch:
             return Answer(trial=None, learning_rate=None, sentence=_nothing(trials, observations))
         look = Look(self.space, self.prior.within(self.space), observations)
         chosen = self._chosen(observations)
-        samples = self._samples(look)
+        samples = look.samples(count=NUM_SAMPLES, seed=self.seed)
         index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
         gains = self._full_gains(look, ~look.closed)
         gain = None if gains is None else float(gains.max(initial=0.0))
@@ -217,14 +217,8 @@ class StructuredSearch:
         near = [index for index, value in means.items() if value - min(means.values()) <= self.prior.noise]
         return min(near, key=lambda index: (observations.points.x[index], means[index]))
 
-    def _samples(self, look: Look) -> Array:
-        """Joint samples of what full runs would measure: the surface and the repeat noise of each run."""
-        noise = look.posterior.weights @ look.posterior.particles.noise**2
-        covariance = look.cross[:, look.full] + noise * np.eye(len(look.full))
-        return joint_samples(look.mean[look.full], covariance, count=NUM_SAMPLES, seed=self.seed)
-
     def _trade_offs(self, look: Look, trials: Sequence[Trial], samples: Array | None = None) -> dict[int, TradeOff]:
-        samples = self._samples(look) if samples is None else samples
+        samples = look.samples(count=NUM_SAMPLES, seed=self.seed) if samples is None else samples
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
         speeds = _speeds(trials)

@@ -257,6 +257,7 @@ class Posterior:
         self.particles, self.shift = every.take(keep), used.take(keep)
         self._features = design.features[keep]
         self._root, self._white = root[keep], white[keep]
+        self._noise = np.sqrt(noise_variance(observations.excess, self.particles))
 
     def at(self, points: Points) -> Prediction:
         """The joint prediction at some points, level included, noise excluded."""
@@ -290,6 +291,13 @@ def _step(model: Model, particles: Particles, design: Design, root: Array, white
     return Shift(np.clip(coefficients.T * model.scales(particles), -REACH, REACH))
 
 
+def _shares(weights: Array, count: int) -> list[int]:
+    """How many of `count` draws each particle gets: whole shares, and the rest to the heaviest."""
+    shares = np.floor(weights * count).astype(int)
+    shares[: count - int(shares.sum())] += 1
+    return [int(share) for share in shares]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The mixture over particles at m points, by its first two moments."""
@@ -314,6 +322,26 @@ class Prediction:
         ragged = post.model.ragged(self.points.take(rows), self.points.take(columns))
         off = (self.means - self.mean[None, :]) * np.sqrt(weights)[:, None]
         return linear + (weights @ post.particles.raggedness**2) * ragged + off[:, rows].T @ off[:, columns]
+
+    def samples(self, rows: Array, *, count: int, seed: int) -> Array:
+        """Joint samples of the surface at a selection of the points, [count, len(rows)], from the mixture itself.
+
+        A draw from the prior is moved by what the observations say against it (Matheron's rule).
+        """
+        post, rng = self.posterior, np.random.default_rng(seed)
+        here = self.points.take(rows)
+        together = Points(*(np.concatenate([getattr(here, k), getattr(post.points, k)]) for k in ("x", "v", "length", "extra")))
+        values, vectors = np.linalg.eigh(post.model.ragged(together, together))
+        root = vectors * np.sqrt(np.maximum(values, 0))[None, :]
+        drawn = []
+        for index, times in enumerate(_shares(post.weights, count)):
+            linear = rng.standard_normal((times, self.features.shape[2]))
+            ragged = post.particles.raggedness[index] * rng.standard_normal((times, len(together))) @ root.T
+            noise = post._noise[index] * rng.standard_normal((times, len(post.points)))
+            seen = linear @ post._features[index].T + ragged[:, len(rows) :] + noise
+            moved = (post._root[index] @ seen.T).T @ self.white[index][:, rows]
+            drawn.append(self.means[index, rows] + linear @ self.features[index, rows].T + ragged[:, : len(rows)] - moved)
+        return np.concatenate(drawn)
 
     def _stack(self, index: Array, root: Array) -> tuple[Array, Array]:
         features = (self.features[:, index] * root).transpose(1, 0, 2).reshape(len(index), -1)
