@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.search.simulate import Wish
-from benchmarks.search.surfaces import Cell, Task
+from benchmarks.search.surfaces import Cell, Task, stable_hash
 from finestep.recipe import Recipe
 from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
+from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
 from finestep.trial import Outcome, Trial
 
@@ -42,7 +43,7 @@ class Centre:
 
 def prior_centre(task: Task, kind: str, seed: int) -> Centre:
     """The best measured point, moved: good: within 1.4x; off4: within 4x; off16: the rate by 16x; none: the box."""
-    rng = np.random.default_rng([seed, 20261123])
+    rng = np.random.default_rng([seed, stable_hash(task.name)])
     moves = {
         "good": rng.uniform(-0.5, 0.5, 2),
         "off4": rng.uniform(-2, 2, 2),
@@ -64,7 +65,7 @@ class Random:
     def __init__(self, task: Task, centre: Centre, seed: int):
         self._task, self._rng = task, np.random.default_rng(seed)
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         cell = self._task.full[int(self._rng.integers(len(self._task.full)))]
         return Wish(cell.point)
 
@@ -86,7 +87,7 @@ class Sweep(Random):
         self._stage = 0
         self._best = (math.inf, centre.point)
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         while not self._queue and self._stage < 3:
             base = self._start if self._stage == 0 else self._best[1]
             moves = (
@@ -96,7 +97,7 @@ class Sweep(Random):
             )[self._stage]
             self._queue = [(base[0] + a, base[1] + b, *base[2:]) for a, b in moves]
             self._stage += 1
-        return Wish(self._queue.pop(0)) if self._queue else super().ask()
+        return Wish(self._queue.pop(0)) if self._queue else super().ask(idle)
 
     def tell(self, wish: Wish, cell: Cell, value: float | None) -> None:
         regret = self._task.regret(value)
@@ -107,17 +108,19 @@ class Sweep(Random):
 class Finestep:
     """The search of finestep, told what it would be told in `tune`."""
 
-    def __init__(self, task: Task, centre: Centre, seed: int, *, full_only: bool = False, **prior: float):
+    def __init__(self, task: Task, centre: Centre, seed: int, *, full_only: bool = False, exponents: float = 1.0):
         self._task = task
-        self._search = search_for(task, centre, seed, full_only=full_only, **prior)
+        self._search = search_for(task, centre, seed, full_only=full_only, exponents=exponents)
         self._trials: list[Trial] = []
         self._curves: list[tuple[float, float]] = []
+        self._planned: list[Proposal] = []
 
-    def ask(self) -> Wish | None:
-        proposals = self._search.propose(self._trials, remaining_runs=math.inf)
-        if not proposals:
+    def ask(self, idle: int) -> Wish | None:
+        if not self._planned:
+            self._planned = self._search.propose(self._trials, remaining_runs=math.inf, max_proposals=idle)
+        if not self._planned:
             return None
-        proposal = proposals[0]
+        proposal = self._planned.pop(0)
         number = len(self._trials)
         point = self._point(proposal.learning_rate, proposal.effective_batch_size, proposal.changes)
         recipe = _recipe(point, self._task)
@@ -149,6 +152,7 @@ class Finestep:
             self._trials.append(Trial(number=len(self._trials), recipe=recipe, fidelity=fidelity, state="failed"))
 
     def tell(self, wish: Wish, cell: Cell, value: float | None) -> None:
+        self._planned = []
         self._note_missing(wish, cell)
         self._trials[int(wish.token)] = _finished(self._trials[int(wish.token)], cell, value, self._task)  # type: ignore[call-overload]
 
@@ -162,11 +166,17 @@ EXTRA_AXES: dict[str, tuple[str, Callable[[float], float]]] = {
 """Axis of a task -> field of the recipe that plays its part, and from its value to the axis."""
 
 
-def search_for(task: Task, centre: Centre, seed: int, *, full_only: bool = False, **prior: float) -> StructuredSearch:
-    """The search with the task's values and a prior whose shape comes from other data; it never stops by itself."""
+def search_for(
+    task: Task, centre: Centre, seed: int, *, full_only: bool = False, exponents: float = 1.0
+) -> StructuredSearch:
+    """The search with the task's values and a prior whose shape comes from other data; it never stops by itself.
+
+    `exponents` multiplies the prior's exponents of the motion with length, to see what wrong ones cost.
+    """
     known = dict(zip(task.axes, zip(centre.point, centre.sd, strict=False), strict=False))
     batch, batch_sd = known.get("batch", (5.0, 0.5))
-    shape = {**FROM_OTHER_DATA[task.kind], **prior}
+    default = SearchPrior()
+    motion = {name: exponents * getattr(default, name) for name in ("rate_exponent", "batch_exponent")}
     return StructuredSearch(
         _space(task, full_only),
         SearchPrior(
@@ -174,7 +184,8 @@ def search_for(task: Task, centre: Centre, seed: int, *, full_only: bool = False
             learning_rate_sd=known["lr"][1],
             batch_size=2**batch,
             batch_size_sd=batch_sd,
-            **shape,
+            **motion,
+            **FROM_OTHER_DATA[task.kind],
         ),
         objective=Objective(metric="accuracy", goal="maximize") if task.maximize else Objective(),
         seed=seed,
@@ -196,8 +207,13 @@ def _space(task: Task, full_only: bool) -> SearchSpace:
 
 
 def _axis(task: Task, name: str) -> list[float]:
-    place = task.axes.index(name) if name in task.axes else None
-    return [] if place is None else sorted({cell.point[place] for cells in task.cells.values() for cell in cells})
+    """Measured values of an axis inside the box, which is that of the full-length cells for every engine."""
+    if name not in task.axes:
+        return []
+    place = task.axes.index(name)
+    low, high = task.bounds[place]
+    values = {cell.point[place] for cells in task.cells.values() for cell in cells}
+    return sorted(value for value in values if low <= value <= high)
 
 
 def _extras(task: Task) -> tuple[Dimension, ...]:

@@ -1,4 +1,4 @@
-"""The engines of other libraries, each optional: Optuna 5, SMAC, BoTorch. None is told what it cannot be told.
+"""The engines of other libraries, each optional: Optuna 5, SMAC, BoTorch, Syne Tune. None is told what it cannot be told.
 
 A name that ends in `+start` runs the prior's centre first (the way in which these engines can take such knowledge).
 `_winsor` engines see values cut at 1.25 x the best so far, which is most of the gain over raw Gaussian processes.
@@ -67,7 +67,7 @@ class OptunaEngine:
             self.study.enqueue_trial(dict(zip(task.axes, _clipped(task, centre), strict=True)))
         self._steps: dict[int, int] = {}
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         trial = self.study.ask()
         point = tuple(
             trial.suggest_float(axis, low, high)
@@ -132,7 +132,7 @@ class BotorchEngine:
             self.queue[0] = _clipped(task, centre)
         self.pending: list[tuple[float, ...]] = []
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         point = self.queue.pop(0) if self.queue else self._best_point() if len(self.told.points) > 1 else self._any()
         self.pending.append(point)
         return Wish(point, 1.0, point)
@@ -188,7 +188,7 @@ class SmacEngine:
             scenario, lambda config, seed: 0.0, initial_design=design, overwrite=True, logging_level=False
         )
 
-    def ask(self) -> Wish:
+    def ask(self, idle: int) -> Wish:
         info = self.smac.ask()
         return Wish(tuple(float(info.config[axis]) for axis in self.task.axes), 1.0, info)
 
@@ -199,6 +199,54 @@ class SmacEngine:
         from smac.runhistory.dataclasses import TrialValue
 
         self.smac.tell(wish.token, TrialValue(cost=self.told.add(wish.point, value)))
+
+
+class SyneTuneEngine:
+    """Syne Tune's asynchronous successive halving, with random search (ASHA) or a density model (BOHB).
+
+    A rung of a grid is one of its lengths; a rung of a pool is an evaluation of the recorded curve.
+    """
+
+    def __init__(self, task: Task, centre: Centre, seed: int, *, kind: str):
+        from syne_tune.config_space import uniform
+        from syne_tune.optimizer import baselines
+
+        logging.disable(logging.WARNING)
+        self.task, self.told = task, _Told(task, winsor=False)
+        self.ladder = task.kind != "pool" and len(task.fidelities) > 1
+        levels = len(task.fidelities) if task.kind != "pool" else max(len(cell.curve) for cell in task.full)
+        space = {axis: uniform(low, high) for axis, (low, high) in zip(task.axes, task.bounds, strict=True)}
+        first = [dict(zip(task.axes, _clipped(task, centre), strict=True))] if centre.known else None
+        self.scheduler = getattr(baselines, kind)(
+            space,
+            metric="loss",
+            time_attr="rung",
+            max_t=max(levels, 2),
+            random_seed=seed,
+            points_to_evaluate=first,
+        )
+        self._rungs: dict[int, int] = {}
+
+    def ask(self, idle: int) -> Wish:
+        from datetime import datetime
+
+        from syne_tune.backend.trial_status import Trial
+
+        config = self.scheduler.suggest().config
+        trial = Trial(trial_id=len(self._rungs), config=config, creation_time=datetime.fromtimestamp(0))
+        self._rungs[trial.trial_id] = 0
+        self.scheduler.on_trial_add(trial)
+        return Wish(tuple(float(config[axis]) for axis in self.task.axes), None if self.ladder else 1.0, trial)
+
+    def report(self, wish: Wish, cost: float, value: float | None) -> bool:
+        trial: Any = wish.token
+        self._rungs[trial.trial_id] += 1
+        result = {"loss": self.told.add(wish.point, value), "rung": self._rungs[trial.trial_id]}
+        return bool(self.scheduler.on_trial_result(trial, result) == "CONTINUE")
+
+    def tell(self, wish: Wish, cell: Cell, value: float | None) -> None:
+        trial: Any = wish.token
+        self.scheduler.on_trial_remove(trial)
 
 
 def _scratch() -> Any:
@@ -217,6 +265,8 @@ PEERS: dict[str, tuple[str, Make]] = {
     "hyperband": ("optuna", lambda *a: OptunaEngine(*a, kind="tpe", pruner="hyperband")),
     "halving": ("optuna", lambda *a: OptunaEngine(*a, kind="random", pruner="halving")),
     "smac": ("smac", lambda *a: SmacEngine(*a)),
+    "asha": ("syne_tune", lambda *a: SyneTuneEngine(*a, kind="ASHA")),
+    "bohb": ("syne_tune", lambda *a: SyneTuneEngine(*a, kind="BOHB")),
     "botorch": ("botorch", lambda *a: BotorchEngine(*a)),
     "botorch_winsor": ("botorch", lambda *a: BotorchEngine(*a, winsor=True)),
 }

@@ -46,7 +46,10 @@ def _cell(target: float, pairs: list[tuple[float, float]]) -> str:
 
 def plot(curves: list[tuple[str, list[Mark]]], path: Path) -> None:
     """Median regret against cost, one line an engine."""
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError as missing:
+        raise SystemExit("--plot needs matplotlib: pip install matplotlib") from missing
 
     matplotlib.use("Agg")
     from matplotlib import pyplot

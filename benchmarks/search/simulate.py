@@ -29,7 +29,9 @@ class Wish:
 class Engine(Protocol):
     """What is judged. `report` is called at each step of a run and may stop it; `tell` when the run has ended."""
 
-    def ask(self) -> Wish | None: ...
+    def ask(self, idle: int) -> Wish | None:
+        """What to run next; `idle` workers are waiting, this one included."""
+        ...
 
     def report(self, wish: Wish, cost: float, value: float | None) -> bool:
         """True to go on."""
@@ -91,7 +93,7 @@ class Clock:
         stop_at = min(self.task.targets)
         while self._best > stop_at:
             while idle and self._spent + self._running(events, now) < self.budget and self._repeats <= MAX_REPEATS:
-                wish = self.engine.ask()
+                wish = self.engine.ask(idle)
                 if wish is None:
                     break
                 job = self._job(wish)

@@ -13,19 +13,29 @@ import csv
 import math
 import re
 import statistics
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from finestep.errors import BadInput
 
 Row = Mapping[str, str]
-LOSS_COLUMNS = ("smooth_loss", "smooth loss", "loss")
+LOSS_COLUMNS = ("smooth_loss", "smooth loss", "loss", "eval_loss", "val_loss", "final_loss")
+TOKEN_COLUMNS = ("D", "tokens", "num_tokens")
+BATCH_COLUMNS = ("bs", "batch_size", "effective_batch_size")
+RATE_COLUMNS = ("lr_grid", "lr", "learning_rate")
 ADAPTER_LOSS_COLUMNS = ("test_nll", "eval_loss", "mean_last50_loss", "final_loss")
 ACCURACY_COLUMNS = ("acc_matched", "val_acc", "accuracy", "acc")
 MODEL_COLUMNS = ("model", "N", "Na", "h", "ffnh", "numh", "numl", "E", "num_experts", "topk", "sparsity", "method")
 DIVERGED = ("diverged", "nan", "failed")
+KEPT_SHARE = 2 / 3
+"""Share of the values of each axis that an offset box keeps."""
+MIN_AXIS = 6
+"""An axis with fewer values is kept whole."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,38 @@ class Task:
         return min(free, key=distance)
 
 
+def offset_box(task: Task, seed: int) -> Task:
+    """The grid cut to a smaller box that is not centred on the optimum: a random window of each axis that holds it.
+
+    Every value stays a measurement, and all engines see the same box. Adapter grids and pools stay whole.
+    """
+    if task.kind != "grid":
+        return task
+    rng = np.random.default_rng([seed, stable_hash(task.name), 7])
+    windows = [_window(task, axis, rng) for axis in range(len(task.axes))]
+    cells = {
+        length: tuple(cell for cell in here if all(low <= x <= high for x, (low, high) in zip(cell.point, windows, strict=True)))
+        for length, here in task.cells.items()
+    }
+    kept = {length: here for length, here in cells.items() if here}
+    return replace(task, cells=kept, fidelities=tuple(sorted(kept)), bounds=_bounds([cell.point for cell in kept[1.0]]))
+
+
+def _window(task: Task, axis: int, rng: np.random.Generator) -> tuple[float, float]:
+    values = sorted({cell.point[axis] for here in task.cells.values() for cell in here})
+    if len(values) < MIN_AXIS:
+        return values[0], values[-1]
+    size = math.ceil(KEPT_SHARE * len(values))
+    place = values.index(task.best_cell.point[axis])
+    start = int(rng.integers(max(0, place - size + 1), min(place, len(values) - size) + 1))
+    return values[start], values[start + size - 1]
+
+
+def stable_hash(text: str) -> int:
+    """A number for a name, the same in every process."""
+    return zlib.crc32(text.encode())
+
+
 def load_tasks(folder: Path) -> list[Task]:
     """All tasks of a folder; an unreadable or empty folder says what it would need."""
     if not folder.is_dir():
@@ -111,7 +153,9 @@ def _read(path: Path) -> list[Row]:
 
 def _tasks_of(path: Path, rows: list[Row], tables: Mapping[Path, list[Row]]) -> list[Task]:
     columns = set(rows[0]) if rows else set()
-    if {"D", "bs"} <= columns and _first(columns, LOSS_COLUMNS) and columns & {"lr", "lr_grid"}:
+    if all(_first(columns, names) for names in (TOKEN_COLUMNS, BATCH_COLUMNS, RATE_COLUMNS, LOSS_COLUMNS)) and not (
+        "lora_rank" in columns
+    ):
         return _grid_tasks(path, rows)
     if {"model", "lr", "lora_rank"} <= columns and _first(columns, ADAPTER_LOSS_COLUMNS):
         return _adapter_tasks(path, rows)
@@ -144,12 +188,13 @@ def _positive(row: Row, column: str, *, path: Path, line: int) -> float:
 
 
 def _grid_tasks(path: Path, rows: list[Row]) -> list[Task]:
-    loss = _first(set(rows[0]), LOSS_COLUMNS) or ""
-    rate = "lr_grid" if "lr_grid" in rows[0] else "lr"
+    tokens_of, batch, rate, loss = (
+        _first(set(rows[0]), names) or "" for names in (TOKEN_COLUMNS, BATCH_COLUMNS, RATE_COLUMNS, LOSS_COLUMNS)
+    )
     families: dict[str, dict[float, dict[tuple[float, float], list[float | None]]]] = defaultdict(dict)
     for line, row in enumerate(rows, start=2):
-        tokens = _positive(row, "D", path=path, line=line)
-        point = (_snap(math.log2(_positive(row, rate, path=path, line=line))), _log2(row, "bs", path, line))
+        tokens = _positive(row, tokens_of, path=path, line=line)
+        point = (_snap(math.log2(_positive(row, rate, path=path, line=line))), _log2(row, batch, path, line))
         surface = families[_family(row)].setdefault(float(f"{tokens:.3g}"), {})
         surface.setdefault(point, []).append(_number(row.get(loss)))
     return [_grid_task(name, lengths) for name, lengths in families.items()]

@@ -71,7 +71,7 @@ def test_a_repeat_is_free_only_after_it_has_finished(tmp_path):
     from benchmarks.search.surfaces import load_tasks
 
     class Stubborn(Random):
-        def ask(self):
+        def ask(self, idle):
             return Wish((-12.0, 5.0))
 
     grid_csv(tmp_path)

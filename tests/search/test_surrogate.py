@@ -4,15 +4,21 @@ import math
 
 import numpy as np
 import pytest
-from tests.search.test_structured import PRIOR, SPACE, trial
+from tests.search.test_structured import PRIOR, SPACE, bowl, trial
 
-from finestep.search.acquisition import expected_improvement, expected_regret, joint_samples, knowledge_gain
+from finestep.search.acquisition import (
+    capped_improvement,
+    expected_improvement,
+    expected_regret,
+    knowledge_gain,
+)
 from finestep.search.divergence import divergence_probability
 from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective, observe, squash
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.surrogate import Model, Posterior, noise_variance, particles_of
+from finestep.search.surrogate import bowl as bowl_of
 
 TRIALS = [trial(0, 1e-4, 16, value=2.02), trial(1, 4e-4, 32, value=2.0), trial(2, 1e-3, 64, value=2.01)]
 
@@ -30,7 +36,8 @@ def test_moments_agree_with_a_slow_twin_over_particles():
     means, seconds = [], []
     for index in range(len(post.weights)):
         one = post.particles.take(np.array([index]))
-        a, b = post.model.design(observations.points, one), post.model.design(points, one)
+        shift = post.shift.take(np.array([index]))
+        a, b = post.model.design(observations.points, one, shift), post.model.design(points, one, shift)
         ragged = one.raggedness[0] ** 2
         k_oo = a.features[0] @ a.features[0].T + ragged * post.model.ragged(observations.points, observations.points)
         k_oo += np.diag(noise_variance(observations.excess, one)[0])
@@ -59,6 +66,23 @@ def test_particles_do_not_depend_on_the_seed_and_stay_positive():
     assert np.median(particles.rate_curvature) == pytest.approx(0.48, rel=0.05)
 
 
+def test_the_bowl_is_steeper_to_the_right_and_its_slope_is_its_derivative():
+    z = np.linspace(-4, 4, 81)
+    height, slope = bowl_of(z)
+    assert height[z == 0] == 0
+    assert bowl_of(np.array([2.0]))[0] > 2 * bowl_of(np.array([-2.0]))[0]
+    assert slope == pytest.approx((bowl_of(z + 1e-5)[0] - bowl_of(z - 1e-5)[0]) / 2e-5, abs=1e-4)
+
+
+def test_a_prior_outside_the_space_is_cut_to_it():
+    far = SearchPrior(learning_rate=2.0, batch_size=32).within(SPACE)
+    near = SearchPrior(learning_rate=1.2e-2, batch_size=32).within(SPACE)
+    assert SPACE.learning_rates[0] < far.learning_rate < near.learning_rate < SPACE.learning_rates[-1]
+    assert near.learning_rate > 2e-3
+    assert min(far.learning_rate_sd, near.learning_rate_sd) >= SearchPrior().learning_rate_sd
+    assert PRIOR.within(SPACE) == PRIOR
+
+
 def test_squash_is_rising_and_leaves_small_values_alone():
     values = np.array([0.0, 1.0, 4.0, 10.0, 100.0, 1000.0])
     assert squash(values)[:3].tolist() == [0.0, 1.0, 4.0]
@@ -73,21 +97,33 @@ def test_expected_improvement_golden_monotone_and_limit():
     assert expected_improvement(np.array([-2.0]), np.array([0.0]), 0.0)[0] == pytest.approx(2.0)
 
 
+def test_an_improvement_beyond_the_cap_counts_as_the_cap():
+    sure = capped_improvement(np.array([-0.3, -5.0]), np.array([1e-6, 1e-6]), 0.0, cap=0.7)
+    assert sure == pytest.approx([0.3, 0.7])
+    sd = np.array([0.1, 0.5, 20.0])
+    assert (capped_improvement(np.zeros(3), sd, 0.0, cap=0.7) <= expected_improvement(np.zeros(3), sd, 0.0)).all()
+
+
 def test_knowledge_gain_matches_sampling_and_is_zero_without_correlation():
     mean, cross, total = np.array([0.0, 0.1]), np.array([[0.5, 0.0], [-0.5, 0.0]]), np.array([1.0, 1.0])
     draws = np.random.default_rng(0).standard_normal(200_000)
-    slow = mean.min() - np.minimum(mean[0] + 0.5 * draws, mean[1] - 0.5 * draws).mean()
-    gain = knowledge_gain(mean, cross, total)
+    lowest = np.minimum(mean[0] + 0.5 * draws, mean[1] - 0.5 * draws)
+    slow = np.minimum(mean.min() - lowest, 0.7).mean()
+    gain = knowledge_gain(mean, cross, total, cap=0.7)
     assert gain[0] == pytest.approx(slow, rel=0.05)
     assert gain[1] == 0
 
 
-def test_joint_samples_have_the_moments_and_regret_is_never_negative():
-    covariance = np.array([[1.0, 0.6], [0.6, 2.0]])
-    samples = joint_samples(np.array([1.0, -1.0]), covariance, count=20_000, seed=1)
-    assert samples.mean(axis=0) == pytest.approx([1.0, -1.0], abs=1e-9)
-    assert np.cov(samples.T) == pytest.approx(covariance, abs=0.06)
-    assert expected_regret(samples, 0) > expected_regret(samples, 1) >= 0
+def test_samples_have_the_moments_of_the_mixture_and_regret_is_never_negative():
+    post, _ = posterior()
+    points = observe([trial(0, 2e-4, 64), trial(1, 8e-4, 8)], SPACE, Objective()).points
+    prediction = post.at(points)
+    both = np.arange(2)
+    samples = prediction.samples(both, count=20_000, seed=1)
+    assert samples.mean(axis=0) == pytest.approx(prediction.mean, abs=0.05)
+    assert np.cov(samples.T) == pytest.approx(prediction.covariance(both, both), rel=0.1, abs=0.02)
+    assert prediction.samples(both, count=100, seed=2).tolist() == prediction.samples(both, count=100, seed=2).tolist()
+    assert expected_regret(samples, 0) >= 0
 
 
 def test_divergence_rises_with_the_learning_rate_and_learns_from_a_failure():

@@ -11,6 +11,14 @@ NODES = ndtri((np.arange(16) + 0.5) / 16)
 """Equally likely values of a standard normal."""
 
 
+def capped_improvement(mean: Array, sd: Array, best: float | Array, *, cap: float) -> Array:
+    """Expected fall below `best`, where a fall by more than the cap counts as the cap.
+
+    A prior with heavy tails promises great falls far away, with little chance: without a cap they lead the search.
+    """
+    return expected_improvement(mean, sd, best) - expected_improvement(mean, sd, best - cap)
+
+
 def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
     """Expected fall below `best` of normal variables."""
     sd = np.maximum(sd, 1e-9)
@@ -18,29 +26,22 @@ def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
     return sd * (score * ndtr(score) + np.exp(-0.5 * score**2) / np.sqrt(2 * np.pi))
 
 
-def knowledge_gain(mean: Array, cross: Array, total_variance: Array) -> Array:
+def knowledge_gain(mean: Array, cross: Array, total_variance: Array, *, cap: float = np.inf) -> Array:
     """Expected fall of the smallest posterior mean over the targets after one noisy look at each probe.
 
     Args:
         mean: posterior mean of the targets, [T].
         cross: covariance between targets and probes, [T, J].
         total_variance: variance of the looks, noise included, [J].
+        cap: a greater fall counts as this.
     """
     slope = cross / np.sqrt(total_variance)[None, :]
     after = np.zeros(cross.shape[1])
     for node in NODES:
-        after += (mean[:, None] + slope * node).min(axis=0)
+        after += np.maximum((mean[:, None] + slope * node).min(axis=0), mean.min() - cap)
     return np.maximum(mean.min() - after / len(NODES), 0.0)
 
 
 def expected_regret(samples: Array, chosen: int) -> float:
     """Mean excess of the chosen target over the best one, over joint samples [S, T]."""
     return float((samples[:, chosen] - samples.min(axis=1)).mean())
-
-
-def joint_samples(mean: Array, covariance: Array, *, count: int, seed: int) -> Array:
-    """Samples of a joint normal, [count, T]; the same seed gives the same samples."""
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0))[None, :]
-    normal = np.random.default_rng(seed).standard_normal((count // 2, len(mean)))
-    return mean[None, :] + np.vstack([normal, -normal]) @ root.T

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finestep.search.acquisition import expected_improvement, knowledge_gain
+from finestep.search.acquisition import capped_improvement, knowledge_gain
 from finestep.search.divergence import divergence_probability
 from finestep.search.observations import Array, Observations, Points
 from finestep.search.prior import SearchPrior
@@ -21,6 +21,8 @@ MAX_TARGETS = 240
 """Full-length candidates that are weighed; of more, the most promising are kept."""
 MAX_COMBINATIONS = 36
 """Combinations of further fields that are weighed at each learning rate and batch size."""
+CAP = 1.5
+"""An improvement by more than this many curvatures (the loss of a rate 1.7 octaves off) counts as so much."""
 DIVERGED_PENALTY = 3.0
 """Per cent added to a prediction for certain divergence."""
 
@@ -83,12 +85,13 @@ def at_lengths(candidates: Candidates, fidelities: tuple[float, ...]) -> Candida
 
 
 def shortlist(candidates: Candidates, model: Model, posterior: Posterior, danger: Array) -> Candidates:
-    """The most promising places when there are many: lowest by one standard deviation below the mean."""
+    """The most promising places when there are many: lowest mean, and lowest by one standard deviation, half each."""
     if len(candidates.points) <= MAX_TARGETS:
         return candidates
     prediction = posterior.at(candidates.points)
-    low = prediction.mean + DIVERGED_PENALTY * danger - np.sqrt(prediction.variance)
-    keep = np.sort(np.argsort(low, kind="stable")[:MAX_TARGETS])
+    mean = prediction.mean + DIVERGED_PENALTY * danger
+    orders = (np.argsort(values, kind="stable") for values in (mean, mean - np.sqrt(prediction.variance)))
+    keep = np.unique(np.concatenate([order[: MAX_TARGETS // 2] for order in orders]))
     return Candidates(
         candidates.points.take(keep), candidates.combination[keep], candidates.combinations, candidates.cost[keep]
     )
@@ -99,6 +102,7 @@ class Look:
 
     def __init__(self, space: SearchSpace, prior: SearchPrior, observations: Observations):
         self.observations = observations
+        self.cap = CAP * prior.rate_curvature
         lengths = np.concatenate([np.log2(np.array(space.fidelities)), observations.points.length])
         model = Model(prior, space.extras, lengths)
         self.posterior = Posterior(model, observations)
@@ -155,6 +159,13 @@ class Look:
         cross = self.cross - drop[self.full][:, None] * drop[None, :]
         return cross, np.maximum(self.variance - drop**2, 1e-10)
 
+    def samples(self, *, count: int, seed: int) -> Array:
+        """Joint samples of what full runs would measure at the full-length candidates, [count, T]: surface and noise."""
+        surface = self._prediction.samples(self.full, count=count, seed=seed)
+        noise = np.sqrt(self.posterior.weights @ self.posterior.particles.noise**2)
+        repeat = noise * np.random.default_rng([seed, 1]).standard_normal(surface.shape)
+        return surface + repeat + DIVERGED_PENALTY * self.danger[self.full]
+
     def best(self, length: float) -> int:
         """The best predicted candidate of one length that has not been measured (any, if all were)."""
         here = np.flatnonzero(self.candidates.points.length == length)
@@ -172,7 +183,7 @@ class Look:
             here = np.flatnonzero(self.candidates.points.length == length)
             new = round(float(length), 6) not in self.opened
             cross, variance = self._after(self._drop(self.best(length))) if new else (self.cross, self.variance)
-            gain = knowledge_gain(self.mean[self.full], cross[:, here], variance[here] + self.noise[here])
+            gain = knowledge_gain(self.mean[self.full], cross[:, here], variance[here] + self.noise[here], cap=self.cap)
             rates[here] = gain * (1 - self.danger[here]) / (self.candidates.cost[here] * (2 if new else 1))
         return np.where(self.closed, 0.0, rates)
 
@@ -183,7 +194,7 @@ class Look:
             return np.zeros(0)
         best = done[self.mean[done].argmin()]
         between = self.variance[self.full] + self.variance[best] - 2 * self.cross[:, best]
-        gain = expected_improvement(self.mean[self.full], np.sqrt(np.maximum(between, 1e-10)), self.mean[best])
+        gain = capped_improvement(self.mean[self.full], np.sqrt(np.maximum(between, 1e-10)), self.mean[best], cap=self.cap)
         return np.where(self.closed[self.full], 0.0, gain * (1 - self.danger[self.full]))
 
 

@@ -6,7 +6,19 @@ Nothing here is fitted on the surfaces that the search is judged on (docs/search
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+from finestep.search.space import SearchSpace
+
+
+DISTRUST = ((1.0, 0.75), (2.0, 0.2), (4.0, 0.05))
+"""How many times less sure the prior's centre (and, apart from that, its motion) is than it says, with probabilities."""
+
+RANGE_SHARE = 0.25
+"""Chance that a prior whose centre lies outside the range of the space says nothing, and the range everything."""
 
 
 class SearchPrior(BaseModel):
@@ -41,3 +53,28 @@ class SearchPrior(BaseModel):
     cliff_sd: float = Field(0.8, gt=0)
     raggedness: float = Field(0.15, gt=0, description="Smooth departure of the loss from the bowl, %.")
     noise: float = Field(0.05, gt=0, description="Repeat noise near the optimum, sd, % (LoRA repeats: 0.013 to 0.05).")
+
+    def within(self, space: SearchSpace) -> SearchPrior:
+        """The same prior for a best learning rate that lies in the space.
+
+        A centre outside the space contradicts whoever chose the space. Then the optimum is near the edge, or the prior is
+        less sure than it says, or it is wrong and the range alone is to be believed: the centre becomes the mean of what
+        is left of the three inside the space. Just outside that is near the edge, far outside near the middle. A range of
+        batch sizes is what the machine allows, not a belief: the best batch may lie beyond it, and the edge is then best.
+        """
+        rate, rate_sd = _inside(self.learning_rate, self.learning_rate_sd, space.learning_rates)
+        return self.model_copy(update={"learning_rate": rate, "learning_rate_sd": rate_sd})
+
+
+def _inside(centre: float, sd: float, values: Sequence[float]) -> tuple[float, float]:
+    """Centre and spread (octaves) of the prior, cut to the range of the values when the centre is outside it."""
+    if values[0] <= centre <= values[-1]:
+        return centre, sd
+    x = np.linspace(np.log2(values[0]), np.log2(values[-1]), 101)
+    weight = sum(
+        share / times * np.exp(-0.5 * ((x - np.log2(centre)) / (times * sd)) ** 2) for times, share in DISTRUST
+    )
+    anywhere = min(1 / DISTRUST[-1][0], sd * np.sqrt(np.pi / 2) / max(float(x[-1] - x[0]), 1e-9))
+    weight = (1 - RANGE_SHARE) * weight + RANGE_SHARE * anywhere
+    mean = float(np.average(x, weights=weight))
+    return 2**mean, max(sd, float(np.sqrt(np.average((x - mean) ** 2, weights=weight))))

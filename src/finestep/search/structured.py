@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finestep.estimate import Estimate
-from finestep.search.acquisition import expected_regret, joint_samples
+from finestep.search.acquisition import expected_regret
 from finestep.search.answer import Answer, TradeOff
 from finestep.search.look import Look
 from finestep.search.observations import Array, Objective, Observations, field_of, observe
@@ -22,9 +22,16 @@ from finestep.search.strategy import Proposal
 from finestep.trial import Trial
 
 WORTH = 0.1
-"""A short run must promise this much, in % of the loss per full run of cost, before the first full run."""
-SHORT_SHARE = 1.0
-"""Short runs may cost this many full runs before the first full run, and as much again for each full run."""
+"""A short run must promise this much, in % of the loss per full run of cost, before the first full run; and always more
+knowledge per cost than a full run."""
+SHORT_SHARE, SHORT_AFTER = 0.5, 0.33
+"""Short runs may cost this many full runs before the first full run, and so many more for each full run."""
+HANDFUL = 4
+"""Short runs are made only where so many of the shortest fit into their share: fewer locate nothing, and dearer ones buy
+less than a full run, which is a result and tells more."""
+CROWD, CROWD_SHORT = 4, 0.25
+"""With so many lanes, and a budget for a full run in each, this share of them does short runs and the others start full
+runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
 MAX_FAILURES = 6
 """When so many trials have failed and none has finished, the search ends and says so."""
 NUM_SAMPLES = 512
@@ -54,8 +61,8 @@ class StructuredSearch:
         observations = observe(trials, self.space, self.objective)
         if _hopeless(trials, observations):
             return []
-        look = Look(self.space, self.prior, observations)
-        purse = _Purse.of(look, remaining_runs)
+        look = Look(self.space, self.prior.within(self.space), observations)
+        purse = _Purse.of(look, remaining_runs, max_proposals)
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
             choice = self._choose(look, purse)
@@ -72,12 +79,13 @@ class StructuredSearch:
         free = ~look.closed & (look.candidates.cost <= purse.remaining + 1e-9)
         if not free.any():
             return None
-        if not look.opened:
+        if not look.opened and purse.short_runs_pay and purse.has_short_lane:
             return self._first(look, purse)
         rates = np.where(free, look.knowledge_rates(), 0.0)
         short = np.where(points.length < 0, rates, 0.0)
         gains = self._full_gains(look, free)
         worth = WORTH if gains is None else max(float(gains.max(initial=0.0)), 1e-6)
+        worth = max(worth, float(rates[look.full].max(initial=0.0)))
         if short.max() > worth and purse.allows(look, int(short.argmax())):
             return int(short.argmax()), "short runs"
         open_full = look.full[free[look.full]]
@@ -157,9 +165,9 @@ class StructuredSearch:
         observations = observe(trials, self.space, self.objective)
         if not (~observations.failed).any():
             return Answer(trial=None, learning_rate=None, sentence=_nothing(trials, observations))
-        look = Look(self.space, self.prior, observations)
+        look = Look(self.space, self.prior.within(self.space), observations)
         chosen = self._chosen(observations)
-        samples = self._samples(look)
+        samples = look.samples(count=NUM_SAMPLES, seed=self.seed)
         index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
         gains = self._full_gains(look, ~look.closed)
         gain = None if gains is None else float(gains.max(initial=0.0))
@@ -209,14 +217,8 @@ class StructuredSearch:
         near = [index for index, value in means.items() if value - min(means.values()) <= self.prior.noise]
         return min(near, key=lambda index: (observations.points.x[index], means[index]))
 
-    def _samples(self, look: Look) -> Array:
-        """Joint samples of what full runs would measure: the surface and the repeat noise of each run."""
-        noise = look.posterior.weights @ look.posterior.particles.noise**2
-        covariance = look.cross[:, look.full] + noise * np.eye(len(look.full))
-        return joint_samples(look.mean[look.full], covariance, count=NUM_SAMPLES, seed=self.seed)
-
     def _trade_offs(self, look: Look, trials: Sequence[Trial], samples: Array | None = None) -> dict[int, TradeOff]:
-        samples = self._samples(look) if samples is None else samples
+        samples = look.samples(count=NUM_SAMPLES, seed=self.seed) if samples is None else samples
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
         speeds = _speeds(trials)
@@ -242,24 +244,51 @@ class _Purse:
     remaining: float
     short_spent: float
     num_full: int
+    short_lanes: int
+    """Lanes that may do short runs at the same time."""
+    num_short_running: int
+    shortest: float
+    """Cost of the shortest run."""
 
     @classmethod
-    def of(cls, look: Look, remaining_runs: float) -> _Purse:
-        lengths = np.concatenate([look.observations.points.length, look.observations.pending.length])
+    def of(cls, look: Look, remaining_runs: float, idle: int) -> _Purse:
+        pending = look.observations.pending.length
+        lengths = np.concatenate([look.observations.points.length, pending])
         short = lengths[lengths < -1e-6]
-        return cls(remaining_runs, float((2.0**short).sum()), len(lengths) - len(short))
+        lanes = len(pending) + idle
+        crowd = lanes >= CROWD and remaining_runs >= lanes
+        return cls(
+            remaining=remaining_runs,
+            short_spent=float((2.0**short).sum()),
+            num_full=len(lengths) - len(short),
+            short_lanes=max(1, round(CROWD_SHORT * lanes)) if crowd else lanes,
+            num_short_running=int((pending < -1e-6).sum()),
+            shortest=float(look.candidates.cost.min()),
+        )
+
+    @property
+    def short_runs_pay(self) -> bool:
+        """True when short runs are cheap enough, or when nothing else can be paid."""
+        return HANDFUL * self.shortest <= SHORT_SHARE + 1e-9 or (self.num_full == 0 and self.remaining < 1)
+
+    @property
+    def has_short_lane(self) -> bool:
+        return self.num_short_running < self.short_lanes
 
     def allows(self, look: Look, index: int) -> bool:
         """True when a short run is inside its share and leaves one full run to pay."""
         cost = look.candidates.cost[index]
         reserve = 0.0 if self.num_full or self.remaining < 1 else 1.0
-        return self.short_spent < SHORT_SHARE * (1 + self.num_full) and cost + reserve <= self.remaining + 1e-9
+        share = SHORT_SHARE + SHORT_AFTER * self.num_full
+        inside = self.short_runs_pay and self.has_short_lane and self.short_spent < share
+        return inside and cost + reserve <= self.remaining + 1e-9
 
     def pay(self, look: Look, index: int) -> None:
         cost = float(look.candidates.cost[index])
         self.remaining -= cost
         if look.candidates.points.length[index] < 0:
             self.short_spent += cost
+            self.num_short_running += 1
         else:
             self.num_full += 1
 

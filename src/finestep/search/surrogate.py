@@ -5,10 +5,12 @@ curvatures, the slope, raggedness, noise, trust in the centre); given it, the ce
 per fidelity and corrections of the curvature are linear and Gaussian, so their posterior and the marginal likelihood
 are exact. Particles are a fixed quasi-random set, weighed by that likelihood. It never reads a trial or a file.
 
-    w = x - slope * v,   z = (w, v) - prior centre - prior motion * log2(fidelity)
-    excess(z) = 1/2 z' A z - z' A (c + g * log2(fidelity)) + level_fidelity + ragged(z) + noise
+    w = x - slope * v,   z = (w, v) - prior centre - prior motion * log2(fidelity) - c - g * log2(fidelity)
+    excess(z) = a_w h(z_w) + 1/2 a_v z_v^2 + level_fidelity + ragged(z) + noise
 
-where A = diag(curvatures), c is how far the prior centre is off and g how far its motion is off.
+where a are the curvatures, c is how far the prior centre is off, g how far its motion is off, and h is a bowl that is
+linear far to the left and steep to the right. The excess is linear in c and g about their estimate, which is found by a
+few Gauss-Newton steps; local corrections of the shape then sit where the optimum is, not where the prior had it.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 from scipy.special import ndtri
 from scipy.stats import qmc
 
 from finestep.search.observations import SQUASH_FROM, Array, Observations, Points
-from finestep.search.prior import SearchPrior
+from finestep.search.prior import DISTRUST, SearchPrior
 from finestep.search.space import Dimension
 
 NUM_PARTICLES = 128
@@ -36,16 +38,20 @@ FORM_ERROR = 0.12
 """Share of the excess by which a bowl is the wrong form, so that far points count for little."""
 FAR_ERROR = 0.6
 """The same for the squashed part of an excess."""
+LEFT_ARM, LEFT_ARM_SPREAD, RIGHT_RISE = 1.2, 0.5, 0.3
+"""h(z) = arm^2 (sqrt(1 + (z / arm)^2) - 1) to the left, z^2 / 2 (1 + RIGHT_RISE z) to the right (octaves): excess at a
+quarter, half, double and four times the best rate like 1.1 : 0.5 : 0.6 : 3 (LoRA sweep, medians); the arm is uncertain
+(log-normal spread), because some surfaces stay quadratic far to the left."""
+NUM_STEPS, REACH = 3, 7.0
+"""Gauss-Newton steps towards the centre, and how far it may lie from the prior's, octaves."""
 BEND_SD, TWIST_SD, BEND_LENGTH_SD = 0.25, 0.2, 0.06
 """Local corrections of the curvature, of the coupling, and of the curvature per octave of length (shares)."""
 RAGGED_RATE, RAGGED_BATCH, RAGGED_LENGTH = 2.0, 2.5, 3.0
 """Length scales of the departure from the bowl, octaves."""
 OWN_RAGGED = 0.5
 """Share of the raggedness (in amplitude) that each fidelity has for itself."""
-EXTRA_BEND = 0.25
-"""Expected bend of a further field about its default, as a share of its effect (spread: one)."""
-DISTRUST, DISTRUST_SHARE = 3.0, 0.25
-"""With this probability the prior's centre is this many times less sure than it says."""
+EXTRA_SD = 0.6
+"""An ordered field is expected to cost its effect at a full range from its default; spread of tilt and bend (shares)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Particles:
     noise: Array
     trust: Array
     drift_trust: Array
+    left_arm: Array
 
     def take(self, index: Array) -> Particles:
         return Particles(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
@@ -67,7 +74,7 @@ class Particles:
 @lru_cache(maxsize=8)
 def particles_of(prior: SearchPrior, count: int = NUM_PARTICLES) -> Particles:
     """A fixed quasi-random set from the prior; the same for every seed, so that only data move the answer."""
-    uniform = qmc.Sobol(7, scramble=True, seed=0).random(count)
+    uniform = qmc.Sobol(8, scramble=True, seed=0).random(count)
     normal = ndtri(np.clip(uniform, 1e-4, 1 - 1e-4)).T
     return Particles(
         rate_curvature=prior.rate_curvature * np.exp(prior.rate_curvature_spread * normal[0]),
@@ -75,9 +82,45 @@ def particles_of(prior: SearchPrior, count: int = NUM_PARTICLES) -> Particles:
         slope=prior.slope + prior.slope_sd * normal[2],
         raggedness=prior.raggedness * np.exp(0.5 * normal[3]),
         noise=prior.noise * np.exp(0.5 * normal[4]),
-        trust=np.where(uniform[:, 5] < DISTRUST_SHARE, DISTRUST, 1.0),
-        drift_trust=np.where(uniform[:, 6] < DISTRUST_SHARE, DISTRUST, 1.0),
+        trust=_distrust(uniform[:, 5]),
+        drift_trust=_distrust(uniform[:, 6]),
+        left_arm=LEFT_ARM * np.exp(LEFT_ARM_SPREAD * normal[7]),
     )
+
+
+def _distrust(uniform: Array) -> Array:
+    times, shares = zip(*DISTRUST, strict=True)
+    return np.array(times)[np.minimum(np.searchsorted(np.cumsum(shares), uniform), len(times) - 1)]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Estimates about which the excess is linear: how far centre and motion are off, [4, P], octaves (per octave)."""
+
+    values: Array
+
+    @classmethod
+    def none(cls, count: int) -> Shift:
+        return cls(np.zeros((4, count)))
+
+    def take(self, index: Array) -> Shift:
+        return Shift(self.values[:, index])
+
+    def along(self, axis: int, length: Array) -> Array:
+        """The shift along one axis (0 rate, 1 batch) at some lengths, [P, m]."""
+        return self.values[axis][:, None] + self.values[axis + 2][:, None] * length[None, :]
+
+
+def bowl(z: Array, arm: Array | float = LEFT_ARM) -> tuple[Array, Array]:
+    """The excess along the learning rate in units of the curvature, and its slope.
+
+    >>> [round(float(x), 2) for x in bowl(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]))[0]]
+    [1.36, 0.43, 0.0, 0.65, 3.2]
+    """
+    root = np.sqrt(1 + (z / arm) ** 2)
+    left = z < 0
+    height = np.where(left, arm**2 * (root - 1), 0.5 * z**2 * (1 + RIGHT_RISE * z))
+    return height, np.where(left, z / root, z + 1.5 * RIGHT_RISE * z**2)
 
 
 @dataclass(frozen=True)
@@ -94,27 +137,44 @@ class Model:
     def __init__(self, prior: SearchPrior, extras: tuple[Dimension, ...], lengths: Array):
         self.prior, self.extras, self.lengths = prior, extras, np.unique(np.round(lengths, 6))
 
-    def design(self, points: Points, particles: Particles) -> Design:
-        """Mean and features; a feature is scaled so that its coefficient has a standard normal prior."""
-        z_w, z_v = self._aligned(points, particles)
-        a_w, a_v = particles.rate_curvature[:, None], particles.batch_curvature[:, None]
+    def design(self, points: Points, particles: Particles, shift: Shift | None = None) -> Design:
+        """Mean and features about a shift; a feature is scaled so that its coefficient has a standard normal prior."""
+        shift = Shift.none(len(particles.slope)) if shift is None else shift
         length = points.length[None, :]
-        mean = 0.5 * a_w * z_w**2 + 0.5 * a_v * z_v**2 + self._extra_mean(points)[None, :]
-        trust, drift_trust = particles.trust[:, None], particles.drift_trust[:, None]
+        z_w, z_v = self._aligned(points, particles)
+        off_w, off_v = shift.along(0, points.length), shift.along(1, points.length)
+        z_w, z_v = z_w - off_w, z_v - off_v
+        a_w, a_v = particles.rate_curvature[:, None], particles.batch_curvature[:, None]
+        height, steep = bowl(z_w, particles.left_arm[:, None])
+        height, steep, lift, tilt = a_w * height, a_w * steep, 0.5 * a_v * z_v**2, a_v * z_v
+        mean = height + lift + steep * off_w + tilt * off_v + self._extra_mean(points)[None, :]
+        scale = self.scales(particles)[:, :, None]
         columns = [
-            a_w * z_w * self.prior.learning_rate_sd * trust,
-            a_v * z_v * self.prior.batch_size_sd * trust,
-            a_w * z_w * length * self.prior.rate_exponent_sd * drift_trust,
-            a_v * z_v * length * self.prior.batch_exponent_sd * drift_trust,
-            0.5 * a_w * z_w**2 * BEND_SD,
-            0.5 * a_v * z_v**2 * BEND_SD,
+            -steep * scale[0],
+            -tilt * scale[1],
+            -steep * length * scale[2],
+            -tilt * length * scale[3],
+            height * BEND_SD,
+            lift * BEND_SD,
             np.sqrt(a_w * a_v) * z_w * z_v * TWIST_SD,
-            0.5 * a_w * z_w**2 * length * BEND_LENGTH_SD,
-            0.5 * a_v * z_v**2 * length * BEND_LENGTH_SD,
+            height * length * BEND_LENGTH_SD,
+            lift * length * BEND_LENGTH_SD,
         ]
         level = LEVEL_SD * (np.round(points.length, 6)[:, None] == self.lengths[None, :])
         shared = np.broadcast_to(np.hstack([level, *self._extra_columns(points)]), (len(a_w), len(points), self._width))
         return Design(mean, np.concatenate([np.stack(columns, axis=2), shared], axis=2))
+
+    def scales(self, particles: Particles) -> Array:
+        """Spread of the shift of centre and motion, [4, P]."""
+        prior, trust, drift = self.prior, particles.trust, particles.drift_trust
+        return np.stack(
+            [
+                prior.learning_rate_sd * trust,
+                prior.batch_size_sd * trust,
+                prior.rate_exponent_sd * drift,
+                prior.batch_exponent_sd * drift,
+            ]
+        )
 
     @property
     def _width(self) -> int:
@@ -123,7 +183,7 @@ class Model:
     def _extra_mean(self, points: Points) -> Array:
         """An ordered field is expected to cost its effect at a full range from the default."""
         gaps = [
-            d.effect * EXTRA_BEND * 4 * (points.extra[:, index] - d.coordinate(d.start)) ** 2
+            d.effect * (points.extra[:, index] - d.coordinate(d.start)) ** 2
             for index, d in enumerate(self.extras)
             if d.scale != "choice"
         ]
@@ -138,7 +198,7 @@ class Model:
                 columns.append(dimension.effect * (u[:, None] == np.arange(len(dimension.values))[None, :]))
             else:
                 gap = u - dimension.coordinate(dimension.start)
-                columns.append(dimension.effect * np.stack([2 * gap, 4 * gap**2], axis=1))
+                columns.append(EXTRA_SD * dimension.effect * np.stack([gap, gap**2], axis=1))
         return columns
 
     def _aligned(self, points: Points, particles: Particles) -> tuple[Array, Array]:
@@ -184,34 +244,33 @@ class Posterior:
             (NUM_PARTICLES, NUM_KEPT) if len(observations) <= MANY else (NUM_PARTICLES // 4, NUM_KEPT // 2)
         )
         every = particles_of(model.prior, count)
-        design = model.design(self.points, every)
-        cholesky, residual, log_likelihood = _condition(model, observations, every, design)
+        shift = Shift.none(count)
+        for _ in range(NUM_STEPS):
+            design = model.design(self.points, every, shift)
+            root, white, log_likelihood = _condition(model, observations, every, design)
+            used = shift
+            shift = _step(model, every, design, root, white)
         weights = np.exp(log_likelihood - log_likelihood.max())
         keep = np.argsort(-weights, kind="stable")[:num_kept]
         self.weights = weights[keep] / weights[keep].sum()
         self.effective = weights.sum() ** 2 / (weights**2).sum()
-        self.particles = every.take(keep)
+        self.particles, self.shift = every.take(keep), used.take(keep)
         self._features = design.features[keep]
-        self._cholesky = cholesky[keep]
-        self._white = _whiten(self._cholesky, residual[keep][:, :, None])
+        self._root, self._white = root[keep], white[keep]
+        self._noise = np.sqrt(noise_variance(observations.excess, self.particles))
 
     def at(self, points: Points) -> Prediction:
         """The joint prediction at some points, level included, noise excluded."""
-        design = self.model.design(points, self.particles)
+        design = self.model.design(points, self.particles, self.shift)
         cross = design.features @ self._features.transpose(0, 2, 1)
         cross = cross + (self.particles.raggedness**2)[:, None, None] * self.model.ragged(points, self.points)[None]
-        white = _whiten(self._cholesky, cross.transpose(0, 2, 1))
+        white = self._root @ cross.transpose(0, 2, 1)
         means = design.mean + (white.transpose(0, 2, 1) @ self._white)[:, :, 0]
         return Prediction(self, points, design.features, white, means)
 
 
-def _whiten(cholesky: Array, right: Array) -> Array:
-    """Solve lower-triangular systems, one a particle."""
-    pairs = zip(cholesky, right, strict=True)
-    return np.stack([solve_triangular(low, side, lower=True, check_finite=False) for low, side in pairs])
-
-
 def _condition(model: Model, data: Observations, particles: Particles, design: Design) -> tuple[Array, Array, Array]:
+    """The inverse root of the covariance, the whitened residual, and the log likelihood, one a particle."""
     size = len(data)
     kernel = design.features @ design.features.transpose(0, 2, 1)
     kernel = kernel + (particles.raggedness**2)[:, None, None] * model.ragged(data.points, data.points)[None]
@@ -219,9 +278,24 @@ def _condition(model: Model, data: Observations, particles: Particles, design: D
     kernel[:, np.arange(size), np.arange(size)] += variance
     cholesky = np.linalg.cholesky(kernel)
     residual = data.excess[None, :] - design.mean
-    white = _whiten(cholesky, residual[:, :, None])[:, :, 0]
+    root = np.stack([dtrtri(one, lower=1)[0] for one in cholesky]) if size else cholesky
+    white = root @ residual[:, :, None]
     log_determinant = np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum(axis=1)
-    return cholesky, residual, -0.5 * (white**2).sum(axis=1) - log_determinant
+    return root, white, -0.5 * (white[:, :, 0] ** 2).sum(axis=1) - log_determinant
+
+
+def _step(model: Model, particles: Particles, design: Design, root: Array, white: Array) -> Shift:
+    """The shift that the observations suggest, one Gauss-Newton step from where the design is linear."""
+    weights = root.transpose(0, 2, 1) @ white
+    coefficients = (design.features[:, :, :4].transpose(0, 2, 1) @ weights)[:, :, 0]
+    return Shift(np.clip(coefficients.T * model.scales(particles), -REACH, REACH))
+
+
+def _shares(weights: Array, count: int) -> list[int]:
+    """How many of `count` draws each particle gets: whole shares, and the rest to the heaviest."""
+    shares = np.floor(weights * count).astype(int)
+    shares[: count - int(shares.sum())] += 1
+    return [int(share) for share in shares]
 
 
 @dataclass(frozen=True)
@@ -248,6 +322,26 @@ class Prediction:
         ragged = post.model.ragged(self.points.take(rows), self.points.take(columns))
         off = (self.means - self.mean[None, :]) * np.sqrt(weights)[:, None]
         return linear + (weights @ post.particles.raggedness**2) * ragged + off[:, rows].T @ off[:, columns]
+
+    def samples(self, rows: Array, *, count: int, seed: int) -> Array:
+        """Joint samples of the surface at a selection of the points, [count, len(rows)], from the mixture itself.
+
+        A draw from the prior is moved by what the observations say against it (Matheron's rule).
+        """
+        post, rng = self.posterior, np.random.default_rng(seed)
+        here = self.points.take(rows)
+        together = Points(*(np.concatenate([getattr(here, k), getattr(post.points, k)]) for k in ("x", "v", "length", "extra")))
+        values, vectors = np.linalg.eigh(post.model.ragged(together, together))
+        root = vectors * np.sqrt(np.maximum(values, 0))[None, :]
+        drawn = []
+        for index, times in enumerate(_shares(post.weights, count)):
+            linear = rng.standard_normal((times, self.features.shape[2]))
+            ragged = post.particles.raggedness[index] * rng.standard_normal((times, len(together))) @ root.T
+            noise = post._noise[index] * rng.standard_normal((times, len(post.points)))
+            seen = linear @ post._features[index].T + ragged[:, len(rows) :] + noise
+            moved = (post._root[index] @ seen.T).T @ self.white[index][:, rows]
+            drawn.append(self.means[index, rows] + linear @ self.features[index, rows].T + ragged[:, : len(rows)] - moved)
+        return np.concatenate(drawn)
 
     def _stack(self, index: Array, root: Array) -> tuple[Array, Array]:
         features = (self.features[:, index] * root).transpose(1, 0, 2).reshape(len(index), -1)
