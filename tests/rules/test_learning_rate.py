@@ -123,11 +123,18 @@ def test_the_aim_is_inside_the_interval_and_never_right_of_the_centre():
 
 @pytest.mark.parametrize(("sd", "shift"), [(0.2, 0.0), (0.25, -0.09), (0.3, -0.17), (0.4, -0.36), (0.5, -0.55)])
 def test_the_aim_moves_left_as_the_basin_says(sd, shift):
-    assert aim_shift(sd) == pytest.approx(shift, abs=0.03)
+    assert aim_shift(sd, divergence_nats=0.65) == pytest.approx(shift, abs=0.03)
+
+
+def test_more_doubt_moves_the_aim_further_left():
+    shifts = [aim_shift(sd) for sd in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert shifts == sorted(shifts, reverse=True)
+    assert shifts[0] == 0.0
+    assert -0.4 < shifts[-1] < -0.2
 
 
 def test_a_watched_run_may_aim_higher():
-    assert aim_shift(0.3, divergence_nats=0.3) > aim_shift(0.3)
+    assert aim_shift(0.3) > aim_shift(0.3, divergence_nats=0.3) > aim_shift(0.3, divergence_nats=0.65)
 
 
 def test_the_basin_is_mild_on_the_left_and_a_cliff_on_the_right():
