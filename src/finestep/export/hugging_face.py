@@ -20,8 +20,8 @@ from finestep.export.exported import (
     unsupported,
     warmup_share,
 )
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 RATIO_REJECTED = (5, 7)
 SCHEDULES = {

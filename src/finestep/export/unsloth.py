@@ -17,8 +17,8 @@ from finestep.export.exported import (
     unsupported,
 )
 from finestep.export.hugging_face import not_here, number, whole
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 
 class Unsloth:
