@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -28,6 +30,15 @@ LORA = Recipe(
     lora={"rank": 16, "alpha": 32},
 )
 NAMES = sorted(EXPORTERS)
+KEYS = json.loads((Path(__file__).parent / "keymap.json").read_text())
+"""Concept -> framework -> the key that holds it; taken from the frameworks' sources by their syntax trees."""
+NOT_WRITTEN = {
+    "max_steps": "epochs are written",
+    "per_layer_lr": "not in these frameworks' configs as a decay; said in the file",
+    "early_stop": "needs the framework's own evaluation; said in the file",
+    "prompt_mask": "depends on the format of the data",
+    "val_split": "not a part of a recipe",
+}
 
 
 def parsed(name: str, recipe: Recipe, context: ExportContext = CONTEXT) -> dict:
@@ -57,6 +68,32 @@ def test_what_is_written_reads_back(name, method):
         assert (found.lora_rank, found.lora_alpha) == (16, 32)
     if name not in ("deepspeed", "hf", "torchtune"):
         assert found.method == method
+
+
+def keys_of(tree: dict, prefix: str = "") -> set[str]:
+    """All dotted names in a config."""
+    out: set[str] = set()
+    for key, value in tree.items():
+        out.add(f"{prefix}{key}")
+        if isinstance(value, dict):
+            out |= keys_of(value, f"{prefix}{key}.")
+    return out
+
+
+def map_cases():
+    for concept, frameworks in KEYS.items():
+        for framework, text in frameworks.items():
+            outside = concept in NOT_WRITTEN or (concept, framework) == ("min_lr", "litgpt")
+            plain = text and re.fullmatch(r"[\w.|]+|train\.global.*|model\.lora_attn.*", text)
+            if plain and not outside and not text.startswith(("LoraConfig", "BitsAndBytes")):
+                yield framework.removesuffix("_cli"), concept, re.findall(r"[a-z][\w.]+", text.split(" (")[0])
+
+
+@pytest.mark.parametrize(("name", "concept", "keys"), list(map_cases()))
+def test_every_concept_stands_under_the_key_that_the_framework_reads(name, concept, keys):
+    schedule = {"name": "cosine", "min_lr_ratio": 0.1}
+    tree = parsed(name, LORA.changed(method="qlora", schedule=schedule))
+    assert keys_of(tree) & set(keys), (name, concept)
 
 
 RATES = st.floats(1e-7, 1e-1, allow_nan=False)
@@ -111,6 +148,7 @@ def test_trap_6_rslora_becomes_the_same_scale(name):
 
 
 def test_trap_7_long_rows_are_cut_everywhere():
+    assert parsed("trl", LORA)["max_length"] == parsed("llamafactory", LORA)["cutoff_len"] == 1536
     assert parsed("axolotl", LORA)["excess_length_strategy"] == "truncate"
     assert parsed("ms-swift", LORA)["truncation_strategy"] == "right"
 
@@ -122,6 +160,7 @@ def test_trap_8_torchtune_says_that_it_is_unmaintained():
 def test_trap_9_trl_says_its_own_defaults():
     tree = parsed("trl", LORA)
     assert (tree["gradient_checkpointing"], tree["logging_steps"], tree["packing"]) == (True, 10, False)
+    assert tree["bf16"] is True
 
 
 @pytest.mark.parametrize("name", ["hf", "trl", "llamafactory", "axolotl", "ms-swift"])

@@ -89,6 +89,11 @@ def test_intervals_widen_as_less_is_known():
     assert learning_rate(replace(UNKNOWN, steps=None)).center.sd > unknown.center.sd
 
 
+def test_full_fine_tuning_is_known_less_well_than_lora():
+    full = learning_rate(replace(LORA, method="full", pretraining_rate=3e-4))
+    assert full.center.sd >= 0.3 > learning_rate(LORA).center.sd
+
+
 def test_small_models_take_higher_rates_and_large_ones_level_off():
     at = {size: center(replace(UNKNOWN, params=size * 1e9)) for size in (1, 8, 100, 400)}
     assert at[1] > at[8] > at[100]

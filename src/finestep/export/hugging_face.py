@@ -163,6 +163,7 @@ class Trl:
         if recipe.max_length:
             fields["max_length"] = Noted(recipe.max_length, "longer rows are cut (Axolotl drops them)")
         fields |= {"packing": False, "gradient_checkpointing": True, "logging_steps": 10}
+        fields["bf16"] = Noted(True, "its default; false on a device without it")
         fields |= self._adapter(recipe)
         header = ["trl sft --config trl_sft.yaml, written by finestep", batch_comment(recipe), *_not_here(missing)]
         return Exported({"trl_sft.yaml": yaml_text(fields, header=header)}, "trl sft --config trl_sft.yaml", missing)

@@ -24,6 +24,7 @@ class LlamaFactory:
             "dataset": Noted(context.data, "a name in dataset_info.json"),
             "template": Noted("default", "set it to the model's"),
             "cutoff_len": Noted(recipe.max_length or 2048, "longer rows are cut (Axolotl drops them)"),
+            "packing": False,
             "output_dir": "output",
             **self._trainer(recipe, context),
             **self._adapter(recipe),

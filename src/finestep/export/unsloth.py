@@ -40,6 +40,7 @@ class Unsloth:
             "warmup_steps": 10 if steps is None else steps,
             "weight_decay": recipe.optimizer.weight_decay,
             "random_seed": recipe.seed,
+            "packing": False,
             "train_on_completions": True,
         }
         if recipe.num_epochs != int(recipe.num_epochs) and context.num_steps:

@@ -27,7 +27,9 @@ TRAINED_METHODS = ("full", "lora", "qlora")
 PROMPT_METHODS = ("prefix", "p-tuning", *RATES)
 ASSUMED_LENGTH, ASSUMED_PARAMS = 1024, 7e9
 SHOWN_NEIGHBOURS = 3
-SMALL_ENOUGH_FOR_FULL = 0.5e9
+CPU_PARAMS = 1e9
+FEW_ROWS = 1_000
+"""Below this the best number of passes shrinks as the rate grows (evidence `epochs-practice`); not in the rate itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +350,14 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
     if draft.method in PROMPT_METHODS or (draft.method in VARIANTS and draft.method not in ("lora", "rslora")):
         out.append(
             f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere"
+        )
+    if draft.hardware and draft.hardware.device == "cpu" and draft.request.params > CPU_PARAMS:
+        out.append("a CPU takes days for a model of this size: name the card that will train it (`--gpu 24GB`)")
+    rows = draft.data.num_rows if draft.data else None
+    if rows and rows < FEW_ROWS and not draft.model.is_encoder and draft.epochs.value > 1:
+        out.append(
+            f"{rows:,} rows, seen {draft.epochs.value:g} times: memorising sets in early, and earlier at a high rate; "
+            "watch the validation loss, and halve the rate if it turns up"
         )
     if draft.num_steps < batch_size.FEWEST_UPDATES:
         out.append(f"only {draft.num_steps} updates: little data; expect more from more rows than from any setting")

@@ -28,6 +28,8 @@ LARGEST_PRACTICE_SD = 2.0
 """Public recipes so far from the setting that they say nothing (a doubt of more than x100, in dex)."""
 ENCODER_SMALLEST_SD = 0.2
 """The practice fit and the near recipes share rows, so their pooled doubt is not allowed below this."""
+FULL_SMALLEST_SD = 0.3
+"""Three of the four views of full fine-tuning rest on the same published runs, and no dense sweep can check them."""
 RETENTION = {"full": (1 / 3.5, 0.2), "lora": (1 / 1.5, 0.15)}
 """Retention-safe over loss-optimal rate: 2 to 5 times lower for full fine-tuning, 1 to 2 for LoRA (evidence
 `retention`)."""
@@ -115,6 +117,8 @@ def _answer(
     center = pooled([law_alone, practice]) if practice else law_alone
     if request.is_encoder:
         center = replace(center, sd=max(center.sd, ENCODER_SMALLEST_SD))
+    elif request.method == "full":
+        center = replace(center, sd=max(center.sd, FULL_SMALLEST_SD))
     steps = [*terms]
     if len(views) > 1:
         steps.append(
