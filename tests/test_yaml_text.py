@@ -48,7 +48,9 @@ def test_what_is_not_a_number_stays_that():
     assert all(math.isnan(read["x"]) for read in readers(yaml_text({"x": math.nan})))
 
 
-@given(st.dictionaries(NAMES, st.one_of(VALUES, st.lists(VALUES, max_size=3), st.dictionaries(NAMES, VALUES, min_size=1))))
+@given(
+    st.dictionaries(NAMES, st.one_of(VALUES, st.lists(VALUES, max_size=3), st.dictionaries(NAMES, VALUES, min_size=1)))
+)
 def test_every_reader_sees_what_was_meant(tree):
     for read in readers(yaml_text(tree, header=["a: b", "# c"])):
         assert (read or {}) == tree
