@@ -225,3 +225,18 @@ def test_the_real_trainer_reads_it(tmp_path):
     assert arguments.get_warmup_steps(625) == 31
     config = peft.LoraConfig(**json.loads(files["lora_config.json"]))
     assert (config.r, config.lora_alpha, config.target_modules) == (16, 32, "all-linear")
+
+
+def test_the_real_trl_reads_it(tmp_path):
+    trl = pytest.importorskip("trl")
+    path = tmp_path / "trl_sft.yaml"
+    path.write_text(text_of("trl", LORA))
+    parser = trl.TrlParser((trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig))
+    on_cpu = ["--bf16", "false", "--use_cpu", "true"]
+    script, training, model = parser.parse_args_and_config(["--config", str(path), *on_cpu])
+    assert (script.dataset_name, model.model_name_or_path) == ("data.jsonl", "owner/model")
+    assert training.learning_rate == 2.8e-4
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 32
+    assert training.get_warmup_steps(625) == 31
+    assert training.max_length == 1536
+    assert (model.use_peft, model.lora_r, model.lora_alpha, model.use_rslora) == (True, 16, 32, False)

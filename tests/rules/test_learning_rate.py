@@ -89,6 +89,15 @@ def test_intervals_widen_as_less_is_known():
     assert learning_rate(replace(UNKNOWN, steps=None)).center.sd > unknown.center.sd
 
 
+def test_a_tiny_model_agrees_with_its_measured_basin():
+    tiny = replace(UNKNOWN, params=1.1e6, batch=16, steps=112, lineage="llama", model="shipped")
+    answer = learning_rate(tiny)
+    low, high = answer.interval
+    assert low < 6e-3 < high
+    assert answer.aim < 9e-3, "the measured loss rises from there"
+    assert answer.center.sd > learning_rate(replace(tiny, params=1e9)).center.sd + 0.05
+
+
 def test_full_fine_tuning_is_known_less_well_than_lora():
     full = learning_rate(replace(LORA, method="full", pretraining_rate=3e-4))
     assert full.center.sd >= 0.3 > learning_rate(LORA).center.sd
