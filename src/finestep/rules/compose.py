@@ -20,7 +20,7 @@ from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate,
 from finestep.rules.neighbours import Neighbour
 from finestep.rules.prompt_rate import RATES
 from finestep.rules.recommendation import DerivationStep, NearRecipe, Recommendation, WhatIf
-from finestep.rules.variants import VARIANTS
+from finestep.rules.variants import LORA_PLUS_RATIO, VARIANTS
 from finestep.rules.warmup import warmup_steps
 
 TRAINED_METHODS = ("full", "lora", "qlora")
@@ -351,6 +351,8 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
         out.append(
             f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere"
         )
+    if draft.method == "lora+":
+        out.append(f"the rate is that of A; B takes {LORA_PLUS_RATIO:g} times as much (`loraplus_lr_ratio`)")
     if draft.hardware and draft.hardware.device == "cpu" and draft.request.params > CPU_PARAMS:
         out.append("a CPU takes days for a model of this size: name the card that will train it (`--gpu 24GB`)")
     rows = draft.data.num_rows if draft.data else None

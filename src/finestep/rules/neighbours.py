@@ -28,10 +28,11 @@ SIZE_SCALE_DEX, OTHER_FAMILY, OTHER_TASK, TEMPLATE, MEASURED, SAME_MODEL = 0.4, 
 NUM_POOLED, MOST_INDEPENDENT = 12, 3.0
 """Published rates are copied between projects, so a dozen count for at most three."""
 SINGLE_SD = 0.4
-PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.3}
+PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.5}
 """How far practice may lie from the optimum, beyond its scatter. Full: the residual sd of published rates
 (practice.json). LoRA: after
-the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md)."""
+the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md). Prompt
+methods: as LoRA, for want of anything measured."""
 RANK_EXPONENT = 0.18
 SWEEP_ID_PREFIX = "tinker"
 
