@@ -153,6 +153,19 @@ def test_a_review_finds_what_is_wrong(tmp_path):
     assert review.recommendation.recipe.lora.rank == 64
 
 
+def test_a_review_knows_what_the_framework_assumes(tmp_path):
+    path = tmp_path / "lf.yaml"
+    path.write_text(
+        "model_name_or_path: Qwen/Qwen3-4B\nstage: sft\nfinetuning_type: lora\nlora_rank: 8\npacking: true\n"
+        "per_device_train_batch_size: 1\ngradient_accumulation_steps: 8\nlearning_rate: 1.0e-05\n"
+    )
+    review = review_config(path, hardware="24GB")
+    assert (review.recommendation.recipe.lora.rank, review.recommendation.recipe.lora.alpha) == (8, 16)
+    verdicts = {remark.topic: remark.verdict for remark in review.remarks}
+    assert verdicts["learning_rate"] == "change"
+    assert verdicts["packing"] == "consider"
+
+
 def test_a_review_of_our_own_export_has_nothing_to_change(tmp_path, chats):
     answer = recommend("Llama-3.1-8B", str(chats), hardware="h100")
     for framework in ("trl", "axolotl", "llamafactory", "litgpt", "ms-swift"):

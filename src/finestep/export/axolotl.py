@@ -120,4 +120,5 @@ class Axolotl:
             use_rslora=tree.get("peft_use_rslora"),
             target_modules=tuple(tree["lora_target_modules"]) if tree.get("lora_target_modules") else None,
             auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
+            packing=bool(tree.get("sample_packing")),
         )

@@ -242,6 +242,7 @@ def read_trainer(tree: dict[str, Any], framework: str) -> ForeignConfig:
             tree.get("lora_target_modules") or tree.get("target_modules") or tree.get("lora_target")
         ),
         auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
+        packing=bool(tree.get("packing") or tree.get("neat_packing")),
     )
 
 
