@@ -75,10 +75,13 @@ def test_refusals_say_what_to_do(arguments, message, monkeypatch):
         recommend(**arguments)
 
 
-def test_no_torch_is_loaded():
+def test_no_torch_is_loaded(shipped_model, instruct_file):
+    """For a known name, a local folder with data, and a bare size."""
     code = (
-        "import sys\nfrom finestep.flows.recommend import recommend\nrecommend('Qwen3-0.6B', hardware='8GB')\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'pandas', 'optuna'} & set(sys.modules)\n"
+        "import sys\nfrom finestep.flows.recommend import recommend\n"
+        "recommend('Qwen3-0.6B', hardware='8GB')\nrecommend(params='7B', hardware='24GB')\n"
+        f"recommend({str(shipped_model)!r}, {str(instruct_file)!r}, hardware='8GB')\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'pandas', 'optuna', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
