@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from finestep.cli.export import export
 from finestep.cli.recommend import recommend as command
 from finestep.cli.rescale import rescale as rescale_command
+from finestep.cli.tune import tune
 from finestep.errors import BadInput
 from finestep.flows.export import export_recipe
 from finestep.flows.recommend import recommend
@@ -113,6 +114,14 @@ def test_yaml_is_a_recipe(tmp_path):
     assert shown.exit_code == 0
     assert read_recipe(target) == recommend("Qwen3-0.6B", hardware="8GB").recipe
     assert "80 % interval" in target.read_text()
+
+
+def test_tune_reads_the_recipe_before_anything_else(tmp_path, shipped_model, instruct_file):
+    target = tmp_path / "start.yaml"
+    target.write_text("method: lora\nlearning_rte: 1.0e-04\n")
+    shown = run(tune, str(shipped_model), str(instruct_file), "--recipe", str(target), "--out", str(tmp_path / "s"))
+    assert "did you mean `learning_rate`" in str(shown.exception)
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_prompt_method_cannot_be_a_recipe(tmp_path):

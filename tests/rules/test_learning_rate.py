@@ -63,8 +63,9 @@ def test_doubling_alpha_lowers_the_rate(params, rank, alpha, steps):
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 @pytest.mark.parametrize("steps", [100, 1_000, 10_000])
-def test_more_steps_lower_the_rate(method, steps):
-    request = replace(LORA, method=method, steps=steps)
+@pytest.mark.parametrize("encoder", [False, True])
+def test_more_steps_lower_the_rate(method, steps, encoder):
+    request = replace(LORA, method=method, steps=steps, is_encoder=encoder)
     assert center(replace(request, steps=2 * steps)) < center(request)
 
 
@@ -96,6 +97,15 @@ def test_a_tiny_model_agrees_with_its_measured_basin():
     assert low < 6e-3 < high
     assert answer.aim < 9e-3, "the measured loss rises from there"
     assert answer.center.sd > learning_rate(replace(tiny, params=1e9)).center.sd + 0.05
+
+
+def test_a_small_encoder_may_take_a_high_rate():
+    mini = replace(UNKNOWN, method="full", params=2.27e7, batch=16, steps=337, is_encoder=True, classification=True)
+    answer = learning_rate(replace(mini, lineage="bert", recipe_family="bert"))
+    low, high = answer.interval
+    assert low < 3e-4 < high
+    assert abs(math.log10(7e-4) - answer.center.mean) < 2 * answer.center.sd, "the measured best is no surprise"
+    assert center(mini) > center(replace(mini, params=1.1e8))
 
 
 def test_full_fine_tuning_is_known_less_well_than_lora():

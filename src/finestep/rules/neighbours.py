@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from finestep.knowledge.packaged import table
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
 from finestep.rules.lora_law import ALPHA_EXPONENT, BATCH_EXPONENT
 from finestep.rules.terms import LogNormal
@@ -127,6 +128,8 @@ def _moved(row: PublicRecipe, target: Target) -> float:
     rate = row.learning_rate or 0.0
     if target.group == "prompt":
         return rate
+    if target.architecture == "encoder" and row.params:
+        rate *= (target.params / row.params) ** table("practice.json")[f"{target.group}-encoder"]["slope"]
     if row.effective_batch_size:
         rate *= (target.batch / row.effective_batch_size) ** BATCH_EXPONENT
     if target.rank and row.lora_rank:
