@@ -20,6 +20,11 @@ MOODS = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first, so that two processes end at about the same time (`make test`)."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def shipped_model() -> Path:
     return SHIPPED / "base"

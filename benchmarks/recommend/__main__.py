@@ -33,8 +33,8 @@ def measure() -> dict[str, Any]:
         "mean_regret_percent": mean([c.regret for c in sweep if c.regret is not None]),
         "max_regret_percent": max(c.regret for c in sweep if c.regret is not None),
         "mean_regret_to_floor_percent": mean([c.floor_regret for c in sweep if c.floor_regret is not None]),
-        "mean_abs_error_dex": mean([abs(c.center - c.best) for c in outside if c.best is not None]),
-        "mean_abs_error_of_the_aim_dex": mean([abs(c.aim - c.best) for c in outside if c.best is not None]),
+        "mean_abs_error_dex": mean([abs(c.aim - c.best) for c in outside if c.best is not None]),
+        "mean_abs_error_of_the_center_dex": mean([abs(c.center - c.best) for c in outside if c.best is not None]),
         "interval_coverage": mean([float(bool(c.covered)) for c in known]),
         "interval_coverage_sweep": coverage(sweep),
         "interval_coverage_outside": coverage(outside),
@@ -114,10 +114,10 @@ def report(figures: dict[str, Any]) -> None:
         f"outside {figures['interval_coverage_outside']:.1%} of {figures['num_outside']}); "
         f"mean half-width {figures['interval_half_width_dex']:.2f} dex"
     )
-    aim, constant = figures["mean_abs_error_of_the_aim_dex"], figures["best_constant_mean_abs_error_dex"]
+    center, constant = figures["mean_abs_error_of_the_center_dex"], figures["best_constant_mean_abs_error_dex"]
     print(
-        f"outside settings: our aim, left of the centre on purpose, is off by {aim:.3f} dex; "
-        f"the best constant in hindsight by {constant:.3f} dex"
+        f"outside settings: the recommended rate is off by {figures['mean_abs_error_dex']:.3f} dex, the centre of its "
+        f"interval by {center:.3f}, the best constant in hindsight by {constant:.3f}"
     )
     for row in figures["worst_cells"]:
         print(f"  worst: {row['cell']:60s} {row['regret_percent']:.2f} %")

@@ -1,12 +1,10 @@
 """The judgement itself: every cell's rate comes from a rule that saw nothing of the cell's family.
 
 Left out for a family: its cells in the fit of the law (centre, rank slope, size curve, family offsets, interval
-widths), and its public
-recipes in the pooling. The sweep's own rows among the public recipes are never pooled. The 13 outside settings
-(Gemma-3) are judged by
-the law fitted on the whole sweep, which holds no Gemma, without any Gemma recipe; alpha, steps and batch exponents
-come from other
-sources (rules/lora_law.py).
+widths, distance of practice), and its vendor's public recipes in the pooling. The sweep's own rows among the public
+recipes are never pooled. Not left out: the form of the law, the shape of the basin, and the small exponent that moves a
+public recipe to another rank. The 13 outside settings (Gemma-3) are judged by the law fitted on the whole sweep, which
+holds no Gemma, without any Gemma recipe; alpha, steps and batch exponents come from other sources (rules/lora_law.py).
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from finestep.knowledge.sweep import (
     measured_settings,
     sweep_cells,
 )
-from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate
+from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate, rate_estimate
 from finestep.rules.lora_fit import optimum
 from finestep.rules.lora_law import LoraLaw
 from finestep.rules.practice_bias import fit_law_with_practice
@@ -39,7 +37,8 @@ class Judged:
     """One case: what was recommended, and what was measured. Rates in log10; the regrets in per cent, None outside
     the sweep.
 
-    `center` is the estimate of the best rate, `aim` the rate to use, which lies left of it on purpose.
+    `aim` is the rate that is recommended, as a user reads it (two digits); it is what is judged. `center` is the middle
+    of the interval, right of the aim when the doubt is large.
     """
 
     name: str
@@ -101,7 +100,7 @@ def cell_request(cell: SweepCell) -> RateRequest:
 
 
 def _judged(name: str, family: str, answer: RateAnswer, best: float | None, cell: SweepCell | None) -> Judged:
-    center, aim = answer.center.mean, math.log10(answer.aim)
+    center, aim = answer.center.mean, math.log10(rate_estimate(answer).value)
     low, high = (math.log10(x) for x in answer.interval)
     if cell is None:
         return Judged(name, family, center, aim, low, high, best)

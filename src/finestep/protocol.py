@@ -2,7 +2,8 @@
 
 A worker is started with the path of a file that holds a `SessionRequest`. It answers `ready` (or `error`), then reads
 `TrialRequest`s, one JSON object a line, from its standard input and answers each with events that end in `finished` or
-`interrupted`; several requests may be under way at once, and events carry their trial's number. A line `{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
+`interrupted`; several requests may be under way at once, and events carry their trial's number. A line
+`{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
 Any trainer that speaks this can take the worker's place.
 """
 

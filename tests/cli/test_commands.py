@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def _finestep(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -171,7 +173,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(
         "--budget",
         "1",
         "--epochs",
-        "30",
+        "12",
         "--max-length",
         "96",
         "--threads",

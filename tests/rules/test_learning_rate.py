@@ -63,8 +63,9 @@ def test_doubling_alpha_lowers_the_rate(params, rank, alpha, steps):
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 @pytest.mark.parametrize("steps", [100, 1_000, 10_000])
-def test_more_steps_lower_the_rate(method, steps):
-    request = replace(LORA, method=method, steps=steps)
+@pytest.mark.parametrize("encoder", [False, True])
+def test_more_steps_lower_the_rate(method, steps, encoder):
+    request = replace(LORA, method=method, steps=steps, is_encoder=encoder)
     assert center(replace(request, steps=2 * steps)) < center(request)
 
 
@@ -87,6 +88,29 @@ def test_intervals_widen_as_less_is_known():
     unknown = learning_rate(UNKNOWN)
     assert model.center.sd < family.center.sd < unknown.center.sd
     assert learning_rate(replace(UNKNOWN, steps=None)).center.sd > unknown.center.sd
+
+
+def test_a_tiny_model_agrees_with_its_measured_basin():
+    tiny = replace(UNKNOWN, params=1.1e6, batch=16, steps=112, lineage="llama", model="shipped")
+    answer = learning_rate(tiny)
+    low, high = answer.interval
+    assert low < 6e-3 < high
+    assert answer.aim < 9e-3, "the measured loss rises from there"
+    assert answer.center.sd > learning_rate(replace(tiny, params=1e9)).center.sd + 0.05
+
+
+def test_a_small_encoder_may_take_a_high_rate():
+    mini = replace(UNKNOWN, method="full", params=2.27e7, batch=16, steps=337, is_encoder=True, classification=True)
+    answer = learning_rate(replace(mini, lineage="bert", recipe_family="bert"))
+    low, high = answer.interval
+    assert low < 3e-4 < high
+    assert abs(math.log10(7e-4) - answer.center.mean) < 2 * answer.center.sd, "the measured best is no surprise"
+    assert center(mini) > center(replace(mini, params=1.1e8))
+
+
+def test_full_fine_tuning_is_known_less_well_than_lora():
+    full = learning_rate(replace(LORA, method="full", pretraining_rate=3e-4))
+    assert full.center.sd >= 0.3 > learning_rate(LORA).center.sd
 
 
 def test_small_models_take_higher_rates_and_large_ones_level_off():
@@ -123,11 +147,18 @@ def test_the_aim_is_inside_the_interval_and_never_right_of_the_centre():
 
 @pytest.mark.parametrize(("sd", "shift"), [(0.2, 0.0), (0.25, -0.09), (0.3, -0.17), (0.4, -0.36), (0.5, -0.55)])
 def test_the_aim_moves_left_as_the_basin_says(sd, shift):
-    assert aim_shift(sd) == pytest.approx(shift, abs=0.03)
+    assert aim_shift(sd, divergence_nats=0.65) == pytest.approx(shift, abs=0.03)
+
+
+def test_more_doubt_moves_the_aim_further_left():
+    shifts = [aim_shift(sd) for sd in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert shifts == sorted(shifts, reverse=True)
+    assert shifts[0] == 0.0
+    assert -0.4 < shifts[-1] < -0.2
 
 
 def test_a_watched_run_may_aim_higher():
-    assert aim_shift(0.3, divergence_nats=0.3) > aim_shift(0.3)
+    assert aim_shift(0.3) > aim_shift(0.3, divergence_nats=0.3) > aim_shift(0.3, divergence_nats=0.65)
 
 
 def test_the_basin_is_mild_on_the_left_and_a_cliff_on_the_right():

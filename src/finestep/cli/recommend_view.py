@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from finestep.cli import words
 from finestep.errors import BadInput, did_you_mean
 from finestep.estimate import Estimate
 from finestep.knowledge.evidence import all_evidence, evidence
 from finestep.rules.recommendation import Recommendation
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 WIDTH_FOR_SOURCES = 110
 """A narrower terminal shows the sources only with --explain and --json."""
 LABELS = {
@@ -52,7 +53,7 @@ def show(answer: Recommendation, *, model: str | None, data: str | None, written
 def _title(answer: Recommendation) -> str:
     model, rows = answer.model, answer.data.num_rows if answer.data else None
     sized = model.num_parameters and model.source != "--params"
-    size = f", {(model.num_parameters or 0) / 1e9:.3g}B parameters" if sized else ""
+    size = f", {words.size(model.num_parameters or 0)} parameters" if sized else ""
     data = f", {rows:,} training rows" if rows else ""
     where = f", {answer.hardware.name}" if answer.hardware else ""
     return f"{answer.method} of {model.name}{size}{data}{where}"
@@ -87,7 +88,7 @@ def _number(name: str, value: float) -> str:
     if name in SMALL_NUMBERS:
         return f"{value:.1e}"
     if name == "memory_bytes":
-        return f"{value / GIB:.1f} GiB"
+        return f"{value / GIB:.1f} GiB" if value >= GIB / 10 else f"{value / MIB:.0f} MiB"
     return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 

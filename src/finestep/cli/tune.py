@@ -16,7 +16,10 @@ DATA = typer.Argument(None, help="Data file, folder or Hub name.", show_default=
 def tune(
     model: str = MODEL,
     data: str = DATA,
-    method: str = typer.Option("lora", help="full, lora or qlora."),
+    method: str = typer.Option("lora", help="full, lora or qlora; a --recipe has its own."),
+    recipe_file: Path = typer.Option(
+        None, "--recipe", help="Start from this recipe, e.g. of recommend --yaml.", show_default=False
+    ),
     strategy: str = typer.Option("auto", help="How to search: auto, sweep, random, or an Optuna sampler: tpe, gp, ..."),
     budget: float = typer.Option(
         None, help="At most this many full runs. [default: 6 for auto, else 16]", show_default=False
@@ -73,7 +76,7 @@ def tune(
     from finestep.flows.setup import RUNS_FOLDER, starting_recipe, tuning_spec
     from finestep.flows.strategies import default_budget_runs, objective_and_goal
     from finestep.search.further_fields import parse_tuned
-    from finestep.store.recipe_file import apply_settings
+    from finestep.store.recipe_file import apply_settings, read_recipe
     from finestep.study import Budget
 
     named = named_specs(
@@ -85,7 +88,7 @@ def tune(
         is_external=command is not None,
     )
     trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
-    recipe = starting_recipe(_method(method), named.data)
+    recipe = read_recipe(recipe_file) if recipe_file else starting_recipe(_method(method), named.data)
     recipe = recipe.changed(num_epochs=epochs) if epochs else recipe
     recipe = apply_settings(recipe, setting or [])
     name, goal = objective_and_goal(objective)

@@ -14,8 +14,8 @@ from finestep.export.exported import (
     warmup_share,
 )
 from finestep.export.hugging_face import not_here, number, whole
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 SCHEDULES = {
     "linear": "linear",
@@ -36,7 +36,7 @@ class Axolotl:
         micro, optimizer = micro_batch(recipe), recipe.optimizer
         fields: dict[str, object] = {
             "base_model": context.model,
-            "datasets": [],
+            "datasets": [{"path": context.data, "type": Noted("alpaca", "set it to the format of the data")}],
             "output_dir": "output",
             "sequence_len": recipe.max_length or 2048,
             "excess_length_strategy": Noted("truncate", "its default drops long rows, which would change the data"),
@@ -59,10 +59,7 @@ class Axolotl:
             **self._adapter(recipe),
         }
         header = ["axolotl train axolotl.yaml, written by finestep", batch_comment(recipe), *not_here(missing)]
-        text = yaml_text(fields, header=header).replace(
-            "datasets: []", f"datasets:\n  - path: {context.data}\n    type: alpaca  # set it to the format of the data"
-        )
-        return Exported({"axolotl.yaml": text}, "axolotl train axolotl.yaml", missing)
+        return Exported({"axolotl.yaml": yaml_text(fields, header=header)}, "axolotl train axolotl.yaml", missing)
 
     def _warmup(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
         steps = context.warmup_steps(recipe)
@@ -123,4 +120,5 @@ class Axolotl:
             use_rslora=tree.get("peft_use_rslora"),
             target_modules=tuple(tree["lora_target_modules"]) if tree.get("lora_target_modules") else None,
             auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
+            packing=bool(tree.get("sample_packing")),
         )

@@ -74,6 +74,7 @@ class ForeignConfig:
     use_rslora: bool | None = None
     target_modules: tuple[str, ...] | None = None
     auto_find_batch_size: bool = False
+    packing: bool = False
     text_rate: bool = False
     """The rate was written like 1e-5, which plain YAML readers take for text."""
 

@@ -20,8 +20,8 @@ from finestep.export.exported import (
     unsupported,
     warmup_share,
 )
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 RATIO_REJECTED = (5, 7)
 SCHEDULES = {
@@ -163,6 +163,7 @@ class Trl:
         if recipe.max_length:
             fields["max_length"] = Noted(recipe.max_length, "longer rows are cut (Axolotl drops them)")
         fields |= {"packing": False, "gradient_checkpointing": True, "logging_steps": 10}
+        fields["bf16"] = Noted(True, "its default; false on a device without it")
         fields |= self._adapter(recipe)
         header = ["trl sft --config trl_sft.yaml, written by finestep", batch_comment(recipe), *_not_here(missing)]
         return Exported({"trl_sft.yaml": yaml_text(fields, header=header)}, "trl sft --config trl_sft.yaml", missing)
@@ -241,6 +242,7 @@ def read_trainer(tree: dict[str, Any], framework: str) -> ForeignConfig:
             tree.get("lora_target_modules") or tree.get("target_modules") or tree.get("lora_target")
         ),
         auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
+        packing=bool(tree.get("packing") or tree.get("neat_packing")),
     )
 
 

@@ -20,8 +20,8 @@ from finestep.export.exported import (
 )
 from finestep.export.hugging_face import not_here, number, whole
 from finestep.export.unsloth import plain_alpha
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 SWITCHES = {
     "lora_query": ("q_proj",),

@@ -6,8 +6,8 @@ from typing import Any
 
 from finestep.export.exported import ExportContext, Exported, ForeignConfig, batch_comment, warmup_share
 from finestep.export.hugging_face import cannot, not_here, read_trainer, schedule_kwargs, trainer_fields
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 
 class LlamaFactory:
@@ -24,6 +24,7 @@ class LlamaFactory:
             "dataset": Noted(context.data, "a name in dataset_info.json"),
             "template": Noted("default", "set it to the model's"),
             "cutoff_len": Noted(recipe.max_length or 2048, "longer rows are cut (Axolotl drops them)"),
+            "packing": False,
             "output_dir": "output",
             **self._trainer(recipe, context),
             **self._adapter(recipe),

@@ -6,8 +6,8 @@ from typing import Any
 
 from finestep.export.exported import ExportContext, Exported, ForeignConfig, batch_comment
 from finestep.export.hugging_face import cannot, not_here, read_trainer, trainer_fields
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 
 class MsSwift:

@@ -20,8 +20,8 @@ from finestep.export.exported import (
 )
 from finestep.export.hugging_face import not_here, number, whole
 from finestep.export.unsloth import plain_alpha
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "output_proj"}
 MLP = ("gate_proj", "up_proj", "down_proj")

@@ -17,8 +17,8 @@ from finestep.export.exported import (
     unsupported,
 )
 from finestep.export.hugging_face import not_here, number, whole
-from finestep.export.yaml_text import Noted, yaml_text
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 
 class Unsloth:
@@ -40,6 +40,7 @@ class Unsloth:
             "warmup_steps": 10 if steps is None else steps,
             "weight_decay": recipe.optimizer.weight_decay,
             "random_seed": recipe.seed,
+            "packing": False,
             "train_on_completions": True,
         }
         if recipe.num_epochs != int(recipe.num_epochs) and context.num_steps:

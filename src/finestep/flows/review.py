@@ -22,16 +22,16 @@ from finestep.study import DataSpec
 
 Verdict = Literal["change", "consider", "fine"]
 DEFAULTS: dict[str, dict[str, float]] = {
-    "hf": {"learning_rate": 5e-5, "micro": 8, "accumulation": 1, "epochs": 3, "clip": 1.0},
-    "trl": {"learning_rate": 2e-5, "micro": 8, "accumulation": 1, "epochs": 3, "clip": 1.0},
-    "llamafactory": {"learning_rate": 5e-5, "micro": 8, "accumulation": 1, "epochs": 3, "clip": 1.0},
-    "ms-swift": {"micro": 1, "accumulation": 16, "epochs": 3, "clip": 1.0},
+    "hf": {"learning_rate": 5e-5, "micro": 8, "accumulation": 1, "epochs": 3, "clip": 1.0, "rank": 8, "alpha": 8},
+    "trl": {"learning_rate": 2e-5, "micro": 8, "accumulation": 1, "epochs": 3, "clip": 1.0, "rank": 16, "alpha": 32},
+    "llamafactory": {"learning_rate": 5e-5, "micro": 8, "accumulation": 1, "epochs": 3, "clip": 1.0, "rank": 8},
+    "ms-swift": {"micro": 1, "accumulation": 16, "epochs": 3, "clip": 1.0, "rank": 8, "alpha": 32},
     "axolotl": {"micro": 1, "accumulation": 1, "epochs": 1, "clip": 1.0},
     "unsloth": {"learning_rate": 2e-4, "micro": 2, "accumulation": 4, "epochs": 3, "rank": 64, "alpha": 16},
-    "litgpt": {"micro": 4, "epochs": 5},
+    "litgpt": {"micro": 4, "epochs": 5, "rank": 8, "alpha": 16},
     "torchtune": {"micro": 2, "accumulation": 8, "epochs": 1},
 }
-"""What holds when a config does not say."""
+"""What holds when a config does not say; LLaMA-Factory's alpha is twice the rank."""
 FEW_STEPS = 100
 CLEARLY_OUTSIDE_DEX = 0.3
 HIGH_WARMUP_SHARE = 0.2
@@ -101,6 +101,8 @@ def review_config(
 def _ask(config: ForeignConfig) -> Ask:
     default = DEFAULTS.get(config.framework, {})
     rank, alpha = config.lora_rank or default.get("rank"), config.lora_alpha or default.get("alpha")
+    if alpha is None and rank and config.framework == "llamafactory":
+        alpha = 2.0 * rank
     return Ask(
         rank=int(rank) if rank else None,
         alpha=alpha,
@@ -130,6 +132,7 @@ def _remarks(config: ForeignConfig, answer: Recommendation) -> list[Remark]:
         _rate(config, answer),
         _written(config),
         _batch_remark(config, answer),
+        _packing(config),
         _length(answer),
         _warmup(config, answer),
         _clip(config),
@@ -157,10 +160,9 @@ def _rate(config: ForeignConfig, answer: Recommendation) -> Remark:
         return Remark(topic="learning_rate", verdict="fine", text=text)
     high = rate > estimate.high
     distance = math.log10(rate / estimate.high) if high else math.log10(estimate.low / rate)
-    risk = (
-        "it may diverge or forget; too high is the dearer error" if high else "it will learn too slowly for this length"
-    )
     verdict: Verdict = "change" if distance > CLEARLY_OUTSIDE_DEX or high else "consider"
+    slow = "it will learn too slowly" if verdict == "change" else "it is likely on the slow side"
+    risk = "it may diverge or forget; too high is the dearer error" if high else slow
     side = "above" if high else "below"
     text = f"learning rate {rate:.1e}{unstated} lies {side} {span}: {risk}; use {estimate.value:.1e}"
     return Remark(topic="learning_rate", verdict=verdict, text=text)
@@ -183,6 +185,13 @@ def _batch_remark(config: ForeignConfig, answer: Recommendation) -> Remark | Non
         text = f"{own} is large for {answer.method}: measured results get worse above 128 rows; use {cap} or fewer"
         return Remark(topic="effective_batch_size", verdict="change", text=text)
     return Remark(topic="effective_batch_size", verdict="fine", text=f"{own} is in the usual range")
+
+
+def _packing(config: ForeignConfig) -> Remark | None:
+    if not config.packing:
+        return None
+    text = "packing puts several rows into one: the effective batch holds more rows, and the run has fewer steps, than it says"
+    return Remark(topic="packing", verdict="consider", text=text)
 
 
 def _length(answer: Recommendation) -> Remark | None:

@@ -1,10 +1,8 @@
 """The shape of loss against log learning rate near the optimum, and where to aim when unsure.
 
 x = log10(rate / best rate). Excess loss in nats: 0.015 |x|^1.4 to the left, 0.030 x^2.35 to the right, and a run
-diverges with
-probability sigmoid((x - 0.84) / 0.07), at a cost of 0.65 nats. From 87 cells of the sweep (evidence `basin`): one
-data set
-and one length; small models are up to five times steeper.
+diverges with probability sigmoid((x - 0.84) / 0.07) to a model that is 0.65 nats worse. From 87 cells of the sweep
+(evidence `basin`): one data set and one length; small models are up to five times steeper.
 """
 
 from __future__ import annotations
@@ -16,6 +14,10 @@ LEFT_NATS, LEFT_POWER = 0.015, 1.4
 RIGHT_NATS, RIGHT_POWER = 0.030, 2.35
 CLIFF_DEX, CLIFF_WIDTH_DEX = 0.84, 0.07
 DIVERGENCE_NATS = 0.65
+WATCHED_DIVERGENCE_NATS = 0.1
+"""Price of a divergence for the aim. A diverged model is 0.65 nats worse, but nobody keeps it: a watched run stops at
+once and is repeated lower, at under 0.01 nats of final loss. Ten times that prices the wasted part of a run. A judgement
+(docs/log.md): on the sweep a dearer price only added regret."""
 _GRID = 81
 _FARTHEST_LEFT_DEX, _AIM_STEP_DEX = -0.8, 0.01
 
@@ -37,7 +39,7 @@ def divergence_probability(x: float) -> float:
 
 
 @cache
-def aim_shift(sd: float, *, divergence_nats: float = DIVERGENCE_NATS) -> float:
+def aim_shift(sd: float, *, divergence_nats: float = WATCHED_DIVERGENCE_NATS) -> float:
     """How far from the centre to aim, in dex (never above 0), when the best rate is known to within `sd` dex.
 
     The left side is mild and the right side is a cliff, so the best guess under uncertainty is left of the centre.

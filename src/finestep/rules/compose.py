@@ -20,14 +20,16 @@ from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate,
 from finestep.rules.neighbours import Neighbour
 from finestep.rules.prompt_rate import RATES
 from finestep.rules.recommendation import DerivationStep, NearRecipe, Recommendation, WhatIf
-from finestep.rules.variants import VARIANTS
+from finestep.rules.variants import LORA_PLUS_RATIO, VARIANTS
 from finestep.rules.warmup import warmup_steps
 
 TRAINED_METHODS = ("full", "lora", "qlora")
 PROMPT_METHODS = ("prefix", "p-tuning", *RATES)
 ASSUMED_LENGTH, ASSUMED_PARAMS = 1024, 7e9
 SHOWN_NEIGHBOURS = 3
-SMALL_ENOUGH_FOR_FULL = 0.5e9
+CPU_PARAMS = 1e9
+FEW_ROWS = 1_000
+"""Below this the best number of passes shrinks as the rate grows (evidence `epochs-practice`); not in the rate itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +350,16 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
     if draft.method in PROMPT_METHODS or (draft.method in VARIANTS and draft.method not in ("lora", "rslora")):
         out.append(
             f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere"
+        )
+    if draft.method == "lora+":
+        out.append(f"the rate is that of A; B takes {LORA_PLUS_RATIO:g} times as much (`loraplus_lr_ratio`)")
+    if draft.hardware and draft.hardware.device == "cpu" and draft.request.params > CPU_PARAMS:
+        out.append("a CPU takes days for a model of this size: name the card that will train it (`--gpu 24GB`)")
+    rows = draft.data.num_rows if draft.data else None
+    if rows and rows < FEW_ROWS and not draft.model.is_encoder and draft.epochs.value > 1:
+        out.append(
+            f"{rows:,} rows, seen {draft.epochs.value:g} times: memorising sets in early, and earlier at a high rate; "
+            "watch the validation loss, and halve the rate if it turns up"
         )
     if draft.num_steps < batch_size.FEWEST_UPDATES:
         out.append(f"only {draft.num_steps} updates: little data; expect more from more rows than from any setting")

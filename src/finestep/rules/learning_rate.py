@@ -14,7 +14,16 @@ from dataclasses import dataclass, field, replace
 from finestep.estimate import Estimate
 from finestep.rules.basin import aim_shift
 from finestep.rules.full_rate import practice_fit_view, pretraining_view, ratio_term
-from finestep.rules.lora_law import Z80, LoraLaw, LoraSetting, lora_terms, packaged_law
+from finestep.rules.lora_law import (
+    LENGTH_UNKNOWN_SD,
+    STEPS_EXPONENT,
+    STEPS_SD,
+    Z80,
+    LoraLaw,
+    LoraSetting,
+    lora_terms,
+    packaged_law,
+)
 from finestep.rules.neighbours import Neighbour, Target, nearest, practice_view
 from finestep.rules.prompt_rate import prompt_term
 from finestep.rules.terms import LogNormal, Term, pooled, total, two_digits
@@ -28,6 +37,12 @@ LARGEST_PRACTICE_SD = 2.0
 """Public recipes so far from the setting that they say nothing (a doubt of more than x100, in dex)."""
 ENCODER_SMALLEST_SD = 0.2
 """The practice fit and the near recipes share rows, so their pooled doubt is not allowed below this."""
+ENCODER_STEPS = 2_000
+"""Geometric mean over the GLUE tasks at three epochs of batch 32 (230 to 37,000 steps)."""
+SMALL_ENCODER, SMALL_ENCODER_DEX, SMALL_ENCODER_SD = 6e7, 0.35, 0.3
+"""Below 60M parameters, full: ELECTRA-small's own 3e-4 lies 0.26 dex above the fit, our measured MiniLM 0.6 (docs/log.md)."""
+FULL_SMALLEST_SD = 0.3
+"""Three of the four views of full fine-tuning rest on the same published runs, and no dense sweep can check them."""
 RETENTION = {"full": (1 / 3.5, 0.2), "lora": (1 / 1.5, 0.15)}
 """Retention-safe over loss-optimal rate: 2 to 5 times lower for full fine-tuning, 1 to 2 for LoRA (evidence
 `retention`)."""
@@ -115,6 +130,8 @@ def _answer(
     center = pooled([law_alone, practice]) if practice else law_alone
     if request.is_encoder:
         center = replace(center, sd=max(center.sd, ENCODER_SMALLEST_SD))
+    elif request.method == "full":
+        center = replace(center, sd=max(center.sd, FULL_SMALLEST_SD))
     steps = [*terms]
     if len(views) > 1:
         steps.append(
@@ -183,11 +200,23 @@ def _encoder_terms(request: RateRequest) -> list[Term]:
     group = "full-encoder" if request.method == "full" else "lora-encoder"
     view = practice_fit_view(group, params=request.params, batch=request.batch)
     terms = [Term("size", view.mean, view.sd, "practice-fits", f"published {request.method} encoder runs against size")]
+    if request.params < SMALL_ENCODER and request.method == "full":
+        words = "published rates of small encoders are copied from large ones; measured ones are higher"
+        terms.append(Term("small encoder", SMALL_ENCODER_DEX, SMALL_ENCODER_SD, "small-encoder", words))
+    terms.append(_encoder_steps(request.steps))
     if request.method == "qlora":
         terms.append(Term("4-bit base", 0.0, QLORA_SD, "qlora-paper", "no measurable shift"))
     if request.variant != "lora" and request.method != "full":
         terms.append(variant_term(request.variant))
     return terms
+
+
+def _encoder_steps(steps: float | None) -> Term:
+    if steps is None:
+        return Term("steps", 0.0, LENGTH_UNKNOWN_SD, "horizon-exponent", "length not known")
+    dex = math.log10(steps / ENCODER_STEPS)
+    words = f"{steps:.0f} steps against about {ENCODER_STEPS:,} in published runs"
+    return Term("steps", STEPS_EXPONENT * dex, STEPS_SD * abs(dex), "horizon-exponent", words)
 
 
 def _other_views(request: RateRequest) -> list[LogNormal]:

@@ -19,6 +19,10 @@ from finestep.knowledge.sweep import SweepCell
 KNOTS_BILLION = (10.0, 20.0, 40.0)
 """Where the size curve may bend. Which knot is right is not known; the mean of the three is used and none is chosen."""
 
+SMALLEST_BILLION, BELOW_SLOPE = 1.0, -0.26
+"""No model below 1B was in the sweep, and its slope would overshoot there. One measured basin (the shipped model of 1.1M
+parameters, docs/log.md) gives the slope that is used below 1B."""
+
 REFERENCE_RANK = 32
 RIDGE = 0.01
 """Pull of the slopes toward 0, in families: only so that a fit without any small model has an answer."""
@@ -47,9 +51,19 @@ class SizeLaw:
 
     def log_rate(self, *, size: float, rank: int) -> float:
         """log10 of the best rate for a dense-equivalent size in billions."""
-        return sum(
-            _dot(row, _features(size, rank, knot)) for row, knot in zip(self.coefficients, KNOTS_BILLION, strict=True)
+        inside = max(size, SMALLEST_BILLION)
+        return BELOW_SLOPE * -decades_below(size) + sum(
+            _dot(row, _features(inside, rank, knot)) for row, knot in zip(self.coefficients, KNOTS_BILLION, strict=True)
         ) / len(KNOTS_BILLION)
+
+
+def decades_below(size: float) -> float:
+    """How far a size in billions lies below the smallest measured one, in factors of ten.
+
+    >>> decades_below(0.01), decades_below(7.0)
+    (2.0, 0.0)
+    """
+    return max(0.0, math.log10(SMALLEST_BILLION / size))
 
 
 def optimum(cell: SweepCell) -> Optimum | None:

@@ -20,6 +20,7 @@ from finestep.knowledge.sweep import SWEEP_ALPHA, SWEEP_BATCH, SWEEP_STEPS
 from finestep.rules.lora_fit import (
     Optimum,
     SizeLaw,
+    decades_below,
     fit_size_law,
     half_width,
     left_out_residuals,
@@ -32,6 +33,9 @@ Z80 = 1.2815515655446004
 ALPHA_EXPONENT, ALPHA_SD = -0.5, 0.15
 STEPS_EXPONENT, STEPS_SD = -0.2, 0.15
 BATCH_EXPONENT, BATCH_SD = 0.2, 0.15
+LENGTH_UNKNOWN_SD = 0.12
+SMALL_SD = 0.1
+"""Doubt for every factor of ten below 1B: one basin measured there."""
 OTHER_DATA_SD = 0.12
 """Other data than the sweep's: the measured settings outside it scatter by this much more than the law's own doubt."""
 FAMILY_PRIOR_MODELS = 1.5
@@ -88,8 +92,11 @@ def lora_terms(setting: LoraSetting, *, law: LoraLaw, same_data: bool = False) -
             f"batch {setting.batch:g} against 128",
         ),
     ]
+    below = decades_below(setting.size)
+    if below > 0.0:
+        terms.append(Term("small", 0.0, SMALL_SD * below, "small-model", "smaller than any model of the sweep"))
     if setting.steps is None:
-        terms.append(Term("length unknown", 0.0, 0.12, "horizon-exponent", "give the data to narrow this"))
+        terms.append(Term("length unknown", 0.0, LENGTH_UNKNOWN_SD, "horizon-exponent", "give the data to narrow this"))
     if not same_data:
         terms.append(Term("your data", 0.0, OTHER_DATA_SD, "lora-law", "other data than the sweep's"))
     return terms

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from finestep.knowledge.packaged import table
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
 from finestep.rules.lora_law import ALPHA_EXPONENT, BATCH_EXPONENT
 from finestep.rules.terms import LogNormal
@@ -28,10 +29,11 @@ SIZE_SCALE_DEX, OTHER_FAMILY, OTHER_TASK, TEMPLATE, MEASURED, SAME_MODEL = 0.4, 
 NUM_POOLED, MOST_INDEPENDENT = 12, 3.0
 """Published rates are copied between projects, so a dozen count for at most three."""
 SINGLE_SD = 0.4
-PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.3}
+PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.5}
 """How far practice may lie from the optimum, beyond its scatter. Full: the residual sd of published rates
 (practice.json). LoRA: after
-the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md)."""
+the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md). Prompt
+methods: as LoRA, for want of anything measured."""
 RANK_EXPONENT = 0.18
 SWEEP_ID_PREFIX = "tinker"
 
@@ -126,6 +128,8 @@ def _moved(row: PublicRecipe, target: Target) -> float:
     rate = row.learning_rate or 0.0
     if target.group == "prompt":
         return rate
+    if target.architecture == "encoder" and row.params:
+        rate *= (target.params / row.params) ** table("practice.json")[f"{target.group}-encoder"]["slope"]
     if row.effective_batch_size:
         rate *= (target.batch / row.effective_batch_size) ** BATCH_EXPONENT
     if target.rank and row.lora_rank:

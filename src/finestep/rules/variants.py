@@ -12,6 +12,7 @@ import math
 
 from finestep.rules.terms import Term
 
+LORA_PLUS_RATIO = 16.0
 VARIANTS: dict[str, tuple[float, float, str]] = {
     "lora": (1.0, 0.0, "lr-matters"),
     "rslora": (1.0, 0.1, "rslora"),

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from finestep.errors import BadInput, did_you_mean
 from finestep.recipe import Recipe
+from finestep.yaml_text import Noted, yaml_text
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 4
@@ -67,9 +68,7 @@ def recipe_yaml(recipe: Recipe, *, comments: Mapping[str, str] | None = None, he
         comments: text behind a value, by dotted field name.
         header: comment lines for the top of the file.
     """
-    lines = [f"# {line}".rstrip() for line in header.splitlines()]
-    _write_group(recipe, lines, comments=comments or {}, prefix="", indent="")
-    return "\n".join(lines) + "\n"
+    return yaml_text(_tree(recipe, comments or {}, prefix=""), header=header.splitlines())
 
 
 def write_recipe(path: Path, recipe: Recipe, *, comments: Mapping[str, str] | None = None, header: str = "") -> None:
@@ -79,47 +78,13 @@ def write_recipe(path: Path, recipe: Recipe, *, comments: Mapping[str, str] | No
     os.replace(partial, path)
 
 
-def float_text(value: float) -> str:
-    """A float as YAML 1.1 readers understand it.
-
-    >>> float_text(1e-05), float_text(0.5), float_text(300.0)
-    ('1.0e-05', '0.5', '300.0')
-    """
-    text = repr(float(value))
-    if "e" not in text:
-        return text if 1e-3 <= abs(value) < 1e6 or value == 0 else _exponent(value)
-    return _exponent(value)
-
-
-def _exponent(value: float) -> str:
-    mantissa, exponent = f"{value:.15e}".split("e")
-    shortest = next(
-        (m for d in range(1, 16) if float(f"{(m := f'{float(mantissa):.{d}f}')}e{exponent}") == value), mantissa
-    )
-    return f"{shortest}e{exponent}"
-
-
-def _write_group(group: BaseModel, lines: list[str], *, comments: Mapping[str, str], prefix: str, indent: str) -> None:
+def _tree(group: BaseModel, comments: Mapping[str, str], *, prefix: str) -> dict[str, object]:
+    tree: dict[str, object] = {}
     for name in type(group).model_fields:
         value, dotted = getattr(group, name), f"{prefix}{name}"
-        note = f"  # {comments[dotted]}" if dotted in comments else ""
-        if isinstance(value, BaseModel):
-            lines.append(f"{indent}{name}:{note}")
-            _write_group(value, lines, comments=comments, prefix=f"{dotted}.", indent=indent + "  ")
-        else:
-            lines.append(f"{indent}{name}: {_scalar(value)}{note}")
-
-
-def _scalar(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return float_text(value)
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_scalar(item) for item in value) + "]"
-    return str(value)
+        entry = _tree(value, comments, prefix=f"{dotted}.") if isinstance(value, BaseModel) else value
+        tree[name] = Noted(entry, comments[dotted]) if dotted in comments else entry
+    return tree
 
 
 def _read_text(path: Path) -> str:
