@@ -8,10 +8,10 @@ import math
 
 import pytest
 
-from finestep.diagnosis.guard import Intervention, Probes, decide
+from finestep.diagnosis.guard import MAX_INTERVENTIONS, Probes, decide
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.simulated import Setting, simulated_log
-from finestep.trial import EvalRecord, StepRecord
+from finestep.trial import EvalRecord, Intervention, StepRecord
 
 STEPS = Setting(num_rows=300, rows_apart=1, noise_sd=0.05, num_evaluations=8)
 
@@ -129,7 +129,9 @@ CALM = [record(step) for step in range(1, 41)]
         ([*CALM, record(41, math.nan, num_loss_tokens=0)], Probes(), "skip_batch", "batch"),
         ([*CALM, record(41, math.nan)], Probes(fp32_loss=1.0), "raise_precision", "numerics"),
         ([*CALM, record(41, 9.0)], Probes(replay_loss=8.0), "skip_batch", "batch"),
-        ([*CALM, record(41, 9.0)], Probes(replay_loss=1.1), "lower_rate", "rate"),
+        ([*CALM, record(41, 9.0)], Probes(replay_loss=1.1), "retry", "accident"),
+        ([*CALM, *[record(s, grad_norm=3.0) for s in range(41, 53)], record(53, 9.0)], Probes(replay_loss=1.1), "lower_rate",
+         "rate"),
         ([*CALM, record(41, 9.0)], Probes(probe_loss_good=1.0, probe_loss_now=4.0), "lower_rate", "rate"),
         ([*CALM, record(41, 9.0)], Probes(probe_loss_good=1.0, probe_loss_now=1.01), "skip_batch", "batch"),
         ([*CALM, record(41, 9.0)], Probes(row_losses=(1, 1, 1, 1, 1, 1, 60)), "skip_batch", "batch"),
@@ -144,8 +146,14 @@ def test_the_guard_tells_rate_batch_and_numerics_apart(records, probes, action, 
     assert (decision.rate_factor < 1) == (action == "lower_rate")
 
 
+def done(step: int, action: str) -> Intervention:
+    return Intervention(step=step, back_to=step - 1, action=action, cause="unknown")
+
+
 def test_the_guard_learns_from_what_it_did() -> None:
     trouble = [*CALM, record(41, 9.0)]
-    assert decide(trouble, earlier=[Intervention(41, "lower_rate")]).action == "skip_batch"
-    assert decide(trouble, earlier=[Intervention(41, "skip_batch")]).action == "lower_rate"
-    assert decide(trouble, earlier=[Intervention(step, "lower_rate") for step in (5, 15, 25)]).action == "stop"
+    assert decide(trouble, earlier=[done(41, "retry")]).action == "lower_rate"
+    assert decide(trouble, earlier=[done(41, "lower_rate")]).action == "skip_batch"
+    assert decide(trouble, earlier=[done(41, "skip_batch")]).action == "lower_rate"
+    assert decide(trouble, Probes(replay_loss=1.1), earlier=[done(10, "retry")]).action == "lower_rate"
+    assert decide(trouble, earlier=[done(5 * n, "lower_rate") for n in range(MAX_INTERVENTIONS)]).action == "stop"
