@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,6 @@ OVERFLOW_STEP = 40
 STOP_STEP = 24
 TOO_HIGH = frozenset({"diverged", "unstable", "worse_than_base", "stuck_high_rate", "warmup_too_short"})
 NUMERICAL = frozenset({"non_finite_loss", "fp16_overflow", "dead_gradients", "hidden_nan"})
-
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,26 @@ def recipe_of(plant: Plant, seed: int) -> Recipe:
     return Recipe.model_validate(values)
 
 
-def shipped_rows() -> list[dict[str, str]]:
-    """The shipped instructions."""
+def task_rows() -> list[dict[str, str]]:
+    """A small task that a short run learns to its end: of a list of words name the first, or any one.
+
+    "Any one" has no right answer, so the loss has a floor, as in real data. The shipped instructions themselves would take ten
+    times as many steps: a short run on them is undertrained, and rightly called so.
+    """
+    rng = random.Random(0)
+    words = sorted({word for row in _shipped_rows() for word in row["input"].split(", ") if word.isalpha()})
+    rows = []
+    for _ in range(NUM_ROWS):
+        chosen = rng.sample(words, 4)
+        first = rng.random() < 0.4
+        text = "Return the opening element." if first else "Choose one item of the list."
+        rows.append(
+            {"instruction": text, "input": ", ".join(chosen), "output": chosen[0 if first else rng.randrange(4)]}
+        )
+    return rows
+
+
+def _shipped_rows() -> list[dict[str, str]]:
     return [json.loads(line) for line in Path(SHIPPED_DATA).read_text(encoding="utf-8").splitlines()]
 
 
@@ -150,9 +168,7 @@ FAULTS: Sequence[Plant] = (
     Plant("fp16-overflow", NUMERICAL, {}, spoil=_overflow),
     Plant("frozen-weights", frozenset({"nothing_trained"}), {}, spoil=_frozen),
     Plant("leaked-answers", frozenset({"too_good"}), {}, data=_leaked),
-    Plant(
-        "tiny-data", frozenset({"overfitting", "memorised"}), {"num_epochs": 40.0}, rows=lambda rows: rows[:96]
-    ),
+    Plant("tiny-data", frozenset({"overfitting", "memorised"}), {"num_epochs": 40.0}, rows=lambda rows: rows[:96]),
     Plant("rate-over-100", frozenset({"learning_rate_too_low"}), {"learning_rate": GOOD_RATE / 100}),
     Plant("stopped-early", frozenset({"undertrained"}), {}, stop_after=STOP_STEP),
 )

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.planted_faults.plants import Plant, recipe_of, shipped_rows, spoiled_data
+from benchmarks.planted_faults.plants import Plant, recipe_of, task_rows, spoiled_data
 from finestep.flows.setup import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -75,7 +75,7 @@ def train_missing(plant: Plant, seeds: Sequence[int], folder: Path) -> int:
 def _train(plant: Plant, seeds: Sequence[int]) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "rows.jsonl"
-        rows = plant.rows(shipped_rows())
+        rows = plant.rows(task_rows())
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         data = DataSpec(path=str(path), max_length=SHIPPED_MAX_LENGTH)
         for group in [[seed] for seed in seeds] if plant.is_alone else [list(seeds)]:

@@ -42,6 +42,9 @@ RISK_PROBES = 3
 """Consecutive one-forward probes beyond half of the critical rate that make an early warning. Source: science notes
 7.2 E2."""
 CLIP_WINDOW = 100
+CLIMB, CLIMB_FROM = math.log(1.3), 5
+"""Smoothed log-loss above that of the first step, from the sixth step on, that a sound rate does not show."""
+HARDLY_BETTER = 0.95
 
 
 class RollingScore:
@@ -161,6 +164,7 @@ class LiveMonitor:
         self._num_risky = 0
         self._num_lost = 0
         self._first: float | None = None
+        self._climb = 0.0
         self._clipped = 0.0
         self._eval_losses: list[tuple[int, float, float]] = []
 
@@ -235,7 +239,7 @@ class LiveMonitor:
         return {
             "divergence": self._divergence.state(), "loss": self._loss.values, "told": dict(self._told),
             "level": [self._smooth, self._lowest, self._num_steps], "evals": [list(each) for each in self._eval_losses],
-            "base": self.base_eval_loss, "first": self._first,
+            "base": self.base_eval_loss, "first": self._first, "climb": self._climb,
         }  # fmt: skip
 
     def restore(self, state: dict) -> None:
@@ -248,7 +252,7 @@ class LiveMonitor:
         self._smooth, self._lowest, num_steps = state["level"]
         self._num_steps = int(num_steps)
         self._eval_losses = [(int(step), loss, smooth) for step, loss, smooth in state["evals"]]
-        self.base_eval_loss, self._first = state["base"], state["first"]
+        self.base_eval_loss, self._first, self._climb = state["base"], state["first"], state["climb"]
         self._episode, self._drift_sum, self._num_drifting = [], 0.0, 0
         self._surge, self._num_lost = Surge(), 0
 
@@ -359,6 +363,8 @@ class LiveMonitor:
         """Drift: the smoothed log-loss leaves its lowest value, by ratio and by CUSUM, for many steps on end."""
         weight = max(1.0 / self._num_steps, 1.0 / SMOOTHING_STEPS)
         self._smooth = x if self._num_steps == 1 else self._smooth + weight * (x - self._smooth)
+        if self._first is not None and self._first > 0 and self._num_steps > CLIMB_FROM:
+            self._climb = max(self._climb, self._smooth - math.log(self._first))
         if self._num_steps < 2 * SMOOTHING_STEPS:
             return
         if not self._lowest <= self._smooth:
@@ -453,14 +459,16 @@ class LiveMonitor:
         )
 
     def _worse_than_base(self, record: EvalRecord) -> list[Finding]:
+        """Every evaluation is above the base; or hardly below it, after a loss that had climbed first."""
         base = self.base_eval_loss
         late = self._num_steps > 0.25 * (self.planned_steps or 4 * self._num_steps)
         after = [loss for step, loss, _ in self._eval_losses if step > 0]
-        if base is None or not late or len(after) < 2 or min(after) <= 1.02 * base:
+        allowed = HARDLY_BETTER if self._climb > CLIMB else 1.02
+        if base is None or not late or len(after) < 2 or min(after) <= allowed * base:
             return []
         return self._tell(
             "worse_than_base",
-            "Every evaluation so far is worse than the model before training.",
+            "No evaluation so far is better than the model before training.",
             advice=(
                 "divide the rate by 4; if that does not help, the labels or the template do not fit the validation rows"
             ),

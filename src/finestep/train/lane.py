@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from finestep.diagnosis.generalization import is_progress
-from finestep.diagnosis.guard import Probes
+from finestep.diagnosis.guard import Decision, Probes
 from finestep.finding import Finding
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -224,7 +224,17 @@ class Lane:
             replay_loss=float(rows.mean()),
             row_losses=tuple(rows.tolist()),
         )
-        decision = self.guard.decide(onset, probes)
+        self._go_on(self.guard.decide(onset, probes), onset, good)
+
+    def _start_over(self, trouble: Finding) -> None:
+        """Back to the first state, with a lower rate."""
+        onset = self.progress.step
+        first, decision = self.guard.start_over(trouble)
+        if decision.action != "stop":
+            self._go_back(first)
+        self._go_on(decision, onset, first)
+
+    def _go_on(self, decision: Decision, onset: int, good: Snapshot) -> None:
         done = self.guard.go_on(decision, onset=onset, back_to=good)
         text = f"trouble at step {onset}: back to step {good.step}, {done.action.replace('_', ' ')}: {done.reason}"
         self.emit("note", {"text": text, "intervention": done.model_dump()})
@@ -240,9 +250,10 @@ class Lane:
 
     def _give_up(self, reason: str) -> None:
         """End a run that cannot be saved with the best weights it had."""
-        if not self.progress.best_step:
+        if not self.progress.best_step and self.progress.evaluated_step < self.progress.step:
             self._evaluate()
-        self._finish("stopped", reason)
+        if self.outcome is None:
+            self._finish("stopped", reason)
 
     def _keep_good_state(self) -> None:
         if self.guard.on_trouble != "rollback":
@@ -290,6 +301,8 @@ class Lane:
         self._evaluate_base()
         if self._evaluation_due() and self._evaluate():
             self._finish("stopped", f"no gain in {self.recipe.evaluation.patience} evaluations")
+        elif self.outcome is not None:
+            return
         elif self.progress.step >= self.num_steps:
             self._finish("completed", f"all {self.num_steps} steps")
         else:
@@ -323,7 +336,7 @@ class Lane:
         self.progress.base_loss = loss
         record = EvalRecord(step=0, num_tokens=0, eval_loss=loss, metrics=metrics, elapsed_s=self.progress.elapsed_s)
         self.emit("evaluation", record)
-        self._tell(self.guard.look(record))
+        self._tell(self.guard.look(record)[0])
 
     def _evaluation_due(self) -> bool:
         progress, number = self.progress, self.recipe.evaluation.num_evaluations
@@ -343,7 +356,11 @@ class Lane:
             elapsed_s=round(progress.elapsed_s, 4),
         )
         self.emit("evaluation", record)
-        self._tell(self.guard.look(record))
+        findings, trouble = self.guard.look(record)
+        self._tell(findings)
+        if trouble is not None:
+            self._start_over(trouble)
+            return False
         if loss < progress.best_loss and self._is_within_budget(metrics):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics
             if progress.step < self.num_steps:

@@ -102,7 +102,9 @@ def read_general_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("the general text must be a readable UTF-8 file", value=str(error)[:120], place=str(path)) from None
+        raise BadInput(
+            "the general text must be a readable UTF-8 file", value=str(error)[:120], place=str(path)
+        ) from None
 
 
 def _negative_log_likelihood(log_probs: torch.Tensor, ids_NS: torch.Tensor) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from finestep.diagnosis.catalogue import found
-from finestep.diagnosis.guard import Decision, Probes, decide
+from finestep.diagnosis.guard import MAX_INTERVENTIONS, RATE_FACTOR, Decision, Probes, decide
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.finding import Finding
 from finestep.protocol import OnTrouble
@@ -26,6 +26,8 @@ FATAL = frozenset({"diverged", "non_finite_loss", "dead_gradients"})
 """Codes that end a trial of a study, when they are sure."""
 TROUBLE = FATAL | {"unstable", "fp16_overflow"}
 """Codes that send a guarded run back."""
+HOPELESS = frozenset({"worse_than_base"})
+"""Codes that send a guarded run back to its start, with a quarter of the rate."""
 SURE = 0.9
 STEPS_BETWEEN_SNAPSHOTS = 10
 STEPS_BETWEEN_LARGE_SNAPSHOTS = 50
@@ -71,6 +73,7 @@ class Guard:
         self.last_eval_is_finite = True
         self._recent: deque[StepRecord] = deque(maxlen=RECENT_STEPS)
         self._snapshots: deque[Snapshot] = deque(maxlen=NUM_SNAPSHOTS)
+        self._first: Snapshot | None = None
         self._every = STEPS_BETWEEN_SNAPSHOTS
         self._skip_from: int | None = None
         self._bad_above = math.inf
@@ -100,12 +103,13 @@ class Guard:
         self.findings += new
         return new, trouble
 
-    def look(self, record: EvalRecord) -> list[Finding]:
-        """New findings after an evaluation."""
+    def look(self, record: EvalRecord) -> tuple[list[Finding], Finding | None]:
+        """(new findings after an evaluation, the one that sends a guarded run back to its start)."""
         new = self.monitor.evaluation(record)
         self.findings += new
         self.last_eval_is_finite = math.isfinite(record.eval_loss)
-        return new
+        is_guarded = self.on_trouble == "rollback"
+        return new, next((finding for finding in new if is_guarded and finding.code in HOPELESS), None)
 
     def _calls(self, finding: Finding) -> bool:
         if self.on_trouble == "stop":
@@ -136,7 +140,8 @@ class Guard:
         return not self._snapshots or step - self._snapshots[-1].step >= self._every
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Remember a good state; large ones are taken less often."""
+        """Remember a good state; large ones are taken less often. The first is never forgotten."""
+        self._first = self._first or snapshot
         self._snapshots.append(snapshot)
         is_large = sum(value.numel() for value in snapshot.values.values()) > LARGE_FROM
         self._every = STEPS_BETWEEN_LARGE_SNAPSHOTS if is_large else STEPS_BETWEEN_SNAPSHOTS
@@ -146,6 +151,15 @@ class Guard:
         while len(self._snapshots) > 1 and self._snapshots[-1].step >= onset:
             self._snapshots.pop()
         return self._snapshots[-1]
+
+    def start_over(self, finding: Finding) -> tuple[Snapshot, Decision]:
+        """(the first state, what to change) for a run that never was any good; `stop` when it has been tried too often."""
+        assert self._first is not None
+        self._snapshots.clear()
+        self._snapshots.append(self._first)
+        if len(self.interventions) >= MAX_INTERVENTIONS:
+            return self._first, Decision("stop", "unknown", finding.meaning, confidence=0.9)
+        return self._first, Decision("lower_rate", "rate", finding.meaning, RATE_FACTOR**2, 0.8)
 
     def decide(self, onset: int, probes: Probes) -> Decision:
         """What to do about trouble that began at step `onset`."""
