@@ -65,7 +65,7 @@ def is_progress(
 
     Small steps add up, because the reference stays until they are progress together. Values are sums over each row.
     """
-    if reference is None or len(reference) != len(now):
+    if reference is None or len(reference) != len(now) or not np.isfinite(reference).all():
         return True
     drop, error = paired_gain(reference, now, units)
     return drop > max(smallest_gain(error), min_gain)
