@@ -44,6 +44,7 @@ class Record:
     reason: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     def step_records(self) -> list[StepRecord]:
         return [StepRecord.model_validate(each) for each in self.steps]
@@ -119,5 +120,7 @@ def _run(plant: Plant, resident: Resident, recipes: Sequence[Recipe], folder: Pa
     )
     for lane in pack.run():
         if lane.outcome is not None:
-            records[lane.number].state, records[lane.number].reason = lane.outcome.state, lane.outcome.reason
+            record, outcome = records[lane.number], lane.outcome
+            record.state, record.reason = outcome.state, outcome.reason
+            record.findings = [finding.model_dump() for finding in outcome.findings]
     return list(records.values())

@@ -43,6 +43,7 @@ CATALOGUE: dict[str, Kind] = {
     "diverged": Kind("error", "lr_too_high_diverged", 30),
     "stuck_high_rate": Kind("error", "lr_too_high_diverged", 31),
     "stuck_at_chance": Kind("error", "no_learning", 32),
+    "answers_unrelated": Kind("warning", "no_learning", 33),
     "too_good": Kind("warning", "other", 35),
     "overfitting": Kind("warning", "overfitting", 40),
     "memorised": Kind("warning", "overfitting", 41),

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from finestep.diagnosis.generalization import is_progress
+from finestep.diagnosis.generalization import is_progress, paired_gain
 from finestep.diagnosis.guard import Decision, Probes
+from finestep.diagnosis.learning import pairing_findings
 from finestep.finding import Finding
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -21,14 +22,15 @@ from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train.adapters import Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from finestep.train.evaluate import Evaluation, evaluate_rows, extra_metrics
+from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.optimizer import Optimizer, Slice
 from finestep.train.order import Order
+from finestep.train.pairing import exchanged
 from finestep.train.resident import Resident, Rows, lora_scale
 from finestep.train.retention import KL
 from finestep.train.rollback import Guard, Snapshot, onset_of
-from finestep.train.tokens import collate
+from finestep.train.tokens import TokenRows, collate
 from finestep.trial import EvalRecord, Outcome, StepRecord
 
 Emit = Callable[..., None]
@@ -274,9 +276,9 @@ class Lane:
         return float(self._row_losses(rows).mean())
 
     @torch.no_grad()
-    def _row_losses(self, rows: np.ndarray) -> np.ndarray:
-        """Mean loss of each row as the trial is now."""
-        data, model = self.data.train, self.resident.base
+    def _row_losses(self, rows: np.ndarray, data: TokenRows | None = None) -> np.ndarray:
+        """Mean loss a token of each row, of the training rows or of `data`, as the trial is now."""
+        data, model = data or self.data.train, self.resident.base
         was_training = model.training
         model.eval()
         try:
@@ -407,7 +409,26 @@ class Lane:
             extra = extra_metrics(self.metrics, resident.base, resident.tokenizer, self.data, resident.token_loss)
         self.spend(time.monotonic() - began)
         self.progress.best_metrics = {**self.progress.best_metrics, **extra}
+        self._tell(self._pairing())
         self.outcome = self._outcome(state, reason)
+
+    def _pairing(self) -> list[Finding]:
+        """Whether answers depend on their prompts, by exchanging them."""
+        rows, pairs = self.data.evaluation, exchanged(self.data.evaluation)
+        if pairs is None:
+            return []
+        chosen, others = pairs
+        own, mixed = (self._token_losses(each, each_rows) for each, each_rows in ((rows, chosen), (others, None)))
+        gap, error = paired_gain(mixed.tolist(), own.tolist())
+        found = pairing_findings(gap, error)
+        self.guard.findings += found
+        return found
+
+    def _token_losses(self, rows: TokenRows, chosen: np.ndarray | None) -> np.ndarray:
+        """Mean loss a token of each chosen row."""
+        chosen = np.arange(len(rows)) if chosen is None else chosen
+        parts = [chosen[at : at + EVAL_BATCH_SIZE] for at in range(0, len(chosen), EVAL_BATCH_SIZE)]
+        return np.concatenate([self._row_losses(part, rows) for part in parts])
 
     def _end_without_weights(self, state: Any, reason: str) -> None:
         if self.guard.last_eval_is_finite and self.resident.max_forgetting is not None:
