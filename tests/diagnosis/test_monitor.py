@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 
 import pytest
 
@@ -66,6 +67,32 @@ def test_clean_runs_are_left_alone() -> None:
             alarms += any(finding.severity in ("warning", "error") for finding in findings)
             total += 1
     assert alarms <= 0.02 * total
+
+
+def test_a_loss_of_next_to_nothing_may_rise() -> None:
+    rng = random.Random(0)
+    monitor, findings = LiveMonitor(chance_loss=0.7), []
+    for step in range(1, 400):
+        level = 0.7 * math.exp(-step / 20) + (0.004 if step < 200 else 0.012)
+        findings += monitor.step(record(step, level * math.exp(rng.gauss(0, 0.5))))
+        assert monitor.harm[1] == 0.0
+    assert [finding for finding in findings if finding.severity in ("warning", "error")] == []
+
+
+def test_a_jump_into_another_level_does_harm_within_a_few_steps() -> None:
+    rng = random.Random(0)
+    monitor = LiveMonitor(chance_loss=10.0)
+    losses = [(4 * math.exp(-s / 20) + 1) * math.exp(rng.gauss(0, 0.35)) for s in range(60)]
+    for step, loss in enumerate(losses, start=1):
+        monitor.step(record(step, loss))
+        assert monitor.harm[1] == 0.0
+    assert monitor.is_calm
+    for step in range(61, 69):
+        monitor.step(record(step, 9 * math.exp(rng.gauss(0, 0.35))))
+    start, harm = monitor.harm
+    assert start == 61
+    assert harm > 6
+    assert not monitor.is_calm
 
 
 def test_nan_is_said_with_its_cause() -> None:

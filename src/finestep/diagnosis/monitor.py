@@ -37,7 +37,7 @@ LOST_STEPS = 10
 LOST_EXCESS = math.log(1.4)
 LOST_SDS = 1.6
 MAX_SPIKES_TOLD = 3
-SURGE_BEGINS, SURGE_ENDS, SURGE_SCORE = 3.0, 1.5, 30.0
+SURGE_BEGINS, SURGE_ENDS, SURGE_SCORE = 3.0, 1.5, 20.0
 RISK_PROBES = 3
 """Consecutive one-forward probes beyond half of the critical rate that make an early warning. Source: science notes
 7.2 E2."""
@@ -45,6 +45,8 @@ CLIP_WINDOW = 100
 CLIMB, CLIMB_FROM = math.log(1.3), 5
 """Smoothed log-loss above that of the first step, from the sixth step on, that a sound rate does not show."""
 HARDLY_BETTER = 0.95
+NEGLIGIBLE = 0.05
+"""Share of the first loss below which rises are not looked at; labels are learned to 0.01 nats and lower."""
 
 
 class RollingScore:
@@ -94,7 +96,7 @@ class RollingScore:
 class Surge:
     """Neighbouring steps above the level before them, from the first clear one to the second calm one; 40 steps at most.
 
-    Its scores are summed: single steps may be noise, a sum of 30 over neighbours hardly ever is (CUSUM, science notes 7.1 D2).
+    Its scores are summed: single steps may be noise, a sum of 20 over neighbours hardly ever is (CUSUM, science notes 7.1 D2).
     """
 
     def __init__(self) -> None:
@@ -183,7 +185,7 @@ class LiveMonitor:
         z = self._loss.score(x)
         if z > self.limits.spike_z or self._episode:
             self._follow_episode(record, x, z, findings)
-        self._surge.follow(record.step, z, x - self._loss.centre)
+        self._surge.follow(record.step, 0.0 if self._is_negligible(record.loss) else z, x - self._loss.centre)
         if not self._episode and not self._surge.num_steps:
             self._loss.remember(x)
         self._follow_level(record, x, z, findings)
@@ -376,9 +378,14 @@ class LiveMonitor:
         # The lowest smoothed value lies about three of its own errors (0.16 sd) below the level that it tracks.
         self._drift_sum = max(0.0, self._drift_sum + min((x - self._lowest) / sd - 0.5, 5.0) - 0.5)
         risen = self._smooth - self._lowest > max(math.log(self.limits.unstable_ratio), 1.2 * sd)
+        risen = risen and not self._is_negligible(math.exp(self._smooth))
         self._num_drifting = self._num_drifting + 1 if risen and self._drift_sum > DRIFT_ALARM else 0
         if self._num_drifting == DRIFT_STEPS:
             findings += self._risen(record, sd)
+
+    def _is_negligible(self, loss: float) -> bool:
+        """True for a loss of next to nothing beside the first one: a rise there is of no account."""
+        return self._first is not None and loss < NEGLIGIBLE * self._first
 
     def _risen(self, record: StepRecord, sd: float) -> list[Finding]:
         excess = self._smooth - self._lowest
