@@ -14,9 +14,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.recipe import Recipe
-from finestep.study import DataSpec, ModelSpec
+from finestep.study import DataSpec, ModelSpec, RetentionSpec
 
 PROTOCOL_VERSION = 1
+
+
+OnTrouble = Literal["rollback", "stop", "ignore"]
 
 
 class _Message(BaseModel):
@@ -36,6 +39,7 @@ class SessionRequest(_Message):
     study_dir: str
     metrics: tuple[str, ...] = ()
     num_threads: int | None = None
+    retention: RetentionSpec | None = None
     pack: int | None = Field(None, ge=1, description="Trials that share a forward pass; None: by measurement.")
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
 
@@ -50,6 +54,10 @@ class TrialRequest(_Message):
     folder: str = Field(description="Folder of the trial; checkpoints, outcome and model go there.")
     checkpoint_every_s: float = Field(60.0, ge=0, description="Time between checkpoints.")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="Steps between checkpoints, besides the time.")
+    on_trouble: OnTrouble = Field(
+        "stop",
+        description="A lost run: go back to its last good state and on, end at once, or go on as if nothing were wrong.",
+    )
 
 
 EventKind = Literal[

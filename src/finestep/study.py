@@ -71,6 +71,15 @@ class StartingPoint(_Value):
     why: str = Field("", description="Where it comes from, in one clause.")
 
 
+class RetentionSpec(_Value):
+    """The watch on what a tuned model forgets."""
+
+    text_path: str = Field(description="General text, UTF-8, in the language that the model shall keep.")
+    max_forgetting: float | None = Field(
+        None, gt=0, description="Most KL from the base in nats a token that a chosen state may have; None = only shown."
+    )
+
+
 class StudySpec(_Value):
     """Everything that defines a study; a finished study repeats from this."""
 
@@ -89,6 +98,7 @@ class StudySpec(_Value):
     trainer: CommandSpec | None = Field(None, description="A command that trains instead of our own worker.")
     metrics: tuple[str, ...] = Field((), description="Extra metrics: `exact_match` or `module:function`.")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of the worker; None: all.")
+    retention: RetentionSpec | None = None
 
 
 class Budget(_Value):

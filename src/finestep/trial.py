@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep.finding import Finding
 from finestep.recipe import Recipe
 
 TrialState = Literal["running", "completed", "stopped", "diverged", "out_of_memory", "failed"]
@@ -44,6 +45,21 @@ class EvalRecord(_Value):
     elapsed_s: float = 0.0
 
 
+Action = Literal["retry", "lower_rate", "skip_batch", "raise_precision", "stop"]
+Cause = Literal["rate", "batch", "numerics", "accident", "unknown"]
+
+
+class Intervention(_Value):
+    """What the guard of a run did about trouble."""
+
+    step: int = Field(description="Step at which the trouble began.")
+    back_to: int = Field(description="Step of the state that the run was put back to.")
+    action: Action
+    cause: Cause
+    reason: str = Field("", description="The evidence, in words.")
+    rate_factor: float = Field(1.0, gt=0, description="Factor on the learning rate from there on.")
+
+
 class Outcome(_Value):
     """How a trial ended; written by the worker before it says so."""
 
@@ -59,6 +75,8 @@ class Outcome(_Value):
     micro_batch_size: int | None = Field(None, description="What the memory allowed in the end.")
     peak_memory_bytes: int | None = None
     model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
+    findings: tuple[Finding, ...] = Field((), description="What the live monitor said, warnings and errors.")
+    interventions: tuple[Intervention, ...] = Field((), description="What the guard did about trouble.")
 
 
 class Trial(_Value):

@@ -155,7 +155,7 @@ def _train(request: SessionRequest, line: Line) -> None:
         torch.set_num_threads(request.num_threads)
     check_metrics(request.metrics)
     inbox = Inbox()
-    resident = Resident(request.model, request.data, request.recipe)
+    resident = Resident(request.model, request.data, request.recipe, retention=request.retention)
     plan = plan_lanes(resident, request.recipe, asked=request.pack, row_limit=request.micro_batch_limit)
     line.send("ready", {"card": resident.data.card, "facts": _facts(resident), "pack": plan.model_dump()})
     pack = Pack(

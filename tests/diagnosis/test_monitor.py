@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 
 import pytest
 
-from finestep.diagnosis.guard import Intervention, Probes, decide
+from finestep.diagnosis.guard import MAX_INTERVENTIONS, Probes, decide
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.simulated import Setting, simulated_log
-from finestep.trial import EvalRecord, StepRecord
+from finestep.trial import EvalRecord, Intervention, StepRecord
 
 STEPS = Setting(num_rows=300, rows_apart=1, noise_sd=0.05, num_evaluations=8)
 
@@ -66,6 +67,32 @@ def test_clean_runs_are_left_alone() -> None:
             alarms += any(finding.severity in ("warning", "error") for finding in findings)
             total += 1
     assert alarms <= 0.02 * total
+
+
+def test_a_loss_of_next_to_nothing_may_rise() -> None:
+    rng = random.Random(0)
+    monitor, findings = LiveMonitor(chance_loss=0.7), []
+    for step in range(1, 400):
+        level = 0.7 * math.exp(-step / 20) + (0.004 if step < 200 else 0.012)
+        findings += monitor.step(record(step, level * math.exp(rng.gauss(0, 0.5))))
+        assert monitor.harm[1] == 0.0
+    assert [finding for finding in findings if finding.severity in ("warning", "error")] == []
+
+
+def test_a_jump_into_another_level_does_harm_within_a_few_steps() -> None:
+    rng = random.Random(0)
+    monitor = LiveMonitor(chance_loss=10.0)
+    losses = [(4 * math.exp(-s / 20) + 1) * math.exp(rng.gauss(0, 0.35)) for s in range(60)]
+    for step, loss in enumerate(losses, start=1):
+        monitor.step(record(step, loss))
+        assert monitor.harm[1] == 0.0
+    assert monitor.is_calm
+    for step in range(61, 69):
+        monitor.step(record(step, 9 * math.exp(rng.gauss(0, 0.35))))
+    start, harm = monitor.harm
+    assert start == 61
+    assert harm > 6
+    assert not monitor.is_calm
 
 
 def test_nan_is_said_with_its_cause() -> None:
@@ -129,7 +156,9 @@ CALM = [record(step) for step in range(1, 41)]
         ([*CALM, record(41, math.nan, num_loss_tokens=0)], Probes(), "skip_batch", "batch"),
         ([*CALM, record(41, math.nan)], Probes(fp32_loss=1.0), "raise_precision", "numerics"),
         ([*CALM, record(41, 9.0)], Probes(replay_loss=8.0), "skip_batch", "batch"),
-        ([*CALM, record(41, 9.0)], Probes(replay_loss=1.1), "lower_rate", "rate"),
+        ([*CALM, record(41, 9.0)], Probes(replay_loss=1.1), "retry", "accident"),
+        ([*CALM, *[record(s, grad_norm=3.0) for s in range(41, 53)], record(53, 9.0)], Probes(replay_loss=1.1), "lower_rate",
+         "rate"),
         ([*CALM, record(41, 9.0)], Probes(probe_loss_good=1.0, probe_loss_now=4.0), "lower_rate", "rate"),
         ([*CALM, record(41, 9.0)], Probes(probe_loss_good=1.0, probe_loss_now=1.01), "skip_batch", "batch"),
         ([*CALM, record(41, 9.0)], Probes(row_losses=(1, 1, 1, 1, 1, 1, 60)), "skip_batch", "batch"),
@@ -144,8 +173,14 @@ def test_the_guard_tells_rate_batch_and_numerics_apart(records, probes, action, 
     assert (decision.rate_factor < 1) == (action == "lower_rate")
 
 
+def done(step: int, action: str) -> Intervention:
+    return Intervention(step=step, back_to=step - 1, action=action, cause="unknown")
+
+
 def test_the_guard_learns_from_what_it_did() -> None:
     trouble = [*CALM, record(41, 9.0)]
-    assert decide(trouble, earlier=[Intervention(41, "lower_rate")]).action == "skip_batch"
-    assert decide(trouble, earlier=[Intervention(41, "skip_batch")]).action == "lower_rate"
-    assert decide(trouble, earlier=[Intervention(step, "lower_rate") for step in (5, 15, 25)]).action == "stop"
+    assert decide(trouble, earlier=[done(41, "retry")]).action == "lower_rate"
+    assert decide(trouble, earlier=[done(41, "lower_rate")]).action == "skip_batch"
+    assert decide(trouble, earlier=[done(41, "skip_batch")]).action == "lower_rate"
+    assert decide(trouble, Probes(replay_loss=1.1), earlier=[done(10, "retry")]).action == "lower_rate"
+    assert decide(trouble, earlier=[done(5 * n, "lower_rate") for n in range(MAX_INTERVENTIONS)]).action == "stop"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from finestep.diagnosis.training_log import TrainSeries
 from finestep.errors import BadInput, FinestepError
 from finestep.flows.diagnose import diagnose_file
+from finestep.readers import text_stream
 from finestep.readers.open_logs import find_logs, read_logs
 from tests.readers.mutations import mutated
 
@@ -135,6 +138,30 @@ def test_a_guessed_column_is_said(tmp_path: Path) -> None:
     (log,) = read_logs(path)
     assert len(log.train) == 10
     assert any("my_loss_value" in note for note in log.notes)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("printed", [False, True])
+def test_rows_read_together_are_those_read_one_by_one(printed: bool, broken: bool, tmp_path: Path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    odd = {3: "nan", 50: "x", 51: None, 90: 10**400, 200: True}
+    rows = [
+        {"loss": float(rng.random()), "lr": odd.get(step, 1e-4), "step": step, **({"eval_loss": 1.0} if step % 40 == 0 else {})}
+        for step in range(300)
+    ]
+    lines = [str(row) if printed else json.dumps(row) for row in rows]
+    if broken:
+        lines[7], lines[120] = lines[7][:-5], lines[120] + "}"
+    path = tmp_path / ("out.log" if printed else "log.jsonl")
+    path.write_text("\n".join(lines))
+    (together,) = read_logs(path)
+    monkeypatch.setattr(text_stream, "ROWS_AT_ONCE", 1)
+    (single,) = read_logs(path)
+    assert len(together.train) >= 296
+    for name in TrainSeries.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(together.train, name), getattr(single.train, name))
+    assert together.notes == single.notes
+    assert [series.loss.tolist() for series in together.evaluations] == [s.loss.tolist() for s in single.evaluations]
 
 
 @pytest.mark.parametrize("seed", range(400))

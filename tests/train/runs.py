@@ -47,10 +47,19 @@ def run_trial(
     every: int | None = None,
     limit: int | None = None,
     prepare: Any = None,
+    on_trouble: str = "stop",
 ) -> Recorded:
     """Train one trial; with `stop_after`, ask for a stop once that many steps were made."""
     return run_pack(
-        resident, {0: recipe}, folder, stop_after=stop_after, every=every, limit=limit, prepare=prepare, flat=True
+        resident,
+        {0: recipe},
+        folder,
+        stop_after=stop_after,
+        every=every,
+        limit=limit,
+        prepare=prepare,
+        flat=True,
+        on_trouble=on_trouble,
     )[0]
 
 
@@ -67,6 +76,7 @@ def run_pack(
     limit: int | None = None,
     prepare: Any = None,
     flat: bool = False,
+    on_trouble: str = "stop",
 ) -> dict[int, Recorded]:
     """Train several trials together; `join_after` holds requests back until the pack has made that many optimizer steps."""
     recorded = {number: Recorded() for number in recipes}
@@ -78,6 +88,7 @@ def run_pack(
             folder=str(folder if flat else folder / str(number)),
             checkpoint_every_s=1e9,
             checkpoint_every_steps=every,
+            on_trouble=on_trouble,
         )
         for number, recipe in recipes.items()
     ]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from finestep.diagnosis.catalogue import LABEL_WORDS, Label, shown_evidence
 from finestep.diagnosis.verdict import Diagnosis
 from finestep.finding import Finding
 from finestep.flows.diagnose import DiagnoseResult, FileReport, as_json
@@ -59,12 +60,15 @@ def print_result(result: DiagnoseResult, html: Path | None = None) -> None:
 def plot_lines(
     steps: np.ndarray, values: np.ndarray, *, width: int = _PLOT_WIDTH, height: int = _PLOT_HEIGHT
 ) -> list[str]:
-    """A curve in braille characters, two by four dots each; values that are not finite leave gaps."""
+    """A curve in braille characters, two by four dots each; few rows are joined by lines."""
     finite = np.isfinite(values)
     steps, values = steps[finite], values[finite]
     if len(values) < 2 or steps[-1] <= steps[0]:
         return []
     low, high = _range(values)
+    if len(values) < 2 * width:
+        between = np.linspace(steps[0], steps[-1], 8 * width)
+        steps, values = between, np.interp(between, steps, values)
     columns = np.clip(((steps - steps[0]) / (steps[-1] - steps[0]) * (2 * width - 1)).astype(int), 0, 2 * width - 1)
     scaled = (high - np.clip(values, low, high)) / max(high - low, 1e-12)
     rows = np.clip((scaled * (4 * height - 1)).astype(int), 0, 4 * height - 1)
@@ -77,20 +81,29 @@ def plot_lines(
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """The shown range: outliers above the 99.5th percentile are pressed to the top when they would flatten the rest."""
-    low, high = float(values.min()), float(values.max())
-    usual = float(np.percentile(values, 99.5))
-    return low, usual if high - low > 4 * (usual - low) > 0 else high
+    """The shown range: outliers above the 97th percentile are pressed to the top when they would flatten the rest."""
+    low, high, usual = float(values.min()), float(values.max()), float(np.percentile(values, 97))
+    return low, low + 1.3 * (usual - low) if high - low > 3 * (usual - low) > 0 else high
 
 
 def _print_report(console: Console, report: FileReport) -> None:
-    colour = _COLOURS[report.verdict.severity]
+    """The verdict with its evidence and what to change; then the curve; then everything else that was seen."""
     console.print(f"\n[bold]{escape(report.path)}[/bold]")
-    console.print(f"[bold {colour}]{report.label}[/bold {colour}]  {escape(report.verdict.meaning)}")
+    _print_verdict(console, report.label, report.verdict)
     for run in report.runs[:_MANY]:
         if len(report.runs) > 1:
-            console.print(f"\n  [bold]{escape(run.log.name)}[/bold]: {run.label}")
+            console.print(f"\n[bold]{escape(run.log.name)}[/bold]")
+            _print_verdict(console, run.label, run.verdict)
         _print_run(console, run)
+
+
+def _print_verdict(console: Console, label: Label, finding: Finding) -> None:
+    colour = _COLOURS[finding.severity]
+    console.print(f"[bold {colour}]{LABEL_WORDS[label]}[/bold {colour}] [dim]({label}, {finding.confidence:.0%} sure)[/dim]")
+    console.print(escape(finding.meaning))
+    _print_evidence(console, finding)
+    if finding.advice:
+        console.print(f"[bold]Change:[/bold] {escape(finding.advice)}")
 
 
 def _print_run(console: Console, run: Diagnosis) -> None:
@@ -98,24 +111,31 @@ def _print_run(console: Console, run: Diagnosis) -> None:
     if series is not None and len(series):
         for line in plot_lines(series.step, series.loss):
             console.print(line, style="dim", no_wrap=True)
-        console.print(f"          step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({run.log.format})[/dim]")
+        what = "training loss" if series is run.log.train else "validation loss"
+        console.print(f"          {what}, step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({run.log.format})[/dim]")
+    curve = run.signals.evaluation
+    if curve is not None and curve.num_rows > 1:
+        best = f"best {curve.best:.4g} at step {curve.best_step:.0f}"
+        console.print(f"          validation loss {curve.first:.4g} to {curve.last:.4g}, {best}")
     for note in run.log.notes:
         console.print(f"  [dim]note: {escape(note)}[/dim]")
-    for finding in run.findings:
-        _print_finding(console, finding)
+    for finding in run.findings[1:]:
+        _print_other(console, finding)
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def _print_other(console: Console, finding: Finding) -> None:
     colour = _COLOURS[finding.severity]
-    console.print(
-        f"  [{colour}]{finding.code}[/{colour}]: {escape(finding.meaning)} [dim]({finding.confidence:.0%} sure)[/dim]"
-    )
-    shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                      for key, value in finding.evidence.items() if value is not None)  # fmt: skip
-    if shown:
-        console.print(f"    [dim]evidence: {escape(shown)}[/dim]")
+    sure = f"[dim]({finding.confidence:.0%} sure)[/dim]"
+    console.print(f"  [{colour}]{finding.code}[/{colour}]: {escape(finding.meaning)} {sure}")
+    _print_evidence(console, finding, indent="    ")
     if finding.advice:
         console.print(f"    -> {escape(finding.advice)}")
+
+
+def _print_evidence(console: Console, finding: Finding, indent: str = "") -> None:
+    shown = ", ".join(f"{name} {value}" for name, value in shown_evidence(finding))
+    if shown:
+        console.print(f"{indent}[dim]evidence: {escape(shown)}[/dim]")
 
 
 def _print_comparison(console: Console, result: DiagnoseResult) -> None:

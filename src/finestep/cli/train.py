@@ -22,6 +22,15 @@ def train(
     eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
     max_rows: int = typer.Option(None, help="Use at most this many rows.", show_default=False),
     metric: list[str] = typer.Option(None, help="Extra metric: exact_match or module:function.", show_default=False),
+    on_trouble: str = typer.Option(
+        "rollback", help="When the run is lost: rollback to its last good state and go on, stop, or ignore it."
+    ),
+    general_text: Path = typer.Option(
+        None, help="General text: show how far the model moves from its base on it.", show_default=False
+    ),
+    max_forgetting: float = typer.Option(
+        None, help="Choose no state that moved further: KL in nats a token, e.g. 0.1.", show_default=False
+    ),
     setting: list[str] = typer.Option(None, "--set", help="Change a field of the recipe: seed=1.", show_default=False),
     out: Path = typer.Option(None, help="Folder of the run.", show_default=False),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
@@ -32,7 +41,7 @@ def train(
 ) -> None:
     """Train a recipe. Killed or interrupted, the same command goes on where it was."""
     from finestep.cli.study import run_study, this_command
-    from finestep.cli.values import named_specs
+    from finestep.cli.values import named_specs, one_of, parse_retention
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER, study_spec
     from finestep.store.recipe_file import apply_settings, read_recipe
@@ -58,8 +67,13 @@ def train(
         strategy="single",
         num_threads=threads,
         metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
+        retention=parse_retention(general_text, max_forgetting),
     )
     study = StudyRun(
-        spec, out or Path(RUNS_FOLDER) / f"{spec.name}-train", Budget(full_runs=1.0), command=this_command()
+        spec,
+        out or Path(RUNS_FOLDER) / f"{spec.name}-train",
+        Budget(full_runs=1.0),
+        command=this_command(),
+        options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
     )
     run_study(study, as_json=as_json)

@@ -53,6 +53,12 @@ def tune(
     max_rows: int = typer.Option(None, help="Use at most this many rows.", show_default=False),
     max_length: int = typer.Option(None, help="Longest row in tokens.", show_default=False),
     metric: list[str] = typer.Option(None, help="Extra metric: exact_match or module:function.", show_default=False),
+    general_text: Path = typer.Option(
+        None, help="General text: show how far the model moves from its base on it.", show_default=False
+    ),
+    max_forgetting: float = typer.Option(
+        None, help="Choose no state that moved further: KL in nats a token, e.g. 0.1.", show_default=False
+    ),
     setting: list[str] = typer.Option(
         None, "--set", help="Any field of the recipe: schedule.name=cosine.", show_default=False
     ),
@@ -71,7 +77,7 @@ def tune(
     Killed or interrupted, the same command goes on where it was.
     """
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
-    from finestep.cli.values import checked, command_of, named_specs, one_of
+    from finestep.cli.values import checked, command_of, named_specs, one_of, parse_retention
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER, starting_recipe, tuning_spec
     from finestep.flows.strategies import default_budget_runs, objective_and_goal
@@ -107,6 +113,7 @@ def tune(
         tuned=parse_tuned(tuned, recipe),
         with_baseline=baseline,
         trainer=trainer,
+        retention=parse_retention(general_text, max_forgetting),
     )
     study = StudyRun(
         spec,

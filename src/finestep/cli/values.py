@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.study import CommandSpec, DataSpec, ModelSpec
+from finestep.study import CommandSpec, DataSpec, ModelSpec, RetentionSpec
 
 Value = TypeVar("Value", bound=BaseModel)
 OPTION_NAMES = {
@@ -21,6 +22,7 @@ OPTION_NAMES = {
     "max_length": "--max-length",
     "num_epochs": "--epochs",
     "num_threads": "--threads",
+    "max_forgetting": "--max-forgetting",
 }
 
 
@@ -112,3 +114,13 @@ def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise BadInput(f"`{option}` must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value)
     return value
+
+
+def parse_retention(general_text: Path | None, max_forgetting: float | None) -> RetentionSpec | None:
+    """The watch on forgetting from `--general-text` and `--max-forgetting`; None without either."""
+    from finestep.flows.setup import SHIPPED_GENERAL_TEXT
+
+    if general_text is None and max_forgetting is None:
+        return None
+    path = general_text or SHIPPED_GENERAL_TEXT
+    return checked(RetentionSpec, "retention", text_path=str(path), max_forgetting=max_forgetting)

@@ -15,6 +15,20 @@ Label = Literal[
     "numerical_failure", "no_learning", "other", "too_little_information",
 ]  # fmt: skip
 
+LABEL_WORDS: dict[Label, str] = {
+    "healthy": "Healthy",
+    "lr_too_high_diverged": "Learning rate too high: diverged",
+    "lr_too_high_unstable": "Learning rate too high: unstable",
+    "lr_too_low": "Learning rate too low",
+    "undertrained": "Undertrained",
+    "overfitting": "Overfitting",
+    "spike_recovered": "A spike that healed",
+    "numerical_failure": "Numbers broke",
+    "no_learning": "Nothing is learned",
+    "other": "Something else is odd",
+    "too_little_information": "Too little information",
+}
+
 NEVER = 1000
 """Rank of findings that inform and never decide the verdict."""
 
@@ -43,6 +57,7 @@ CATALOGUE: dict[str, Kind] = {
     "diverged": Kind("error", "lr_too_high_diverged", 30),
     "stuck_high_rate": Kind("error", "lr_too_high_diverged", 31),
     "stuck_at_chance": Kind("error", "no_learning", 32),
+    "answers_unrelated": Kind("warning", "no_learning", 33),
     "too_good": Kind("warning", "other", 35),
     "overfitting": Kind("warning", "overfitting", 40),
     "memorised": Kind("warning", "overfitting", 41),
@@ -88,6 +103,23 @@ def found(
     shown = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in values.items()}
     severity = CATALOGUE[code].severity
     return Finding(code=code, severity=severity, meaning=meaning, evidence=shown, advice=advice, confidence=confidence)
+
+
+def shown_evidence(finding: Finding) -> list[tuple[str, str]]:
+    """(name, value) of the evidence in words: whole numbers in full, others with four digits."""
+    return [
+        (name.replace("_", " "), f"{value:.0f}" if isinstance(value, float) and _is_whole(value) else _short(value))
+        for name, value in finding.evidence.items()
+        if value is not None
+    ]
+
+
+def _is_whole(value: float) -> bool:
+    return value == round(value) and 10 <= abs(value) < 1e12
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def rank_of(finding: Finding) -> int:

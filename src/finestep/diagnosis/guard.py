@@ -1,8 +1,7 @@
 """The guard's decision when a run is in trouble: rate, batch or numerics, and what to change; it touches no weights.
 
 It follows the table of the science notes (7.3) from the surest evidence to the weakest; without any, the rate is
-lowered,
-because that is the commonest cause (7.1 D5: restart from the last good checkpoint, half the rate, skip nothing first).
+lowered, because that is the commonest cause (7.1 D5: restart from the last good checkpoint, half the rate, skip nothing first).
 """
 
 from __future__ import annotations
@@ -10,18 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from finestep.diagnosis.robust import sorted_median
-from finestep.trial import StepRecord
+from finestep.trial import Action, Cause, Intervention, StepRecord
 
-Cause = Literal["rate", "batch", "numerics", "unknown"]
-Action = Literal["lower_rate", "skip_batch", "raise_precision", "stop"]
-
-MAX_INTERVENTIONS = 3
+MAX_INTERVENTIONS = 4
 RATE_FACTOR = 0.5
 PROBE_RISE = 1.1
 """The fixed probe batch counts as harmed when its loss is above this multiple of its loss before."""
+SAME_PLACE_STEPS = 2
 OUTLIER_ROWS = 3
 OUTLIER_FACTOR = 4.0
 TREND_STEPS = 10
@@ -42,14 +38,6 @@ class Probes:
     row_losses: tuple[float, ...] = ()
     """Losses of the single rows of the troubling batch."""
     weights_finite: bool | None = None
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """One earlier intervention: at which step, what was done."""
-
-    step: int
-    action: Action
 
 
 @dataclass(frozen=True)
@@ -88,11 +76,13 @@ def _empty_labels(records, probes, earlier) -> Decision | None:
 
 
 def _repeats(records, probes, earlier) -> Decision | None:
-    """Trouble at the same step after the rate was lowered is the data's fault; after a skipped batch it is the
-    rate's."""
-    here = [each for each in earlier if abs(each.step - records[-1].step) <= 1]
+    """Trouble that comes again: a repetition that went wrong in the same place was no accident; after the rate was
+    lowered it is the data's fault, after a skipped batch the rate's."""
+    here = [each for each in earlier if abs(each.step - records[-1].step) <= SAME_PLACE_STEPS]
     if not here:
         return None
+    if here[-1].action == "retry":
+        return Decision("lower_rate", "rate", "the same steps went wrong again", RATE_FACTOR, 0.85)
     if here[-1].action == "lower_rate":
         return Decision("skip_batch", "batch", "the same batch fails again at a lower rate", confidence=0.8)
     return Decision("lower_rate", "rate", "it fails again without that batch", RATE_FACTOR, 0.8)
@@ -127,7 +117,11 @@ def _replay(records, probes, earlier) -> Decision | None:
     usual = _usual_loss(records)
     if not probes.replay_loss <= 1.5 * usual:
         return Decision("skip_batch", "batch", "the batch is as bad for the checkpoint before it", confidence=0.85)
-    return Decision("lower_rate", "rate", "the batch is normal for the checkpoint before it", RATE_FACTOR, 0.85)
+    if _rising_norms(records) or any(each.action == "retry" for each in earlier):
+        return Decision("lower_rate", "rate", "the batch is normal for the checkpoint before it", RATE_FACTOR, 0.85)
+    return Decision(
+        "retry", "accident", "batch and gradients before it are normal; the same steps again tell accident from rate"
+    )
 
 
 def _probe_batch(records, probes, earlier) -> Decision | None:
@@ -146,16 +140,24 @@ def _harmed(probes: Probes) -> bool:
 
 def _trend(records, probes, earlier) -> Decision | None:
     """Gradient norms that doubled over ten steps before the trouble: the rate; a single jump: the batch."""
-    norms = [record.grad_norm for record in records if math.isfinite(record.grad_norm)]
-    if len(norms) < 3 * TREND_STEPS:
-        return None
-    usual = sorted_median(sorted(norms[:-TREND_STEPS]))
-    before = sorted_median(sorted(norms[-TREND_STEPS - 1 : -1]))
-    if before > 2 * usual:
+    if _rising_norms(records):
         return Decision("lower_rate", "rate", "gradient norms had been rising for ten steps", RATE_FACTOR, 0.65)
-    if norms[-1] > 6 * usual:
+    norms = _finite_norms(records)
+    if len(norms) >= 3 * TREND_STEPS and norms[-1] > 6 * sorted_median(sorted(norms[:-TREND_STEPS])):
         return Decision("skip_batch", "batch", "one batch, with calm gradients before it", confidence=0.55)
     return None
+
+
+def _rising_norms(records: Sequence[StepRecord]) -> bool:
+    norms = _finite_norms(records)
+    if len(norms) < 3 * TREND_STEPS:
+        return False
+    before = sorted_median(sorted(norms[-TREND_STEPS - 1 : -1]))
+    return before > 2 * sorted_median(sorted(norms[:-TREND_STEPS]))
+
+
+def _finite_norms(records: Sequence[StepRecord]) -> list[float]:
+    return [record.grad_norm for record in records if math.isfinite(record.grad_norm)]
 
 
 def _usual_loss(records: Sequence[StepRecord]) -> float:

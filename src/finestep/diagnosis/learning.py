@@ -15,6 +15,9 @@ from finestep.finding import Finding
 
 _LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
 
+UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
+"""Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
+
 
 def learning_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     """Everything between "nothing moves" and "it moved too little"."""
@@ -57,6 +60,23 @@ def first_loss_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
             )
         ]
     return _starts_high(signals, curve)
+
+
+def pairing_findings(gap: float, standard_error: float) -> list[Finding]:
+    """What it means when answers fit other prompts as well: `gap` is the rise of their loss in nats a token, paired by prompt."""
+    if not (gap < UNRELATED_GAP and gap < UNRELATED_Z * standard_error):
+        return []
+    return [
+        found(
+            "answers_unrelated",
+            "The answers fit other prompts as well as their own: the model has learned what answers look like, not what they "
+            "depend on.",
+            advice="check that labels were not shuffled and that the right columns are prompt and answer; decode a few rows",
+            confidence=0.8,
+            gap_nats=gap,
+            standard_error=standard_error,
+        )
+    ]
 
 
 def _starts_high(signals: Signals, curve: LossCurve) -> list[Finding]:
@@ -104,7 +124,7 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
         share = evaluation.last / evaluation.first
         if evaluation.last < limits.too_good_loss / 2 or (share < limits.too_good_share and evaluation.first > 1):
             return _leak(evaluation.first, evaluation.last, "validation", signals)
-    if curve is None or curve.num_rows < limits.min_rows or curve.end <= 0:
+    if curve is None or curve.num_rows < limits.min_rows or curve.end < 0 or curve.start <= 0:
         return None
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
     fell = float(early.min()) < limits.too_good_loss and float(early.min()) < limits.too_good_share * max(

@@ -15,13 +15,15 @@ from collections import deque
 from finestep.diagnosis.catalogue import CATALOGUE, found
 from finestep.diagnosis.divergence import EXPLOSION_FACTOR, DivergenceWatch
 from finestep.diagnosis.generalization import MIN_GAIN
-from finestep.diagnosis.robust import MAD_TO_SD, sorted_mad, sorted_median
+from finestep.diagnosis.robust import MAD_TO_SD, sorted_median
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.finding import Finding
 from finestep.trial import EvalRecord, StepRecord
 
 WINDOW = 64
-MIN_VALUES = 16
+MIN_VALUES = LEVEL_STEPS = 16
+CHANGE_TO_SD = MAD_TO_SD / math.sqrt(2)
+"""Standard deviation of Gaussian noise over the median size of its changes."""
 SMOOTHING_STEPS = 20
 LOSS_FLOOR = 0.02
 """Smallest standard deviation of the log-loss that is believed."""
@@ -35,41 +37,90 @@ LOST_STEPS = 10
 LOST_EXCESS = math.log(1.4)
 LOST_SDS = 1.6
 MAX_SPIKES_TOLD = 3
+SURGE_BEGINS, SURGE_ENDS, SURGE_SCORE = 3.0, 1.5, 20.0
 RISK_PROBES = 3
 """Consecutive one-forward probes beyond half of the critical rate that make an early warning. Source: science notes
 7.2 E2."""
 CLIP_WINDOW = 100
+CLIMB, CLIMB_FROM = math.log(1.3), 5
+"""Smoothed log-loss above that of the first step, from the sixth step on, that a sound rate does not show."""
+HARDLY_BETTER = 0.95
+NEGLIGIBLE = 0.05
+"""Share of the first loss below which rises are not looked at; labels are learned to 0.01 nats and lower."""
 
 
 class RollingScore:
-    """Robust score of each value against the `WINDOW` values before it; a value that stands out is not remembered."""
+    """Robust score of each value against those before it; a value that stands out is not remembered.
+
+    The level is the median of the last 16 values, the noise that of the differences between neighbours, so that a steep descent
+    does not pass for noise.
+    """
 
     def __init__(self, floor: float):
         self._floor = floor
         self._recent: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._level: list[float] = []
+        self._changes: deque[float] = deque()
+        self._sorted_changes: list[float] = []
         self.centre = self.scale = 0.0
 
     def score(self, x: float) -> float:
-        """(x - median) / (1.4826 MAD), or 0 while fewer than 16 values are known."""
-        ordered = self._sorted
-        if len(ordered) < MIN_VALUES:
+        """(x - level) / noise, or 0 while fewer than 16 values are known."""
+        if len(self._recent) < MIN_VALUES:
             return 0.0
-        self.centre = centre = sorted_median(ordered)
-        self.scale = scale = max(MAD_TO_SD * sorted_mad(ordered, centre), self._floor)
-        return (x - centre) / scale
+        self.centre = sorted_median(self._level)
+        self.scale = max(CHANGE_TO_SD * sorted_median(self._sorted_changes), self._floor)
+        return (x - self.centre) / self.scale
 
     def remember(self, x: float) -> None:
         """Add a value to the window."""
+        if self._recent:
+            change = abs(x - self._recent[-1])
+            if len(self._changes) == WINDOW:
+                del self._sorted_changes[bisect_left(self._sorted_changes, self._changes.popleft())]
+            self._changes.append(change)
+            insort(self._sorted_changes, change)
         if len(self._recent) == WINDOW:
-            del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
+            self._recent.popleft()
         self._recent.append(x)
-        insort(self._sorted, x)
+        insort(self._level, x)
+        if len(self._level) > LEVEL_STEPS:
+            del self._level[bisect_left(self._level, self._recent[-LEVEL_STEPS - 1])]
 
     @property
     def values(self) -> list[float]:
         """The window, oldest first."""
         return list(self._recent)
+
+
+class Surge:
+    """Neighbouring steps above the level before them, from the first clear one to the second calm one; 40 steps at most.
+
+    Its scores are summed: single steps may be noise, a sum of 20 over neighbours hardly ever is (CUSUM, science notes 7.1 D2).
+    """
+
+    def __init__(self) -> None:
+        self.start = self.num_steps = self._calm = 0
+        self.excess = self.score = 0.0
+
+    def follow(self, step: int, z: float, excess: float) -> None:
+        """Look at one step: its score and its log-loss above the level."""
+        if not self.num_steps:
+            if z <= SURGE_BEGINS:
+                return
+            self.start, self._calm, self.excess, self.score = step, 0, 0.0, 0.0
+        self.num_steps += 1
+        self._calm = self._calm + 1 if z < SURGE_ENDS else 0
+        if self._calm >= 2 or self.num_steps > EPISODE_STEPS:
+            self.num_steps, self.excess, self.score = 0, 0.0, 0.0
+            return
+        self.excess += max(excess, 0.0)
+        self.score += max(z, 0.0)
+
+    @property
+    def is_beyond_chance(self) -> bool:
+        """True when noise hardly ever does that."""
+        return self.num_steps > 0 and self.score > SURGE_SCORE
 
 
 class LiveMonitor:
@@ -99,7 +150,7 @@ class LiveMonitor:
         self.base_eval_loss = base_eval_loss
         self._divergence = DivergenceWatch(chance_loss)
         self._loss = RollingScore(LOSS_FLOOR)
-        self._grad = RollingScore(0.1)
+        self._surge = Surge()
         self._told: dict[str, int] = {}
         self._smooth = self._lowest = math.nan
         self._num_steps = 0
@@ -115,6 +166,7 @@ class LiveMonitor:
         self._num_risky = 0
         self._num_lost = 0
         self._first: float | None = None
+        self._climb = 0.0
         self._clipped = 0.0
         self._eval_losses: list[tuple[int, float, float]] = []
 
@@ -133,13 +185,24 @@ class LiveMonitor:
         z = self._loss.score(x)
         if z > self.limits.spike_z or self._episode:
             self._follow_episode(record, x, z, findings)
-        if not self._episode:
+        self._surge.follow(record.step, 0.0 if self._is_negligible(record.loss) else z, x - self._loss.centre)
+        if not self._episode and not self._surge.num_steps:
             self._loss.remember(x)
         self._follow_level(record, x, z, findings)
         if record.update_norm is not None or record.grad_norm == 0.0:
             self._check_still(record, findings)
         self._follow_clipping(record, findings)
         return findings
+
+    @property
+    def is_calm(self) -> bool:
+        """True while no spike is under way and the level does not drift upwards: a state worth coming back to."""
+        return not (self._episode or self._surge.num_steps or self._num_lost) and self._drift_sum < DRIFT_ALARM
+
+    @property
+    def harm(self) -> tuple[int, float]:
+        """(first step, harm) of the surge under way: by how much the log-loss stood above its level before, summed over steps."""
+        return self._surge.start, self._surge.excess if self._surge.is_beyond_chance else 0.0
 
     def evaluation(self, record: EvalRecord) -> list[Finding]:
         """Look at one evaluation."""
@@ -178,7 +241,7 @@ class LiveMonitor:
         return {
             "divergence": self._divergence.state(), "loss": self._loss.values, "told": dict(self._told),
             "level": [self._smooth, self._lowest, self._num_steps], "evals": [list(each) for each in self._eval_losses],
-            "base": self.base_eval_loss, "first": self._first,
+            "base": self.base_eval_loss, "first": self._first, "climb": self._climb,
         }  # fmt: skip
 
     def restore(self, state: dict) -> None:
@@ -191,8 +254,9 @@ class LiveMonitor:
         self._smooth, self._lowest, num_steps = state["level"]
         self._num_steps = int(num_steps)
         self._eval_losses = [(int(step), loss, smooth) for step, loss, smooth in state["evals"]]
-        self.base_eval_loss, self._first = state["base"], state["first"]
+        self.base_eval_loss, self._first, self._climb = state["base"], state["first"], state["climb"]
         self._episode, self._drift_sum, self._num_drifting = [], 0.0, 0
+        self._surge, self._num_lost = Surge(), 0
 
     def _tell(self, code: str, meaning: str, *, at_most: int = 1, **rest) -> list[Finding]:
         if code not in CATALOGUE:
@@ -301,6 +365,8 @@ class LiveMonitor:
         """Drift: the smoothed log-loss leaves its lowest value, by ratio and by CUSUM, for many steps on end."""
         weight = max(1.0 / self._num_steps, 1.0 / SMOOTHING_STEPS)
         self._smooth = x if self._num_steps == 1 else self._smooth + weight * (x - self._smooth)
+        if self._first is not None and self._first > 0 and self._num_steps > CLIMB_FROM:
+            self._climb = max(self._climb, self._smooth - math.log(self._first))
         if self._num_steps < 2 * SMOOTHING_STEPS:
             return
         if not self._lowest <= self._smooth:
@@ -312,9 +378,14 @@ class LiveMonitor:
         # The lowest smoothed value lies about three of its own errors (0.16 sd) below the level that it tracks.
         self._drift_sum = max(0.0, self._drift_sum + min((x - self._lowest) / sd - 0.5, 5.0) - 0.5)
         risen = self._smooth - self._lowest > max(math.log(self.limits.unstable_ratio), 1.2 * sd)
+        risen = risen and not self._is_negligible(math.exp(self._smooth))
         self._num_drifting = self._num_drifting + 1 if risen and self._drift_sum > DRIFT_ALARM else 0
         if self._num_drifting == DRIFT_STEPS:
             findings += self._risen(record, sd)
+
+    def _is_negligible(self, loss: float) -> bool:
+        """True for a loss of next to nothing beside the first one: a rise there is of no account."""
+        return self._first is not None and loss < NEGLIGIBLE * self._first
 
     def _risen(self, record: StepRecord, sd: float) -> list[Finding]:
         excess = self._smooth - self._lowest
@@ -395,14 +466,16 @@ class LiveMonitor:
         )
 
     def _worse_than_base(self, record: EvalRecord) -> list[Finding]:
+        """Every evaluation is above the base; or hardly below it, after a loss that had climbed first."""
         base = self.base_eval_loss
         late = self._num_steps > 0.25 * (self.planned_steps or 4 * self._num_steps)
         after = [loss for step, loss, _ in self._eval_losses if step > 0]
-        if base is None or not late or len(after) < 2 or min(after) <= 1.02 * base:
+        allowed = HARDLY_BETTER if self._climb > CLIMB else 1.02
+        if base is None or not late or len(after) < 2 or min(after) <= allowed * base:
             return []
         return self._tell(
             "worse_than_base",
-            "Every evaluation so far is worse than the model before training.",
+            "No evaluation so far is better than the model before training.",
             advice=(
                 "divide the rate by 4; if that does not help, the labels or the template do not fit the validation rows"
             ),

@@ -240,8 +240,12 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
         return None
     row = _rise_row(curve)
     rate = relative_rate(signals.log, row)
-    if rate < limits.low_rate_share and row >= _peak_row(signals):
-        return None
+    if row >= _peak_row(signals):
+        if rate < 0.95 and _chance(signals, curve.end, limits) is None and _calm_jump(signals, curve, row):
+            known: Evidence = {"step": float(signals.log.train.step[row]), "rate_over_peak": rate}
+            return _not_the_rate(curve, row, {**known, "best_loss": curve.best, "end_loss": curve.end})
+        if rate < limits.low_rate_share:
+            return None
     return found(
         "unstable",
         f"Training and validation loss end above their best ({curve.best:.3g} -> {curve.end:.3g}): the rate "

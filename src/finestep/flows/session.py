@@ -103,6 +103,7 @@ class StudyRun:
             metrics=self.spec.metrics,
             num_threads=self.spec.num_threads,
             pack=1 if self.spec.strategy == "single" else self.pack,
+            retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
         )
 

@@ -22,6 +22,7 @@ from finestep.survey.rows import read_rows
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
 SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"
+SHIPPED_GENERAL_TEXT = SHIPPED / "general.txt"
 SHIPPED_MAX_LENGTH = 128
 RUNS_FOLDER = "finestep-runs"
 LABEL_EPOCHS = 3.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import looks_like_a_loss, role_of
-from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS, MAX_RUNS
+from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS, MAX_RUNS, ROWS_AT_ONCE
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_stream import head, lines
 
@@ -39,14 +39,22 @@ def read_delimited(path: Path) -> list[TrainingLog]:
     names = _tensorboard_names(header, path)
     run_column = header.index("run_name") if "run_name" in header else None
     last_run = None
+    batch: list[dict[str, str]] = []
+    size = 0
     for row in _safely(rows, table):
+        is_next = run_column is not None and len(row) > run_column and last_run not in (None, row[run_column])
+        if is_next or len(batch) == ROWS_AT_ONCE or size > MAX_ROW_CHARS:
+            table.add_many(batch)
+            batch, size = [], 0
+        if is_next:
+            table.mark_new_run()
         if run_column is not None and len(row) > run_column:
-            if last_run not in (None, row[run_column]):
-                table.mark_new_run()
             last_run = row[run_column]
-        table.add({name: value for name, value in zip(names, row, strict=False) if value})
+        size += sum(map(len, row))
+        batch.append({name: value for name, value in zip(names, row, strict=False) if value})
         if table.is_full:
             break
+    table.add_many(batch)
     return table.logs(name=path.name, source=str(path), format=_format(header))
 
 

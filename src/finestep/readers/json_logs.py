@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import role_of
 from finestep.readers.limits import MAX_ROW_CHARS, MAX_RUNS, MAX_WHOLE_JSON_BYTES, number
 from finestep.readers.row_table import RowTable
-from finestep.readers.text_stream import flat_objects, lines
+from finestep.readers.text_stream import batches, flat_objects, lines
 
 _TOP_LEVEL = re.compile(
     r'"(max_steps|num_train_epochs|train_batch_size|logging_steps|early_stopping_patience|max_grad_norm)"'
@@ -35,17 +36,16 @@ Row = dict[str, object]
 def read_json(path: Path) -> list[TrainingLog]:
     """A JSON document: a trainer state, a list of rows, or columns of numbers."""
     table = RowTable()
-    outside = ""
-    for before, text in flat_objects(path):
-        if len(outside) < _PEAK_CONTEXT_CHARS:
-            outside += before[-16384:]
-        row = _row(text) if text else {}
-        if row is None:
-            table.num_skipped += 1
-        elif row and not table.add(row):
-            outside += text[:2048] if len(outside) < _PEAK_CONTEXT_CHARS else ""
+    around = _Around()
+    for texts in batches(_objects(path, around)):
+        rows = rows_of(texts)
+        table.num_skipped += rows.count(None)
+        whole = [(row, text) for row, text in zip(rows, texts, strict=True) if row]
+        for index in table.add_many([row for row, _ in whole]):
+            around.keep(whole[index][1][:2048])
         if table.is_full:
             break
+    outside = around.text
     _read_top_level(outside, table)
     logs = table.logs(name=path.name, source=str(path), format=_json_format(outside, table))
     return logs if any(len(log.train) or log.evaluations for log in logs) else _read_columns(path)
@@ -56,23 +56,58 @@ def read_json_lines(path: Path) -> list[TrainingLog]:
     tables: dict[str, RowTable] = {}
     first = tables[""] = RowTable()
     names: set[str] = set()
-    for index, line in enumerate(lines(path)):
-        row = _row(line)
-        if row is None:
-            first.num_skipped += 1 if line.strip() else 0
-            continue
-        if index < ROWS_THAT_NAME_THE_FORMAT:
-            names.update(row)
-        table = _table_of_run(row, tables) if "run_name" in row or "run" in row else first
-        table.add(row)
-        if table.is_full:
+    for texts in batches(line for line in lines(path) if line.strip()):
+        rows = rows_of(texts)
+        first.num_skipped += rows.count(None)
+        whole = [row for row in rows if row is not None]
+        if not names:
+            names.update(*whole[:ROWS_THAT_NAME_THE_FORMAT])
+        for table, group in groupby(whole, key=lambda row: _table_of_run(row, tables)):
+            table.add_many(list(group))
+        if any(table.is_full for table in tables.values()):
             break
     format_name = _json_lines_format(names)
     named = [(path.name if not run else f"{path.name}:{run}", table) for run, table in tables.items()]
     return [log for name, table in named for log in table.logs(name=name, source=str(path), format=format_name)]
 
 
+class _Around:
+    """The text between the rows, up to a limit: it holds what is known about the whole run."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._size = 0
+
+    def keep(self, text: str) -> None:
+        if self._size < _PEAK_CONTEXT_CHARS:
+            self._parts.append(text)
+            self._size += len(text)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+
+def _objects(path: Path, around: _Around) -> Iterator[str]:
+    for before, text in flat_objects(path):
+        around.keep(before[-16384:])
+        if text:
+            yield text
+
+
+def rows_of(texts: Sequence[str], decode: Callable[[str], object] | None = None) -> list[Row | None]:
+    """The row in each text, None for a broken one; texts that all look whole are decoded together, which is faster."""
+    decode = decode or decoded
+    if all(text[:1] == "{" and text[-1:] == "}" for text in texts) and sum(map(len, texts)) <= MAX_ROW_CHARS:
+        values = decode(f"[{','.join(texts)}]")
+        if isinstance(values, list) and len(values) == len(texts) and set(map(type, values)) == {dict}:
+            return [_plain(value) for value in values]
+    return [_row(text, decode) for text in texts]
+
+
 def _table_of_run(row: Row, tables: dict[str, RowTable]) -> RowTable:
+    if "run_name" not in row and "run" not in row:
+        return tables[""]
     run = str(row.get("run_name", row.get("run")))[:80]
     if run not in tables and len(tables) < MAX_RUNS:
         tables[run] = RowTable()
@@ -98,15 +133,16 @@ def flattened(value: Mapping[str, object], depth: int = 3) -> Iterator[tuple[str
             yield from ((f"{key}/{inner}", leaf) for inner, leaf in flattened(item, depth - 1))
 
 
-def _row(text: str) -> Row | None:
+def _row(text: str, decode: Callable[[str], object]) -> Row | None:
     if len(text) > MAX_ROW_CHARS:
         return None
-    value = decoded(text)
-    if not isinstance(value, dict):
-        return None
-    if dict in map(type, value.values()):
-        return _shortened(dict(flattened(value)))
-    return value
+    value = decode(text)
+    return _plain(value) if isinstance(value, dict) else None
+
+
+def _plain(value: Row) -> Row:
+    """The row with nested rows unfolded."""
+    return _shortened(dict(flattened(value))) if dict in map(type, value.values()) else value
 
 
 def _shortened(row: Row) -> Row:

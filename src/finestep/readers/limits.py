@@ -6,6 +6,8 @@ import math
 
 MAX_ROW_CHARS = 1 << 20
 MAX_ROWS = 5_000_000
+ROWS_AT_ONCE = 2000
+"""Rows that are decoded and stored together; a batch that does not decode is taken row by row."""
 MAX_NAMES = 4096
 MAX_EVAL_SETS = 64
 MAX_METRICS = 64
@@ -18,8 +20,6 @@ MAX_STEP = 1e12
 
 MISSING = math.nan
 NOT_FINITE = math.inf
-
-_NOT_FINITE_WORDS = frozenset({"nan", "-nan", "+nan", "inf", "-inf", "+inf", "infinity", "-infinity"})
 
 
 def number(value: object) -> float:
@@ -40,15 +40,11 @@ def number(value: object) -> float:
 
 
 def _number_in_text(text: str) -> float:
-    text = text.strip()
-    if not text or len(text) > 400:
+    if len(text) > 400:
         return MISSING
-    if text.startswith("tensor("):
-        text = text[7:].split(",")[0].rstrip(")")
-    if text.lower() in _NOT_FINITE_WORDS:
-        return NOT_FINITE
     try:
         result = float(text)
     except ValueError:
-        return MISSING
+        text = text.strip()
+        return _number_in_text(text[7:].split(",")[0].rstrip(")")) if text.startswith("tensor(") else MISSING
     return result if -MAX_MAGNITUDE < result < MAX_MAGNITUDE else NOT_FINITE

@@ -6,8 +6,9 @@ Rows are kept as flat arrays of doubles (about 100 bytes a row), so that a milli
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from finestep.readers.limits import (
     MAX_RUNS,
     MAX_STEP,
     MISSING,
+    NOT_FINITE,
     number,
 )
 from finestep.readers.run_boundaries import NEW_RUN_MARK, merge_equal_steps, run_starts
@@ -33,6 +35,8 @@ _STEP_RANK, _LOSS_RANK = len(_SLOTS), len(_SLOTS) + 1
 _WIDTH = len(_SLOTS) + 2
 _GUESS_RANK = 900
 _CARRIED = ("learning_rate", "epoch")
+_MIN_COLUMN = 8
+_PLAIN = frozenset({float, int, str})
 
 
 class _Plan(NamedTuple):
@@ -102,6 +106,16 @@ class RowTable:
         self._num_train += 1
         return True
 
+    def add_many(self, rows: Sequence[Mapping[str, object]]) -> list[int]:
+        """Take rows in order, those with equal names as columns; the positions of rows that held nothing to use."""
+        unused: list[int] = []
+        start = 0
+        for _, group in groupby(rows, key=tuple):
+            chosen = list(group)
+            unused += self._add_alike(chosen, start)
+            start += len(chosen)
+        return unused
+
     def mark_new_run(self) -> None:
         """Say that the rows that follow belong to another run."""
         self._flat.extend([NEW_RUN_MARK] + [MISSING] * (_WIDTH - 1))
@@ -131,6 +145,19 @@ class RowTable:
             )
             for index, (train, evaluations, extra) in enumerate(runs, start=1)
         ]
+
+    def _add_alike(self, rows: list[Mapping[str, object]], start: int) -> list[int]:
+        keys = tuple(rows[0])
+        plan = self._plans.get(keys) or self._new_plan(keys)
+        matrix = None
+        if len(rows) >= _MIN_COLUMN and plan.is_used and not (plan.evals or plan.context):
+            matrix = _as_columns(rows, plan)
+        if matrix is None:
+            return [start + index for index, row in enumerate(rows) if not self.add(row)]
+        matrix = matrix[: MAX_ROWS - self._num_train]
+        self._flat.frombytes(matrix.tobytes())
+        self._num_train += len(matrix)
+        return []
 
     def _new_plan(self, keys: tuple[str, ...]) -> _Plan:
         plan = self._make_plan(keys)
@@ -234,6 +261,24 @@ class RowTable:
             key = next(key for key, slot in guessed[0].train if slot == _LOSS)
             guess = (f"guessed that the column `{key[:80]}` is the training loss",)
         return (*self.notes, *skipped, *guess)
+
+
+def _as_columns(rows: list[Mapping[str, object]], plan: _Plan) -> Column | None:
+    """What `RowTable.add` makes of each row, for rows of plain numbers; None when a value needs a closer look."""
+    matrix = np.full((len(rows), _WIDTH), MISSING)
+    for key, slot in plan.train:
+        values = [row[key] for row in rows]
+        if not set(map(type, values)) <= _PLAIN:
+            return None
+        try:
+            column = np.array(values, dtype=np.float64)
+        except (ValueError, OverflowError):
+            return None
+        matrix[:, slot] = np.where(np.abs(column) < MAX_MAGNITUDE, column, NOT_FINITE)
+    steps = matrix[:, _STEP]
+    steps[~((steps >= -1.0) & (steps <= MAX_STEP))] = MISSING
+    matrix[:, _STEP_RANK], matrix[:, _LOSS_RANK] = plan.step_rank, plan.loss_rank
+    return matrix
 
 
 def _matrix(flat: array) -> Column:

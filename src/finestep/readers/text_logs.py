@@ -13,10 +13,10 @@ from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import Role, role_of
-from finestep.readers.json_logs import decoded
+from finestep.readers.json_logs import decoded, rows_of
 from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS
 from finestep.readers.row_table import RowTable
-from finestep.readers.text_stream import lines
+from finestep.readers.text_stream import batches, lines
 
 _PRINTED_ROW = re.compile(r"\{\s*'[^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
@@ -59,24 +59,22 @@ def _reader_for(first: list[str]):
 
 
 def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
-    for line in stream:
-        if "{" not in line:
-            continue
-        for match in _PRINTED_ROW.finditer(line):
-            row = _printed_row(match.group())
-            if row is None:
-                table.num_skipped += 1
-            elif not table.add(row) and "train_runtime" in row:
-                table.notes = ["the file holds the final row of at least one run"]
+    printed = (text for line in stream if "{" in line for text in _PRINTED_ROW.findall(line))
+    for texts in batches(printed):
+        rows = rows_of(texts, _decode_printed)
+        table.num_skipped += rows.count(None)
+        whole = [row for row in rows if row is not None]
+        if any("train_runtime" in whole[index] for index in table.add_many(whole)):
+            table.notes = ["the file holds the final row of at least one run"]
         if table.is_full:
             return
 
 
-def _printed_row(text: str) -> dict[str, object] | None:
+def _decode_printed(text: str) -> object:
+    """The value of Python's own notation of dictionaries, as far as logs need it."""
     if any(word in text for word in _WORDS):
         text = _BARE_WORD.sub(lambda match: match.group(1) + _WORDS[match.group(2)], text).replace("-NaN", "NaN")
-    value = decoded(text.replace("'", '"'))
-    return value if isinstance(value, dict) else None
+    return decoded(text.replace("'", '"'))
 
 
 def _read_torchtune(stream: Iterator[str], table: RowTable) -> None:

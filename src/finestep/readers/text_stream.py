@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finestep.readers.limits import MAX_ROW_CHARS
+from finestep.readers.limits import MAX_ROW_CHARS, ROWS_AT_ONCE
 
 CHUNK_BYTES = 1 << 20
 
@@ -60,6 +60,20 @@ def flat_objects(path: Path) -> Iterator[tuple[str, str]]:
             yield buffer[:-1024], ""
             buffer = buffer[-1024:]
     yield buffer, ""
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Neighbouring texts in lists of bounded length and size, because many are decoded faster together."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == ROWS_AT_ONCE or size > MAX_ROW_CHARS // 2:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def head(path: Path, num_bytes: int = 65536) -> bytes:

@@ -324,7 +324,8 @@ class WholeModel:
         return out
 
     def load_moments(self, key: int, moments: Values) -> None:
-        """Write Adam's moments."""
+        """Write Adam's moments; without any, Adam begins anew."""
+        self._moments = {}
         for name, value in trained(self.model).items():
             if f"{name}.exp_avg" in moments:
                 self._moments[name] = tuple(  # type: ignore[assignment]

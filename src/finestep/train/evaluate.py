@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,14 @@ class StopRequested(Exception):
     """Raised inside an evaluation when the trial is asked to stop."""
 
 
-@torch.no_grad()
+class Evaluation(NamedTuple):
+    """Validation loss in nats a token (or row, for labels), metrics, and the sums of the rows behind it."""
+
+    loss: float
+    metrics: dict[str, float]
+    row_sums: np.ndarray
+
+
 def evaluate(
     model: Any,
     data: TrainingData,
@@ -40,10 +47,26 @@ def evaluate(
     Raises:
         StopRequested: `should_stop` became true on the way.
     """
-    rows = data.evaluation
+    return evaluate_rows(
+        model, data, token_loss, rows=data.evaluation, batch_size=batch_size, should_stop=should_stop
+    )[:2]
+
+
+@torch.no_grad()
+def evaluate_rows(
+    model: Any,
+    data: TrainingData,
+    token_loss: TokenLoss,
+    *,
+    rows: TokenRows,
+    batch_size: int = EVAL_BATCH_SIZE,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """The evaluation of any rows that are tokenised like `data`; raises as `evaluate` does."""
     was_training = model.training
     model.eval()
     total, units = 0.0, 0
+    row_sums = np.zeros(len(rows))
     predicted = np.zeros(len(rows), dtype=np.int64)
     try:
         for chosen in _batches_by_length(rows, batch_size):
@@ -51,16 +74,20 @@ def evaluate(
                 raise StopRequested
             batch = collate(rows, chosen, pad_id=data.pad_id, device=token_loss.placement.device)
             if rows.classes is None:
-                total += token_loss.sum(model, batch).item()
+                each = token_loss.each(model, batch)
+                row_sums[chosen] = _sums_by_row(each, [rows.num_loss_units([row]) for row in chosen])
             else:
                 logits_NC = token_loss.class_logits(model, batch)
-                total += F.cross_entropy(logits_NC, batch.classes_N, reduction="sum").item()  # type: ignore[arg-type]
+                each = F.cross_entropy(logits_NC, batch.classes_N, reduction="none")  # type: ignore[arg-type]
+                row_sums[chosen] = each.cpu().numpy()
                 predicted[chosen] = logits_NC.argmax(-1).cpu().numpy()
+            total += each.sum().item()
             units += rows.num_loss_units(chosen)
     finally:
         model.train(was_training)
     loss = total / units
-    return loss, _label_metrics(rows, predicted) if rows.classes is not None else {"perplexity": _perplexity(loss)}
+    metrics = _label_metrics(rows, predicted) if rows.classes is not None else {"perplexity": _perplexity(loss)}
+    return Evaluation(loss, metrics, row_sums)
 
 
 def extra_metrics(
@@ -108,6 +135,10 @@ def predict(model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLos
 def _batches_by_length(rows: TokenRows, batch_size: int) -> list[np.ndarray]:
     order = np.argsort(-rows.lengths, kind="stable")
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+
+def _sums_by_row(each: torch.Tensor, units: list[int]) -> np.ndarray:
+    return np.bincount(np.repeat(np.arange(len(units)), units), weights=each.double().cpu().numpy(), minlength=len(units))
 
 
 def _label_metrics(rows: TokenRows, predicted: np.ndarray) -> dict[str, float]:

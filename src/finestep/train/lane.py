@@ -12,18 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from finestep.diagnosis.divergence import DivergenceWatch
+from finestep.diagnosis.generalization import is_progress, paired_gain
+from finestep.diagnosis.guard import Decision, Probes
+from finestep.diagnosis.learning import pairing_findings
+from finestep.finding import Finding
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train.adapters import Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from finestep.train.evaluate import evaluate, extra_metrics
+from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.optimizer import Optimizer, Slice
 from finestep.train.order import Order
+from finestep.train.pairing import exchanged
 from finestep.train.resident import Resident, Rows, lora_scale
+from finestep.train.retention import KL
+from finestep.train.rollback import Guard, Snapshot, onset_of
+from finestep.train.tokens import TokenRows, collate
 from finestep.trial import EvalRecord, Outcome, StepRecord
 
 Emit = Callable[..., None]
@@ -42,10 +49,11 @@ class Progress:
     best_metrics: dict[str, float] = field(default_factory=dict)
     base_loss: float = math.nan
     evaluations_without_gain: int = 0
+    reference: list[float] | None = None
+    """Sums of the validation rows at the last evaluation that was progress beyond noise."""
     num_tokens: int = 0
     elapsed_s: float = 0.0
     micro_batch_size: int = 0
-    watch: list[float] = field(default_factory=list)
 
 
 class Lane:
@@ -74,9 +82,15 @@ class Lane:
         self.num_steps = self.order.num_steps
         self.warmup = warmup_steps(self.recipe.schedule, self.num_steps)
         self.optimizer = Optimizer(self.recipe.optimizer)
-        self.watch = DivergenceWatch(math.log(len(self.data.label_names) or resident.base.config.vocab_size))
         self.progress = Progress(micro_batch_size=_first_micro_batch(self.recipe, row_limit))
         self.best: dict[str, torch.Tensor] = {}
+        self.guard = Guard(
+            request.on_trouble,
+            chance_loss=math.log(len(self.data.label_names) or resident.base.config.vocab_size),
+            num_steps=self.num_steps,
+        )
+        units = [self.data.evaluation.num_loss_units([row]) for row in range(len(self.data.evaluation))]
+        self._eval_units: list[int] = units
         self.folder = Path(request.folder)
         self.outcome: Outcome | None = None
         self.interrupted = False
@@ -93,6 +107,7 @@ class Lane:
         values, moments = self._parked or self._take_up()
         self._parked = None
         rows.join(self.number, values, scale=lora_scale(self.recipe), moments=moments)
+        self._keep_good_state()
 
     def park(self) -> None:
         """Give up the row for now, and keep what is needed to take another later."""
@@ -135,42 +150,48 @@ class Lane:
         return self._rows.slices(self.number, self.recipe.optimizer, self.resident.new_names)
 
     def step(self, slices: list[Slice], loss: float, grad_norm: float) -> None:
-        """Update the weights and record it, or end the trial when it has diverged."""
+        """Update the weights, record it, and answer trouble."""
         progress, step = self.progress, self.progress.step + 1
-        rate = learning_rate_at(
+        goes = self.guard.may_update(step, loss, grad_norm)
+        rate = self._rate(step) if goes else 0.0
+        clipped = goes and self.optimizer.clip(slices, grad_norm)
+        if goes:
+            self.optimizer.step(slices, rate)
+        num_tokens = int(self.data.train.lengths[self._step_rows].sum())
+        progress.step, progress.num_tokens = step, progress.num_tokens + num_tokens
+        update, ratio = self._norms(slices, rate) if goes else (None, None)
+        self._rows.zero_grad(self.number)
+        self.rewind()
+        record = StepRecord(
+            step=step,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=grad_norm,
+            clipped=clipped,
+            update_norm=update,
+            update_ratio=ratio,
+            num_tokens=num_tokens,
+            num_loss_tokens=self.data.train.num_loss_units(self._step_rows),
+            elapsed_s=round(progress.elapsed_s, 4),
+            peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
+        )
+        self.emit("step", record)
+        findings, trouble = self.guard.watch(record, was_updated=goes)
+        self._tell(findings)
+        if trouble is not None:
+            self._answer(trouble, record)
+        elif self.guard.snapshot_due(step):
+            self._keep_good_state()
+
+    def _rate(self, step: int) -> float:
+        planned = learning_rate_at(
             step,
             peak=self.recipe.learning_rate,
             num_steps=self.num_steps,
             warmup=self.warmup,
             schedule=self.recipe.schedule,
         )
-        clipped = self.optimizer.clip(slices, grad_norm)
-        trouble = self.watch.reason(loss, grad_norm)
-        if trouble is None:
-            self.optimizer.step(slices, rate)
-        num_tokens = int(self.data.train.lengths[self._step_rows].sum())
-        progress.step, progress.num_tokens = step, progress.num_tokens + num_tokens
-        update, ratio = self._norms(slices, rate) if trouble is None else (None, None)
-        self._rows.zero_grad(self.number)
-        self.rewind()
-        self.emit(
-            "step",
-            StepRecord(
-                step=step,
-                loss=loss,
-                learning_rate=rate,
-                grad_norm=grad_norm,
-                clipped=clipped,
-                update_norm=update,
-                update_ratio=ratio,
-                num_tokens=num_tokens,
-                num_loss_tokens=self.num_units,
-                elapsed_s=round(progress.elapsed_s, 4),
-                peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
-            ),
-        )
-        if trouble:
-            self.outcome = self._outcome("diverged", f"step {step}: {trouble}")
+        return planned * self.guard.rate_factor
 
     def _norms(self, slices: list[Slice], rate: float) -> tuple[float | None, float | None]:
         small = sum(piece.value.numel() for piece in slices) <= NORMS_EVERY_STEP_BELOW
@@ -178,6 +199,98 @@ class Lane:
             return None, None
         update, weights = self.optimizer.update_norms(slices, rate)
         return update, update / weights if weights else None
+
+    # ---- trouble
+
+    def _tell(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            if finding.severity in ("warning", "error"):
+                text = f"{finding.code}: {finding.meaning}"
+                self.emit("note", {"text": text, "finding": finding.model_dump()})
+
+    def _answer(self, trouble: Finding, record: StepRecord) -> None:
+        """End the trial, or go back to its last good state and on with what the evidence asks for."""
+        if self.guard.on_trouble == "stop":
+            clause = trouble.meaning.removeprefix(f"At step {record.step} ")
+            self.outcome = self._outcome("diverged", f"step {record.step}: {clause}")
+            return
+        onset = onset_of(trouble, record)
+        good = self.guard.good_state(onset)
+        fixed, troubled = self.order.rows_of_step(1), self.order.rows_of_step(onset)
+        now = self._mean_loss(fixed)
+        self._go_back(good)
+        rows = self._row_losses(troubled)
+        probes = Probes(
+            probe_loss_good=self._mean_loss(fixed),
+            probe_loss_now=now,
+            replay_loss=float(rows.mean()),
+            row_losses=tuple(rows.tolist()),
+        )
+        self._go_on(self.guard.decide(onset, probes), onset, good)
+
+    def _start_over(self, trouble: Finding) -> None:
+        """Back to the first state, with a lower rate."""
+        onset = self.progress.step
+        first, decision = self.guard.start_over(trouble)
+        if decision.action != "stop":
+            self._go_back(first)
+        self._go_on(decision, onset, first)
+
+    def _go_on(self, decision: Decision, onset: int, good: Snapshot) -> None:
+        done = self.guard.go_on(decision, onset=onset, back_to=good)
+        text = f"trouble at step {onset}: back to step {good.step}, {done.action.replace('_', ' ')}: {done.reason}"
+        self.emit("note", {"text": text, "intervention": done.model_dump()})
+        if decision.action == "stop":
+            self._give_up(done.reason)
+
+    def _go_back(self, good: Snapshot) -> None:
+        self._rows.load(self.number, good.values)
+        self._rows.load_moments(self.number, good.moments)
+        self.optimizer.num_steps = good.optimizer_steps
+        best = {name: value for name, value in vars(self.progress).items() if name.startswith("best_")}
+        self.progress = Progress(**{**good.progress, **best, "elapsed_s": self.progress.elapsed_s})
+
+    def _give_up(self, reason: str) -> None:
+        """End a run that cannot be saved with the best weights it had."""
+        if not self.progress.best_step and self.progress.evaluated_step < self.progress.step:
+            self._evaluate()
+        if self.outcome is None:
+            self._finish("stopped", reason)
+
+    def _keep_good_state(self) -> None:
+        if self.guard.on_trouble != "rollback":
+            return
+        progress = {**vars(self.progress), "best_metrics": dict(self.progress.best_metrics)}
+        self.guard.keep(
+            Snapshot(
+                step=self.progress.step,
+                values=_copies(self.values()),
+                moments=_copies(self._moments()),
+                optimizer_steps=self.optimizer.num_steps,
+                progress=progress,
+                monitor=self.guard.monitor.state(),
+            )
+        )
+
+    def _mean_loss(self, rows: np.ndarray) -> float:
+        return float(self._row_losses(rows).mean())
+
+    @torch.no_grad()
+    def _row_losses(self, rows: np.ndarray, data: TokenRows | None = None) -> np.ndarray:
+        """Mean loss a token of each row, of the training rows or of `data`, as the trial is now."""
+        data, model = data or self.data.train, self.resident.base
+        was_training = model.training
+        model.eval()
+        try:
+            with self._rows.only(self.number):
+                batch = collate(data, rows, pad_id=self.data.pad_id, device=self.resident.placement.device)
+                each = self.resident.token_loss.each(model, batch)
+        finally:
+            model.train(was_training)
+        if data.classes is not None:
+            return each.cpu().numpy()
+        units = [data.num_loss_units([row]) for row in rows]
+        return np.array([float(part.mean()) if len(part) else 0.0 for part in each.split(units)])
 
     # ---- between steps
 
@@ -190,6 +303,8 @@ class Lane:
         self._evaluate_base()
         if self._evaluation_due() and self._evaluate():
             self._finish("stopped", f"no gain in {self.recipe.evaluation.patience} evaluations")
+        elif self.outcome is not None:
+            return
         elif self.progress.step >= self.num_steps:
             self._finish("completed", f"all {self.num_steps} steps")
         else:
@@ -219,12 +334,11 @@ class Lane:
         """The loss before the first step, which says later whether training was worth it."""
         if not math.isnan(self.progress.base_loss) or self.progress.step:
             return
-        loss, metrics = self.resident.base_evaluation(self.recipe, self._measure)
+        loss, metrics, _ = self.resident.base_evaluation(self.recipe, self._measure)
         self.progress.base_loss = loss
-        self.emit(
-            "evaluation",
-            EvalRecord(step=0, num_tokens=0, eval_loss=loss, metrics=metrics, elapsed_s=self.progress.elapsed_s),
-        )
+        record = EvalRecord(step=0, num_tokens=0, eval_loss=loss, metrics=metrics, elapsed_s=self.progress.elapsed_s)
+        self.emit("evaluation", record)
+        self._tell(self.guard.look(record)[0])
 
     def _evaluation_due(self) -> bool:
         progress, number = self.progress, self.recipe.evaluation.num_evaluations
@@ -234,7 +348,7 @@ class Lane:
     def _evaluate(self) -> bool:
         """Look at the validation rows, keep the best weights; True when it is time to stop early."""
         progress = self.progress
-        loss, metrics = self._measure()
+        loss, metrics, row_sums = self._measure()
         progress.evaluated_step = progress.step
         record = EvalRecord(
             step=progress.step,
@@ -244,26 +358,48 @@ class Lane:
             elapsed_s=round(progress.elapsed_s, 4),
         )
         self.emit("evaluation", record)
-        if loss < progress.best_loss - (self.recipe.evaluation.min_gain if progress.best_step else 0.0):
+        findings, trouble = self.guard.look(record)
+        self._tell(findings)
+        if trouble is not None:
+            self._start_over(trouble)
+            return False
+        if loss < progress.best_loss and self._is_within_budget(metrics):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics
-            progress.evaluations_without_gain = 0
             if progress.step < self.num_steps:
                 self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.values().items()}
+        return self._is_stalled(row_sums)
+
+    def _is_stalled(self, row_sums: np.ndarray) -> bool:
+        """Count evaluations without a gain beyond noise, judged on the same rows; True when patience is at its end."""
+        progress, group = self.progress, self.recipe.evaluation
+        if is_progress(progress.reference, row_sums.tolist(), self._eval_units, min_gain=group.min_gain):
+            progress.reference, progress.evaluations_without_gain = row_sums.tolist(), 0
             return False
         progress.evaluations_without_gain += 1
-        patience = self.recipe.evaluation.patience
-        return patience is not None and progress.evaluations_without_gain >= patience
+        return group.patience is not None and progress.evaluations_without_gain >= group.patience
 
-    def _measure(self) -> tuple[float, dict[str, float]]:
+    def _measure(self) -> Evaluation:
         began = time.monotonic()
         with self._rows.only(self.number):
-            measured = evaluate(self.resident.base, self.data, self.resident.token_loss, should_stop=self.should_stop)
+            measured = evaluate_rows(
+                self.resident.base,
+                self.data,
+                self.resident.token_loss,
+                rows=self.data.evaluation,
+                should_stop=self.should_stop,
+            )
+        measured.metrics.update(self.resident.forgetting(self._rows, self.number))
         self.spend(time.monotonic() - began)
         return measured
 
+    def _is_within_budget(self, metrics: dict[str, float]) -> bool:
+        """False for a state that has moved further from the base than `max_forgetting` allows."""
+        limit = self.resident.max_forgetting
+        return limit is None or metrics[KL] <= limit
+
     def _finish(self, state: str, reason: str) -> None:
         if not math.isfinite(self.progress.best_loss):
-            self.outcome = self._outcome("diverged", "the validation loss is not finite")
+            self._end_without_weights(state, reason)
             return
         if self.progress.best_step != self.progress.step:
             self._rows.load(self.number, self.best)
@@ -273,11 +409,37 @@ class Lane:
             extra = extra_metrics(self.metrics, resident.base, resident.tokenizer, self.data, resident.token_loss)
         self.spend(time.monotonic() - began)
         self.progress.best_metrics = {**self.progress.best_metrics, **extra}
+        self._tell(self._pairing())
         self.outcome = self._outcome(state, reason)
+
+    def _pairing(self) -> list[Finding]:
+        """Whether answers depend on their prompts, by exchanging them."""
+        rows, pairs = self.data.evaluation, exchanged(self.data.evaluation)
+        if pairs is None:
+            return []
+        chosen, others = pairs
+        own, mixed = (self._token_losses(each, each_rows) for each, each_rows in ((rows, chosen), (others, None)))
+        gap, error = paired_gain(mixed.tolist(), own.tolist())
+        found = pairing_findings(gap, error)
+        self.guard.findings += found
+        return found
+
+    def _token_losses(self, rows: TokenRows, chosen: np.ndarray | None) -> np.ndarray:
+        """Mean loss a token of each chosen row."""
+        chosen = np.arange(len(rows)) if chosen is None else chosen
+        parts = [chosen[at : at + EVAL_BATCH_SIZE] for at in range(0, len(chosen), EVAL_BATCH_SIZE)]
+        return np.concatenate([self._row_losses(part, rows) for part in parts])
+
+    def _end_without_weights(self, state: Any, reason: str) -> None:
+        if self.guard.last_eval_is_finite and self.resident.max_forgetting is not None:
+            over = f"every state forgets more than {self.resident.max_forgetting:g} nats a token"
+            self.outcome = self._outcome(state, f"{reason}; {over}")
+        else:
+            self.outcome = self._outcome("diverged", "the validation loss is not finite")
 
     def _outcome(self, state: Any, reason: str) -> Outcome:
         progress = self.progress
-        known = state in {"completed", "stopped"}
+        known = state in {"completed", "stopped"} and progress.best_step > 0
         return Outcome(
             state=state,
             reason=reason,
@@ -290,6 +452,8 @@ class Lane:
             elapsed_s=round(progress.elapsed_s, 3),
             micro_batch_size=progress.micro_batch_size,
             peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
+            findings=tuple(each for each in self.guard.findings if each.severity in ("warning", "error")),
+            interventions=tuple(self.guard.interventions),
         )
 
     def _save_if_due(self) -> None:
@@ -302,7 +466,7 @@ class Lane:
     def _save(self) -> None:
         state = {
             **vars(self.progress),
-            "watch": self.watch.state(),
+            "guard": self.guard.state(),
             "optimizer_steps": self.optimizer.num_steps,
         }
         tensors = {"weights": self.values(), "optimizer": self._moments(), "best": self.best}
@@ -321,7 +485,7 @@ class Lane:
             values, moments = tensors["weights"], tensors.get("optimizer", {})
             self.optimizer.num_steps = state.pop("optimizer_steps")
             self.best = tensors.get("best", {})
-            self.watch.restore(state["watch"])
+            self.guard.restore(state.pop("guard"))
             self.progress = Progress(**state)
             self._saved_step = self.progress.step
         self.emit(
@@ -334,6 +498,10 @@ class Lane:
             },
         )
         return values, moments
+
+
+def _copies(values: Values) -> dict[str, torch.Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in values.items()}
 
 
 def _first_micro_batch(recipe: Recipe, limit: int | None) -> int:

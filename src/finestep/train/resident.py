@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
-from finestep.study import DataSpec, ModelSpec
+from finestep.study import DataSpec, ModelSpec, RetentionSpec
 from finestep.train.adapters import AdapterRows, Values, WholeModel, load_trained, trained
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
+from finestep.train.retention import Retention, read_general_text
 from finestep.train.tokens import TrainingData, prepare_data
 
 Rows = AdapterRows | WholeModel
@@ -30,13 +32,17 @@ class Resident:
     which `open_rows` gives. Each call ends the other state.
     """
 
-    def __init__(self, model: ModelSpec, data: DataSpec, recipe: Recipe):
+    def __init__(
+        self, model: ModelSpec, data: DataSpec, recipe: Recipe, *, retention: RetentionSpec | None = None
+    ):
         self.placement: Placement = choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
         self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
         self.base, self.new_names = load_model(model, self.data, recipe, self.placement)
         self.token_loss = TokenLoss(self.base, self.placement)
         self._has_dropout = _has_dropout(self.base)
+        self.retention = self._retention(retention)
+        self.max_forgetting = retention.max_forgetting if retention else None
         self._plain: Any = self.base
         self._rows: Rows | None = None
         self._untouched: dict[str, torch.Tensor] = {}
@@ -80,6 +86,24 @@ class Resident:
         if key not in self._base_losses:
             self._base_losses[key] = compute()
         return self._base_losses[key]
+
+    def forgetting(self, rows: Rows, number: int) -> dict[str, float]:
+        """How far the trial has moved from the base on general text; nothing when that is not watched."""
+        watch = self.retention
+        if watch is None:
+            return {}
+        with rows.only(number):
+            return watch.measure(self.base)
+
+    def _retention(self, spec: RetentionSpec | None) -> Retention | None:
+        if spec is None:
+            return None
+        if self.data.label_names:
+            raise BadInput("the retention watch needs a model that writes text", value="labels")
+        text = read_general_text(Path(spec.text_path))
+        watch = Retention(text, self.tokenizer, self.placement, vocabulary_size=self.base.config.vocab_size)
+        watch.learn_base(self.base)
+        return watch
 
     def tuned(self, recipe: Recipe, values: Values) -> Any:
         """The plain model with these trained tensors; of method `full` the model as it stands, with `values` in place."""
