@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.planted_faults.plants import Plant, recipe_of, task_rows, spoiled_data
+from benchmarks.planted_faults.plants import Plant, recipe_of, spoiled_data, task_rows
 from finestep.flows.setup import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe

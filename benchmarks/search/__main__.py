@@ -62,7 +62,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--engines", default="finestep,finestep_full,random,sweep,tpe", help=f"of {_known()}")
     parser.add_argument("--prior", choices=PRIORS, default="off4")
-    parser.add_argument("--box", choices=("offset", "measured"), default="offset", help="offset: cut off-centre by seed")
+    parser.add_argument(
+        "--box", choices=("offset", "measured"), default="offset", help="offset: cut off-centre by seed"
+    )
     parser.add_argument("--budget", type=float, default=30.0, help="full runs until a row is censored")
     parser.add_argument("--kinds", default="", help="only grid, adapter or pool")
     parser.add_argument("--tasks", default="", help="only tasks whose name holds one of these words")
@@ -94,7 +96,9 @@ def _engines(names: str) -> Iterator[str]:
             raise BadInput(f"engines must be among {_known()}", value=name, place="--engines")
 
 
-def _run(args: argparse.Namespace, names: list[str], tasks: list[Task]) -> tuple[list[Row], list[tuple[str, list[Mark]]]]:
+def _run(
+    args: argparse.Namespace, names: list[str], tasks: list[Task]
+) -> tuple[list[Row], list[tuple[str, list[Mark]]]]:
     rows: list[Row] = []
     curves: list[tuple[str, list[Mark]]] = []
     for name in names:

@@ -108,7 +108,9 @@ def offset_box(task: Task, seed: int) -> Task:
     rng = np.random.default_rng([seed, stable_hash(task.name), 7])
     windows = [_window(task, axis, rng) for axis in range(len(task.axes))]
     cells = {
-        length: tuple(cell for cell in here if all(low <= x <= high for x, (low, high) in zip(cell.point, windows, strict=True)))
+        length: tuple(
+            cell for cell in here if all(low <= x <= high for x, (low, high) in zip(cell.point, windows, strict=True))
+        )
         for length, here in task.cells.items()
     }
     kept = {length: here for length, here in cells.items() if here}
@@ -153,8 +155,9 @@ def _read(path: Path) -> list[Row]:
 
 def _tasks_of(path: Path, rows: list[Row], tables: Mapping[Path, list[Row]]) -> list[Task]:
     columns = set(rows[0]) if rows else set()
-    if all(_first(columns, names) for names in (TOKEN_COLUMNS, BATCH_COLUMNS, RATE_COLUMNS, LOSS_COLUMNS)) and not (
-        "lora_rank" in columns
+    if (
+        all(_first(columns, names) for names in (TOKEN_COLUMNS, BATCH_COLUMNS, RATE_COLUMNS, LOSS_COLUMNS))
+        and "lora_rank" not in columns
     ):
         return _grid_tasks(path, rows)
     if {"model", "lr", "lora_rank"} <= columns and _first(columns, ADAPTER_LOSS_COLUMNS):

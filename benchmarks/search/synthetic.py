@@ -15,7 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-LENGTHS = ((0.04, 0.11, 0.2, 1.0), (0.06, 0.25, 1.0), (0.125, 0.35, 1.0), (0.16, 0.45, 0.8, 1.0), (0.35, 1.0), (0.2, 0.5, 1.0))
+LENGTHS = (
+    (0.04, 0.11, 0.2, 1.0),
+    (0.06, 0.25, 1.0),
+    (0.125, 0.35, 1.0),
+    (0.16, 0.45, 0.8, 1.0),
+    (0.35, 1.0),
+    (0.2, 0.5, 1.0),
+)
 FULL_TOKENS = 100e9
 
 
@@ -95,7 +102,9 @@ def adapter(name: str, rng: np.random.Generator) -> Iterator[dict[str, object]]:
     for rank in ranks:
         for rate in rates:
             z = math.log2(rate) - best - drift * math.log2(rank / 16)
-            per_cent = scale * 0.5 * 1.4**2 * (abs(z) / 1.4) ** (left if z < 0 else right) + gain * fade ** math.log2(rank)
+            per_cent = scale * 0.5 * 1.4**2 * (abs(z) / 1.4) ** (left if z < 0 else right) + gain * fade ** math.log2(
+                rank
+            )
             loss = level * math.exp((per_cent + rng.normal(0, noise + 0.04 * per_cent)) / 100)
             yield {
                 "model": name,

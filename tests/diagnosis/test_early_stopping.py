@@ -17,7 +17,9 @@ def later(drop: float, *, noise: float = 0.02, seed: int = 0) -> np.ndarray:
 
 
 def test_the_error_of_a_gain_matches_repeated_draws() -> None:
-    drops, errors = zip(*[paired_gain(START, later(0.0, noise=0.1, seed=seed), UNITS) for seed in range(300)], strict=True)
+    drops, errors = zip(
+        *[paired_gain(START, later(0.0, noise=0.1, seed=seed), UNITS) for seed in range(300)], strict=True
+    )
     assert np.mean(errors) == pytest.approx(np.std(drops), rel=0.15)
 
 

@@ -146,7 +146,12 @@ def test_rows_read_together_are_those_read_one_by_one(printed: bool, broken: boo
     rng = np.random.default_rng(0)
     odd = {3: "nan", 50: "x", 51: None, 90: 10**400, 200: True}
     rows = [
-        {"loss": float(rng.random()), "lr": odd.get(step, 1e-4), "step": step, **({"eval_loss": 1.0} if step % 40 == 0 else {})}
+        {
+            "loss": float(rng.random()),
+            "lr": odd.get(step, 1e-4),
+            "step": step,
+            **({"eval_loss": 1.0} if step % 40 == 0 else {}),
+        }
         for step in range(300)
     ]
     lines = [str(row) if printed else json.dumps(row) for row in rows]

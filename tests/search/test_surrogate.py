@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tests.search.test_structured import PRIOR, SPACE, bowl, trial
+from tests.search.test_structured import PRIOR, SPACE, trial
 
 from finestep.search.acquisition import (
     capped_improvement,

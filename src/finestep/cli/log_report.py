@@ -99,7 +99,9 @@ def _print_report(console: Console, report: FileReport) -> None:
 
 def _print_verdict(console: Console, label: Label, finding: Finding) -> None:
     colour = _COLOURS[finding.severity]
-    console.print(f"[bold {colour}]{LABEL_WORDS[label]}[/bold {colour}] [dim]({label}, {finding.confidence:.0%} sure)[/dim]")
+    console.print(
+        f"[bold {colour}]{LABEL_WORDS[label]}[/bold {colour}] [dim]({label}, {finding.confidence:.0%} sure)[/dim]"
+    )
     console.print(escape(finding.meaning))
     _print_evidence(console, finding)
     if finding.advice:
@@ -112,7 +114,9 @@ def _print_run(console: Console, run: Diagnosis) -> None:
         for line in plot_lines(series.step, series.loss):
             console.print(line, style="dim", no_wrap=True)
         what = "training loss" if series is run.log.train else "validation loss"
-        console.print(f"          {what}, step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({run.log.format})[/dim]")
+        console.print(
+            f"          {what}, step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({run.log.format})[/dim]"
+        )
     curve = run.signals.evaluation
     if curve is not None and curve.num_rows > 1:
         best = f"best {curve.best:.4g} at step {curve.best_step:.0f}"

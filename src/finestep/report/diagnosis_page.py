@@ -108,7 +108,9 @@ def _drawing(run: Diagnosis) -> object:
     parts = [_axes(frame, cut=any(loss.max() > frame.high for _, loss in finite)), _mark(run, frame)]
     if len(train):
         dots = zip(*_points(train.step, train.loss, frame), strict=True)
-        parts.append("".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" fill="#4c7fb8" opacity=".55"/>' for x, y in dots))
+        parts.append(
+            "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.6" fill="#4c7fb8" opacity=".55"/>' for x, y in dots)
+        )
     if run.signals.loss is not None and run.signals.loss.num_rows >= 30:
         curve = run.signals.loss
         parts.append(_line(train.step[curve.rows], curve.smooth, frame, "#1f4e85"))

@@ -194,7 +194,9 @@ class Look:
             return np.zeros(0)
         best = done[self.mean[done].argmin()]
         between = self.variance[self.full] + self.variance[best] - 2 * self.cross[:, best]
-        gain = capped_improvement(self.mean[self.full], np.sqrt(np.maximum(between, 1e-10)), self.mean[best], cap=self.cap)
+        gain = capped_improvement(
+            self.mean[self.full], np.sqrt(np.maximum(between, 1e-10)), self.mean[best], cap=self.cap
+        )
         return np.where(self.closed[self.full], 0.0, gain * (1 - self.danger[self.full]))
 
 

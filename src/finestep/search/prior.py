@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.search.space import SearchSpace
 
-
 DISTRUST = ((1.0, 0.75), (2.0, 0.2), (4.0, 0.05))
 """How many times less sure the prior's centre (and, apart from that, its motion) is than it says, with probabilities."""
 

@@ -330,7 +330,9 @@ class Prediction:
         """
         post, rng = self.posterior, np.random.default_rng(seed)
         here = self.points.take(rows)
-        together = Points(*(np.concatenate([getattr(here, k), getattr(post.points, k)]) for k in ("x", "v", "length", "extra")))
+        together = Points(
+            *(np.concatenate([getattr(here, k), getattr(post.points, k)]) for k in ("x", "v", "length", "extra"))
+        )
         values, vectors = np.linalg.eigh(post.model.ragged(together, together))
         root = vectors * np.sqrt(np.maximum(values, 0))[None, :]
         drawn = []
@@ -340,7 +342,9 @@ class Prediction:
             noise = post._noise[index] * rng.standard_normal((times, len(post.points)))
             seen = linear @ post._features[index].T + ragged[:, len(rows) :] + noise
             moved = (post._root[index] @ seen.T).T @ self.white[index][:, rows]
-            drawn.append(self.means[index, rows] + linear @ self.features[index, rows].T + ragged[:, : len(rows)] - moved)
+            drawn.append(
+                self.means[index, rows] + linear @ self.features[index, rows].T + ragged[:, : len(rows)] - moved
+            )
         return np.concatenate(drawn)
 
     def _stack(self, index: Array, root: Array) -> tuple[Array, Array]:

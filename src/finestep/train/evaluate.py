@@ -47,9 +47,9 @@ def evaluate(
     Raises:
         StopRequested: `should_stop` became true on the way.
     """
-    return evaluate_rows(
-        model, data, token_loss, rows=data.evaluation, batch_size=batch_size, should_stop=should_stop
-    )[:2]
+    return evaluate_rows(model, data, token_loss, rows=data.evaluation, batch_size=batch_size, should_stop=should_stop)[
+        :2
+    ]
 
 
 @torch.no_grad()
@@ -138,7 +138,9 @@ def _batches_by_length(rows: TokenRows, batch_size: int) -> list[np.ndarray]:
 
 
 def _sums_by_row(each: torch.Tensor, units: list[int]) -> np.ndarray:
-    return np.bincount(np.repeat(np.arange(len(units)), units), weights=each.double().cpu().numpy(), minlength=len(units))
+    return np.bincount(
+        np.repeat(np.arange(len(units)), units), weights=each.double().cpu().numpy(), minlength=len(units)
+    )
 
 
 def _label_metrics(rows: TokenRows, predicted: np.ndarray) -> dict[str, float]:

@@ -32,9 +32,7 @@ class Resident:
     which `open_rows` gives. Each call ends the other state.
     """
 
-    def __init__(
-        self, model: ModelSpec, data: DataSpec, recipe: Recipe, *, retention: RetentionSpec | None = None
-    ):
+    def __init__(self, model: ModelSpec, data: DataSpec, recipe: Recipe, *, retention: RetentionSpec | None = None):
         self.placement: Placement = choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
         self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
