@@ -66,8 +66,26 @@ def test_layers_and_head():
     electra = layers.layerwise_decay(is_encoder=True, lineage="electra", num_layers=12, num_rows=10**6)
     assert electra.value == 0.8
     assert layers.layerwise_decay(is_encoder=False, lineage="llama", num_layers=32, num_rows=100).value == 1.0
-    assert layers.head_multiplier(method="lora", is_encoder=False, learning_rate=2e-4).value == 5.0
-    assert layers.head_multiplier(method="lora", is_encoder=False, learning_rate=2e-3).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder", "rate", "steps", "labels", "factor"),
+    [
+        ("lora", False, 2e-4, 500, 2, 5.0),
+        ("lora", False, 2e-3, 500, 2, 1.0),
+        ("full", False, 1e-5, 500, 2, 5.0),
+        ("full", True, 1e-4, 337, 77, 6.0),
+        ("full", True, 1e-4, 337, 2, 1.0),
+        ("full", True, 2e-5, 100, 77, 10.0),
+        ("full", True, 2e-5, 36_000, None, 1.0),
+    ],
+)
+def test_a_new_head_gets_what_the_run_is_too_short_for(method, encoder, rate, steps, labels, factor):
+    found = layers.head_multiplier(
+        method=method, is_encoder=encoder, learning_rate=rate, num_steps=steps, num_labels=labels
+    )
+    assert found.value == factor
+    assert found.source in all_evidence()
 
 
 def test_rank_grows_with_what_there_is_to_learn():

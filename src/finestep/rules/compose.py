@@ -229,7 +229,11 @@ def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
             is_encoder=model.is_encoder, lineage=lineage(model), num_layers=model.num_layers, num_rows=rows
         ),
         "optimizer.head_lr_multiplier": layers.head_multiplier(
-            method="full" if draft.method == "full" else "lora", is_encoder=model.is_encoder, learning_rate=rate
+            method="full" if draft.method == "full" else "lora",
+            is_encoder=model.is_encoder,
+            learning_rate=rate,
+            num_steps=draft.num_steps,
+            num_labels=draft.data.num_labels if draft.data else None,
         ),
     }
 
