@@ -44,7 +44,7 @@ def measure() -> dict[str, Any]:
         "num_outside": len(outside),
         "whole_vendor_left_out": vendor_figures(),
         "worst_cells": [{"cell": c.name, "regret_percent": c.regret} for c in worst(sweep)],
-        "baselines": {name: baseline_figures(name, baseline) for name, baseline in baselines().items()},
+        "baselines": {name: baseline_figures(name, baseline, outside) for name, baseline in baselines().items()},
         "best_constant_mean_abs_error_dex": best_constant_error(outside),
     }
 
@@ -60,7 +60,7 @@ def vendor_figures() -> dict[str, float]:
     }
 
 
-def baseline_figures(name: str, baseline: Any) -> dict[str, float]:
+def baseline_figures(name: str, baseline: Any, outside: list[Judged]) -> dict[str, float]:
     """Regret of one baseline, and its error on the outside settings where it is a constant."""
     regrets = baseline_regrets(baseline)
     out = {
@@ -70,7 +70,7 @@ def baseline_figures(name: str, baseline: Any) -> dict[str, float]:
         "mean_regret_to_floor_percent": mean(baseline_regrets(baseline, floor=True)),
     }
     if name in CONSTANTS:
-        out["mean_abs_error_dex"] = mean([abs((c.best or 0.0) - math.log10(CONSTANTS[name])) for c in judge_outside()])
+        out["mean_abs_error_dex"] = mean([abs((c.best or 0.0) - math.log10(CONSTANTS[name])) for c in outside])
     return out
 
 

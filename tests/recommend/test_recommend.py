@@ -262,14 +262,15 @@ def test_rescale_and_export_on_the_terminal(tmp_path):
 
 
 def test_the_benchmark_keeps_its_promises():
-    """The figures of docs/recommend.md: leave-one-family-out regret, error outside the sweep, and calibrated
-    intervals."""
-    judge = pytest.importorskip("benchmarks.recommend.judge")
-    sweep, outside = judge.judge_sweep(), judge.judge_outside()
-    regrets = [case.regret for case in sweep]
-    assert len(regrets) >= 100
-    assert sum(regrets) / len(regrets) <= 0.15
-    assert max(regrets) <= 1.5
-    assert sum(abs(case.aim - case.best) for case in outside) / len(outside) <= 0.12
-    known = [case.covered for case in [*sweep, *outside] if case.covered is not None]
-    assert 0.75 <= sum(known) / len(known) <= 0.85
+    """The figures of docs/recommend.md, as its JSON has them: leave-one-family-out regret, error outside the sweep, and
+    calibrated intervals; each of the recommended rate, beside the best of the baselines."""
+    figures = pytest.importorskip("benchmarks.recommend.__main__").measure()
+    assert figures["num_cells"] >= 100
+    assert figures["mean_regret_percent"] <= 0.15
+    assert figures["max_regret_percent"] <= 1.5
+    assert figures["mean_abs_error_dex"] <= 0.12
+    assert 0.75 <= figures["interval_coverage"] <= 0.85
+    baselines = figures["baselines"]
+    assert figures["mean_regret_percent"] < min(row["mean_regret_percent"] for row in baselines.values())
+    assert baselines["constant 3e-4"]["mean_regret_percent"] == pytest.approx(0.2, abs=0.01)
+    assert figures["best_constant_mean_abs_error_dex"] == pytest.approx(0.24, abs=0.01)
