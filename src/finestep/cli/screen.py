@@ -80,7 +80,8 @@ class Screen:
             case "evaluation" if isinstance(event.record, EvalRecord):
                 self._progress()
             case "note":
-                self.say(f"    {event.data['text']}", "yellow")
+                whose = f"trial {event.trial.number}: " if event.trial is not None else ""
+                self.say(f"    {whose}{event.data['text']}", "yellow")
             case "trial_finished" if event.trial is not None:
                 self._running.pop(event.trial.number, None)
                 self.say(*self._outcome_line(event.trial))
