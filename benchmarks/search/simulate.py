@@ -14,7 +14,7 @@ from typing import Protocol
 
 from benchmarks.search.surfaces import Cell, Task
 
-MAX_REPEATS = 25
+MAX_REPEATS = 60
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class Clock:
             self.marks.append(Mark(now, self._spent + self._running(events, now), self._best))
         more = self.engine.report(job.wish, job.spent, step.value) and job.next < len(job.steps)
         if not more:
+            self._repeats = self._repeats + 1 if job.spent == 0 else 0
             best = [s.value for s in job.steps[: job.next] if s.value is not None]
             value = (max(best) if best else None) if job.cell.curve else step.value
             self.engine.tell(job.wish, job.cell, value)
@@ -147,7 +148,6 @@ class Clock:
 
     def _grid_step(self, cell: Cell, length: float) -> Step:
         seen = (id(cell), length) in self._measured
-        self._repeats = self._repeats + 1 if seen else 0
         return Step(0.0 if seen else cell.cost, cell.value, length == 1.0, (id(cell), length))
 
     def _pool_job(self, wish: Wish) -> Job | None:
