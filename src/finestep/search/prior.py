@@ -43,9 +43,9 @@ class SearchPrior(BaseModel):
     batch_curvature: float = Field(0.48, gt=0, description="Second derivative along the batch size, % per octave^2.")
     batch_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
     rate_exponent: float = Field(-0.2, description="Best learning rate at a fixed batch ~ length^exponent.")
-    rate_exponent_sd: float = Field(0.4, gt=0, description="Wide: the sources disagree even about the sign.")
+    rate_exponent_sd: float = Field(0.35, gt=0, description="Wide: the sources disagree even about the sign.")
     batch_exponent: float = Field(0.45, description="Best batch size ~ length^exponent.")
-    batch_exponent_sd: float = Field(0.5, gt=0)
+    batch_exponent_sd: float = Field(0.45, gt=0)
     cliff: float = Field(
         2.8, gt=0, description="Octaves from the best learning rate to where half of the runs diverge."
     )
