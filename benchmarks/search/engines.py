@@ -42,7 +42,10 @@ class Centre:
 
 
 def prior_centre(task: Task, kind: str, seed: int) -> Centre:
-    """The best measured point, moved: good: within 1.4x; off4: within 4x; off16: the rate by 16x; none: the box."""
+    """The best measured point, moved: good: within 1.4x; off4: within 4x; off16: the rate by 16x; none: the box.
+
+    Of further axes (epochs, warmup, dropout of a pool) nobody knows more than the middle of the box.
+    """
     rng = np.random.default_rng([seed, stable_hash(task.name)])
     moves = {
         "good": rng.uniform(-0.5, 0.5, 2),
@@ -53,7 +56,8 @@ def prior_centre(task: Task, kind: str, seed: int) -> Centre:
         point = [sum(bound) / 2 for bound in task.bounds]
         sd = [max((high - low) / 3, 0.5) for low, high in task.bounds]
         return Centre(tuple(point), tuple(sd), known=False)
-    point = list(task.best_cell.point)
+    middle = [sum(bound) / 2 for bound in task.bounds]
+    point = [*task.best_cell.point[:2], *middle[2:]]
     for axis in range(2):
         point[axis] += float(moves[kind][axis])
     return Centre(tuple(point), (1.2, 1.2), known=True)
