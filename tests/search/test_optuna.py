@@ -47,18 +47,18 @@ def test_parallel_asks_differ_and_unknown_parameters_are_sampled():
 
 def test_maximise_fidelity_names_and_further_fields():
     extras = (Dimension(name="lora.rank", values=(4, 16, 64), default=16, scale="log"),)
-    space = SearchSpace.between((1e-5, 1e-2), (8, 64), fidelities=(0.25, 1.0), extras=extras)
+    space = SearchSpace.between((1e-5, 1e-2), (8, 64), fidelities=(0.125, 1.0), extras=extras)
     study = optuna.create_study(direction="maximize", sampler=FinestepSampler(space, names={"learning_rate": "lr"}))
 
     def accuracy(trial):
         rate = trial.suggest_float("lr", 1e-5, 1e-2, log=True)
         batch = trial.suggest_int("batch_size", 8, 64)
-        fidelity = trial.suggest_categorical("fidelity", [0.25, 1.0])
+        fidelity = trial.suggest_categorical("fidelity", [0.125, 1.0])
         trial.suggest_categorical("lora.rank", [4, 16, 64])
         return 1 - 0.1 * bowl(rate, batch, fidelity)
 
     study.optimize(accuracy, n_trials=10)
-    assert {t.params["fidelity"] for t in study.trials} == {0.25, 1.0}
+    assert {t.params["fidelity"] for t in study.trials} == {0.125, 1.0}
 
 
 def test_the_pruner_kills_only_the_hopeless():

@@ -332,7 +332,9 @@ def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
     edges = np.concatenate([[places[0] - step / 2], middles, [places[-1] + step / 2]])
     low, high = np.interp(INTERVAL, np.concatenate([[0.0], np.cumsum(shares)]), edges)
     value = float(x[mean.argmin()])
-    return Estimate(value=2**value, low=2 ** min(low, value), high=2 ** max(high, value), unit="1", source="measured here")
+    return Estimate(
+        value=2**value, low=2 ** min(low, value), high=2 ** max(high, value), unit="1", source="measured here"
+    )
 
 
 def _length_words(fidelity: float) -> str:
