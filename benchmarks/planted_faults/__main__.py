@@ -32,6 +32,7 @@ def judged(record: Record) -> Diagnosis:
         record.eval_records(),
         chance_loss=math.log(VOCABULARY),
         num_epochs=record.recipe["num_epochs"],
+        said=record.said(),
         context=RunContext(
             method=record.recipe["method"],
             vocabulary_size=VOCABULARY,
@@ -43,7 +44,10 @@ def judged(record: Record) -> Diagnosis:
 
 
 def is_named(plant: Plant, diagnosis: Diagnosis) -> bool:
-    """True when the verdict is one of the right codes; a poisoned batch only has to be among the findings, at its step."""
+    """True when the verdict is one of the right codes. Two codes never are a verdict and only have to be said: a warmup that
+    is too short, and a bad batch, which must be named with its step."""
+    if plant.name == "no-warmup" and any(finding.code == "warmup_too_short" for finding in diagnosis.findings):
+        return True
     if plant.name != "poisoned-batch":
         return diagnosis.verdict.code in plant.codes
     hits = [finding for finding in diagnosis.findings if finding.code in plant.codes]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.planted_faults.plants import Plant, recipe_of, spoiled_data, task_rows
+from finestep.finding import Finding
 from finestep.flows.setup import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -48,6 +49,10 @@ class Record:
 
     def step_records(self) -> list[StepRecord]:
         return [StepRecord.model_validate(each) for each in self.steps]
+
+    def said(self) -> list[Finding]:
+        """What the loop itself found beyond its records: whether answers belong to their prompts."""
+        return [Finding.model_validate(each) for each in self.findings if each["code"] == "answers_unrelated"]
 
     def eval_records(self) -> list[EvalRecord]:
         return [EvalRecord.model_validate(each) for each in self.evaluations]
