@@ -45,7 +45,8 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     lost = _lost(signals, curve, limits)
     if lost is not None:
         return [lost]
-    findings = [finding for finding in (_unsettled(signals, curve, limits),) if finding]
+    checks = (_unsettled, _jumped_at_start)
+    findings = [finding for check in checks if (finding := check(signals, curve, limits)) is not None][:1]
     return findings + _spikes(signals, curve, limits)
 
 
@@ -257,6 +258,36 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
         drift_t=curve.whole.t,
         learning_rate=_rate_at(signals, row),
     )
+
+
+def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """The first steps were good, then the loss jumped, and the rest of the run never did better than those first steps."""
+    loss = signals.log.train.loss[curve.rows]
+    if curve.num_rows < 20 or curve.first <= 0:
+        return None
+    early = _medians(loss[: max(12, curve.num_rows // 7)], 3)
+    after = _medians(loss[: max(20, curve.num_rows // 4)], 5)
+    start = int(np.argmin(early))
+    if start >= len(after):
+        return None
+    best, highest = float(early[start]), float(after[start:].max())
+    error = 1.2533 * curve.noise * best * math.sqrt(1 / 5 + 1 / 3)
+    if highest < limits.diverged_ratio * best or highest - best < 2 * limits.level_z * error or curve.end < 0.95 * best:
+        return None
+    return found(
+        "unstable",
+        f"The loss jumped from {best:.3g} to {highest:.3g} in the first steps, and the rest of the run was never better than before "
+        "it: the learning rate is too high.",
+        advice=_lower_rate_advice(signals),
+        confidence=0.7,
+        best_loss=best,
+        highest_loss=highest,
+        end_loss=curve.end,
+    )
+
+
+def _medians(x: np.ndarray, width: int) -> np.ndarray:
+    return np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1)
 
 
 def episodes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Episode]:
