@@ -20,7 +20,7 @@ from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
-from finestep.train.adapters import Values
+from finestep.train.adapters import AdapterRows, Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
 from finestep.train.memory import peak_memory_bytes
@@ -264,13 +264,18 @@ class Lane:
         self.guard.keep(
             Snapshot(
                 step=self.progress.step,
-                values=_copies(self.values()),
-                moments=_copies(self._moments()),
+                values=self._kept(self.values()),
+                moments=self._kept(self._moments()),
                 optimizer_steps=self.optimizer.num_steps,
                 progress=progress,
                 monitor=self.guard.monitor.state(),
             )
         )
+
+    def _kept(self, values: Values) -> dict[str, torch.Tensor]:
+        """In host memory and its own; what adapter rows give is a copy already."""
+        is_copy = isinstance(self._rows, AdapterRows)
+        return {name: value.detach().to("cpu", copy=not is_copy) for name, value in values.items()}
 
     def _mean_loss(self, rows: np.ndarray) -> float:
         return float(self._row_losses(rows).mean())
@@ -498,10 +503,6 @@ class Lane:
             },
         )
         return values, moments
-
-
-def _copies(values: Values) -> dict[str, torch.Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in values.items()}
 
 
 def _first_micro_batch(recipe: Recipe, limit: int | None) -> int:

@@ -29,7 +29,7 @@ TROUBLE = FATAL | {"unstable", "fp16_overflow"}
 HOPELESS = frozenset({"worse_than_base"})
 """Codes that send a guarded run back to its start, with a quarter of the rate."""
 SURE = 0.9
-STEPS_BETWEEN_SNAPSHOTS = 10
+STEPS_BETWEEN_SNAPSHOTS = 20
 STEPS_BETWEEN_LARGE_SNAPSHOTS = 50
 LARGE_FROM = 20_000_000
 NUM_SNAPSHOTS = 2
