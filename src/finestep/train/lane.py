@@ -155,8 +155,11 @@ class Lane:
         goes = self.guard.may_update(step, loss, grad_norm)
         rate = self._rate(step) if goes else 0.0
         clipped = goes and self.optimizer.clip(slices, grad_norm)
+        probes = goes and self._probe_due(step)
+        before = [piece.value.clone() for piece in slices] if probes else []
         if goes:
             self.optimizer.step(slices, rate)
+        ratio_of_step = self._step_ratio(slices, before, loss, grad_norm, clipped) if probes else None
         num_tokens = int(self.data.train.lengths[self._step_rows].sum())
         progress.step, progress.num_tokens = step, progress.num_tokens + num_tokens
         update, ratio = self._norms(slices, rate) if goes else (None, None)
@@ -177,11 +180,34 @@ class Lane:
         )
         self.emit("step", record)
         findings, trouble = self.guard.watch(record, was_updated=goes)
+        if ratio_of_step is not None:
+            findings += self.guard.probed(step, ratio_of_step)
         self._tell(findings)
         if trouble is not None:
             self._answer(trouble, record)
         elif self.guard.snapshot_due(step):
             self._keep_good_state()
+
+    def _probe_due(self, step: int) -> bool:
+        every = self.recipe.evaluation.probe_every_steps
+        return every is not None and step % every == 0
+
+    @torch.no_grad()
+    def _step_ratio(
+        self, slices: list[Slice], before: list[torch.Tensor], loss: float, grad_norm: float, clipped: bool
+    ) -> float | None:
+        """Drop of the batch's loss over the drop that its gradient predicts: 1 - rate / critical rate (science notes 7.2 E1).
+
+        It costs one forward pass over the batch. None when the step was no descent, e.g. by momentum.
+        """
+        limit = self.recipe.optimizer.max_grad_norm
+        scale = limit / grad_norm if clipped and limit is not None else 1.0
+        predicted = -sum(
+            float(((piece.value - old) * piece.grad).sum()) for piece, old in zip(slices, before, strict=True)
+        )
+        units = np.array([self.data.train.num_loss_units([row]) for row in self._step_rows])
+        after = float((self._row_losses(self._step_rows) * units).sum() / max(units.sum(), 1))
+        return (loss - after) * scale / predicted if predicted > 0 else None
 
     def _rate(self, step: int) -> float:
         planned = learning_rate_at(
@@ -204,7 +230,7 @@ class Lane:
 
     def _tell(self, findings: list[Finding]) -> None:
         for finding in findings:
-            if finding.severity in ("warning", "error"):
+            if finding.severity in ("warning", "error") or finding.code == "early_warning":
                 text = f"{finding.code}: {finding.meaning}"
                 self.emit("note", {"text": text, "finding": finding.model_dump()})
 

@@ -103,6 +103,12 @@ class Guard:
         self.findings += new
         return new, trouble
 
+    def probed(self, step: int, step_ratio: float) -> list[Finding]:
+        """New findings after a one-forward probe."""
+        new = self.monitor.probe(step, step_ratio)
+        self.findings += new
+        return new
+
     def look(self, record: EvalRecord) -> tuple[list[Finding], Finding | None]:
         """(new findings after an evaluation, the one that sends a guarded run back to its start)."""
         new = self.monitor.evaluation(record)
