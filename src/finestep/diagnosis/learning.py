@@ -162,7 +162,7 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, evaluation = signals.loss, signals.evaluation
     drop, is_clear = _last_fall(curve, evaluation, limits)
     if not is_clear:
-        return None
+        return _stopped_on_the_way(signals, curve, limits)
     if _rate_was_the_limit(signals, curve, evaluation, limits):
         return _too_low(signals, drop)
     progress, schedule = signals.progress, signals.schedule
@@ -223,6 +223,36 @@ def _share_of_gain(signals: Signals, curve: LossCurve, part: float) -> float:
     return (curve.start - level) / (curve.start - curve.end)
 
 
+def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> Finding | None:
+    """A run stopped early at a high rate after a real fall, unless its last half excludes that the other steps bring much.
+
+    Along the logarithm of the steps a loss falls in a nearly straight line; what the planned steps may still bring is read off the
+    steepest line that the last half allows.
+    """
+    progress, schedule = signals.progress, signals.schedule
+    if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.stopped_share:
+        return None
+    if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
+        return None
+    rows = curve.rows[curve.num_rows // 2 :]
+    slope, error = _line_through(np.log(signals.log.train.step[rows]), signals.log.train.loss[rows])
+    may_gain = (2 * error - slope) * math.log(1 / progress.share_done) / max(abs(curve.end), 1e-12)
+    if 1 - curve.end / curve.start < limits.expected_gain or may_gain < limits.expected_gain:
+        return None
+    return _undertrained(signals, 1 - curve.end / curve.start, was_interrupted=True, long_warmup=False)
+
+
+def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(slope, its standard error widened by half) of a least-squares line."""
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    if spread <= 0 or len(x) < 3:
+        return 0.0, math.inf
+    slope = float(centred @ y) / spread
+    rest = y - y.mean() - slope * centred
+    return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
+
+
 def _last_fall(curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds) -> tuple[float, bool]:
     """Relative drop at the end, from the validation loss when there are three, and whether it is beyond noise."""
     if evaluation is not None and evaluation.num_rows >= 3:
@@ -275,7 +305,8 @@ def _too_low(signals: Signals, drop: float) -> Finding:
 def _undertrained(signals: Signals, drop: float, was_interrupted: bool, long_warmup: bool) -> Finding:
     progress = signals.progress
     if was_interrupted:
-        why, advice = "was stopped while the loss was still falling", "resume it, or give it its whole budget"
+        why = f"was stopped at {100 * progress.share_done:.0f} % of its planned steps, on its way down"
+        advice = "resume it, or give it its whole budget"
     elif long_warmup:
         why, advice = "spent most of its steps warming up and ended while falling", "warm up over 3-10 % of the steps"
     else:

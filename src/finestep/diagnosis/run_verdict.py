@@ -18,6 +18,9 @@ RATE_OR_LENGTH = frozenset({
 })  # fmt: skip
 """With one of these the model could not have learned what answers depend on, whatever the data."""
 
+OF_THE_END = frozenset({"overfitting"})
+"""What the live monitor may say half way, and only the whole run decides."""
+
 
 def diagnose_run(
     steps: Sequence[StepRecord],
@@ -40,7 +43,7 @@ def diagnose_run(
     whole = diagnose_log(training_log(steps, evaluations, name=name, num_epochs=num_epochs, context=context))
     said = [*said, *replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.max_steps)]
     known = {finding.code for finding in whole.findings}
-    findings = [*whole.findings, *(finding for finding in said if finding.code not in known)]
+    findings = [*whole.findings, *(each for each in said if each.code not in known and each.code not in OF_THE_END)]
     if {finding.code for finding in findings} & RATE_OR_LENGTH:
         findings = [finding for finding in findings if finding.code != "answers_unrelated"]
     if any(rank_of(finding) < NEVER and finding.code != "healthy" for finding in findings):
