@@ -19,7 +19,6 @@ from finestep.train.loop import Pack
 from finestep.train.resident import Resident
 from finestep.trial import EvalRecord, StepRecord
 
-
 SEEDS_A_PASS = 2
 """Seeds that share a forward pass; small, so that little is lost when the command is stopped."""
 

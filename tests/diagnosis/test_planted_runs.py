@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.planted_faults.__main__ import is_false_alarm, is_named, judged
 from benchmarks.planted_faults.plants import CLEAN, FAULTS
 from benchmarks.planted_faults.runs import Record, from_columns
