@@ -10,6 +10,7 @@ Runs are short (83 to 450 steps of the shipped model) and kept as records; a run
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.planted_faults.plants import CLEAN, FAULTS, POISONED_STEP, Plant
-from benchmarks.planted_faults.runs import Record, load, train_missing
+from benchmarks.planted_faults.runs import Record, as_columns, load, train_missing
 from finestep.diagnosis.run_verdict import diagnose_run
 from finestep.diagnosis.training_log import RunContext
 from finestep.diagnosis.verdict import Diagnosis
@@ -32,6 +33,7 @@ def judged(record: Record) -> Diagnosis:
         record.eval_records(),
         chance_loss=math.log(VOCABULARY),
         num_epochs=record.recipe["num_epochs"],
+        said=record.said(),
         context=RunContext(
             method=record.recipe["method"],
             vocabulary_size=VOCABULARY,
@@ -43,7 +45,10 @@ def judged(record: Record) -> Diagnosis:
 
 
 def is_named(plant: Plant, diagnosis: Diagnosis) -> bool:
-    """True when the verdict is one of the right codes; a poisoned batch only has to be among the findings, at its step."""
+    """True when the verdict is one of the right codes. Two codes never are a verdict and only have to be said: a warmup that
+    is too short, and a bad batch, which must be named with its step."""
+    if plant.name == "no-warmup" and any(finding.code == "warmup_too_short" for finding in diagnosis.findings):
+        return True
     if plant.name != "poisoned-batch":
         return diagnosis.verdict.code in plant.codes
     hits = [finding for finding in diagnosis.findings if finding.code in plant.codes]
@@ -85,6 +90,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--fixture", type=Path, help="write the first seed of each plant to this file, for the tests")
     options = parser.parse_args()
     chosen = set(options.only.split(",")) - {""}
     for plant in [] if options.judge else [*FAULTS, *CLEAN]:
@@ -92,7 +98,12 @@ def main() -> None:
             began = time.monotonic()
             count = train_missing(plant, range(options.seeds), options.records)
             print(f"{plant.name}: {count} runs trained in {time.monotonic() - began:.0f} s", flush=True)
-    report(load(options.records))
+    records = load(options.records)
+    if options.fixture:
+        first = {record.plant: record for record in sorted(records, key=lambda each: -each.seed)}
+        lines = (json.dumps(as_columns(record), separators=(",", ":")) for record in first.values())
+        options.fixture.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    report(records)
 
 
 if __name__ == "__main__":

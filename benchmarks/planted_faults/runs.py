@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.planted_faults.plants import Plant, recipe_of, spoiled_data, task_rows
+from finestep.finding import Finding
 from finestep.flows.setup import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -17,6 +18,9 @@ from finestep.study import DataSpec, ModelSpec
 from finestep.train.loop import Pack
 from finestep.train.resident import Resident
 from finestep.trial import EvalRecord, StepRecord
+
+SEEDS_A_PASS = 2
+"""Seeds that share a forward pass; small, so that little is lost when the command is stopped."""
 
 
 class PlantedPack(Pack):
@@ -49,8 +53,44 @@ class Record:
     def step_records(self) -> list[StepRecord]:
         return [StepRecord.model_validate(each) for each in self.steps]
 
+    def said(self) -> list[Finding]:
+        """What the loop itself found beyond its records: whether answers belong to their prompts."""
+        return [Finding.model_validate(each) for each in self.findings if each["code"] == "answers_unrelated"]
+
     def eval_records(self) -> list[EvalRecord]:
         return [EvalRecord.model_validate(each) for each in self.evaluations]
+
+
+COLUMNS = ("loss", "learning_rate", "grad_norm", "clipped", "update_norm", "update_ratio", "num_loss_tokens")
+
+
+def as_columns(record: Record) -> dict[str, Any]:
+    """The record in little space: five digits, one list a field."""
+    return {
+        "plant": record.plant,
+        "seed": record.seed,
+        "recipe": record.recipe,
+        "num_steps": record.num_steps,
+        "state": record.state,
+        "steps": {name: [_rounded(step[name]) for step in record.steps] for name in COLUMNS},
+        "evaluations": [[each["step"], _rounded(each["eval_loss"])] for each in record.evaluations],
+        "findings": record.findings,
+    }
+
+
+def from_columns(values: dict[str, Any]) -> Record:
+    """What `as_columns` gave, with steps numbered from 1."""
+    count = len(values["steps"]["loss"])
+    steps = [
+        {"step": row + 1, "num_tokens": 0, "elapsed_s": 0.0, **{name: values["steps"][name][row] for name in COLUMNS}}
+        for row in range(count)
+    ]
+    evaluations = [{"step": step, "num_tokens": 0, "eval_loss": loss} for step, loss in values["evaluations"]]
+    return Record(**{**values, "steps": steps, "evaluations": evaluations})
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def load(folder: Path) -> list[Record]:
@@ -79,7 +119,8 @@ def _train(plant: Plant, seeds: Sequence[int]) -> Iterator[Record]:
         rows = plant.rows(task_rows())
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         data = DataSpec(path=str(path), max_length=SHIPPED_MAX_LENGTH)
-        for group in [[seed] for seed in seeds] if plant.is_alone else [list(seeds)]:
+        size = 1 if plant.is_alone else SEEDS_A_PASS
+        for group in [list(seeds[at : at + size]) for at in range(0, len(seeds), size)]:
             recipes = [recipe_of(plant, seed) for seed in group]
             resident = Resident(ModelSpec(path=str(SHIPPED_MODEL), device="cpu"), data, recipes[0])
             resident.data = spoiled_data(plant, resident, recipes[0])

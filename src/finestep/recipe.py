@@ -76,6 +76,9 @@ class EvaluationGroup(_Group):
     num_evaluations: int = Field(4, ge=1, description="Evaluations per run, evenly spaced; the last at the end.")
     patience: int | None = Field(None, ge=1, description="Stop after this many evaluations without gain; None = off.")
     min_gain: float = Field(0.0, ge=0, description="Smallest drop of validation loss that counts as gain, in nats.")
+    probe_every_steps: int | None = Field(
+        None, ge=1, description="Steps between one-forward probes that warn of too high a rate before the loss moves; None = off."
+    )
 
 
 class Recipe(_Group):

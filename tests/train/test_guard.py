@@ -114,3 +114,15 @@ def test_a_lost_trial_of_a_study_ends_at_once(resident, tmp_path):
     assert run.outcome.num_steps < 83
     assert run.outcome.findings[-1].code in ("diverged", "non_finite_loss", "dead_gradients")
     json.loads(run.outcome.model_dump_json())
+
+
+def test_probes_warn_before_a_rate_that_is_too_high(resident, tmp_path):
+    def warned(rate: float) -> bool:
+        recipe = RECIPE.changed(
+            learning_rate=rate, num_epochs=0.25, evaluation={"num_evaluations": 1, "probe_every_steps": 2}
+        )
+        run = run_trial(resident, recipe, tmp_path / str(rate), on_trouble="ignore")
+        return any("early_warning" in note["text"] for note in run.notes)
+
+    assert not warned(1e-4)
+    assert warned(0.1)

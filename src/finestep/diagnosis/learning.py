@@ -15,6 +15,7 @@ from finestep.finding import Finding
 
 _LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
 
+MIN_ROWS_OF_RESPONSE = 24
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
 
@@ -23,7 +24,7 @@ def learning_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     """Everything between "nothing moves" and "it moved too little"."""
     if signals.log.context.objective == "reinforcement":
         return []
-    checks = (_nothing_trained, _too_good, _still_falling, _few_steps, _already_converged)
+    checks = (_nothing_trained, _too_good, _straight_response, _still_falling, _few_steps, _already_converged)
     return [finding for check in checks if (finding := check(signals, limits)) is not None]
 
 
@@ -69,9 +70,11 @@ def pairing_findings(gap: float, standard_error: float) -> list[Finding]:
     return [
         found(
             "answers_unrelated",
-            "The answers fit other prompts as well as their own: the model has learned what answers look like, not what they "
-            "depend on.",
-            advice="check that labels were not shuffled and that the right columns are prompt and answer; decode a few rows",
+            "The answers fit other prompts as well as their own: the model has learned what answers look like at most, not what "
+            "they depend on.",
+            advice=(
+                "if rate and length are sound, labels were shuffled or columns mixed up: decode a few rows and look at them"
+            ),
             confidence=0.8,
             gap_nats=gap,
             standard_error=standard_error,
@@ -159,7 +162,7 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, evaluation = signals.loss, signals.evaluation
     drop, is_clear = _last_fall(curve, evaluation, limits)
     if not is_clear:
-        return None
+        return _stopped_on_the_way(signals, curve, limits)
     if _rate_was_the_limit(signals, curve, evaluation, limits):
         return _too_low(signals, drop)
     progress, schedule = signals.progress, signals.schedule
@@ -174,6 +177,80 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     if _is_small_but_done(signals, curve, limits) and not long_warmup:
         return None
     return _undertrained(signals, drop, was_interrupted, long_warmup)
+
+
+def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
+    """A small fall in all that came no earlier than the rate was spent: per unit of learning rate the loss fell as fast at the
+    end as at the start, where a sound run has most of its gain in the first third of the summed rate."""
+    curve, schedule, progress = signals.loss, signals.schedule, signals.progress
+    if (
+        curve is None
+        or schedule is None
+        or curve.num_rows < MIN_ROWS_OF_RESPONSE
+        or not progress.last_step >= limits.few_steps
+    ):
+        return None
+    gain = 1 - curve.end / curve.start if curve.start > 0 else 0.0
+    error = max(curve.contrast_error, 0.005)
+    clear = gain > limits.level_z * error or (gain > 2 * error and curve.whole.t < -1.5 * limits.trend_t)
+    if progress.share_done < 0.9 or not clear or gain > limits.straight_gain:
+        return None
+    early, half = (_share_of_gain(signals, curve, part) for part in (1 / 3, 1 / 2))
+    if not (early < limits.straight_third and half < limits.straight_half):
+        return None
+    return found(
+        "learning_rate_too_low",
+        "The loss fell in proportion to the learning rate that was spent and never bent: the learning rate was the limit.",
+        advice=f"multiply the peak learning rate by 10, to about {10 * schedule.peak:.2g}, and refine from there",
+        confidence=0.7,
+        learning_rate=schedule.peak,
+        gain=gain,
+        share_of_gain_in_first_third=early,
+        share_of_gain_in_first_half=half,
+    )
+
+
+def _share_of_gain(signals: Signals, curve: LossCurve, part: float) -> float:
+    """Share of the whole fall that was there when `part` of the summed learning rate was spent; NaN when rates are not logged."""
+    rates, steps = signals.log.train.learning_rate[curve.rows], signals.log.train.step[curve.rows]
+    if not np.isfinite(rates).all() or rates.max() <= 0 or steps[-1] <= steps[0]:
+        return math.nan
+    spent = np.cumsum(rates * np.gradient(steps))
+    place = int(np.searchsorted(spent, part * spent[-1]))
+    width = max(1, curve.num_rows // 10)
+    loss = signals.log.train.loss[curve.rows]
+    level = float(np.median(loss[max(0, place - width) : place + width + 1]))
+    return (curve.start - level) / (curve.start - curve.end)
+
+
+def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> Finding | None:
+    """A run stopped early at a high rate after a real fall, unless its last half excludes that the other steps bring much.
+
+    Along the logarithm of the steps a loss falls in a nearly straight line; what the planned steps may still bring is read off the
+    steepest line that the last half allows.
+    """
+    progress, schedule = signals.progress, signals.schedule
+    if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.stopped_share:
+        return None
+    if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
+        return None
+    rows = curve.rows[curve.num_rows // 2 :]
+    slope, error = _line_through(np.log(signals.log.train.step[rows]), signals.log.train.loss[rows])
+    may_gain = (2 * error - slope) * math.log(1 / progress.share_done) / max(abs(curve.end), 1e-12)
+    if 1 - curve.end / curve.start < limits.expected_gain or may_gain < limits.expected_gain:
+        return None
+    return _undertrained(signals, 1 - curve.end / curve.start, was_interrupted=True, long_warmup=False)
+
+
+def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(slope, its standard error widened by half) of a least-squares line."""
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    if spread <= 0 or len(x) < 3:
+        return 0.0, math.inf
+    slope = float(centred @ y) / spread
+    rest = y - y.mean() - slope * centred
+    return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
 
 
 def _last_fall(curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds) -> tuple[float, bool]:
@@ -228,7 +305,8 @@ def _too_low(signals: Signals, drop: float) -> Finding:
 def _undertrained(signals: Signals, drop: float, was_interrupted: bool, long_warmup: bool) -> Finding:
     progress = signals.progress
     if was_interrupted:
-        why, advice = "was stopped while the loss was still falling", "resume it, or give it its whole budget"
+        why = f"was stopped at {100 * progress.share_done:.0f} % of its planned steps, on its way down"
+        advice = "resume it, or give it its whole budget"
     elif long_warmup:
         why, advice = "spent most of its steps warming up and ended while falling", "warm up over 3-10 % of the steps"
     else:

@@ -12,6 +12,15 @@ from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.finding import Finding
 from finestep.trial import EvalRecord, StepRecord
 
+RATE_OR_LENGTH = frozenset({
+    "diverged", "unstable", "worse_than_base", "stuck_high_rate", "warmup_too_short", "learning_rate_too_low", "undertrained",
+    "nothing_trained",
+})  # fmt: skip
+"""With one of these the model could not have learned what answers depend on, whatever the data."""
+
+OF_THE_END = frozenset({"overfitting"})
+"""What the live monitor may say half way, and only the whole run decides."""
+
 
 def diagnose_run(
     steps: Sequence[StepRecord],
@@ -20,6 +29,7 @@ def diagnose_run(
     chance_loss: float,
     num_epochs: float | None = None,
     context: RunContext | None = None,
+    said: Sequence[Finding] = (),
     name: str = "run",
 ) -> Diagnosis:
     """Judge a run from its records.
@@ -27,12 +37,15 @@ def diagnose_run(
     Args:
         chance_loss: loss of a uniform guess in nats, ln(vocabulary) or ln(labels).
         num_epochs: epochs of the planned steps.
+        said: findings that no record shows, because they took a measurement.
     """
     context = context or RunContext()
     whole = diagnose_log(training_log(steps, evaluations, name=name, num_epochs=num_epochs, context=context))
-    said = replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.max_steps)
+    said = [*said, *replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.max_steps)]
     known = {finding.code for finding in whole.findings}
-    findings = [*whole.findings, *(finding for finding in said if finding.code not in known)]
+    findings = [*whole.findings, *(each for each in said if each.code not in known and each.code not in OF_THE_END)]
+    if {finding.code for finding in findings} & RATE_OR_LENGTH:
+        findings = [finding for finding in findings if finding.code != "answers_unrelated"]
     if any(rank_of(finding) < NEVER and finding.code != "healthy" for finding in findings):
         findings = [finding for finding in findings if finding.code != "healthy"]
     ordered = sorted(findings, key=rank_of)

@@ -19,6 +19,9 @@ _UNKNOWN_METHOD_LIMIT = 1e-3
 """Peak rates above which a run stuck from its first step is blamed on the rate; prompt tuning lives at 1e-2."""
 
 TINY_LOSS = 0.05
+NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
+"""End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
+DEAD_GRADIENTS = 0.15
 
 
 class Episode(NamedTuple):
@@ -45,7 +48,8 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     lost = _lost(signals, curve, limits)
     if lost is not None:
         return [lost]
-    findings = [finding for finding in (_unsettled(signals, curve, limits),) if finding]
+    checks = (_unsettled, _jumped_at_start)
+    findings = [finding for check in checks if (finding := check(signals, curve, limits)) is not None][:1]
     return findings + _spikes(signals, curve, limits)
 
 
@@ -257,6 +261,49 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
         drift_t=curve.whole.t,
         learning_rate=_rate_at(signals, row),
     )
+
+
+def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """The first steps were good, then the loss jumped, and the rest of the run never did better than those first steps; or
+    hardly better, with gradients that died in the jump."""
+    loss = signals.log.train.loss[curve.rows]
+    if curve.num_rows < 20 or curve.first <= 0:
+        return None
+    early = loss[: max(20, curve.num_rows // 4)]
+    after = _medians(early, 5)
+    before = np.minimum.accumulate(_medians(early, 3))[: len(after)]
+    if float(before[0]) <= 0:
+        return None
+    place = int(np.argmax(after / np.maximum(before, 1e-12)))
+    best, highest = float(before[place]), float(after[place])
+    error = 1.2533 * curve.noise * best * math.sqrt(1 / 5 + 1 / 3)
+    died = _gradients_died(signals)
+    if highest < limits.diverged_ratio * best or highest - best < (1 if died else 2) * limits.level_z * error:
+        return None
+    if curve.end < (DEAD_BETTER if died else NEVER_BETTER) * best:
+        return None
+    return found(
+        "diverged",
+        f"The loss jumped from {best:.3g} to {highest:.3g} in the first steps, and the rest of the run hardly made it good: the "
+        "learning rate is too high.",
+        advice=_lower_rate_advice(signals),
+        confidence=0.7,
+        best_loss=best,
+        highest_loss=highest,
+        end_loss=curve.end,
+    )
+
+
+def _gradients_died(signals: Signals) -> bool:
+    """Gradient norms of the second half far below those of the first rows."""
+    norms = signals.log.train.grad_norm
+    first, late = norms[: max(10, len(norms) // 10)], norms[len(norms) // 2 :]
+    first, late = first[np.isfinite(first)], late[np.isfinite(late)]
+    return len(first) >= 8 and len(late) >= 8 and bool(np.median(late) < DEAD_GRADIENTS * np.median(first))
+
+
+def _medians(x: np.ndarray, width: int) -> np.ndarray:
+    return np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1)
 
 
 def episodes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Episode]:

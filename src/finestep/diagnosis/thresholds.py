@@ -54,12 +54,22 @@ class Thresholds:
     """The same for a run that was interrupted while its rate was high."""
     falling_tail: float = 0.06
     """Relative drop of the training loss over the last fifth of a run that ended too early."""
+    expected_gain: float = 0.1
+    """Relative gain that the steps which a stopped run did not take would bring, from which on it was stopped too early."""
+    stopped_share: float = 0.3
+    """Share of the planned steps below which a stopped run is looked at in that way."""
     few_steps: int = 100
     """Optimizer steps below which a run without a clear gain is undertrained."""
     small_gain: float = 0.3
     """Relative drop of the loss below which a long run that still falls had too low a rate."""
     small_gain_epochs: float = 4.0
     """Epochs from which that is judged."""
+    straight_gain: float = 0.4
+    """Relative drop of the loss below which its response to the spent learning rate is looked at."""
+    straight_third: float = 0.25
+    """Share of the gain in the first third of the summed learning rate below which the loss never bent."""
+    straight_half: float = 0.48
+    """The same for the first half."""
     converged_gain: float = 0.05
     """Relative gain of a long run below which it had nothing to learn."""
     spike_z: float = 8.0

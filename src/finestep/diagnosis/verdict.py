@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,9 @@ LONG_WARMUP = 0.4
 
 
 SHORT_WARMUP = 0.02
-EARLY_CLIMB = 1.3
+EARLY_CLIMB, EARLY_ROWS = 1.25, 12
+BURST = 4.0
+"""Gradient norm in the first rows over its median that belongs to a climb."""
 MANY_STEPS_A_ROW = 10
 
 
@@ -122,7 +125,7 @@ def _side_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
 
 
 def _short_warmup(signals: Signals) -> list[Finding]:
-    """The loss climbs in the first rows at the full rate, whatever comes later."""
+    """The loss climbs in the first rows at the full rate and comes down again, whatever comes later."""
     curve, schedule = signals.loss, signals.schedule
     if (
         curve is None
@@ -132,12 +135,29 @@ def _short_warmup(signals: Signals) -> list[Finding]:
         or curve.first <= 0
     ):
         return []
-    early = float(np.max(curve.smooth[: max(3, curve.num_rows // 7)]))
-    if early < EARLY_CLIMB * curve.first + 4 * curve.noise * curve.first:
+    count = max(EARLY_ROWS, curve.num_rows // 7)
+    loss = signals.log.train.loss[curve.rows][:count]
+    first = max(curve.first, float(np.median(loss[:3])))
+    levels = np.median(np.lib.stride_tricks.sliding_window_view(loss, 5), axis=1)
+    highest = float(levels.max())
+    # Five rows against three; a burst of gradient norm in the same rows is evidence of its own.
+    error = 1.2533 * curve.noise * first * math.sqrt(1 / 5 + 1 / 3)
+    norms = signals.log.train.grad_norm[curve.rows]
+    burst = bool(
+        np.isfinite(norms).sum() > EARLY_ROWS
+        and np.nanmax(_finite(norms[:count])) > BURST * np.nanmedian(_finite(norms))
+    )
+    if highest < EARLY_CLIMB * first or highest - first < (2.5 if burst else 4.5) * error:
         return []
-    meaning = f"The loss climbs from {curve.first:.3g} to {early:.3g} in the first steps: warmup is too short."
-    advice = "warm up over 5-10 % of the steps"
-    return [found("warmup_too_short", meaning, advice=advice, confidence=0.65, first_loss=curve.first, highest=early)]
+    meaning = (
+        f"The loss climbs from {first:.3g} to {highest:.3g} in the first steps at the full rate: warmup is too short."
+    )
+    advice = "warm up over 5-10 % of the steps; if it still climbs, divide the rate by 2"
+    return [found("warmup_too_short", meaning, advice=advice, confidence=0.7, first_loss=first, highest=highest)]
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _averages(signals: Signals) -> list[Finding]:

@@ -267,7 +267,7 @@ class AdapterRows:
         for piece in self.layout:
             value = piece.view(rows[place])
             cut = {"A": value[:, :rank].T, "B": value[:rank].T}.get(piece.kind, value) if value.ndim == 2 else value
-            out[piece.name] = cut.contiguous().clone()
+            out[piece.name] = cut.clone(memory_format=torch.contiguous_format)
         return out
 
     def _packed_row(self, values: Values) -> torch.Tensor:

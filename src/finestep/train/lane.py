@@ -20,7 +20,7 @@ from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
-from finestep.train.adapters import Values
+from finestep.train.adapters import AdapterRows, Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
 from finestep.train.memory import peak_memory_bytes
@@ -155,8 +155,11 @@ class Lane:
         goes = self.guard.may_update(step, loss, grad_norm)
         rate = self._rate(step) if goes else 0.0
         clipped = goes and self.optimizer.clip(slices, grad_norm)
+        probes = goes and self._probe_due(step)
+        before = [piece.value.clone() for piece in slices] if probes else []
         if goes:
             self.optimizer.step(slices, rate)
+        ratio_of_step = self._step_ratio(slices, before, loss, grad_norm, clipped) if probes else None
         num_tokens = int(self.data.train.lengths[self._step_rows].sum())
         progress.step, progress.num_tokens = step, progress.num_tokens + num_tokens
         update, ratio = self._norms(slices, rate) if goes else (None, None)
@@ -177,11 +180,34 @@ class Lane:
         )
         self.emit("step", record)
         findings, trouble = self.guard.watch(record, was_updated=goes)
+        if ratio_of_step is not None:
+            findings += self.guard.probed(step, ratio_of_step)
         self._tell(findings)
         if trouble is not None:
             self._answer(trouble, record)
         elif self.guard.snapshot_due(step):
             self._keep_good_state()
+
+    def _probe_due(self, step: int) -> bool:
+        every = self.recipe.evaluation.probe_every_steps
+        return every is not None and step % every == 0
+
+    @torch.no_grad()
+    def _step_ratio(
+        self, slices: list[Slice], before: list[torch.Tensor], loss: float, grad_norm: float, clipped: bool
+    ) -> float | None:
+        """Drop of the batch's loss over the drop that its gradient predicts: 1 - rate / critical rate (science notes 7.2 E1).
+
+        It costs one forward pass over the batch. None when the step was no descent, e.g. by momentum.
+        """
+        limit = self.recipe.optimizer.max_grad_norm
+        scale = limit / grad_norm if clipped and limit is not None else 1.0
+        predicted = -sum(
+            float(((piece.value - old) * piece.grad).sum()) for piece, old in zip(slices, before, strict=True)
+        )
+        units = np.array([self.data.train.num_loss_units([row]) for row in self._step_rows])
+        after = float((self._row_losses(self._step_rows) * units).sum() / max(units.sum(), 1))
+        return (loss - after) * scale / predicted if predicted > 0 else None
 
     def _rate(self, step: int) -> float:
         planned = learning_rate_at(
@@ -204,7 +230,7 @@ class Lane:
 
     def _tell(self, findings: list[Finding]) -> None:
         for finding in findings:
-            if finding.severity in ("warning", "error"):
+            if finding.severity in ("warning", "error") or finding.code == "early_warning":
                 text = f"{finding.code}: {finding.meaning}"
                 self.emit("note", {"text": text, "finding": finding.model_dump()})
 
@@ -264,13 +290,18 @@ class Lane:
         self.guard.keep(
             Snapshot(
                 step=self.progress.step,
-                values=_copies(self.values()),
-                moments=_copies(self._moments()),
+                values=self._kept(self.values()),
+                moments=self._kept(self._moments()),
                 optimizer_steps=self.optimizer.num_steps,
                 progress=progress,
                 monitor=self.guard.monitor.state(),
             )
         )
+
+    def _kept(self, values: Values) -> dict[str, torch.Tensor]:
+        """In host memory and its own; what adapter rows give is a copy already."""
+        is_copy = isinstance(self._rows, AdapterRows)
+        return {name: value.detach().to("cpu", copy=not is_copy) for name, value in values.items()}
 
     def _mean_loss(self, rows: np.ndarray) -> float:
         return float(self._row_losses(rows).mean())
@@ -498,10 +529,6 @@ class Lane:
             },
         )
         return values, moments
-
-
-def _copies(values: Values) -> dict[str, torch.Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in values.items()}
 
 
 def _first_micro_batch(recipe: Recipe, limit: int | None) -> int:

@@ -29,7 +29,7 @@ TROUBLE = FATAL | {"unstable", "fp16_overflow"}
 HOPELESS = frozenset({"worse_than_base"})
 """Codes that send a guarded run back to its start, with a quarter of the rate."""
 SURE = 0.9
-STEPS_BETWEEN_SNAPSHOTS = 10
+STEPS_BETWEEN_SNAPSHOTS = 20
 STEPS_BETWEEN_LARGE_SNAPSHOTS = 50
 LARGE_FROM = 20_000_000
 NUM_SNAPSHOTS = 2
@@ -102,6 +102,12 @@ class Guard:
         new += [trouble] if trouble is not None and trouble not in new else []
         self.findings += new
         return new, trouble
+
+    def probed(self, step: int, step_ratio: float) -> list[Finding]:
+        """New findings after a one-forward probe."""
+        new = self.monitor.probe(step, step_ratio)
+        self.findings += new
+        return new
 
     def look(self, record: EvalRecord) -> tuple[list[Finding], Finding | None]:
         """(new findings after an evaluation, the one that sends a guarded run back to its start)."""
