@@ -54,14 +54,16 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     rows += _belief(result)
     rows += [
         ("trials", _outcomes(result)),
-        (
-            "spent",
-            f"{spent['full_runs']:.1f} full runs, {words.size(spent['tokens'])} tokens, {words.duration(spent['elapsed_s'])}",
-        ),
+        ("spent", _spent(spent)),
         *((name, _near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
         ("again", result["command"]),
     ]
     return rows
+
+
+def _spent(spent: Mapping[str, Any]) -> str:
+    tokens = f"{words.size(spent['tokens'])} tokens, " if spent["tokens"] else ""
+    return f"{spent['full_runs']:.1f} full runs, {tokens}{words.duration(spent['elapsed_s'])}"
 
 
 def _belief(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:

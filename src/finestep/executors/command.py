@@ -291,7 +291,7 @@ def _judge(
         return "failed", ended, {}
     if code != 0:
         memory = OUT_OF_MEMORY.search(output)
-        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "it said nothing")
+        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), f"nothing in {OUTPUT}")
         how = f"exit code {code}" if code is not None else "it was killed"
         return "out_of_memory" if memory else "failed", f"{how}: {last[-200:]}", {}
     found: dict[str, float] = {}
