@@ -21,7 +21,7 @@ def checkpoint_layers(model: Any) -> int:
     Raises:
         BadInput: the model has no layers that can be checkpointed.
     """
-    layers = _layers(model)
+    layers = checkpointable_layers(model)
     if not layers:
         raise BadInput(
             "gradient checkpointing needs layers that transformers can checkpoint",
@@ -36,7 +36,7 @@ def checkpoint_layers(model: Any) -> int:
 
 def keep_activations(model: Any) -> None:
     """Switch checkpointing off again."""
-    for layer in _layers(model):
+    for layer in checkpointable_layers(model):
         if is_checkpointed(layer):
             del layer.forward
 
@@ -58,7 +58,8 @@ class _Recomputed:
         return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
 
 
-def _layers(model: Any) -> list[Any]:
+def checkpointable_layers(model: Any) -> list[Any]:
+    """The layers that can be computed twice, from the input to the output."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
