@@ -37,3 +37,30 @@ class Lever(_Value):
 
     checkpointing: bool = False
     chunk_tokens: int | None = Field(None, description="Tokens per piece of the cross entropy; None = whole logits.")
+
+
+class MemoryLine(_Value):
+    """Live bytes at one moment of a step, as a straight line in the rows of the micro-batch, by what they hold."""
+
+    phase: str = Field(description="What the step is doing at that moment.")
+    fixed: dict[str, float] = Field(description="Bytes without any row.")
+    per_row: dict[str, float] = Field(description="Bytes for each row.")
+
+
+class MemoryCurve(_Value):
+    """Peak memory over the micro-batch: the highest of a few lines."""
+
+    lever: Lever
+    length: int = Field(description="Tokens of a row.")
+    lines: tuple[MemoryLine, ...]
+
+
+class Prediction(_Value):
+    """What a step needs for every setting of the levers, from shapes alone."""
+
+    case: MemoryCase
+    num_parameters: int
+    num_trained: int
+    curves: tuple[MemoryCurve, ...]
+    elapsed_s: float
+    notes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from finestep.probe import Lever, MemoryCase
 from finestep.probes.live_storages import GRADIENTS, OPTIMIZER, WEIGHTS, LiveStorages, Timeline
-from finestep.probes.twins import EightBitAdamW, quantise
+from finestep.probes.twins import EightBitAdamW, FourBitLinear, quantise
 from finestep.train.checkpointing import checkpoint_layers, checkpointable_layers, keep_activations
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
@@ -78,6 +78,13 @@ class Shadow:
         """What is there between steps: weights, buffers and optimizer state."""
         tensors = [*self.model.parameters(), *self.model.buffers(), *self._optimizer_tensors()]
         return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
+
+    def num_parameters(self) -> tuple[int, int]:
+        """(all, trained) parameters; weights in 4 bits count as the weights that they stand for."""
+        packed = [m for m in self.model.modules() if isinstance(m, FourBitLinear)]
+        more = sum(m.in_features * m.out_features - m.weight.numel() for m in packed)
+        total = sum(value.numel() for value in self.model.parameters())
+        return total + more, sum(value.numel() for value in self._trained)
 
     def _take_step(self, batch: Batch, kept: torch.Tensor, labels_K: torch.Tensor) -> None:
         self._tracker.phase = "forward"

@@ -54,6 +54,7 @@ class _ChunkedNLL(torch.autograd.Function):
                 if grad_KD is not None:
                     grad_KD[place] = grads.pop(0)
                 head_grads = [old.add_(new) for old, new in zip(head_grads, grads, strict=True)] if head_grads else grads
+                del grads
             del part_nll
         ctx.save_for_backward(grad_KD, *head_grads)
         return nll_K

@@ -1,0 +1,101 @@
+"""Peak memory as the highest of a few straight lines in the micro-batch: its value, its parts, and the largest batch under a limit.
+
+Every moment of a step needs a fixed number of bytes and a number for each row; which moment is the worst depends on the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from finestep.probe import Lever, MemoryCurve, MemoryLine
+
+CATEGORY_WORDS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "activations": "activations",
+    "logits": "logits and their gradients",
+    "temporaries": "temporaries",
+}
+
+
+def line_bytes(line: MemoryLine, rows: float) -> float:
+    """Bytes of one moment at `rows` rows."""
+    return sum(line.fixed.values()) + rows * sum(line.per_row.values())
+
+
+def peak_line(curve: MemoryCurve, rows: float) -> MemoryLine:
+    """The moment that needs most at `rows` rows."""
+    return max(curve.lines, key=lambda line: line_bytes(line, rows))
+
+
+def peak_bytes(curve: MemoryCurve, rows: float) -> float:
+    """Peak memory of a step over `rows` rows."""
+    return line_bytes(peak_line(curve, rows), rows)
+
+
+def peak_parts(curve: MemoryCurve, rows: float) -> dict[str, float]:
+    """What the memory holds at the peak, by category."""
+    line = peak_line(curve, rows)
+    return {name: line.fixed.get(name, 0.0) + rows * line.per_row.get(name, 0.0) for name in CATEGORY_WORDS}
+
+
+def largest_rows(curve: MemoryCurve, budget_bytes: float) -> int:
+    """The most rows whose peak stays within the budget; 0 when not even one does."""
+    most = math.inf
+    for line in curve.lines:
+        room, slope = budget_bytes - sum(line.fixed.values()), sum(line.per_row.values())
+        if room < 0:
+            return 0
+        if slope > 0:
+            most = min(most, room / slope)
+    return 0 if math.isinf(most) else int(most + 1e-9)
+
+
+def upper_lines(lines: Sequence[MemoryLine]) -> list[MemoryLine]:
+    """The lines that are the highest somewhere from one row on, from the first to the last."""
+    kept: list[MemoryLine] = []
+    rows = 1.0
+    current = max(lines, key=lambda line: (line_bytes(line, rows), _slope(line)))
+    while True:
+        kept.append(current)
+        crossings = [(_crossing(current, line), _slope(line), line) for line in lines if _slope(line) > _slope(current)]
+        if not crossings:
+            return kept
+        rows, _, current = min(crossings, key=lambda found: (found[0], -found[1]))
+
+
+def lever_words(curves: Sequence[MemoryCurve], budget_bytes: float, *, now: Lever) -> str | None:
+    """Which lever buys most, e.g. "checkpointing: 10 -> 66 sequences"; None when none buys anything."""
+    start = largest_rows(_curve(curves, now), budget_bytes)
+    found = []
+    for curve in curves:
+        rows = largest_rows(curve, budget_bytes)
+        pulled = _pulled(now, curve.lever)
+        if pulled and rows > start:
+            found.append((len(pulled), -rows, f"{' and '.join(pulled)}: {start} -> {rows} sequences"))
+    single = sorted(item for item in found if item[0] == 1)
+    both = sorted(item for item in found if item[0] == 2)
+    return "; ".join(text for _, _, text in single + both) or None
+
+
+def _pulled(before: Lever, after: Lever) -> list[str]:
+    out = ["checkpointing"] if after.checkpointing and not before.checkpointing else []
+    return out + (["chunked loss"] if after.chunk_tokens and not before.chunk_tokens else [])
+
+
+def _curve(curves: Sequence[MemoryCurve], lever: Lever) -> MemoryCurve:
+    return next(
+        curve
+        for curve in curves
+        if (curve.lever.checkpointing, bool(curve.lever.chunk_tokens)) == (lever.checkpointing, bool(lever.chunk_tokens))
+    )
+
+
+def _slope(line: MemoryLine) -> float:
+    return sum(line.per_row.values())
+
+
+def _crossing(flat: MemoryLine, steep: MemoryLine) -> float:
+    return (sum(flat.fixed.values()) - sum(steep.fixed.values())) / (_slope(steep) - _slope(flat))
