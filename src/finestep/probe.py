@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -64,3 +64,82 @@ class Prediction(_Value):
     curves: tuple[MemoryCurve, ...]
     elapsed_s: float
     notes: tuple[str, ...] = ()
+
+
+class PredictRequest(_Value):
+    """Predict the memory of a training step from a config, without weights."""
+
+    purpose: Literal["predict"] = "predict"
+    config: dict[str, Any] = Field(description="A parsed config.json with its `model_type`.")
+    case: MemoryCase
+    length: int = Field(ge=2)
+    loss_tokens: int | None = Field(None, ge=1, description="Tokens of a row that carry loss; None = all.")
+    levers: tuple[Lever, ...]
+
+
+class MeasureRequest(_Value):
+    """Measure this machine with real weights and rows."""
+
+    purpose: Literal["measure"] = "measure"
+    model: ModelSpec
+    data: DataSpec
+    recipe: Recipe
+    budget_s: float = Field(90.0, gt=0, description="About how long it may take, loading aside.")
+    largest_micro_batch: int | None = Field(None, ge=1, description="Rows that memory allows by prediction.")
+    lever: Lever = Lever()
+    num_threads: int | None = None
+
+
+ProbeRequest = Annotated[PredictRequest | MeasureRequest, Field(discriminator="purpose")]
+
+
+class RatePoint(_Value):
+    """How fast one micro-batch is: means over the passes that were timed."""
+
+    micro_batch: int
+    seconds: float = Field(description="Forward and backward of one micro-batch.")
+    num_tokens: float = Field(description="Tokens of one micro-batch, padding excluded.")
+    num_padded_tokens: float = Field(description="Tokens of one micro-batch, padding included.")
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Real tokens a second."""
+        return self.num_tokens / self.seconds
+
+
+class NoiseAnswer(_Value):
+    """A noise scale in rows; `value` and `high` are None when it is only known to be at least `low`."""
+
+    value: float | None
+    low: float
+    high: float | None
+    num_steps: int
+    words: str
+
+
+class Measured(_Value):
+    """What a probe found on this machine. None = not measured, and `notes` say why."""
+
+    device: str
+    device_name: str = ""
+    dtype: str
+    num_threads: int
+    card: dict[str, Any] = Field(description="The data card.")
+    lever: Lever = Lever()
+    largest_micro_batch: int | None = Field(None, description="Rows that fit, headroom taken off.")
+    limit_source: Literal["prediction", "tried", "unknown"] = "unknown"
+    rates: tuple[RatePoint, ...] = ()
+    knee: int | None = None
+    update_s: float = Field(description="Clipping and one optimizer update.")
+    evaluation_s: float = Field(description="One look at all validation rows, extrapolated.")
+    peak_memory_bytes: int | None = Field(None, description="Largest memory of the probe itself.")
+    noise: NoiseAnswer | None = None
+    noise_adam: NoiseAnswer | None = None
+    ceiling_breaks_at: float | None = None
+    ceiling_tested_to: float | None = None
+    elapsed_s: float
+    notes: tuple[str, ...] = ()
+
+    def step_timings(self) -> list[tuple[int, float]]:
+        """(tokens with padding, seconds) of one trial's micro-step, as `rules/packing.py` takes them."""
+        return [(round(point.num_padded_tokens), point.seconds) for point in self.rates]

@@ -42,7 +42,7 @@ class Predictor:
         return MemoryCurve(lever=lever, length=length, lines=tuple(upper_lines(lines)))
 
     def num_parameters(self) -> tuple[int, int]:
-        """(all, trained) parameters at full depth."""
+        """(of the model, trained) parameters at full depth."""
         counts = np.array([shadow.num_parameters() for shadow in self._shadows], dtype=float)
         low, high = self._depths
         whole = counts[1] + (counts[1] - counts[0]) / (high - low) * (self._num_layers - high)

@@ -80,11 +80,12 @@ class Shadow:
         return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
     def num_parameters(self) -> tuple[int, int]:
-        """(all, trained) parameters; weights in 4 bits count as the weights that they stand for."""
+        """(of the model, trained) parameters, without adapters in the first; weights in 4 bits count as what they stand for."""
         packed = [m for m in self.model.modules() if isinstance(m, FourBitLinear)]
         more = sum(m.in_features * m.out_features - m.weight.numel() for m in packed)
-        total = sum(value.numel() for value in self.model.parameters())
-        return total + more, sum(value.numel() for value in self._trained)
+        total = more + sum(value.numel() for value in self.model.parameters())
+        trained = sum(value.numel() for value in self._trained)
+        return total if self._case.method == "full" else total - trained, trained
 
     def _take_step(self, batch: Batch, kept: torch.Tensor, labels_K: torch.Tensor) -> None:
         self._tracker.phase = "forward"
