@@ -28,7 +28,7 @@ class FourBitLinear(torch.nn.Linear):
         self.weight = torch.nn.Parameter(packed, requires_grad=False)
         self.register_buffer("scales", torch.empty(blocks, dtype=torch.uint8, device="meta"))
         self.register_buffer("scales_of_scales", torch.empty(math.ceil(blocks / BLOCK_NESTED), device="meta"))
-        self.register_buffer("codes", torch.empty(2 * 256, device="meta"))
+        self.register_buffer("codes", torch.empty(16 + 256, device="meta"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """PEFT clones the answer of a 4-bit layer before it adds the adapter's."""
