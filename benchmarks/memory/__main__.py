@@ -72,7 +72,10 @@ def _large() -> dict[str, float]:
     case = MemoryCase(method="lora", weights_dtype="bfloat16", autocast=True)
     every = [Lever(checkpointing=on, chunk_tokens=chunk) for on in (False, True) for chunk in (None, 256)]
     one = predict(config(SHAPE_70B), case, length=2048, levers=every[:1]).elapsed_s
-    return {"one_setting_s": one, "four_settings_s": predict(config(SHAPE_70B), case, length=2048, levers=every).elapsed_s}
+    return {
+        "one_setting_s": one,
+        "four_settings_s": predict(config(SHAPE_70B), case, length=2048, levers=every).elapsed_s,
+    }
 
 
 if __name__ == "__main__":

@@ -112,7 +112,11 @@ def resident_peak(number: int) -> int:
     package = Path(__file__).parent.parent.parent
     env = {**os.environ, **RETURN_MEMORY, "PYTHONPATH": os.pathsep.join([str(package / "src"), str(package)])}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", "--child", str(number)], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.memory", "--child", str(number)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return int(json.loads(done.stdout.strip().splitlines()[-1])["bytes"])
 
@@ -122,9 +126,9 @@ def child(number: int) -> int:
     from finestep.probes.shadow import Shadow
 
     case = CASES[number]
-    Shadow(config({**SHAPE, "hidden_size": 64, "intermediate_size": 64}), case.memory_case, num_layers=1, weightless=False).plain_step(
-        1, 16, lever=case.lever
-    )
+    Shadow(
+        config({**SHAPE, "hidden_size": 64, "intermediate_size": 64}), case.memory_case, num_layers=1, weightless=False
+    ).plain_step(1, 16, lever=case.lever)
     gc.collect()
     before = _status("VmRSS")
     model = Shadow(config(), case.memory_case, num_layers=SHAPE["num_hidden_layers"], weightless=False)

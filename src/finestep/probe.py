@@ -84,9 +84,11 @@ class MeasureRequest(_Value):
     model: ModelSpec
     data: DataSpec
     recipe: Recipe
+    case: MemoryCase
+    levers: tuple[Lever, ...] = Field(description="Settings to choose from, the cheapest in time first.")
+    memory_budget_bytes: int | None = Field(None, description="What training may take of the device; None = unknown.")
+    largest_micro_batch: int | None = Field(None, ge=1, description="Never try more rows than this.")
     budget_s: float = Field(90.0, gt=0, description="About how long it may take, loading aside.")
-    largest_micro_batch: int | None = Field(None, ge=1, description="Rows that memory allows by prediction.")
-    lever: Lever = Lever()
     num_threads: int | None = None
 
 
@@ -125,7 +127,11 @@ class Measured(_Value):
     dtype: str
     num_threads: int
     card: dict[str, Any] = Field(description="The data card.")
-    lever: Lever = Lever()
+    lever: Lever = Field(description="The setting that was chosen and measured.")
+    curves: tuple[MemoryCurve, ...] = Field(description="Predicted memory on the longest row, for every setting.")
+    memory_budget_bytes: int | None = None
+    num_parameters: int
+    num_trained: int
     largest_micro_batch: int | None = Field(None, description="Rows that fit, headroom taken off.")
     limit_source: Literal["prediction", "tried", "unknown"] = "unknown"
     rates: tuple[RatePoint, ...] = ()

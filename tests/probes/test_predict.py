@@ -111,7 +111,9 @@ def test_an_encoder_is_predicted_as_a_classifier():
     bert = AutoConfig.for_model(
         "bert", vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=5, num_attention_heads=4
     )
-    answer = predict(bert, MemoryCase(method="full", num_labels=3), length=LENGTH, levers=[PLAIN, Lever(checkpointing=True)])
+    answer = predict(
+        bert, MemoryCase(method="full", num_labels=3), length=LENGTH, levers=[PLAIN, Lever(checkpointing=True)]
+    )
     assert peak_bytes(answer.curves[1], 64) < peak_bytes(answer.curves[0], 64)
 
 
@@ -125,5 +127,7 @@ def test_a_model_larger_than_the_machine_is_no_trouble():
     huge = LlamaConfig(
         vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64
     )
-    curve = Predictor(huge, MemoryCase(weights_dtype="bfloat16", target_modules=FEW)).curve(4096, lever=Lever(checkpointing=True))
+    curve = Predictor(huge, MemoryCase(weights_dtype="bfloat16", target_modules=FEW)).curve(
+        4096, lever=Lever(checkpointing=True)
+    )
     assert peak_bytes(curve, 1) > 120e9, "far more than this machine has"

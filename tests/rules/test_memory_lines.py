@@ -19,7 +19,9 @@ from finestep.rules.memory_lines import (
 PARTS = st.floats(0, 1e12)
 LINES = st.lists(
     st.builds(
-        lambda fixed, per_row: MemoryLine(phase="x", fixed={"weights": fixed}, per_row={"activations": per_row}), PARTS, PARTS
+        lambda fixed, per_row: MemoryLine(phase="x", fixed={"weights": fixed}, per_row={"activations": per_row}),
+        PARTS,
+        PARTS,
     ),
     min_size=1,
     max_size=12,

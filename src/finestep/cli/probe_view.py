@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -12,14 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from finestep.cli.words import size
+from finestep.cli.words import duration, size
+from finestep.rules.ceiling import ceiling_words
 from finestep.rules.memory_lines import CATEGORY_WORDS, peak_bytes, peak_parts
 
 if TYPE_CHECKING:
-    from finestep.flows.probe import MemoryAnswer
-    from finestep.probe import MemoryCurve
+    from finestep.flows.probe import MemoryAnswer, ProbeReport
+    from finestep.probe import Measured, MemoryCurve
 
 GIB = 2**30
+BAR_WIDTH = 32
 
 
 def show_memory(answer: MemoryAnswer, *, as_json: bool) -> None:
@@ -94,6 +97,92 @@ def memory_json(answer: MemoryAnswer) -> dict:
         "advice": answer.advice(),
         "notes": list(answer.notes),
         "elapsed_s": answer.prediction.elapsed_s,
+    }
+
+
+def show_report(report: ProbeReport, *, as_json: bool) -> None:
+    """One table and the speed over the micro-batch as bars."""
+    if as_json:
+        typer.echo(json.dumps(report_json(report)))
+        return
+    out = Console(highlight=False)
+    found = report.measured
+    again = " (measured before; --again measures anew)" if report.was_cached else f" in {duration(found.elapsed_s)}"
+    where = found.device_name or f"{found.device}, {found.num_threads} threads"
+    out.print(f"[bold]Probe[/bold] of {report.recipe.method} on {escape(where)}, {found.dtype}{again}", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, words in _report_rows(report):
+        table.add_row(name, escape(words))
+    out.print(table)
+    _bars(out, found, report.micro_batch)
+    for note in found.notes:
+        out.print(f"  - {escape(note)}", soft_wrap=True)
+
+
+def _report_rows(report: ProbeReport) -> list[tuple[str, str]]:
+    found = report.measured
+    rows = [
+        ("largest micro-batch", _largest(found)),
+        ("use micro-batch", f"{report.micro_batch} rows: {_best_rate(report):,.0f} tokens a second"),
+    ]
+    if report.packing:
+        rows.append(("packing", report.packing.why))
+    rows += [(name, noise.words) for name, noise in _noises(found)]
+    if report.ceiling:
+        rows.append(("learning-rate ceiling", ceiling_words(report.ceiling)))
+    rows.append(("one full run", duration(report.run_s) + _cost(report.run_price)))
+    rows.append((f"a study of {report.full_runs:g} runs", duration(report.study_s) + _cost(report.study_price)))
+    return rows
+
+
+def _noises(found: Measured) -> list:
+    named = (("gradient noise scale", found.noise), ("  in Adam's metric", found.noise_adam))
+    return [(name, noise) for name, noise in named if noise]
+
+
+def _largest(found: Measured) -> str:
+    if found.largest_micro_batch is None:
+        return "unknown: the memory of this device could not be read"
+    curve = next(curve for curve in found.curves if curve.lever == found.lever)
+    how = {"prediction": "predicted", "tried": "tried on the longest rows"}.get(found.limit_source, "assumed")
+    with_lever = "" if lever_name(curve) == "plain" else f" with {lever_name(curve)}"
+    one = f"{peak_bytes(curve, 1) / GIB:.2f} GiB for one row of {curve.length:,} tokens"
+    return f"{found.largest_micro_batch:,} rows{with_lever} ({how}; {one})"
+
+
+def _best_rate(report: ProbeReport) -> float:
+    points = [point for point in report.measured.rates if point.micro_batch <= report.micro_batch]
+    return (points or list(report.measured.rates))[-1].tokens_per_s
+
+
+def _cost(price: float | None) -> str:
+    return "" if price is None else f", costs {price:,.2f}"
+
+
+def _bars(out: Console, found: Measured, used: int) -> None:
+    """Tokens per second over the micro-batch."""
+    best = max(point.tokens_per_s for point in found.rates)
+    out.print("\ntokens per second")
+    for point in found.rates:
+        bar = "█" * max(1, round(BAR_WIDTH * point.tokens_per_s / best))
+        mark = "  <- knee" if point.micro_batch == found.knee else ""
+        out.print(f"{point.micro_batch:>5} rows {bar:<{BAR_WIDTH}} {point.tokens_per_s:>9,.0f}{mark}", markup=False)
+
+
+def report_json(report: ProbeReport) -> dict:
+    """The same as plain values."""
+    return {
+        "measured": report.measured.model_dump(),
+        "micro_batch": report.micro_batch,
+        "packing": dataclasses.asdict(report.packing) if report.packing else None,
+        "run_s": report.run_s,
+        "study_s": report.study_s,
+        "full_runs": report.full_runs,
+        "run_price": report.run_price,
+        "study_price": report.study_price,
+        "was_cached": report.was_cached,
     }
 
 

@@ -13,7 +13,9 @@ Metric = Sequence[torch.Tensor] | None
 
 
 @torch.no_grad()
-def adam_metric(parameters: Sequence[torch.Tensor], state: Mapping[Any, Any], *, beta2: float, epsilon: float) -> Metric:
+def adam_metric(
+    parameters: Sequence[torch.Tensor], state: Mapping[Any, Any], *, beta2: float, epsilon: float
+) -> Metric:
     """1 / (sqrt(v_hat) + epsilon) of every parameter from Adam's state before the step; None before the first one.
 
     With it |g|^2 becomes the sum of g^2 / (sqrt(v_hat) + epsilon), as AdaptDL (Pollux, arXiv 2008.12260) uses it.

@@ -21,14 +21,34 @@ from finestep.train.tokens import TrainingData, collate
 HEADROOM = 0.05
 PRECISION = 0.1
 MOST_ROWS = 4096
+OWN_BYTES = 2**30
+TRYING = "trying "
+"""Notes that begin so tell the caller what was tried last, should this process die of it."""
 Source = Literal["prediction", "tried", "unknown"]
 
 
-def largest_that_fits(resident: Resident, recipe: Recipe, *, predicted: int | None) -> tuple[int | None, Source]:
+def usable_now(device: torch.device, budget_bytes: int | None) -> int | None:
+    """What training may take: on a CPU no more than is free now, less what this process needs for itself."""
+    if device.type != "cpu" or budget_bytes is None:
+        return budget_bytes
+    import psutil
+
+    free = psutil.virtual_memory().available - OWN_BYTES
+    return max(0, min(budget_bytes, int(free * (1 - HEADROOM))))
+
+
+def largest_that_fits(
+    resident: Resident, recipe: Recipe, *, predicted: int | None, note: Callable[[str], None]
+) -> tuple[int | None, Source]:
     """(rows, how it is known); `predicted` has its headroom taken off already."""
     if resident.placement.device.type != "cuda":
         return predicted, "prediction" if predicted is not None else "unknown"
-    found = bisect(lambda rows: _fits(resident, recipe, rows), start=predicted or 1)
+
+    def fits(rows: int) -> bool:
+        note(f"{TRYING}{rows} rows")
+        return _fits(resident, recipe, rows)
+
+    found = bisect(fits, start=predicted or 1)
     return max(1, int(found * (1 - HEADROOM))) if found else 0, "tried"
 
 

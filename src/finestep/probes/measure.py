@@ -8,25 +8,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
-from finestep.probe import Measured, MeasureRequest, NoiseAnswer, RatePoint
+from finestep.errors import BadInput
+from finestep.probe import Lever, Measured, MeasureRequest, MemoryCurve, NoiseAnswer, Prediction, RatePoint
 from finestep.probes.gradient_noise import accumulate_with_noise, adam_metric
-from finestep.probes.limit import largest_that_fits
+from finestep.probes.limit import Source, largest_that_fits, usable_now
+from finestep.probes.predict import predict
 from finestep.rules.ceiling import Ceiling, ceiling, range_rates
-from finestep.rules.noise_scale import NoiseScale, StepNoise, noise_scale, noise_words
+from finestep.rules.memory_lines import choose_curve, largest_rows, peak_bytes
+from finestep.rules.noise_scale import StepNoise, noise_scale, noise_words
 from finestep.rules.throughput import knee
 from finestep.train.checkpointing import checkpoint_layers
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
 from finestep.train.resident import Resident, trained
-from finestep.train.tokens import collate
+from finestep.train.tokens import TrainingData, collate
 
 SPEED_SHARE, NOISE_SHARE, RANGE_SHARE = 0.35, 0.35, 0.3
-MOST_ROWS_TIMED = 64
+MOST_ROWS_TIMED, MOST_ROWS_UNKNOWN, FEWEST_ROWS = 64, 16, 4
 REPEATS = 3
 NOISE_MICRO_BATCHES, FEWEST_NOISE_STEPS, MOST_NOISE_STEPS = 8, 4, 24
 FEWEST_RANGE_STEPS, MOST_RANGE_STEPS = 40, 200
@@ -41,14 +43,19 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         torch.set_num_threads(request.num_threads)
     started = time.monotonic()
     bench = Bench(request)
-    note("finding the largest micro-batch")
-    largest, source = largest_that_fits(bench.resident, request.recipe, predicted=request.largest_micro_batch)
+    note("predicting memory")
+    prediction, budget = bench.predict(request)
+    curve = choose_curve(prediction.curves, budget, rows=min(FEWEST_ROWS, request.recipe.effective_batch_size))
+    bench.use(curve.lever)
+    largest, source = _largest(bench, request, curve, budget, note)
     note("timing micro-batches")
-    rates = bench.rates(most=largest or 1, budget_s=SPEED_SHARE * request.budget_s)
+    rates = bench.rates(
+        most=largest if largest is not None else MOST_ROWS_UNKNOWN, budget_s=SPEED_SHARE * request.budget_s
+    )
     best = knee([(point.micro_batch, point.tokens_per_s) for point in rates])
     update_s, evaluation_s = bench.update_seconds(), bench.evaluation_seconds()
     note("measuring gradient noise")
-    plain, adam = bench.noise(budget_s=NOISE_SHARE * request.budget_s, pass_s=_seconds_a_row(rates))
+    plain, adam = bench.noise(budget_s=NOISE_SHARE * request.budget_s, rates=rates)
     note("looking for the rate at which training breaks")
     found = bench.ceiling(budget_s=RANGE_SHARE * request.budget_s, rates=rates)
     device = bench.resident.placement.device
@@ -58,7 +65,11 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         dtype=str(bench.resident.placement.weights_dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
         card=bench.resident.data.card,
-        lever=request.lever,
+        lever=curve.lever,
+        curves=prediction.curves,
+        memory_budget_bytes=budget,
+        num_parameters=prediction.num_parameters,
+        num_trained=prediction.num_trained,
         largest_micro_batch=largest,
         limit_source=source,
         rates=tuple(rates),
@@ -75,17 +86,57 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
     )
 
 
+def _largest(
+    bench: Bench, request: MeasureRequest, curve: MemoryCurve, budget: int | None, note: Note
+) -> tuple[int | None, Source]:
+    """The largest micro-batch, by prediction or by trying.
+
+    Raises:
+        BadInput: not even one row fits.
+    """
+    predicted = None if budget is None else largest_rows(curve, budget)
+    if request.largest_micro_batch is not None:
+        predicted = min(predicted or request.largest_micro_batch, request.largest_micro_batch)
+    largest, source = largest_that_fits(bench.resident, request.recipe, predicted=predicted, note=note)
+    if largest == 0:
+        raise BadInput(
+            "one row must fit into memory",
+            value=f"{peak_bytes(curve, 1) / 2**30:.1f} GiB needed, {(budget or 0) / 2**30:.1f} GiB usable",
+            next_step="use --method lora, shorter rows (--max-length), or a smaller model",
+        )
+    return None if largest is None else min(largest, len(bench.resident.data.train)), source
+
+
 class Bench:
     """A loaded model and its rows, and what can be measured on them."""
 
     def __init__(self, request: MeasureRequest):
         self.recipe = request.recipe
         self.resident = Resident(request.model, request.data, request.recipe)
-        if request.lever.chunk_tokens:
-            self.resident.token_loss.chunk_tokens = request.lever.chunk_tokens
         self.notes: list[str] = []
-        self._lever = request.lever
+        self._lever = Lever()
         self._chance = np.random.default_rng(request.recipe.seed)
+        self._restart()
+
+    def predict(self, request: MeasureRequest) -> tuple[Prediction, int | None]:
+        """(memory on the longest rows, bytes that training may take)."""
+        data = self.resident.data
+        longest = int(data.train.lengths.max())
+        case = request.case.model_copy(update={"num_labels": len(data.label_names) or None})
+        prediction = predict(
+            self.resident.model.config,
+            case,
+            length=max(longest, 2),
+            levers=request.levers if not data.label_names else [x for x in request.levers if not x.chunk_tokens],
+            loss_tokens=None if data.label_names else _most_loss_tokens(data),
+        )
+        return prediction, usable_now(self.resident.placement.device, request.memory_budget_bytes)
+
+    def use(self, lever: Lever) -> None:
+        """Pull the levers, from now on."""
+        self._lever = lever
+        if lever.chunk_tokens:
+            self.resident.token_loss.cut_into_chunks(self.resident.model, lever.chunk_tokens)
         self._restart()
 
     def rates(self, *, most: int, budget_s: float) -> list[RatePoint]:
@@ -144,10 +195,11 @@ class Bench:
         share = data.evaluation.lengths[chosen].sum() / data.evaluation.lengths.sum()
         return float((self._now() - start) / share)
 
-    def noise(self, *, budget_s: float, pass_s: float) -> tuple[NoiseAnswer | None, NoiseAnswer | None]:
+    def noise(self, *, budget_s: float, rates: list[RatePoint]) -> tuple[NoiseAnswer | None, NoiseAnswer | None]:
         """The noise scale in rows over the first steps of training: (plain, in Adam's metric)."""
         rows_each = max(1, self.recipe.effective_batch_size // NOISE_MICRO_BATCHES)
-        num_steps = min(MOST_NOISE_STEPS, int(budget_s / (NOISE_MICRO_BATCHES * rows_each * pass_s)))
+        seconds = NOISE_MICRO_BATCHES * rows_each * _seconds_a_row(rates)
+        num_steps = min(MOST_NOISE_STEPS, int(budget_s / seconds))
         if num_steps < FEWEST_NOISE_STEPS:
             self.notes.append("gradient noise was not measured: the time allows too few steps")
             return None, None
@@ -177,10 +229,12 @@ class Bench:
     def _noise_answer(self, steps: list[StepNoise]) -> NoiseAnswer | None:
         try:
             scale = noise_scale(steps).times(1 / self._units_a_row())
-        except ValueError as error:
-            self.notes.append(str(error))
+        except BadInput as error:
+            self.notes.append(f"gradient noise is unknown: {error}")
             return None
-        return _answer(scale)
+        return NoiseAnswer(
+            value=scale.value, low=scale.low, high=scale.high, num_steps=scale.num_steps, words=noise_words(scale)
+        )
 
     def ceiling(self, *, budget_s: float, rates: list[RatePoint]) -> Ceiling | None:
         """A range test from a tenth of the recipe's rate to a hundred times it."""
@@ -262,7 +316,7 @@ def _seconds_a_row(rates: list[RatePoint]) -> float:
     return max(point.seconds / point.micro_batch for point in rates[-2:])
 
 
-def _answer(scale: NoiseScale) -> NoiseAnswer:
-    return NoiseAnswer(
-        value=scale.value, low=scale.low, high=scale.high, num_steps=scale.num_steps, words=noise_words(scale)
-    )
+def _most_loss_tokens(data: TrainingData) -> int:
+    """Tokens that carry loss in the row with most of them, among the longest."""
+    longest = np.argsort(-data.train.lengths, kind="stable")[:64]
+    return max(1, max(data.train.num_loss_units([row]) for row in longest))

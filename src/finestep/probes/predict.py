@@ -48,7 +48,9 @@ class Predictor:
         whole = counts[1] + (counts[1] - counts[0]) / (high - low) * (self._num_layers - high)
         return round(whole[0]), round(whole[1])
 
-    def _lines(self, phase: str, seen: Sequence[Sequence[dict[str, np.ndarray]]], rows: tuple[int, int]) -> list[MemoryLine]:
+    def _lines(
+        self, phase: str, seen: Sequence[Sequence[dict[str, np.ndarray]]], rows: tuple[int, int]
+    ) -> list[MemoryLine]:
         parts = [[timeline.get(phase) for timeline in shallow] for shallow in seen]
         if any(part is None for depth in parts for part in depth):
             return []

@@ -16,10 +16,11 @@ from finestep.errors import BadInput
 
 SMOOTHING = 0.9
 WORSE = 1.1
-NOISE_WIDTHS = 4.0
+NOISE_WIDTHS = 5.0
 BELOW_CEILING = 10.0
 """A rate above a tenth of the breaking rate is not credible (necessary, not sufficient)."""
-FIRST_SHARE = 0.25
+EARLY_SHARE, EARLY_STEPS = 0.25, 8
+FEWEST_BAD_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +42,35 @@ def range_rates(*, prior: float, num_steps: int) -> list[float]:
 
 
 def ceiling(rates: Sequence[float], losses: Sequence[float]) -> Ceiling:
-    """Where the smoothed loss first lies 10 % (and four widths of its early noise) above its best, or is not finite."""
-    if len(rates) != len(losses) or len(rates) < 8:
+    """Where the smoothed loss rises 10 % (and five widths of its noise) above its best for good, or is no longer finite.
+
+    For good, because the rate only rises: what comes back down was chance.
+    """
+    if len(rates) != len(losses) or len(rates) < EARLY_STEPS:
         raise BadInput("a range test needs one loss for each of at least eight rates", value=(len(rates), len(losses)))
-    noise = _early_noise(losses)
+    finite = [math.isfinite(loss) for loss in losses]
+    end = len(losses) if all(finite) else finite.index(False)
+    bad = _bad_steps(losses[:end]) if end >= EARLY_STEPS else np.zeros(end, dtype=bool)
+    first = end - int(np.argmin(bad[::-1])) if not bad.all() else 0
+    if end == len(losses) and end - first < FEWEST_BAD_STEPS:
+        return Ceiling(None, rates[-1])
+    return Ceiling(rates[min(first, end)], rates[min(end, len(rates) - 1)])
+
+
+def _bad_steps(losses: Sequence[float]) -> np.ndarray:
+    """Which steps lie above the best so far by more than the noise of a smoothed loss allows."""
+    early = np.asarray(losses[: max(EARLY_STEPS, int(EARLY_SHARE * len(losses)))])
+    noise = float(np.std(np.diff(early)) / math.sqrt(2))
     mean, best = 0.0, math.inf
-    for step, (rate, loss) in enumerate(zip(rates, losses, strict=True), start=1):
-        if not math.isfinite(loss):
-            return Ceiling(rate, rate)
+    bad = np.zeros(len(losses), dtype=bool)
+    for step, loss in enumerate(losses, start=1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        smooth = mean / (1 - SMOOTHING**step)
-        if smooth > best + max((WORSE - 1) * abs(best), NOISE_WIDTHS * noise):
-            return Ceiling(rate, rate)
+        left = SMOOTHING**step
+        smooth = mean / (1 - left)
+        width = noise * math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING) * (1 + left) / (1 - left))
+        bad[step - 1] = smooth > best + max((WORSE - 1) * abs(best), NOISE_WIDTHS * width)
         best = min(best, smooth)
-    return Ceiling(None, rates[-1])
-
-
-def _early_noise(losses: Sequence[float]) -> float:
-    """Standard deviation of the smoothed loss while the rate is too low to change much."""
-    early = np.array([x for x in losses[: max(8, int(FIRST_SHARE * len(losses)))] if math.isfinite(x)])
-    if len(early) < 3:
-        return 0.0
-    differences = np.diff(early)
-    return float(np.std(differences) / math.sqrt(2) * math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING)))
+    return bad
 
 
 def ceiling_words(found: Ceiling) -> str:

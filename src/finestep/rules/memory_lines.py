@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from finestep.probe import Lever, MemoryCurve, MemoryLine
 
+MOST_LANES = 64
+ADAPTER_BYTES = 16
+"""Of a trained number in float32: itself, its gradient and two moments."""
 CATEGORY_WORDS = {
     "weights": "weights",
     "gradients": "gradients",
@@ -53,6 +56,24 @@ def largest_rows(curve: MemoryCurve, budget_bytes: float) -> int:
     return 0 if math.isinf(most) else int(most + 1e-9)
 
 
+def largest_lanes(curve: MemoryCurve, budget_bytes: float, *, rows: int, num_trained: int) -> int:
+    """How many LoRA trials of `rows` rows each fit into one pack: rows add up, and every further trial keeps its own adapter."""
+    lanes, room = 0, True
+    while room and lanes < MOST_LANES:
+        lanes += 1
+        more = lanes * ADAPTER_BYTES * num_trained
+        room = peak_bytes(curve, (lanes + 1) * rows) + more <= budget_bytes
+    return lanes if peak_bytes(curve, rows) <= budget_bytes else 0
+
+
+def choose_curve(curves: Sequence[MemoryCurve], budget_bytes: float | None, *, rows: int) -> MemoryCurve:
+    """The first setting, in the order given, with which `rows` rows fit; else the one with which most do."""
+    if budget_bytes is None:
+        return curves[0]
+    fitting = (curve for curve in curves if largest_rows(curve, budget_bytes) >= rows)
+    return next(fitting, None) or max(curves, key=lambda curve: largest_rows(curve, budget_bytes))
+
+
 def upper_lines(lines: Sequence[MemoryLine]) -> list[MemoryLine]:
     """The lines that are the highest somewhere from one row on, from the first to the last."""
     kept: list[MemoryLine] = []
@@ -89,7 +110,8 @@ def _curve(curves: Sequence[MemoryCurve], lever: Lever) -> MemoryCurve:
     return next(
         curve
         for curve in curves
-        if (curve.lever.checkpointing, bool(curve.lever.chunk_tokens)) == (lever.checkpointing, bool(lever.chunk_tokens))
+        if (curve.lever.checkpointing, bool(curve.lever.chunk_tokens))
+        == (lever.checkpointing, bool(lever.chunk_tokens))
     )
 
 

@@ -73,7 +73,9 @@ def stand_in_config(facts: ModelFacts) -> dict[str, Any]:
     """
     if not (facts.hidden_size and facts.num_layers):
         raise BadInput(
-            "predicting memory needs the model's shape", value=facts.name, next_step="give a folder with its config.json"
+            "predicting memory needs the model's shape",
+            value=facts.name,
+            next_step="give a folder with its config.json",
         )
     heads = facts.num_attention_heads or max(1, facts.hidden_size // 128)
     return {

@@ -53,7 +53,9 @@ class _ChunkedNLL(torch.autograd.Function):
                 grads = list(torch.autograd.grad(part_nll, wanted, torch.ones_like(part_nll)))
                 if grad_KD is not None:
                     grad_KD[place] = grads.pop(0)
-                head_grads = [old.add_(new) for old, new in zip(head_grads, grads, strict=True)] if head_grads else grads
+                head_grads = (
+                    [old.add_(new) for old, new in zip(head_grads, grads, strict=True)] if head_grads else grads
+                )
                 del grads
             del part_nll
         ctx.save_for_backward(grad_KD, *head_grads)
