@@ -49,8 +49,8 @@ class Case:
     def memory_case(self) -> MemoryCase:
         return MemoryCase(
             method=self.method,
-            weights_dtype="bfloat16" if self.precision == "bf16" else "float32",
-            autocast=self.precision == "autocast",
+            weights_dtype="bfloat16" if self.precision.startswith("bf16") else "float32",
+            autocast=self.precision.endswith("autocast"),
         )
 
     @property
@@ -70,7 +70,7 @@ CASES = tuple(
         ("lora", "fp32", False, False, 8, 256),
         ("lora", "fp32", True, False, 8, 256),
         ("lora", "fp32", True, True, 8, 256),
-        ("lora", "bf16", False, False, 8, 256),
+        ("lora", "bf16 autocast", False, False, 8, 256),
         ("lora", "autocast", False, False, 8, 256),
         ("full", "fp32", False, False, 2, 256),
         ("full", "fp32", False, False, 8, 256),

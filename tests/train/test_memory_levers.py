@@ -8,10 +8,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
+from finestep.train.adapters import trained
 from finestep.train.checkpointing import checkpoint_layers, is_checkpointed, keep_activations
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
-from finestep.train.resident import trained
+from finestep.train.resident import lora_scale
 from finestep.train.tokens import collate
 from tests.train.runs import largest_difference, make_resident
 
@@ -28,9 +29,9 @@ SHAPE = {
 
 def train(resident, recipe, *, chunk=None, checkpointing=False, num_steps=6, rows=8):
     """(losses, weights) of a few plain steps through the engine's model, loss and rows."""
-    model = resident.begin(recipe)
-    model.eval()
     resident.token_loss.chunk_tokens = None
+    resident.open_rows(recipe).join(0, resident.initial_values(recipe), scale=lora_scale(recipe))
+    model = resident.base.eval()
     if chunk:
         resident.token_loss.cut_into_chunks(model, chunk)
     if checkpointing:
@@ -84,7 +85,7 @@ def test_gradients_are_exact_whatever_a_model_does_to_its_logits(kind, more, fro
 
     def loss_and_gradients():
         model.zero_grad(set_to_none=True)
-        loss = token_loss.sum_of_tokens(model, ids, places, labels) / 170
+        loss = token_loss.each_of_tokens(model, ids, places, labels).sum() / 170
         loss.backward()
         return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 

@@ -36,17 +36,17 @@ def probe(
 ) -> None:
     """Largest micro-batch, speed, packing, gradient noise, learning-rate ceiling, time and price of a run."""
     from finestep.cli import probe_view as view
-    from finestep.cli.study import parse_columns, parse_time
-    from finestep.cli.tune import _method, _one_of
+    from finestep.cli.study import parse_time
+    from finestep.cli.values import named_specs, one_of
     from finestep.flows import probe as flow
-    from finestep.flows.setup import SHIPPED_MAX_LENGTH, shipped_default, starting_recipe
+    from finestep.flows.setup import starting_recipe
     from finestep.recipe import Recipe
     from finestep.store.recipe_file import apply_settings
-    from finestep.study import DataSpec, ModelSpec
 
-    _one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
+    one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
+    one_of("--method", method, ("full", "lora", "qlora"))
     if predict:
-        recipe = apply_settings(Recipe(method=_method(method), lora={"rank": rank}), setting or [])
+        recipe = apply_settings(Recipe.model_validate({"method": method, "lora": {"rank": rank}}), setting or [])
         answer = flow.predict_memory(
             _only_model(model),
             recipe,
@@ -56,15 +56,15 @@ def probe(
         )
         view.show_memory(answer, as_json=as_json)
         return
-    model, data, is_shipped = shipped_default(model, data)
-    length = max_length or (SHIPPED_MAX_LENGTH if is_shipped else None)
-    data_spec = DataSpec(path=data, columns=parse_columns(columns), max_length=length)
-    recipe = starting_recipe(_method(method), data_spec).changed(lora={"rank": rank}, effective_batch_size=batch)
-    recipe = apply_settings(recipe, setting or [])
+    named = named_specs(
+        model, data, columns=columns, data_options={"max_length": max_length}, model_options={"device": device}
+    )
+    recipe = starting_recipe(method, named.data)  # type: ignore[arg-type]
+    recipe = apply_settings(recipe.changed(lora={"rank": rank}, effective_batch_size=batch), setting or [])
     with view.progress(silent=as_json) as note:
         report = flow.probe(
-            ModelSpec(path=model, device=device),  # type: ignore[arg-type]
-            data_spec,
+            named.model,
+            named.data,
             recipe,
             budget_s=parse_time(time) or 90.0,
             full_runs=budget,

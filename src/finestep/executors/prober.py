@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finestep.errors import WorkerFailed
-from finestep.executors.local import _environment, _error_from, _exit_words
+from finestep.executors.local import _error_from, _exit_words, worker_environment
 from finestep.protocol import Event
 
 TAIL_LINES = 8
@@ -35,7 +35,7 @@ def ask_probe(request: BaseModel, *, note: Callable[[str], None] = lambda _: Non
                 stderr=errors,
                 text=True,
                 encoding="utf-8",
-                env=_environment(),
+                env=worker_environment(),
             )
         try:
             return _listen(process, note, log)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from finestep.recipe import Recipe
+from finestep.train.adapters import trained
 from finestep.train.memory import is_out_of_memory, release_memory
-from finestep.train.resident import Resident, trained
+from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import TrainingData, collate
 
 HEADROOM = 0.05
@@ -70,7 +71,9 @@ def bisect(fits: Callable[[int], bool], *, start: int) -> int:
 
 def _fits(resident: Resident, recipe: Recipe, rows: int) -> bool:
     """Two steps with updates on the longest rows there are."""
-    model = resident.begin(recipe)
+    rows_of_trial = resident.open_rows(recipe)
+    rows_of_trial.join(0, resident.initial_values(recipe), scale=lora_scale(recipe))
+    model = resident.base
     values = list(trained(model).values())
     try:
         optimizer = torch.optim.AdamW(values, lr=1e-6, fused=True)

@@ -21,10 +21,11 @@ from finestep.rules.ceiling import Ceiling, ceiling, range_rates
 from finestep.rules.memory_lines import choose_curve, largest_rows, peak_bytes
 from finestep.rules.noise_scale import StepNoise, noise_scale, noise_words
 from finestep.rules.throughput import knee
+from finestep.train.adapters import trained
 from finestep.train.checkpointing import checkpoint_layers
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
-from finestep.train.resident import Resident, trained
+from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import TrainingData, collate
 
 SPEED_SHARE, NOISE_SHARE, RANGE_SHARE = 0.35, 0.35, 0.3
@@ -124,7 +125,7 @@ class Bench:
         longest = int(data.train.lengths.max())
         case = request.case.model_copy(update={"num_labels": len(data.label_names) or None})
         prediction = predict(
-            self.resident.model.config,
+            self.resident.base.config,
             case,
             length=max(longest, 2),
             levers=request.levers if not data.label_names else [x for x in request.levers if not x.chunk_tokens],
@@ -136,7 +137,7 @@ class Bench:
         """Pull the levers, from now on."""
         self._lever = lever
         if lever.chunk_tokens:
-            self.resident.token_loss.cut_into_chunks(self.resident.model, lever.chunk_tokens)
+            self.resident.token_loss.cut_into_chunks(self._model, lever.chunk_tokens)
         self._restart()
 
     def rates(self, *, most: int, budget_s: float) -> list[RatePoint]:
@@ -189,9 +190,9 @@ class Bench:
         data = self.resident.data
         chosen = np.arange(min(16, len(data.evaluation)))
         batch = collate(data.evaluation, chosen, pad_id=data.pad_id, device=self.resident.placement.device)
-        self.resident.token_loss.sum(self.resident.model, batch)
+        self.resident.token_loss.sum(self._model, batch)
         start = self._now()
-        self.resident.token_loss.sum(self.resident.model, batch)
+        self.resident.token_loss.sum(self._model, batch)
         share = data.evaluation.lengths[chosen].sum() / data.evaluation.lengths.sum()
         return float((self._now() - start) / share)
 
@@ -260,7 +261,7 @@ class Bench:
         """Forward and backward of the mean loss of these rows."""
         data = self.resident.data
         batch = collate(data.train, rows, pad_id=data.pad_id, device=self.resident.placement.device)
-        loss = self.resident.token_loss.sum(self.resident.model, batch) / max(data.train.num_loss_units(rows), 1)
+        loss = self.resident.token_loss.sum(self._model, batch) / max(data.train.num_loss_units(rows), 1)
         loss.backward()
         return float(loss.detach())
 
@@ -277,12 +278,14 @@ class Bench:
         self._adamw.zero_grad(set_to_none=True)
 
     def _restart(self) -> None:
-        """Initial weights, a new optimizer."""
-        model = self.resident.begin(self.recipe)
-        model.eval()
+        """Initial weights as a pack of one trial, a new optimizer."""
+        resident = self.resident
+        rows = resident.open_rows(self.recipe)
+        rows.join(0, resident.initial_values(self.recipe), scale=lora_scale(self.recipe))
+        self._model = resident.base.eval()
         if self._lever.checkpointing:
-            checkpoint_layers(model)
-        self._values = list(trained(model).values())
+            checkpoint_layers(self._model)
+        self._values = list(trained(self._model).values())
         settings = self.recipe.optimizer
         self._adamw = torch.optim.AdamW(
             self._values,
@@ -290,7 +293,7 @@ class Bench:
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
             weight_decay=settings.weight_decay,
-            fused=self.resident.placement.device.type in {"cpu", "cuda"},
+            fused=resident.placement.device.type in {"cpu", "cuda"},
         )
 
     def _rows(self, count: int) -> np.ndarray:

@@ -31,10 +31,9 @@ class FourBitLinear(torch.nn.Linear):
         self.register_buffer("codes", torch.empty(16 + 256, device="meta"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """PEFT clones the answer of a 4-bit layer before it adds the adapter's."""
         shape = (self.out_features, self.in_features)
         y = _FourBitProduct.apply(x.to(self.compute_dtype), self.weight, shape)  # type: ignore[no-untyped-call]
-        return (y if self.bias is None else y + self.bias).clone()
+        return y if self.bias is None else y + self.bias
 
 
 class _FourBitProduct(torch.autograd.Function):
