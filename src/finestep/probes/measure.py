@@ -16,7 +16,7 @@ from finestep.errors import BadInput
 from finestep.probe import Lever, Measured, MeasureRequest, MemoryCurve, NoiseAnswer, Prediction, RatePoint
 from finestep.probes.gradient_noise import accumulate_with_noise, adam_metric
 from finestep.probes.limit import Source, largest_that_fits, usable_now
-from finestep.probes.predict import predict
+from finestep.probes.predict import Predictor
 from finestep.rules.ceiling import Ceiling, ceiling, range_rates
 from finestep.rules.memory_lines import choose_curve, largest_rows, peak_bytes
 from finestep.rules.noise_scale import StepNoise, noise_scale, noise_words
@@ -45,10 +45,10 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
     started = time.monotonic()
     bench = Bench(request)
     note("predicting memory")
-    prediction, budget = bench.predict(request)
-    curve = choose_curve(prediction.curves, budget, rows=min(FEWEST_ROWS, request.recipe.effective_batch_size))
+    prediction = bench.predict(request)
+    curve = choose_curve(prediction.curves, bench.budget, rows=bench.rows_wanted)
     bench.use(curve.lever)
-    largest, source = _largest(bench, request, curve, budget, note)
+    largest, source = _largest(bench, request, curve, note)
     note("timing micro-batches")
     rates = bench.rates(
         most=largest if largest is not None else MOST_ROWS_UNKNOWN, budget_s=SPEED_SHARE * request.budget_s
@@ -68,7 +68,7 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         card=bench.resident.data.card,
         lever=curve.lever,
         curves=prediction.curves,
-        memory_budget_bytes=budget,
+        memory_budget_bytes=bench.budget,
         num_parameters=prediction.num_parameters,
         num_trained=prediction.num_trained,
         largest_micro_batch=largest,
@@ -87,14 +87,13 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
     )
 
 
-def _largest(
-    bench: Bench, request: MeasureRequest, curve: MemoryCurve, budget: int | None, note: Note
-) -> tuple[int | None, Source]:
+def _largest(bench: Bench, request: MeasureRequest, curve: MemoryCurve, note: Note) -> tuple[int | None, Source]:
     """The largest micro-batch, by prediction or by trying.
 
     Raises:
         BadInput: not even one row fits.
     """
+    budget = bench.budget
     predicted = None if budget is None else largest_rows(curve, budget)
     if request.largest_micro_batch is not None:
         predicted = min(predicted or request.largest_micro_batch, request.largest_micro_batch)
@@ -115,23 +114,34 @@ class Bench:
         self.recipe = request.recipe
         self.resident = Resident(request.model, request.data, request.recipe)
         self.notes: list[str] = []
+        self.rows_wanted = min(FEWEST_ROWS, request.recipe.effective_batch_size)
+        self.budget = usable_now(self.resident.placement.device, request.memory_budget_bytes)
         self._lever = Lever()
         self._chance = np.random.default_rng(request.recipe.seed)
         self._restart()
 
-    def predict(self, request: MeasureRequest) -> tuple[Prediction, int | None]:
-        """(memory on the longest rows, bytes that training may take)."""
-        data = self.resident.data
-        longest = int(data.train.lengths.max())
+    def predict(self, request: MeasureRequest) -> Prediction:
+        """Memory on the longest rows, for the settings up to the first with which enough rows fit."""
+        data, started = self.resident.data, time.monotonic()
+        is_causal = not data.label_names
         case = request.case.model_copy(update={"num_labels": len(data.label_names) or None})
-        prediction = predict(
-            self.resident.base.config,
-            case,
-            length=max(longest, 2),
-            levers=request.levers if not data.label_names else [x for x in request.levers if not x.chunk_tokens],
-            loss_tokens=None if data.label_names else _most_loss_tokens(data),
+        predictor = Predictor(self.resident.base.config, case)
+        curves: list[MemoryCurve] = []
+        for lever in request.levers:
+            if lever.chunk_tokens and not is_causal:
+                continue
+            length, tokens = _longest(data)
+            curves.append(predictor.curve(length, lever=lever, loss_tokens=tokens))
+            if self.budget is None or largest_rows(curves[-1], self.budget) >= self.rows_wanted:
+                break
+        total, mine = predictor.num_parameters()
+        return Prediction(
+            case=case,
+            num_parameters=total,
+            num_trained=mine,
+            curves=tuple(curves),
+            elapsed_s=round(time.monotonic() - started, 2),
         )
-        return prediction, usable_now(self.resident.placement.device, request.memory_budget_bytes)
 
     def use(self, lever: Lever) -> None:
         """Pull the levers, from now on."""
@@ -319,7 +329,8 @@ def _seconds_a_row(rates: list[RatePoint]) -> float:
     return max(point.seconds / point.micro_batch for point in rates[-2:])
 
 
-def _most_loss_tokens(data: TrainingData) -> int:
-    """Tokens that carry loss in the row with most of them, among the longest."""
+def _longest(data: TrainingData) -> tuple[int, int | None]:
+    """(tokens of the longest row, most tokens that carry loss among long rows; None for labels)."""
     longest = np.argsort(-data.train.lengths, kind="stable")[:64]
-    return max(1, max(data.train.num_loss_units([row]) for row in longest))
+    tokens = None if data.label_names else max(1, *(data.train.num_loss_units([row]) for row in longest))
+    return max(2, int(data.train.lengths[longest[0]])), tokens

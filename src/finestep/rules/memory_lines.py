@@ -89,7 +89,10 @@ def upper_lines(lines: Sequence[MemoryLine]) -> list[MemoryLine]:
 
 def lever_words(curves: Sequence[MemoryCurve], budget_bytes: float, *, now: Lever) -> str | None:
     """Which lever buys most, e.g. "checkpointing: 10 -> 66 sequences"; None when none buys anything."""
-    start = largest_rows(_curve(curves, now), budget_bytes)
+    current = _curve(curves, now)
+    if current is None:
+        return None
+    start = largest_rows(current, budget_bytes)
     found = []
     for curve in curves:
         rows = largest_rows(curve, budget_bytes)
@@ -106,13 +109,9 @@ def _pulled(before: Lever, after: Lever) -> list[str]:
     return out + (["chunked loss"] if after.chunk_tokens and not before.chunk_tokens else [])
 
 
-def _curve(curves: Sequence[MemoryCurve], lever: Lever) -> MemoryCurve:
-    return next(
-        curve
-        for curve in curves
-        if (curve.lever.checkpointing, bool(curve.lever.chunk_tokens))
-        == (lever.checkpointing, bool(lever.chunk_tokens))
-    )
+def _curve(curves: Sequence[MemoryCurve], lever: Lever) -> MemoryCurve | None:
+    wanted = (lever.checkpointing, bool(lever.chunk_tokens))
+    return next((c for c in curves if (c.lever.checkpointing, bool(c.lever.chunk_tokens)) == wanted), None)
 
 
 def _slope(line: MemoryLine) -> float:
