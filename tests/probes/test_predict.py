@@ -11,7 +11,7 @@ from transformers import AutoConfig, LlamaConfig
 from finestep.probe import Lever, MemoryCase
 from finestep.probes.predict import Predictor, predict
 from finestep.probes.shadow import Shadow, with_depth
-from finestep.rules.memory_lines import largest_rows, peak_bytes, peak_parts
+from finestep.rules.memory_lines import ADAPTER_BYTES, largest_lanes, largest_rows, peak_bytes, peak_parts
 
 torch.set_num_threads(1)
 SHAPE = {
@@ -131,3 +131,13 @@ def test_a_model_larger_than_the_machine_is_no_trouble():
         4096, lever=Lever(checkpointing=True)
     )
     assert peak_bytes(curve, 1) > 120e9, "far more than this machine has"
+
+
+def test_a_pack_needs_what_its_rows_and_its_adapters_need():
+    case = MemoryCase(target_modules=FEW)
+    predictor, pack = Predictor(config(), case), Shadow(config(), case, num_layers=LAYERS, lanes=3)
+    curve = predictor.curve(LENGTH, lever=PLAIN)
+    more = 2 * ADAPTER_BYTES * predictor.num_parameters()[1]
+    exact = pack.step(4, LENGTH, lever=PLAIN).peak_bytes
+    assert peak_bytes(curve, 3 * 4) + more == pytest.approx(exact, rel=2e-3)
+    assert largest_lanes(curve, exact * 1.005, rows=4, num_trained=predictor.num_parameters()[1]) == 3

@@ -10,6 +10,7 @@ from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.train.adapters import trained
 from finestep.train.checkpointing import checkpoint_layers, is_checkpointed, keep_activations
+from finestep.train.levers import relieve
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
 from finestep.train.resident import lora_scale
@@ -160,3 +161,20 @@ def test_dropout_repeats_in_the_second_computation():
 def test_a_model_without_such_layers_is_refused():
     with pytest.raises(BadInput, match="layers that transformers can checkpoint"):
         checkpoint_layers(torch.nn.Linear(2, 2))
+
+
+def test_levers_are_pulled_one_after_the_other_and_said(shipped_model, instruct_file):
+    recipe = Recipe()
+    resident = make_resident(shipped_model, instruct_file, recipe)
+    resident.open_rows(recipe).join(0, resident.initial_values(recipe), scale=lora_scale(recipe))
+    assert relieve(resident).startswith("cross entropy for 4096 tokens at a time")
+    assert "gradient checkpointing of 4 layers" in relieve(resident)
+    assert relieve(resident) is None, "nothing is left"
+
+
+def test_a_classifier_has_no_logits_to_cut(encoder_model, label_file):
+    recipe = Recipe(method="full")
+    resident = make_resident(encoder_model, label_file, recipe)
+    resident.open_rows(recipe).join(0, resident.initial_values(recipe), scale=1.0)
+    assert "gradient checkpointing" in relieve(resident)
+    assert relieve(resident) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,8 +103,8 @@ class LiveStorages(TorchDispatchMode):
             return
         self._category[key], self._size[key] = category, storage.nbytes()
         self._live[category] += storage.nbytes()
-        self._references[key] = weakref.ref(storage, lambda _, key=key: self._remove(key))
+        self._references[key] = weakref.ref(storage, partial(self._remove, key))
 
-    def _remove(self, key: int) -> None:
+    def _remove(self, key: int, _: Any) -> None:
         self._live[self._category.pop(key)] -= self._size.pop(key)
         del self._references[key]
