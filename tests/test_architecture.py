@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
-WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "yaml_text"}
+WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from finestep.cli import data, diagnose, doctor, export, recommend, report, rescale, train, tune
+from finestep.cli import data, diagnose, doctor, export, probe, recommend, report, rescale, train, tune
 from finestep.errors import FinestepError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Finds the learning rate and the batch size of a fine-tune, trains the winner, and explains the answer.",
 )
 app.command("recommend")(recommend.recommend)
+app.command("probe")(probe.probe)
 app.command("tune")(tune.tune)
 app.command("train")(train.train)
 app.command("data")(data.data)

@@ -10,6 +10,7 @@ from typing import Any
 from finestep import __version__
 from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
+from finestep.flows.probe import cached
 from finestep.flows.result import drop_other_models, write_results
 from finestep.flows.strategies import make_judge, make_strategy
 from finestep.flows.tune import Executor, TuneEvent, Tuning
@@ -95,6 +96,9 @@ class StudyRun:
             and trial.outcome.micro_batch_size
             and trial.outcome.micro_batch_size < trial.recipe.first_micro_batch()
         ]
+        known = cached(self.spec.model, self.spec.data, self.spec.recipe, num_threads=self.spec.num_threads)
+        if known is not None and known.largest_micro_batch:
+            limits.append(known.largest_micro_batch)
         return SessionRequest(
             model=self.spec.model,
             data=self.spec.data,

@@ -57,6 +57,40 @@ def model_facts(name: str, *, offline: bool = False) -> ModelFacts:
     raise _unknown(name, "not in the table, and the Hub is switched off")
 
 
+def model_config(name: str) -> dict[str, Any] | None:
+    """The parsed config.json of a folder or of the Hub cache; None when only the table of known models has the name."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _read_json(folder / "config.json", next_step="give the folder that holds config.json")
+    return _cached_config(name)
+
+
+def stand_in_config(facts: ModelFacts) -> dict[str, Any]:
+    """A Llama's config with the shape of these facts, for models whose own config is not at hand.
+
+    Raises:
+        BadInput: the facts have no shape.
+    """
+    if not (facts.hidden_size and facts.num_layers):
+        raise BadInput(
+            "predicting memory needs the model's shape",
+            value=facts.name,
+            next_step="give a folder with its config.json",
+        )
+    heads = facts.num_attention_heads or max(1, facts.hidden_size // 128)
+    return {
+        "model_type": "llama",
+        "hidden_size": facts.hidden_size,
+        "num_hidden_layers": facts.num_layers,
+        "intermediate_size": facts.intermediate_size or 4 * facts.hidden_size,
+        "num_attention_heads": heads,
+        "num_key_value_heads": facts.num_key_value_heads or heads,
+        "vocab_size": facts.vocabulary_size or 128_000,
+        "max_position_embeddings": facts.context_length or 8192,
+        "tie_word_embeddings": bool(facts.tied_embeddings),
+    }
+
+
 def facts_from_size(text: str) -> ModelFacts:
     """A model of which only the size is known, e.g. "7B", "350M" or "7e9".
 

@@ -11,8 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from finestep.errors import BadInput
+from finestep.train.chunked_loss import chunked_nll
 from finestep.train.model import Placement
 from finestep.train.tokens import Batch
+
+LEAST_CHUNK = 64
 
 
 class TokenLoss:
@@ -20,15 +24,19 @@ class TokenLoss:
 
     Only the hidden states of trained tokens go through the output head: a hook picks them right before it, so that whatever a
     model does to its logits afterwards (scaling, capping) still happens. For long prompts and large vocabularies this is most of
-    the memory and much of the time of the head.
+    the memory and much of the time of the head. With `chunk_tokens` the logits never exist as a whole.
     """
 
     def __init__(self, model: Any, placement: Placement):
         self.placement = placement
+        self.chunk_tokens: int | None = None
         self._kept: torch.Tensor | None = None
-        head = model.get_output_embeddings()
-        if head is not None:
-            head.register_forward_pre_hook(self._keep_trained)
+        self._hidden_KD: torch.Tensor | None = None
+        self._wants_hidden = False
+        self._head = model.get_output_embeddings()
+        self._config = model.config
+        if self._head is not None:
+            self._head.register_forward_pre_hook(self._keep_trained)
 
     def sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Sum of the negative log-likelihoods of a batch in nats."""
@@ -53,19 +61,70 @@ class TokenLoss:
         labels_NS = F.pad(batch.labels_NS, (0, 1), value=-100)[:, 1:]  # type: ignore[arg-type]
         labels = labels_NS.reshape(-1)
         kept = (labels != -100).nonzero().squeeze(1)
-        logits_KV = self._trained_logits(model, batch, kept)
-        return F.cross_entropy(logits_KV.float(), labels[kept], reduction="none")
+        return self.each_of_tokens(model, batch.ids_NS, kept, labels[kept])
+
+    def each_of_tokens(
+        self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor
+    ) -> torch.Tensor:
+        """The same for tokens given by their places in the flat batch and what should follow each of them.
+
+        In chunks, and with a head that is trained, all tokens must weigh the same in what is made of the answer.
+        """
+        if self.chunk_tokens is None or self._head is None:
+            return F.cross_entropy(self._trained_logits(model, ids_NS, kept).float(), labels_K, reduction="none")
+        return self._chunked(model, ids_NS, kept, labels_K)
 
     def class_logits(self, model: Any, batch: Batch) -> torch.Tensor:
         """Logits of the labels, [N, C], fp32."""
         with self.placement.computing():
             return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits.float()
 
-    def _trained_logits(self, model: Any, batch: Batch, kept: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def cut_into_chunks(self, model: Any, chunk_tokens: int) -> None:
+        """From now on compute head and loss for `chunk_tokens` tokens at a time, after a check that the loss stays the same.
+
+        Raises:
+            BadInput: the model does something to its logits that is not known here.
+        """
+        ids_NS = torch.arange(1, 9, device=self.placement.device).unsqueeze(0) % self._config.vocab_size
+        places, labels_K = torch.arange(7, device=ids_NS.device), ids_NS[0, 1:]
+        self.chunk_tokens = None
+        whole = self.each_of_tokens(model, ids_NS, places, labels_K)
+        self.chunk_tokens = max(chunk_tokens, LEAST_CHUNK)
+        cut = self.each_of_tokens(model, ids_NS, places, labels_K)
+        if not torch.allclose(whole, cut, rtol=1e-2):
+            self.chunk_tokens = None
+            raise BadInput(
+                "chunked cross entropy must give the model's own loss",
+                value=f"{cut.sum().item():.5g} instead of {whole.sum().item():.5g}",
+                place=type(model).__name__,
+                next_step="this model changes its logits in a way that finestep does not know: use whole logits",
+            )
+
+    def _chunked(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
+        hidden_KD = self._hidden(model, ids_NS, kept)
+        trained = [value for value in self._head.parameters() if value.requires_grad]
+        with self.placement.computing():
+            return chunked_nll(hidden_KD, labels_K, self._logits, trained, chunk=self.chunk_tokens or LEAST_CHUNK)
+
+    def _hidden(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """Hidden states before the head, [K, D]; the model's own head gets an empty batch."""
+        self._wants_hidden = True
+        try:
+            self._trained_logits(model, ids_NS, kept)
+            assert self._hidden_KD is not None
+            return self._hidden_KD
+        finally:
+            self._wants_hidden, self._hidden_KD = False, None
+
+    def _logits(self, hidden_KD: torch.Tensor) -> torch.Tensor:
+        return _after_head(self._head(hidden_KD), self._config)
+
+    def _trained_logits(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         self._kept = kept
         try:
             with self.placement.computing():
-                logits = model(input_ids=batch.ids_NS, use_cache=False).logits
+                logits = model(input_ids=ids_NS, use_cache=False).logits
         finally:
             self._kept = None
         return logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, kept)
@@ -73,5 +132,17 @@ class TokenLoss:
     def _keep_trained(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._kept is None:
             return None
-        hidden_NSD = arguments[0]
-        return (hidden_NSD.flatten(0, 1).index_select(0, self._kept), *arguments[1:])
+        hidden_KD = arguments[0].flatten(0, 1).index_select(0, self._kept)
+        if self._wants_hidden:
+            self._hidden_KD, hidden_KD = hidden_KD, hidden_KD[:0]
+        return (hidden_KD, *arguments[1:])
+
+
+def _after_head(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What models do to their logits: Cohere and Granite scale, Falcon H1 multiplies, Gemma caps them."""
+    for name, power in (("logit_scale", 1.0), ("lm_head_multiplier", 1.0), ("logits_scaling", -1.0)):
+        factor = getattr(config, name, None)
+        if factor is not None:
+            logits = logits * factor**power
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap

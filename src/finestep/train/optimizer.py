@@ -135,27 +135,24 @@ class Optimizer:
 
     @torch.no_grad()
     def update_norms(self, slices: Sequence[Slice], learning_rate: float) -> tuple[float, float]:
-        """(norm of the last update, norm of the trained weights), from Adam's moments, without a copy of the weights."""
-        update = sum(
-            self._update_square(group, learning_rate * factor, decay)
-            for (factor, decay), group in _alike(slices).items()
-        )
-        weights = sum(norm.item() ** 2 for norm in torch._foreach_norm([piece.value for piece in slices]))
-        return math.sqrt(update), math.sqrt(weights)
+        """(norm of the last update, norm of the trained weights), from Adam's moments.
 
-    def _update_square(self, group: Sequence[Slice], rate: float, decay: float) -> float:
-        """Squared norm of lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w) over one group."""
-        rate, epsilon, decay = self._rates(rate, decay)
-        steps, values = self.num_steps, [piece.value for piece in group]
-        root = torch._foreach_sqrt([piece.second for piece in group])
-        torch._foreach_div_(root, math.sqrt(1.0 - self.settings.beta2**steps))
-        torch._foreach_add_(root, epsilon)
-        update = torch._foreach_div([piece.first for piece in group], root)
-        torch._foreach_mul_(update, rate / (1.0 - self.settings.beta1**steps))
+        Slice by slice: the updates of a whole model at once would need as much memory as two thirds of its optimizer state.
+        """
+        squares = [self._update_square(piece, learning_rate * piece.lr_factor) for piece in slices]
+        weights = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([piece.value for piece in slices])))
+        update, norm = torch.stack([torch.stack(squares).sum().sqrt(), weights.float()]).tolist()
+        return update, norm
+
+    def _update_square(self, piece: Slice, rate: float) -> torch.Tensor:
+        """Squared norm of lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w)."""
+        rate, epsilon, decay = self._rates(rate, piece.weight_decay)
+        root = piece.second.sqrt().div_(math.sqrt(1.0 - self.settings.beta2**self.num_steps)).add_(epsilon)
+        update = torch.div(piece.first, root, out=root).mul_(rate / (1.0 - self.settings.beta1**self.num_steps))
         if decay:
             share = rate * decay
-            torch._foreach_add_(update, torch._foreach_add(values, update), alpha=share / (1.0 - share))
-        return sum(norm.item() ** 2 for norm in torch._foreach_norm(update))
+            update.mul_(1.0 + share / (1.0 - share)).add_(piece.value, alpha=share / (1.0 - share))
+        return torch.linalg.vector_norm(update).float().square()
 
 
 def _alike(slices: Sequence[Slice]) -> dict[tuple[float, float], list[Slice]]:

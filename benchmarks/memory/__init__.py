@@ -1,0 +1,1 @@
+"""How near predicted memory is to what a real step takes."""

@@ -1,0 +1,93 @@
+"""The door of the probes: `python -m finestep.probes request.json`; it answers in JSON lines as the worker does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from finestep.errors import BadInput, FinestepError, MissingDependency
+from finestep.probe import PredictRequest, ProbeRequest
+from finestep.protocol import Event
+
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+Say = Callable[[str, dict[str, Any]], None]
+
+
+def main(path: str) -> int:
+    """Answer one request: notes on the way, then `finished` or `error`."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(kind: Any, data: dict[str, Any]) -> None:
+        out.write(Event(kind=kind, data=data).model_dump_json() + "\n")
+
+    try:
+        request = TypeAdapter(ProbeRequest).validate_json(Path(path).read_text(encoding="utf-8"))
+        say("finished", _answer(request, say))
+    except ValidationError as error:
+        say("error", {"error": "BadInput", "text": f"the probe request is not valid: {error.errors()[0]['msg']}"})
+        return 2
+    except FinestepError as error:
+        say("error", {"error": type(error).__name__, "text": str(error)})
+        return error.exit_code
+    return 0
+
+
+def _answer(request: ProbeRequest, say: Say) -> dict[str, Any]:
+    _check_packages()
+    if isinstance(request, PredictRequest):
+        return _predict(request)
+    from finestep.probes.measure import measure
+
+    return measure(request, note=lambda text: say("note", {"text": text})).model_dump()
+
+
+def _predict(request: PredictRequest) -> dict[str, Any]:
+    import gc
+    import warnings
+
+    from finestep.probes.predict import predict
+
+    gc.disable()  # fake tensors are many and die by count; looking for cycles takes a fifth of the time
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        answer = predict(
+            _config(request.config),
+            request.case,
+            length=request.length,
+            levers=request.levers,
+            loss_tokens=request.loss_tokens,
+        )
+    except (RuntimeError, ValueError, AttributeError, TypeError, NotImplementedError) as error:
+        raise BadInput(
+            "the memory of this architecture cannot be predicted from its shapes",
+            value=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error) else ''}",
+            place=str(request.config.get("model_type")),
+            next_step="`finestep recommend` estimates it from a formula; `finestep probe MODEL DATA` measures it",
+        ) from error
+    return answer.model_dump()
+
+
+def _config(values: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    rest = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config", "auto_map")}
+    return AutoConfig.for_model(values["model_type"], **rest)
+
+
+def _check_packages() -> None:
+    import importlib.util
+
+    for package in ("torch", "transformers", "peft"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(package, needed_for="probing", extra="train")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

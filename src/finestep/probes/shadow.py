@@ -1,0 +1,266 @@
+"""A model of a config and one training step of it, without weights and without work (fake tensors), or real for comparison.
+
+The forward pass, the loss, the adapters and the optimizer are the ones that training uses; only the numbers are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from finestep.probe import Lever, MemoryCase
+from finestep.probes.live_storages import GRADIENTS, OPTIMIZER, WEIGHTS, LiveStorages, Timeline
+from finestep.probes.twins import EightBitAdamW, FourBitLinear, quantise
+from finestep.recipe import OptimizerGroup
+from finestep.train.adapters import AdapterRows, WholeModel, trained
+from finestep.train.checkpointing import checkpoint_layers, checkpointable_layers, keep_activations
+from finestep.train.loss import TokenLoss
+from finestep.train.model import Placement
+from finestep.train.optimizer import Optimizer
+from finestep.train.tokens import Batch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CPU = torch.device("cpu")
+
+
+class Shadow:
+    """A model of `num_layers` layers that takes training steps, with `lanes` trials in each.
+
+    Args:
+        config: a transformers config; its depth is replaced.
+        weightless: fake tensors, whose steps cost no memory and little time; else random weights and real steps.
+    """
+
+    def __init__(self, config: Any, case: MemoryCase, *, num_layers: int, lanes: int = 1, weightless: bool = True):
+        self._mode: Any = FakeTensorMode() if weightless else contextlib.nullcontext()
+        self._case, self.num_layers, self._lanes = case, num_layers, lanes
+        self._tracker = LiveStorages(vocabulary_size=getattr(config.get_text_config(), "vocab_size", None))
+        model, shapes = _build(with_depth(config, num_layers), case, device="meta" if weightless else "cpu")
+        with self._mode:
+            if weightless:
+                _materialise(model)
+            self._prepare(model, shapes)
+
+    def _prepare(self, model: Any, shapes: dict[str, torch.Size]) -> None:
+        self.model = model.eval()
+        self._loss = TokenLoss(model, Placement(CPU, DTYPES[self._case.weights_dtype], self._case.autocast))
+        self._rows: AdapterRows | WholeModel = WholeModel(model) if not shapes else AdapterRows(model, CPU)
+        for lane in range(self._lanes):
+            values = {name: torch.zeros(shape) for name, shape in shapes.items()} or trained(model)
+            self._rows.join(lane, values, scale=1.0)
+        self._trained = list(trained(model).values())
+        self._optimizer = Optimizer(OptimizerGroup())
+        self._eight_bit = EightBitAdamW(self._trained) if self._case.optimizer == "adamw_8bit" else None
+        self._watch_layers(checkpointable_layers(model))
+        for value in self._trained:
+            value.register_post_accumulate_grad_hook(self._gradient_arrived)
+        self._first_update()
+
+    def step(self, rows: int, length: int, *, lever: Lever, loss_tokens: int | None = None) -> Timeline:
+        """The history of live bytes in one step over `rows` rows a trial, of which `loss_tokens` each carry loss (None: all)."""
+        with self._mode, _no_packed_rows(), self._levered(lever):
+            inputs = self._inputs(rows, length, loss_tokens or length - 1)
+            batch, kept, labels_K = inputs
+            self._tracker.hold([batch.ids_NS, batch.attention_NS, kept, labels_K], WEIGHTS)
+            self._tracker.restart()
+            with self._tracker:
+                self._take_step(*inputs)
+            return self._tracker.timeline()
+
+    def plain_step(self, rows: int, length: int, *, lever: Lever) -> None:
+        """The same step without a look at memory."""
+        with self._levered(lever):
+            self._take_step(*self._inputs(rows, length, length - 1))
+
+    def static_bytes(self) -> int:
+        """What is there between steps: weights, buffers, rows of adapters and optimizer state."""
+        tensors = [*self.model.parameters(), *self.model.buffers(), *self._state(), *self._kept_gradients()]
+        return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
+
+    def num_parameters(self) -> tuple[int, int]:
+        """(of the model, trained) parameters, without adapters in the first; weights in 4 bits count as what they stand for."""
+        packed = [m for m in self.model.modules() if isinstance(m, FourBitLinear)]
+        more = sum(m.in_features * m.out_features - m.weight.numel() for m in packed)
+        total = more + sum(value.numel() for value in self.model.parameters())
+        mine = sum(value.numel() for value in self._trained)
+        return total if self._case.method == "full" else total - mine, mine // self._lanes
+
+    def _take_step(self, batch: Batch, kept: torch.Tensor, labels_K: torch.Tensor) -> None:
+        """What `train/loop.py` and `train/lane.py` do, without what needs numbers."""
+        self._tracker.phase = "forward"
+        if batch.classes_N is not None:
+            each = torch.nn.functional.cross_entropy(
+                self._loss.class_logits(self.model, batch), batch.classes_N, reduction="none"
+            )
+        else:
+            each = self._loss.each_of_tokens(self.model, batch.ids_NS, kept, labels_K)
+        sums = torch.stack([part.sum() for part in each.split(len(each) // self._lanes)])
+        loss = (sums / len(each)).sum()
+        self._tracker.phase = "backward:head"
+        loss.backward()
+        del each, sums, loss
+        self._tracker.phase = "optimizer"
+        self._update()
+
+    def _update(self) -> None:
+        if self._eight_bit is not None:
+            self._eight_bit.step()
+        for lane in range(self._lanes):
+            if self._eight_bit is None:
+                slices = self._rows.slices(lane, self._optimizer.settings, [])
+                torch._foreach_norm([piece.grad for piece in slices])
+                self._optimizer.clip(slices, 2.0)
+                self._optimizer.step(slices, 1e-6)
+                with contextlib.suppress(DataDependentOutputException):
+                    self._optimizer.update_norms(slices, 1e-6)
+            self._rows.zero_grad(lane)
+
+    def _inputs(self, rows: int, length: int, loss_tokens: int) -> tuple[Batch, torch.Tensor, torch.Tensor]:
+        rows = rows * self._lanes
+        ids_NS = torch.ones(rows, length, dtype=torch.long)
+        classes_N = None if self._case.num_labels is None else torch.zeros(rows, dtype=torch.long)
+        kept = torch.arange(rows * loss_tokens)
+        return Batch(ids_NS, torch.ones_like(ids_NS), None, classes_N), kept, torch.ones_like(kept)
+
+    def _first_update(self) -> None:
+        """Adam's moments exist from the first update on."""
+        if self._case.method == "full":
+            for value in self._trained:
+                value.grad = torch.zeros_like(value)
+        every = [] if self._eight_bit else range(self._lanes)
+        pieces = [piece for lane in every for piece in self._rows.slices(lane, self._optimizer.settings, [])]
+        self._moments = [tensor for piece in pieces for tensor in (piece.first, piece.second)]
+        self._update()
+        self._tracker.hold([*self.model.parameters(), *self.model.buffers()], WEIGHTS)
+        self._tracker.hold(self._kept_gradients(), GRADIENTS)
+        self._tracker.hold(self._state(), OPTIMIZER)
+
+    def _kept_gradients(self) -> list[torch.Tensor]:
+        """Gradients that stay between steps: those of adapters are zeroed, not dropped."""
+        return [value.grad for value in self._trained if value.grad is not None]
+
+    def _state(self) -> list[torch.Tensor]:
+        if self._eight_bit is not None:
+            return [tensor for state in self._eight_bit.state.values() for tensor in state.values()]
+        return self._moments
+
+    def _gradient_arrived(self, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        self._tracker.hold([parameter.grad], GRADIENTS)
+
+    def _watch_layers(self, layers: list[Any]) -> None:
+        """Let the phase follow the layers: from the bottom, `b0`, `b1`, ...; the upper half from the top, ..., `t1`, `t0`."""
+        for place, layer in enumerate(layers):
+            from_top = len(layers) - 1 - place
+            name = f"b{place}" if place < len(layers) // 2 else f"t{from_top}"
+            layer.register_forward_pre_hook(lambda *_, name=name: self._enter(f"forward:{name}"))
+            layer.register_forward_hook(lambda _, __, out, name=name, last=not from_top: self._leave(out, name, last))
+
+    def _enter(self, phase: str) -> None:
+        self._tracker.phase = phase
+
+    def _leave(self, out: Any, name: str, last: bool) -> None:
+        if last:
+            self._enter("loss")
+        hidden = out[0] if isinstance(out, tuple) else out
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))
+
+    @contextlib.contextmanager
+    def _levered(self, lever: Lever) -> Iterator[None]:
+        self._loss.chunk_tokens = lever.chunk_tokens
+        if lever.checkpointing:
+            checkpoint_layers(self.model)
+        try:
+            yield
+        finally:
+            keep_activations(self.model)
+
+
+@contextlib.contextmanager
+def _no_packed_rows() -> Iterator[None]:
+    """Keep transformers from looking for several texts in one row: fake positions cannot be read, and it would assume the worst."""
+    from transformers import masking_utils
+
+    original = getattr(masking_utils, "find_packed_sequence_indices", None)
+    if original is None:
+        yield
+        return
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = original
+
+
+def with_depth(config: Any, num_layers: int) -> Any:
+    """A copy of `config` with another depth; lists that describe layer by layer are cut to it."""
+    changed = copy.deepcopy(config)
+    inner = changed.get_text_config()
+    depth = inner.num_hidden_layers
+    for name, value in list(vars(inner).items()):
+        if isinstance(value, list) and len(value) == depth:
+            setattr(inner, name, value[:num_layers])
+    inner.num_hidden_layers = num_layers
+    return changed
+
+
+def _build(config: Any, case: MemoryCase, *, device: str) -> tuple[Any, dict[str, torch.Size]]:
+    """(the model as `train/resident.py` makes it, but from the config alone; the shapes of an adapter on it by name)."""
+    import transformers
+
+    dtype = DTYPES[case.weights_dtype]
+    kind = "AutoModelForCausalLM" if case.num_labels is None else "AutoModelForSequenceClassification"
+    if case.num_labels is not None:
+        config.num_labels = case.num_labels
+        config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
+    with torch.device(device):
+        model = getattr(transformers, kind).from_config(config, dtype=dtype)
+        if case.method == "qlora":
+            quantise(model, torch.bfloat16)
+            _to_float32(model)
+        shapes = {} if case.method == "full" else _adapter_shapes(model, case)
+    model.requires_grad_(case.method == "full")
+    return model, shapes
+
+
+def _to_float32(model: Any) -> None:
+    """PEFT's preparation of a quantised base: everything that is not in 4 bits goes to float32."""
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
+
+
+def _adapter_shapes(model: Any, case: MemoryCase) -> dict[str, torch.Size]:
+    import peft
+
+    adapted = peft.get_peft_model(
+        model.requires_grad_(False),
+        peft.LoraConfig(
+            r=case.rank,
+            target_modules=list(case.target_modules) if case.target_modules else "all-linear",
+            task_type="CAUSAL_LM" if case.num_labels is None else "SEQ_CLS",
+        ),
+    )
+    shapes = {name: value.shape for name, value in trained(adapted).items()}
+    adapted.unload()
+    return shapes
+
+
+def _materialise(model: Any) -> None:
+    """Fake CPU tensors for the meta tensors of a model; tied ones stay tied."""
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            if value is not None:
+                fake = torch.empty(value.shape, dtype=value.dtype, device=CPU)
+                made.setdefault(id(value), torch.nn.Parameter(fake, requires_grad=value.requires_grad))
+                module._parameters[name] = made[id(value)]
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device=CPU)
