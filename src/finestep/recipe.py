@@ -77,7 +77,9 @@ class EvaluationGroup(_Group):
     patience: int | None = Field(None, ge=1, description="Stop after this many evaluations without gain; None = off.")
     min_gain: float = Field(0.0, ge=0, description="Smallest drop of validation loss that counts as gain, in nats.")
     probe_every_steps: int | None = Field(
-        None, ge=1, description="Steps between one-forward probes that warn of too high a rate before the loss moves; None = off."
+        None,
+        ge=1,
+        description="Steps between one-forward probes that warn of too high a rate before the loss moves; None = off.",
     )
 
 
