@@ -8,12 +8,15 @@ from finestep.train.checkpointing import checkpoint_layers, checkpointable_layer
 from finestep.train.resident import Resident
 
 
-def relieve(resident: Resident) -> str | None:
+def relieve(resident: Resident, *, recompute: bool = True) -> str | None:
     """Pull the next lever, the one that costs no time first; what was done in words, or None when nothing is left to do.
 
     For a pack of at most one trial, between two steps.
+
+    Args:
+        recompute: also compute layers twice, which costs time.
     """
-    for pull in (_cut_the_loss, _checkpoint):
+    for pull in (_cut_the_loss, _checkpoint) if recompute else (_cut_the_loss,):
         try:
             words = pull(resident)
         except BadInput:

@@ -17,10 +17,14 @@ from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.train.evaluate import StopRequested
 from finestep.train.lane import Emit, Lane
+from finestep.train.levers import relieve
 from finestep.train.memory import is_out_of_memory, release_memory
 from finestep.train.optimizer import gradient_norms
 from finestep.train.resident import Resident, Rows
 from finestep.train.tokens import collate_lanes
+
+FEW_ROWS = 4
+"""Micro-batches smaller than this waste a device more than computing layers twice does."""
 
 
 class Pack:
@@ -196,17 +200,25 @@ class Pack:
     # ---- when memory is short
 
     def _shrink(self) -> None:
-        """Fewer trials a pass, then fewer rows a trial; the steps in the making begin anew, so trajectories stay the same."""
+        """Fewer trials a pass, then a loss in chunks, fewer rows, layers computed twice: the cheapest way first.
+
+        The steps in the making begin anew, so trajectories stay the same.
+        """
         for lane in self.lanes:
             lane.rewind()
             self._rows.zero_grad(lane.number)
         release_memory(self.resident.placement.device)
         if len(self.lanes) > 1:
             self._park_half()
-        elif self.lanes[0].progress.micro_batch_size == 1:
-            self.lanes[0].run_out_of_memory()
+            return
+        lane = self.lanes[0]
+        micro = lane.progress.micro_batch_size
+        if words := relieve(self.resident, recompute=micro <= FEW_ROWS):
+            lane.emit("note", {"text": f"out of memory: {words}; the same step again"})
+        elif micro == 1:
+            lane.run_out_of_memory()
         else:
-            self._halve_micro_batch(self.lanes[0])
+            self._halve_micro_batch(lane)
 
     def _park_half(self) -> None:
         kept = len(self.lanes) // 2
