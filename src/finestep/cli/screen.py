@@ -79,6 +79,8 @@ class Screen:
                 self._stepped(event.trial, event.record)
             case "evaluation" if isinstance(event.record, EvalRecord):
                 self._progress()
+            case "note" if "finding" in event.data and self._spec.strategy != "single":
+                pass  # a search tries rates that are meant to be too high; the report has what was seen of each trial
             case "note":
                 whose = f"trial {event.trial.number}: " if event.trial is not None else ""
                 self.say(f"    {whose}{event.data['text']}", "yellow")
