@@ -1,6 +1,7 @@
 """The benchmark reads folders that it has never seen, counts every cost, and censors what was not reached."""
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -88,3 +89,64 @@ def test_peers_are_named_with_their_packages():
     assert not is_peer("nobody")
     assert installed("tpe") == (importlib.util.find_spec("optuna") is not None)
     assert {"tpe", "gp_winsor", "botorch_winsor", "smac", "cmaes"} <= set(PEERS)
+
+
+def test_columns_may_have_other_names_and_a_grid_may_have_one_length(tmp_path):
+    from benchmarks.search.surfaces import load_tasks
+
+    lines = ["tokens,learning_rate,effective_batch_size,eval_loss"]
+    lines += [f"1e9,{2.0**-k},{batch},{2 + 0.01 * abs(k - 10)}" for k in range(8, 13) for batch in (16, 32)]
+    (tmp_path / "one.csv").write_text("\n".join(lines))
+    (task,) = load_tasks(tmp_path)
+    assert (task.fidelities, len(task.full), task.best_cell.point[0]) == ((1.0,), 10, -10.0)
+
+
+def test_an_offset_box_is_smaller_holds_the_best_and_moves_with_the_seed(tmp_path):
+    from benchmarks.search.surfaces import load_tasks, offset_box
+    from benchmarks.search.synthetic import write
+
+    write(tmp_path, num_grids=2, num_adapters=2)
+    grids = [task for task in load_tasks(tmp_path) if task.kind == "grid"]
+    for task in grids:
+        boxes = [offset_box(task, seed) for seed in range(8)]
+        assert all(box.best_cell == task.best_cell for box in boxes)
+        assert all(len(box.full) < 0.6 * len(task.full) for box in boxes)
+        assert len({box.bounds for box in boxes}) > 2
+    adapters = [task for task in load_tasks(tmp_path) if task.kind == "adapter"]
+    assert adapters
+    assert offset_box(adapters[0], 0) is adapters[0]
+
+
+def test_the_command_writes_a_row_per_engine_task_seed_and_target(tmp_path, monkeypatch, capsys):
+    from benchmarks.search.__main__ import main
+
+    folder = tmp_path / "surfaces"
+    folder.mkdir()
+    grid_csv(folder)
+    out = tmp_path / "out.json"
+    words = f"x --surfaces {folder} --seeds 2 --workers 2 --engines finestep,random --prior none --json {out}"
+    monkeypatch.setattr("sys.argv", words.split())
+    assert main() == 0
+    rows = json.loads(out.read_text())
+    assert len(rows) == 2 * 1 * 2 * 3
+    assert {"engine", "task", "seed", "prior", "workers", "target", "cost"} <= set(rows[0])
+    assert "finestep" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*words.split(), "--engines", "nobody"])
+    assert main() == 2
+
+
+def test_an_engine_that_only_repeats_free_runs_comes_to_an_end(tmp_path):
+    from benchmarks.search.engines import Random, prior_centre
+    from benchmarks.search.simulate import Clock, Wish
+    from benchmarks.search.surfaces import load_tasks
+
+    class StopsAtTheFirstRung(Random):
+        def ask(self, idle):
+            return Wish((-12.0, 5.0), None)
+
+        def report(self, wish, cost, value):
+            return False
+
+    grid_csv(tmp_path)
+    (task,) = load_tasks(tmp_path)
+    assert Clock(task, StopsAtTheFirstRung(task, prior_centre(task, "good", 0), 0), 1, 20).run() == []
