@@ -14,6 +14,8 @@ from finestep.flows.session import StudyRun
 from finestep.flows.setup import starting_recipe, study_spec
 from finestep.study import Budget, DataSpec, ModelSpec
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str) -> str:
     done = CliRunner().invoke(app, ["probe", *arguments], catch_exceptions=False)

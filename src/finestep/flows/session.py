@@ -14,6 +14,7 @@ from finestep.flows.probe import cached
 from finestep.flows.result import drop_other_models, write_results
 from finestep.flows.strategies import make_judge, make_strategy
 from finestep.flows.tune import Executor, TuneEvent, Tuning
+from finestep.probe import Lever
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
 from finestep.search.leader import worth_keeping
@@ -97,7 +98,7 @@ class StudyRun:
             and trial.outcome.micro_batch_size < trial.recipe.first_micro_batch()
         ]
         known = cached(self.spec.model, self.spec.data, self.spec.recipe, num_threads=self.spec.num_threads)
-        if known is not None and known.largest_micro_batch:
+        if known is not None and known.largest_micro_batch and known.lever == Lever():
             limits.append(known.largest_micro_batch)
         return SessionRequest(
             model=self.spec.model,

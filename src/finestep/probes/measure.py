@@ -151,14 +151,14 @@ class Bench:
         self._restart()
 
     def rates(self, *, most: int, budget_s: float) -> list[RatePoint]:
-        """Speed of micro-batches of 1, 2, 4, ... rows, until memory, the time or the rows end."""
+        """Speed of micro-batches of 1, 2, 4, ... rows, until memory, the time or the rows end; of two at least, if they fit."""
         limit = min(most, MOST_ROWS_TIMED, len(self.resident.data.train))
         points: list[RatePoint] = []
         start = time.monotonic()
         size = 1
         while size <= limit:
             points.append(self._rate(size))
-            if time.monotonic() - start + 2 * self._next_cost(points) > budget_s:
+            if len(points) > 1 and time.monotonic() - start + self._next_cost(points) > budget_s:
                 break
             size *= 2
         return points
