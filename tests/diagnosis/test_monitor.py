@@ -143,8 +143,18 @@ def test_a_checkpoint_keeps_the_monitor() -> None:
     watched("clean", monitor=monitor)
     other = LiveMonitor(chance_loss=10.0)
     other.restore(json.loads(json.dumps(monitor.state())))
-    jump = [[f.code for f in each.step(record(301, 30.0))] for each in (monitor, other)]
-    assert jump == [["diverged"], ["diverged"]]
+    jumps = [[[f.code for f in each.step(record(step, 30.0))] for step in (301, 302)] for each in (monitor, other)]
+    assert jumps == [[[], ["diverged"]]] * 2
+
+
+def test_one_exploded_batch_is_odd_and_two_are_a_lost_run() -> None:
+    def codes(losses: list[float]) -> list[str]:
+        monitor = LiveMonitor(chance_loss=7.0)
+        calm = [2.0 + 0.1 * (step % 5) for step in range(60)]
+        return [f.code for step, loss in enumerate([*calm, *losses], start=1) for f in monitor.step(record(step, loss))]
+
+    assert codes([16.0, 2.0, 2.1, 2.0, 2.2]) == ["bad_batch"]
+    assert codes([16.0, 18.0, 17.0]) == ["diverged"]
 
 
 CALM = [record(step) for step in range(1, 41)]

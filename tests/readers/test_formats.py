@@ -14,6 +14,7 @@ from finestep.errors import BadInput, FinestepError
 from finestep.flows.diagnose import diagnose_file
 from finestep.readers import text_stream
 from finestep.readers.open_logs import find_logs, read_logs
+from finestep.trial import EvalRecord, StepRecord
 from tests.readers.mutations import mutated
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -120,6 +121,21 @@ def test_several_evaluation_sets_stay_apart(tmp_path: Path) -> None:
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 1, "eval_news_loss": 1.5}\n{"step": 1, "eval_law_loss": 1.7}\n')
     (log,) = read_logs(path)
     assert {series.name: series.loss.tolist() for series in log.evaluations} == {"news": [1.5], "law": [1.7]}
+
+
+def test_a_trial_of_finestep_is_read_with_its_evaluations(tmp_path: Path) -> None:
+    steps = [
+        StepRecord(step=n, loss=3 - n / 20, learning_rate=1e-3, grad_norm=1.0, clipped=False, num_tokens=9,
+                   num_loss_tokens=4, elapsed_s=0.1) for n in [*range(1, 21), *range(15, 41)]
+    ]  # fmt: skip
+    evals = [EvalRecord(step=n, num_tokens=9, eval_loss=3.1 - n / 20, metrics={"perplexity": 2.0}) for n in (0, 20, 40)]
+    (tmp_path / "steps.jsonl").write_text("".join(each.model_dump_json() + "\n" for each in steps))
+    (tmp_path / "evaluations.jsonl").write_text("".join(each.model_dump_json() + "\n" for each in evals))
+    (found,) = find_logs(str(tmp_path))
+    (log,) = read_logs(found)
+    assert log.format == "finestep records"
+    assert log.train.step.tolist() == list(range(1, 41))
+    assert log.evaluation.step.tolist() == [0, 20, 40]
 
 
 def test_own_epoch_blocks_are_read(tmp_path: Path) -> None:

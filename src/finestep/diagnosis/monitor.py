@@ -32,6 +32,8 @@ EPISODE_STEPS = 40
 DRIFT_ALARM = 8.0
 DRIFT_STEPS = 20
 """Consecutive steps on which both the drift sum and the ratio must stand."""
+EXPLODED_STEPS = 2
+"""Steps in a row far beyond chance that make a lost run; one may be an odd batch."""
 LOST_STEPS = 10
 """Steps for which a drift far above the best must stand before the run is called lost; healing spikes are shorter."""
 LOST_EXCESS = math.log(1.4)
@@ -164,7 +166,7 @@ class LiveMonitor:
         self._has_loss_scaler = has_loss_scaler
         self._skipped: deque[int] = deque(maxlen=limits.overflow_rows_in_20 + 1)
         self._num_risky = 0
-        self._num_lost = 0
+        self._num_lost = self._num_exploded = 0
         self._first: float | None = None
         self._climb = 0.0
         self._clipped = 0.0
@@ -177,6 +179,7 @@ class LiveMonitor:
         if self._has_loss_scaler and math.isfinite(record.loss) and not math.isfinite(record.grad_norm):
             return self._skipped_step(record)
         lost = self._divergence.reason(record.loss, record.grad_norm)
+        self._num_exploded = self._num_exploded if lost is not None else 0
         if lost is not None and self._is_certain(record):
             return self._lost(record, lost)
         self._num_steps += 1
@@ -256,7 +259,7 @@ class LiveMonitor:
         self._eval_losses = [(int(step), loss, smooth) for step, loss, smooth in state["evals"]]
         self.base_eval_loss, self._first, self._climb = state["base"], state["first"], state["climb"]
         self._episode, self._drift_sum, self._num_drifting = [], 0.0, 0
-        self._surge, self._num_lost = Surge(), 0
+        self._surge, self._num_lost, self._num_exploded = Surge(), 0, 0
 
     def _tell(self, code: str, meaning: str, *, at_most: int = 1, **rest) -> list[Finding]:
         if code not in CATALOGUE:
@@ -303,14 +306,24 @@ class LiveMonitor:
         )
 
     def _is_certain(self, record: StepRecord) -> bool:
-        """False for a mere drift of the mean, which noise and healing spikes also make, until it has stood for some
-        steps."""
-        highest = EXPLOSION_FACTOR * max(self._first or 0.0, self._divergence.chance_loss)
-        if not (record.loss <= highest and record.grad_norm < math.inf):
+        """False for what noise, an odd batch and healing spikes also make, until it has stood for some steps: one exploded loss, and
+        a mere drift of the mean."""
+        if not (math.isfinite(record.loss) and math.isfinite(record.grad_norm)):
             return True
+        self._num_exploded = self._num_exploded + 1 if self._has_exploded(record) else 0
+        if self._num_exploded:
+            return self._num_exploded >= EXPLODED_STEPS
         excess = self._smooth - self._lowest
         self._num_lost = self._num_lost + 1 if excess > max(LOST_EXCESS, LOST_SDS * self._loss.scale) else 0
         return self._num_lost >= LOST_STEPS
+
+    def _has_exploded(self, record: StepRecord) -> bool:
+        return record.loss > EXPLOSION_FACTOR * max(self._first or 0.0, self._divergence.chance_loss)
+
+    @property
+    def has_exploded(self) -> bool:
+        """True while the loss of the last step is far beyond pure chance; one such step may be an odd batch."""
+        return self._num_exploded > 0
 
     def _follow_episode(self, record: StepRecord, x: float, z: float, findings: list[Finding]) -> None:
         """A spike runs from its first high step to the second calm one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
@@ -29,6 +29,7 @@ _PEAK_CONTEXT_CHARS = 256 << 10
 _MAX_EPOCHS = 1e6
 _DECODE = json.JSONDecoder().decode
 ROWS_THAT_NAME_THE_FORMAT = 1000
+OWN_STEPS, OWN_EVALUATIONS = "steps.jsonl", "evaluations.jsonl"
 
 Row = dict[str, object]
 
@@ -51,12 +52,23 @@ def read_json(path: Path) -> list[TrainingLog]:
     return logs if any(len(log.train) or log.evaluations for log in logs) else _read_columns(path)
 
 
-def read_json_lines(path: Path) -> list[TrainingLog]:
+def read_own_steps(path: Path) -> list[TrainingLog]:
+    """A trial of finestep: its steps, and its evaluations from the file beside them."""
+    return read_json_lines(path, beside=path.with_name(OWN_EVALUATIONS))
+
+
+def is_own_steps(path: Path) -> bool:
+    """True for the step records of a trial of finestep."""
+    return path.name == OWN_STEPS and path.with_name(OWN_EVALUATIONS).is_file()
+
+
+def read_json_lines(path: Path, *, beside: Path | None = None) -> list[TrainingLog]:
     """One JSON object a line; lines that are torn or are no object are skipped and counted."""
     tables: dict[str, RowTable] = {}
     first = tables[""] = RowTable()
     names: set[str] = set()
-    for texts in batches(line for line in lines(path) if line.strip()):
+    both = chain(lines(path), lines(beside) if beside is not None else ())
+    for texts in batches(line for line in both if line.strip()):
         rows = rows_of(texts)
         first.num_skipped += rows.count(None)
         whole = [row for row in rows if row is not None]
@@ -66,7 +78,7 @@ def read_json_lines(path: Path) -> list[TrainingLog]:
             table.add_many(list(group))
         if any(table.is_full for table in tables.values()):
             break
-    format_name = _json_lines_format(names)
+    format_name = "finestep records" if beside is not None else _json_lines_format(names)
     named = [(path.name if not run else f"{path.name}:{run}", table) for run, table in tables.items()]
     return [log for name, table in named for log in table.logs(name=name, source=str(path), format=format_name)]
 

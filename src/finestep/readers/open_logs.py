@@ -12,7 +12,7 @@ from pathlib import Path
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.errors import BadInput
 from finestep.readers.delimited import delimiter_of, read_delimited
-from finestep.readers.json_logs import decoded, read_json, read_json_lines
+from finestep.readers.json_logs import decoded, is_own_steps, read_json, read_json_lines, read_own_steps
 from finestep.readers.limits import MAX_FILES
 from finestep.readers.mlflow_files import is_run_folder, read_run_folder
 from finestep.readers.sqlite_logs import SQLITE_START, BrokenDatabase, read_sqlite
@@ -61,6 +61,8 @@ def read_logs(path: Path) -> list[TrainingLog]:
 
 def reader_of(path: Path) -> Reader:
     """The reader for a file, from its first bytes; anything unknown is read as text."""
+    if is_own_steps(path):
+        return read_own_steps
     start = head(path)
     if start.startswith(SQLITE_START):
         return read_sqlite

@@ -125,6 +125,8 @@ class Guard:
     def _harmful(self, record: StepRecord) -> Finding | None:
         """A surge that has done harm enough to undo it, although it might yet heal."""
         start, harm = self.monitor.harm
+        if self.monitor.has_exploded:
+            start, harm = record.step, HARM
         if self.on_trouble != "rollback" or harm < HARM:
             return None
         return found(
