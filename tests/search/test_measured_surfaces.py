@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import pytest
-
 from benchmarks.search.surfaces import load_tasks
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "data" / "finetuning"
@@ -22,7 +21,9 @@ def test_a_grid_is_whole(path):
     assert len(first) == len(rates) * len(batches) * len(lengths)
     seen = [(r["lr"], r["bs"], r["fidelity"], r["seed"]) for r in rows]
     assert len(seen) == len(set(seen))
-    best = min((r for r in rows if r["fidelity"] == "1" and r["seed"] == "0" and r["loss"]), key=lambda r: float(r["loss"]))
+    best = min(
+        (r for r in rows if r["fidelity"] == "1" and r["seed"] == "0" and r["loss"]), key=lambda r: float(r["loss"])
+    )
     repeated = {(r["lr"], r["bs"]) for r in rows if r["seed"] == "1" and r["fidelity"] == "1"}
     assert (best["lr"], best["bs"]) in repeated
     for row in rows:
