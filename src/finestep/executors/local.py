@@ -114,11 +114,11 @@ class LocalExecutor:
                 return event.data
             if event.kind == "error":
                 self.close()
-                raise _error_from(event.data)
+                raise error_from(event.data)
         code = self._process.wait() if self._process else None
         self._process = None
         raise WorkerFailed(
-            f"the worker ended at its start ({_exit_words(code)}); its last words, in {self._log}:\n{self._tail()}"
+            f"the worker ended at its start ({exit_words(code)}); its last words, in {self._log}:\n{self._tail()}"
         )
 
     def _next_event(self) -> Event | None:
@@ -144,7 +144,7 @@ class LocalExecutor:
     def _died(self) -> Event:
         code = self._process.wait() if self._process else None
         self._process, self._open = None, []
-        return Event(kind="died", data={"exit_code": code, "reason": _exit_words(code), "last_words": self._tail()})
+        return Event(kind="died", data={"exit_code": code, "reason": exit_words(code), "last_words": self._tail()})
 
     def _tail(self) -> str:
         try:
@@ -169,14 +169,14 @@ def worker_environment() -> dict[str, str]:
     return {**defaults, **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
-def _error_from(data: dict[str, Any]) -> FinestepError:
+def error_from(data: dict[str, Any]) -> FinestepError:
     kind = getattr(errors, str(data.get("error")), FinestepError)
     error = FinestepError(str(data.get("text")))
     error.exit_code = kind.exit_code if isinstance(kind, type) and issubclass(kind, FinestepError) else 2
     return error
 
 
-def _exit_words(code: int | None) -> str:
+def exit_words(code: int | None) -> str:
     if code is None:
         return "it could not be reached"
     if code == -9:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finestep.errors import WorkerFailed
-from finestep.executors.local import _error_from, _exit_words, worker_environment
+from finestep.executors.local import error_from, exit_words, worker_environment
 from finestep.protocol import Event
 
 TAIL_LINES = 8
@@ -56,7 +56,7 @@ def _listen(process: subprocess.Popen[str], note: Callable[[str], None], log: Pa
         if event.kind == "finished":
             return event.data
         if event.kind == "error":
-            raise _error_from(event.data)
+            raise error_from(event.data)
         note(str(event.data.get("text", "")))
     last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
-    raise WorkerFailed(f"the probe ended without an answer ({_exit_words(process.wait())}); its last words:\n{last}")
+    raise WorkerFailed(f"the probe ended without an answer ({exit_words(process.wait())}); its last words:\n{last}")

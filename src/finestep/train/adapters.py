@@ -70,6 +70,17 @@ def _place(name: str) -> tuple[str, str]:
     raise BadInput("`lora.target_modules` must name linear layers of the model", value=name)
 
 
+def _check_linear(base: Any, path: str) -> None:
+    module = base.get_submodule(path)
+    plain = isinstance(module, torch.nn.Linear | PackedLinear | PackedHead) or type(module).__name__ == "Conv1D"
+    if not plain:
+        raise BadInput(
+            "adapters are for linear layers",
+            value=f"{path} ({type(module).__name__})",
+            next_step="name the linear layers with --set lora.target_modules=q_proj,v_proj",
+        )
+
+
 class PackedLinear(torch.nn.Module):
     """y = base(x) + scale_k (x A_k) B_k for the rows of trial k: one large product for all trials, two batched small ones."""
 
@@ -139,6 +150,8 @@ class AdapterRows:
 
     def join(self, key: int, values: Values, *, scale: float, moments: Values | None = None) -> None:
         """Add a trial as the last row, with the tensors of a PEFT adapter."""
+        for name in values:
+            _check_linear(self.base, _place(name)[0])
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
         old: list[Mapping[str, Values]] = [self._unpacked(place) for place in range(len(self.keys))]
         self.keys.append(key)
