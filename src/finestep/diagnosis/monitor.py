@@ -30,6 +30,8 @@ LOSS_FLOOR = 0.02
 EPISODE_STEPS = 40
 """Steps after which a spike that has not healed is called so."""
 DRIFT_ALARM = 8.0
+LEVEL_SDS = 1.4
+"""Noise of the level over that of neighbouring steps, which are alike in real data (AR(1) of 0.3: 1.2)."""
 DRIFT_STEPS = 20
 """Consecutive steps on which both the drift sum and the ratio must stand."""
 EXPLODED_STEPS = 2
@@ -385,7 +387,7 @@ class LiveMonitor:
         if not self._lowest <= self._smooth:
             self._lowest, self._drift_sum, self._num_drifting = self._smooth, 0.0, 0
             return
-        sd = self._loss.scale
+        sd = LEVEL_SDS * self._loss.scale
         if sd == 0.0:
             return
         # The lowest smoothed value lies about three of its own errors (0.16 sd) below the level that it tracks.

@@ -22,6 +22,8 @@ TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
 DEAD_GRADIENTS = 0.15
+FIRST_ROWS = 40
+"""Rows among which a jump counts as one of the first steps; more give noise more chances."""
 
 
 class Episode(NamedTuple):
@@ -269,7 +271,7 @@ def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> 
     loss = signals.log.train.loss[curve.rows]
     if curve.num_rows < 20 or curve.first <= 0:
         return None
-    early = loss[: max(20, curve.num_rows // 4)]
+    early = loss[: min(max(20, curve.num_rows // 4), FIRST_ROWS)]
     after = _medians(early, 5)
     before = np.minimum.accumulate(_medians(early, 3))[: len(after)]
     if float(before[0]) <= 0:
