@@ -86,12 +86,10 @@ def _await_progress(folder: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def _furthest(folder: Path) -> tuple[int, int]:
-    """(last trial, last step) on record."""
-    files = sorted((folder / "trials").glob("*/steps.jsonl"))
-    if not files:
-        return (-1, 0)
-    return (len(files), max((record.step for record in read_records(files[-1], StepRecord)), default=0))
+def _furthest(folder: Path) -> int:
+    """Steps that were made so far, each counted once, over all trials: several train at the same time."""
+    files = (folder / "trials").glob("*/steps.jsonl")
+    return sum(max((record.step for record in read_records(file, StepRecord)), default=0) for file in files)
 
 
 def _kill(process: subprocess.Popen, chance: random.Random) -> int:
