@@ -147,7 +147,6 @@ def _train(request: SessionRequest, line: Line) -> None:
 
     from finestep.train.evaluate import check_metrics
     from finestep.train.loop import Pack
-    from finestep.train.packing import plan_lanes
     from finestep.train.resident import Resident
 
     warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
@@ -156,7 +155,7 @@ def _train(request: SessionRequest, line: Line) -> None:
     check_metrics(request.metrics)
     inbox = Inbox()
     resident = Resident(request.model, request.data, request.recipe, retention=request.retention)
-    plan = plan_lanes(resident, request.recipe, asked=request.pack, row_limit=request.micro_batch_limit)
+    plan = _plan(request, resident)
     line.send("ready", {"card": resident.data.card, "facts": _facts(resident), "pack": plan.model_dump()})
     pack = Pack(
         resident,
@@ -171,6 +170,28 @@ def _train(request: SessionRequest, line: Line) -> None:
     while inbox.wait():
         for lane in pack.run():
             _end(lane, line)
+
+
+def _plan(request: SessionRequest, resident: Any) -> Any:
+    """How many trials share a pass; measured once a study, machine, number of threads and limit."""
+    import platform
+
+    import torch
+
+    from finestep.train.packing import LanePlan, plan_lanes
+
+    asked = {"asked": request.pack, "row_limit": request.micro_batch_limit, "method": request.recipe.method}
+    question = {**asked, "node": platform.node(), "threads": torch.get_num_threads()}
+    place = Path(request.study_dir) / "packing.json"
+    try:
+        known = json.loads(place.read_text(encoding="utf-8"))
+        if known["question"] == question:
+            return LanePlan.model_validate(known["plan"])
+    except (OSError, ValueError, KeyError):
+        pass
+    plan = plan_lanes(resident, request.recipe, asked=request.pack, row_limit=request.micro_batch_limit)
+    _write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
+    return plan
 
 
 def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:

@@ -72,7 +72,12 @@ def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
         process = _start(folder, shipped_model, instruct_file)
     assert process.wait(300) == 0, (tmp_path / "killed.err").read_text()[-2000:]
     assert kills >= NUM_KILLS // 2, f"the study ended after {kills} kills"
-    assert _results(_trials(folder)) == expected
+    found = _results(_trials(folder))
+    assert {number: values[:3] for number, values in found.items()} == {
+        number: values[:3] for number, values in expected.items()
+    }
+    for number, values in found.items():
+        assert values[3] == pytest.approx(expected[number][3], rel=1e-3), "who shares a pass changes rounding alone"
     for number in expected:
         steps = read_records(folder / "trials" / f"{number:04d}" / "steps.jsonl", StepRecord)
         assert [step.step for step in steps] == list(range(1, len(steps) + 1)), "no step is missing"

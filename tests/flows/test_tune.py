@@ -10,6 +10,7 @@ from finestep.errors import StudyBusy, StudyChanged
 from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import write_results
 from finestep.flows.tune import Tuning, runs_spent
+from finestep.protocol import Event
 from finestep.recipe import Recipe
 from finestep.search.sweep import Sweep, best_trial
 from finestep.store.records import append_line
@@ -201,3 +202,34 @@ def test_a_torn_record_is_mended(tmp_path):
     assert store.steps(0) == steps[:-1]
     append_line(path, steps[-1].model_dump_json())
     assert store.steps(0) == steps
+
+
+class Fragile(ReplayExecutor):
+    """A worker that dies whenever it has a trial of one learning rate, before any step."""
+
+    def __init__(self, *args, culprit: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.culprit, self.num_deaths = culprit, 0
+
+    def events(self):
+        while self._open:
+            if any(request.recipe.learning_rate == self.culprit for request in self._open):
+                self._open.clear()
+                self.num_deaths += 1
+                yield Event(kind="died", data={"reason": "signal 9"})
+                return
+            request = self._open.pop(0)
+            yield from self._play(request, self._recording(request.recipe, request.fidelity))
+
+
+def test_a_trial_that_kills_its_worker_fails_alone(tmp_path):
+    store = open_store(tmp_path)
+    executor = Fragile(basin, card=CARD, num_train_rows=4000, num_lanes=4, culprit=3e-4)
+    tuning = Tuning(store, executor, lambda card: Sweep("lora"), Budget(full_runs=8))
+    events = list(tuning.run())
+    states = {trial.recipe.learning_rate: trial.state for trial in store.trials()}
+    assert states.pop(3e-4) == "failed"
+    assert set(states.values()) == {"completed"}
+    assert len(states) == 7
+    assert any("one trial at a time" in str(event.data.get("text")) for event in events)
+    assert events[-1].kind == "done"

@@ -55,13 +55,12 @@ class _Running:
     trial: Trial
     reached: int = 0
     furthest: int = 0
-    deaths: int = 0
 
-    def deaths_at_this_step(self) -> int:
-        """Count a death of the worker; how many there were since this trial last made progress."""
-        self.deaths = 1 if self.reached > self.furthest else self.deaths + 1
+    def has_progressed(self) -> bool:
+        """True when it made steps since its last start that it had never made before; asked once a start."""
+        progressed = self.reached > self.furthest
         self.furthest, self.reached = max(self.furthest, self.reached), 0
-        return self.deaths
+        return progressed
 
 
 @dataclass
@@ -86,6 +85,8 @@ class Tuning:
     facts: Mapping[str, Any] = field(default_factory=dict)
     pack: Mapping[str, Any] = field(default_factory=dict)
     _running: dict[int, _Running] = field(default_factory=dict)
+    _deaths: int = 0
+    _most_lanes: int | None = None
 
     def run(self) -> Iterator[TuneEvent]:
         """Tune to the end; the last event is `done` or `interrupted`."""
@@ -95,11 +96,15 @@ class Tuning:
         strategy = self.make_strategy(self.card)
         self._fill(strategy)
         while self._running:
+            died = False
             for event in self.executor.events():
+                died = died or event.kind == "died"
                 yield from self._handle(event)
                 if event.kind == "finished":
                     self._fill(strategy)
-            yield from self._raise_the_dead()
+            if died:
+                yield from self._raise_the_dead()
+                self._fill(strategy)
         yield TuneEvent("interrupted" if self.should_stop() else "done")
 
     def remaining_runs(self) -> float:
@@ -132,7 +137,7 @@ class Tuning:
         """Give the worker as many trials as it trains together: orphans first, then what the strategy wants."""
         if self.should_stop():
             return
-        lanes = int(self.pack.get("num_lanes", 1))
+        lanes = min(int(self.pack.get("num_lanes", 1)), self._most_lanes or 64)
         for trial in self.store.trials():
             if trial.state == "running" and trial.number not in self._running and len(self._running) < lanes:
                 self._submit(trial)
@@ -157,23 +162,37 @@ class Tuning:
         ]
 
     def _raise_the_dead(self) -> Iterator[TuneEvent]:
-        """After the death of a worker: another one goes on with its trials, unless one dies again and again."""
+        """After the death of a worker: another one goes on with its trials.
+
+        When it dies again and again without progress, trials run one at a time, so that only the culprit fails.
+        """
         if self.should_stop():
             self._running.clear()
             return
-        for number, running in list(self._running.items()):
+        progressed = [running.has_progressed() for running in self._running.values()]
+        self._deaths = 0 if any(progressed) else self._deaths + 1
+        for number in list(self._running):
             outcome = self.store.written_outcome(number)
-            if outcome is None and running.deaths_at_this_step() >= MAX_DEATHS_WITHOUT_PROGRESS:
-                outcome = Outcome(
-                    state="failed",
-                    reason=f"the worker died {running.deaths} times at step {running.furthest} or before",
-                )
             if outcome is not None:
                 yield TuneEvent("trial_finished", trial=self._finish(number, outcome))
-        if self._running:
-            self.executor.start()
-            for running in self._running.values():
-                self.executor.submit(self._request(running.trial))
+        if self._deaths >= MAX_DEATHS_WITHOUT_PROGRESS and self._running:
+            yield from self._isolate()
+        self.executor.start()
+        for running in self._running.values():
+            self.executor.submit(self._request(running.trial))
+
+    def _isolate(self) -> Iterator[TuneEvent]:
+        """Keep one trial under way, or fail the one that is alone."""
+        first, *others = self._running
+        if others:
+            self._most_lanes = 1
+            for number in others:
+                del self._running[number]
+            yield TuneEvent("note", data={"text": "the worker dies without progress: one trial at a time from now on"})
+        else:
+            reason = f"the worker died {self._deaths} times at step {self._running[first].furthest} or before"
+            yield TuneEvent("trial_finished", trial=self._finish(first, Outcome(state="failed", reason=reason)))
+        self._deaths = 0
 
     def _request(self, trial: Trial) -> TrialRequest:
         return TrialRequest(
