@@ -153,20 +153,23 @@ class AdapterRows:
         for name in values:
             _check_linear(self.base, _place(name)[0])
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
-        old: list[Mapping[str, Values]] = [self._unpacked(place) for place in range(len(self.keys))]
+        layout = layout_of(values, max([rank, *self._ranks]))
+        old: list[Mapping[str, Values]] | None = None
+        if self.keys and layout != self.layout:
+            old = [self._unpacked(place) for place in range(len(self.keys))]
         self.keys.append(key)
         self._ranks.append(rank)
         self._scale_list.append(scale)
-        self.layout = layout_of(values, max(self._ranks))
+        self.layout = layout
         new: dict[str, Values] = {
             "value": values,
             "grad": {},
-            "first": {piece.name: moments[f"{piece.name}.exp_avg"] for piece in self.layout} if moments else {},
-            "second": {piece.name: moments[f"{piece.name}.exp_avg_sq"] for piece in self.layout} if moments else {},
+            "first": {piece.name: moments[f"{piece.name}.exp_avg"] for piece in layout} if moments else {},
+            "second": {piece.name: moments[f"{piece.name}.exp_avg_sq"] for piece in layout} if moments else {},
         }
-        self._buffers = {
-            buffer: torch.stack([self._packed_row(row[buffer]) for row in [*old, new]]) for buffer in self._buffers
-        }
+        for buffer, rows in self._buffers.items():
+            kept = list(rows) if old is None else [self._packed_row(row[buffer]) for row in old]
+            self._buffers[buffer] = torch.stack([*kept, self._packed_row(new[buffer])])
         self.install()
 
     def leave(self, key: int) -> None:
