@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from finestep.errors import FinestepError, MissingDependency, WorkerFailed
 from finestep.protocol import Event, SessionRequest, TrialRequest
+from finestep.store.records import append_line, write_whole
 
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
@@ -190,13 +191,12 @@ def _plan(request: SessionRequest, resident: Any) -> Any:
     except (OSError, ValueError, KeyError):
         pass
     plan = plan_lanes(resident, request.recipe, asked=request.pack, row_limit=request.micro_batch_limit)
-    _write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
+    write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
     return plan
 
 
 def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
     """Writes records where the store reads them, and sends them."""
-    from finestep.store.records import append_line
 
     def emit(kind: str, data: BaseModel | dict[str, Any], *, trial: int) -> None:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
@@ -216,7 +216,7 @@ def _end(lane: Any, line: Line) -> None:
     if outcome.eval_loss is not None:
         _save_model(lane, folder)
         outcome = outcome.model_copy(update={"model_dir": "model"})
-    _write_whole(folder / "outcome.json", outcome.model_dump_json())
+    write_whole(folder / "outcome.json", outcome.model_dump_json())
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     line.send("finished", outcome, trial=lane.number)
 
@@ -231,15 +231,6 @@ def _save_model(lane: Any, folder: Path) -> None:
     seal(partial)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
 
 
 def _facts(resident: Any) -> dict[str, Any]:

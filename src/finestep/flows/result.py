@@ -17,6 +17,7 @@ from finestep.search.answer import Answer
 from finestep.search.leader import leader
 from finestep.search.strategy import Proposal
 from finestep.store.recipe_file import write_recipe
+from finestep.store.records import write_whole
 from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
@@ -59,7 +60,7 @@ def write_results(
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
     render_report(store, trials, result, command=command)
-    _write_whole(store.folder / RESULT, json.dumps(result, indent=1))
+    write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
 
 
@@ -243,9 +244,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
