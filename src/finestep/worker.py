@@ -19,9 +19,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.errors import FinestepError, MissingDependency, WorkerFailed
+from finestep.errors import FinestepError, WorkerFailed
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.store.records import append_line, write_whole
+from finestep.survey.installed import TRAINING, check_installed
 
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
@@ -109,20 +110,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(request: SessionRequest, line: Line) -> None:
-    _check_packages()
+    check_installed(TRAINING, needed_for="training")
     if request.purpose == "inspect":
         line.send("ready", _inspect(request))
         return
     with _only_worker(Path(request.study_dir)):
         _train(request, line)
-
-
-def _check_packages() -> None:
-    import importlib.util
-
-    for package in ("torch", "transformers", "peft", "safetensors", "sklearn"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependency(package, needed_for="training", extra="train")
 
 
 def _only_worker(study_dir: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -204,3 +205,34 @@ def test_qlora_without_a_gpu(tmp_path, shipped_model, monkeypatch, capsys):
         str(tmp_path / "a"),
     )
     assert (code, "needs a CUDA GPU" in error) == (2, True)
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    """As in an installation without torch."""
+    from importlib.machinery import PathFinder
+
+    real = PathFinder.find_spec
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_without_torch_nothing_is_left_behind(command, without_torch, tmp_path, shipped_model, monkeypatch, capsys):
+    (tmp_path / "good.jsonl").write_text(_lines(GOOD), encoding="utf-8")
+    (tmp_path / "r.yaml").write_text("method: lora\n", encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    recipe = ["r.yaml"] if command == "train" else []
+    code, error = _run(monkeypatch, capsys, command, *recipe, str(shipped_model), "good.jsonl")
+    assert code == 2
+    assert error == "finestep: training needs `torch`, which is not installed; run `pip install 'finestep[train]'`\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_command_trains_without_torch(without_torch, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trainer = ["--command", "echo eval_loss=1.5 {learning_rate}", "--result", "eval_loss=eval_loss=([0-9.]+)"]
+    code, _ = _run(monkeypatch, capsys, "tune", *trainer, "--budget", "1", "--out", "s")
+    assert code == 0
+    assert (tmp_path / "s" / "recipe.yaml").is_file()

@@ -10,8 +10,6 @@ EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "scikit-learn", "pyarrow", "psutil"),
     "hub": ("datasets",),
     "quant": ("bitsandbytes",),
-    "ray": ("ray",),
-    "dashboard": ("starlette", "uvicorn"),
 }
 
 

@@ -21,6 +21,7 @@ from finestep.search.leader import worth_keeping
 from finestep.store.study_store import SPEC, StudyStore, read_study_file
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.survey.fingerprint import fingerprint
+from finestep.survey.installed import TRAINING, check_installed
 
 
 @dataclass
@@ -42,6 +43,7 @@ class StudyRun:
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        _check_trainer(self.spec, self.folder)
         self.spec = _with_known_start(self.spec, self.folder)
         prints = _fingerprint(self.spec)
         self.store = StudyStore(self.folder, self.spec, prints, storage_url=self.storage_url)
@@ -111,6 +113,12 @@ class StudyRun:
             retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
         )
+
+
+def _check_trainer(spec: StudySpec, folder: Path) -> None:
+    """A new study of our own trainer needs its packages before anything is created; one on disk may be finished."""
+    if spec.trainer is None and not (folder / SPEC).exists():
+        check_installed(TRAINING, needed_for="training")
 
 
 def _fingerprint(spec: StudySpec) -> dict[str, str]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from finestep.errors import BadInput, FinestepError, MissingDependency
+from finestep.errors import BadInput, FinestepError
 from finestep.probe import PredictRequest, ProbeRequest
 from finestep.protocol import Event
+from finestep.survey.installed import PROBING, check_installed
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 Say = Callable[[str, dict[str, Any]], None]
@@ -40,7 +41,7 @@ def main(path: str) -> int:
 
 
 def _answer(request: ProbeRequest, say: Say) -> dict[str, Any]:
-    _check_packages()
+    check_installed(PROBING, needed_for="probing")
     if isinstance(request, PredictRequest):
         return _predict(request)
     from finestep.probes.measure import measure
@@ -79,14 +80,6 @@ def _config(values: dict[str, Any]) -> Any:
 
     rest = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config", "auto_map")}
     return AutoConfig.for_model(values["model_type"], **rest)
-
-
-def _check_packages() -> None:
-    import importlib.util
-
-    for package in ("torch", "transformers", "peft"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependency(package, needed_for="probing", extra="train")
 
 
 if __name__ == "__main__":
