@@ -71,8 +71,9 @@ def test_only_the_best_model_is_kept(study):
     assert kept == [f"{best:04d}"]
 
 
-def test_the_same_command_again_repeats_the_answer_without_training(study, shipped_model, instruct_file):
+def test_the_same_command_again_repeats_the_answer_without_a_worker(study, shipped_model, instruct_file):
     folder, done = study
+    (folder / "session.json").unlink()
     again = _finestep(
         "tune",
         str(shipped_model),
@@ -91,7 +92,9 @@ def test_the_same_command_again_repeats_the_answer_without_training(study, shipp
         str(folder),
         "--json",
     )
-    assert json.loads(again.stdout)["trials"] == json.loads(done.stdout)["trials"]
+    assert json.loads(again.stdout) == json.loads(done.stdout)
+    assert "nothing is left to do" in again.stderr
+    assert not (folder / "session.json").exists(), "a worker was started"
 
 
 def test_other_conditions_are_refused(study, shipped_model, label_file):

@@ -64,6 +64,28 @@ def test_a_finished_study_starts_nothing(tmp_path):
     assert store.trials() == before
 
 
+class Untouchable(ReplayExecutor):
+    """A worker that must not be started."""
+
+    def start(self):
+        raise AssertionError("a worker was started")
+
+
+def test_a_finished_study_answers_without_a_worker(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=4)
+    again = Tuning(store, Untouchable(basin), lambda card: Sweep("lora"), Budget(full_runs=4))
+    ready, done = again.run()
+    assert (ready.kind, ready.data["is_finished"], done.kind) == ("ready", True, "done")
+    assert again.card == CARD
+    assert len(ready.data["trials"]) == 4
+    with pytest.raises(AssertionError, match="was started"):
+        list(Tuning(store, Untouchable(basin), lambda card: Sweep("lora"), Budget(full_runs=5)).run())
+    store.add(store.spec.recipe, fidelity=1.0, stage="refinement", why="")
+    with pytest.raises(AssertionError, match="was started"):
+        list(Tuning(store, Untouchable(basin), lambda card: Sweep("lora"), Budget(full_runs=4)).run())
+
+
 def test_no_trial_is_started_that_would_not_end_in_time(tmp_path):
     store = open_store(tmp_path)
     recipe = store.spec.recipe
@@ -163,6 +185,13 @@ def test_a_study_refuses_to_go_on_under_other_conditions(tmp_path, changes, name
     with pytest.raises(StudyChanged, match=name):
         open_store(tmp_path, **changes)
     open_store(tmp_path).close()
+
+
+def test_a_study_can_be_opened_where_torch_is_not_installed(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=1)
+    store.close()
+    open_store(tmp_path, fingerprint={"data_sha256": "d", "model_sha256": "m"}).close()
 
 
 def test_a_study_without_trials_is_free_to_change(tmp_path):

@@ -103,11 +103,17 @@ class Screen:
             self.say(
                 f"model: {words.size(device['num_parameters'])} parameters with the adapter, {device['device']}, {device['dtype']}"
             )
-        if why := data.get("pack", {}).get("why"):
+        why = data.get("pack", {}).get("why")
+        if why and not data.get("is_finished"):
             self.say(f"packing: {why}")
-        if self._trials:
+        if data.get("is_finished"):
+            self.say("finished before; nothing is left to do" + self._more_words())
+        elif self._trials:
             done = sum(trial.state != "running" for trial in self._trials.values())
             self.say(f"going on: {done} trials are done already")
+
+    def _more_words(self) -> str:
+        return "" if self._spec.strategy == "single" else " within this budget: a larger --budget may go on"
 
     def _started(self, event: TuneEvent) -> None:
         trial = event.trial

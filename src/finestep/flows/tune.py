@@ -92,6 +92,10 @@ class Tuning:
         """Tune to the end; the last event is `done` or `interrupted`."""
         self.store.mend()
         yield from self._take_up_outcomes()
+        if self._is_finished():
+            yield self._ready(is_finished=True)
+            yield TuneEvent("done")
+            return
         yield self._start()
         strategy = self.make_strategy(self.card)
         self._fill(strategy)
@@ -116,15 +120,33 @@ class Tuning:
             self.budget.full_runs - runs_spent(self.store.trials(), num_epochs=self.store.spec.recipe.num_epochs), 0.0
         )
 
+    def _is_finished(self) -> bool:
+        """True when the records alone show that nothing is left: no trial is open, and the strategy wants no more.
+
+        A worker need not be started, which loads torch, model and data, to hear that.
+        """
+        trials, known = self.store.trials(), self.store.known_ready()
+        if not trials or not known or any(trial.state == "running" for trial in trials):
+            return False
+        self._learn(known)
+        strategy = self.make_strategy(self.card)
+        return not strategy.propose(trials, remaining_runs=self.remaining_runs(), max_proposals=self._lanes())
+
     def _start(self) -> TuneEvent:
         ready = self.executor.start()
+        if ready:
+            self.store.keep_ready(ready)
+            self._learn(ready)
+        return self._ready(is_finished=False)
+
+    def _learn(self, ready: Mapping[str, Any]) -> None:
         self.card = ready.get("card", self.card)
         self.facts = ready.get("facts", self.facts)
         self.pack = ready.get("pack", self.pack)
-        return TuneEvent(
-            "ready",
-            data={"card": self.card, "facts": self.facts, "pack": self.pack, "trials": self.store.trials()},
-        )
+
+    def _ready(self, *, is_finished: bool) -> TuneEvent:
+        known = {"card": self.card, "facts": self.facts, "pack": self.pack}
+        return TuneEvent("ready", data={**known, "trials": self.store.trials(), "is_finished": is_finished})
 
     def _take_up_outcomes(self) -> Iterator[TuneEvent]:
         """Trials that ended while nobody listened."""
@@ -137,13 +159,17 @@ class Tuning:
         """Give the worker as many trials as it trains together: orphans first, then what the strategy wants."""
         if self.should_stop():
             return
-        lanes = min(int(self.pack.get("num_lanes", 1)), self._most_lanes or 64)
+        lanes = self._lanes()
         for trial in self.store.trials():
             if trial.state == "running" and trial.number not in self._running and len(self._running) < lanes:
                 self._submit(trial)
         if len(self._running) < lanes:
             for trial in self._next(strategy, lanes - len(self._running)):
                 self._submit(trial)
+
+    def _lanes(self) -> int:
+        """Trials that the worker trains together."""
+        return min(int(self.pack.get("num_lanes", 1)), self._most_lanes or 64)
 
     def _submit(self, trial: Trial) -> None:
         self._running.setdefault(trial.number, _Running(trial))

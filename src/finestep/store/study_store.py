@@ -3,6 +3,7 @@
 Layout of a study's folder:
     study.json           what is studied, and the fingerprint of data, model and versions
     study.db             Optuna's SQLite storage (unless another one is named)
+    ready.json           what the trainer found before the first trial: data card, facts, packing
     trials/0003/         steps.jsonl, evaluations.jsonl, outcome.json, checkpoints/, model/
 A process that is killed at any line leaves a study that the next one can take up.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +20,12 @@ from pydantic import BaseModel, ValidationError
 
 from finestep.errors import BadInput, StudyBusy, StudyChanged
 from finestep.recipe import Recipe
-from finestep.store.records import read_lines
+from finestep.store.records import read_lines, write_whole
 from finestep.study import StudySpec
 from finestep.trial import RANKED_STATES, EvalRecord, Outcome, StepRecord, Trial
 
 Record = TypeVar("Record", bound=BaseModel)
-SPEC, OPTUNA_FILE, LOCK = "study.json", "study.db", "study.lock"
+SPEC, OPTUNA_FILE, LOCK, READY = "study.json", "study.db", "study.lock", "ready.json"
 FORMAT_VERSION = 1
 MAY_CHANGE = {"name", "num_threads"}
 
@@ -118,6 +118,17 @@ class StudyStore:
                     state = optuna.trial.TrialState.COMPLETE if trial.ranks else optuna.trial.TrialState.FAIL
                     self._study._storage.set_trial_state_values(frozen._trial_id, state, value)  # type: ignore[arg-type]
 
+    def keep_ready(self, found: Mapping[str, Any]) -> None:
+        """Remember what the trainer found at its start."""
+        write_whole(self.folder / READY, json.dumps(found))
+
+    def known_ready(self) -> dict[str, Any]:
+        """What the trainer found at its last start; empty when it never started."""
+        try:
+            return json.loads((self.folder / READY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its files."""
         return self.folder / "trials" / f"{number:04d}"
@@ -182,9 +193,7 @@ def _agree(path: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, is_ne
     """Write `study.json`, or check that the one on disk says the same; a study without trials is free to change."""
     wanted = {"format": FORMAT_VERSION, "spec": json.loads(spec.model_dump_json()), "fingerprint": dict(fingerprint)}
     if is_new:
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(wanted, indent=1))
         return
     found = read_study_file(path.parent)
     for name, old, new in _differences(found, wanted):
@@ -195,12 +204,15 @@ def _agree(path: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, is_ne
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, old, new) of what differs. A version that is not known now trains nothing, so it cannot disagree."""
     old = {**_flat(found.get("spec", {})), **_flat(found.get("fingerprint", {}))}
     new = {**_flat(wanted["spec"]), **_flat(wanted["fingerprint"])}
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
-        if name not in MAY_CHANGE and old.get(name) != new.get(name)
+        if name not in MAY_CHANGE
+        and old.get(name) != new.get(name)
+        and not (name.startswith("version_") and name not in new)
     ]
 
 

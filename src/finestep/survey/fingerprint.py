@@ -17,12 +17,13 @@ EDGE_BYTES = 4 * 1024 * 1024
 def fingerprint(model: str, data: str, eval_data: str | None = None) -> dict[str, str]:
     """Named hashes and versions.
 
-    Weights over 256 MB are hashed by size and their first and last 4 MB; a Hub name stands for itself.
+    Weights over 256 MB are hashed by size and their first and last 4 MB; a Hub name stands for itself. A package that is
+    not installed has no version.
     """
     out = {"data_sha256": data_hash(data), "model_sha256": model_hash(model), "python": platform.python_version()}
     if eval_data:
         out["eval_data_sha256"] = data_hash(eval_data)
-    return out | {f"version_{name}": _version(name) for name in VERSIONED}
+    return out | {f"version_{name}": found for name in VERSIONED if (found := _version(name))}
 
 
 def data_hash(path: str) -> str:
@@ -59,8 +60,8 @@ def _file_hash(file: Path) -> bytes:
         return digest.digest()
 
 
-def _version(name: str) -> str:
+def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return None
