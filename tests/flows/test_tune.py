@@ -241,14 +241,14 @@ class Fragile(ReplayExecutor):
         self.culprit, self.num_deaths = culprit, 0
 
     def events(self):
-        while self._open:
-            if any(request.recipe.learning_rate == self.culprit for request in self._open):
-                self._open.clear()
+        waiting = self._turns.waiting
+        while waiting:
+            if any(request.recipe.learning_rate == self.culprit for request in waiting):
+                waiting.clear()
                 self.num_deaths += 1
                 yield Event(kind="died", data={"reason": "signal 9"})
                 return
-            request = self._open.pop(0)
-            yield from self._play(request, self._recording(request.recipe, request.fidelity))
+            yield from self._play(waiting.pop(0))
 
 
 def test_a_trial_that_kills_its_worker_fails_alone(tmp_path):

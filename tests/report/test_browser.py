@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finestep.report.page import write_report
+from finestep.report.page import render_page
 from finestep.report.view import ReportView
 
 from .synthetic_study import HOSTILE, make_trials, make_view
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 def opened(view: ReportView, folder: Path) -> tuple[str, str]:
     """The page after its scripts ran, and what the console said."""
     path = folder / "report.html"
-    write_report(path, view)
+    path.write_text(render_page(view), encoding="utf-8")
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)

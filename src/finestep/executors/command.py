@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from finestep.errors import BadInput, did_you_mean
+from finestep.executors.in_turn import InTurn
 from finestep.protocol import Event, TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec
@@ -49,8 +50,7 @@ class CommandExecutor:
     def __init__(self, trainer: CommandSpec):
         self._trainer = trainer
         self._process: subprocess.Popen[bytes] | None = None
-        self._open: list[TrialRequest] = []
-        self._stopping = False
+        self._turns = InTurn(self._run)
 
     def start(self) -> dict[str, Any]:
         """Nothing to load: the size of the data as the user said it."""
@@ -61,24 +61,19 @@ class CommandExecutor:
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
-        self._open.append(request)
+        self._turns.submit(request)
 
     def events(self) -> Iterator[Event]:
         """Run the submitted trials; each ends with `finished` or `interrupted`."""
-        while self._open:
-            request = self._open.pop(0)
-            if self._stopping:
-                yield Event(kind="interrupted", trial=request.number, data={"step": 0})
-                continue
-            yield from self._run(request)
+        return self._turns.events()
 
     def stop(self) -> None:
         """End the running command; its trial is interrupted. Safe in a signal handler."""
-        self._stopping = True
+        self._turns.stop()
 
     def kill(self) -> None:
         """End the running command now."""
-        self._stopping = True
+        self._turns.stop()
         if self._process is not None and self._process.poll() is None:
             _signal_group(self._process.pid, signal.SIGKILL)
 
@@ -128,7 +123,7 @@ class CommandExecutor:
         """Wait for the command's end: "" when it ended by itself, a reason when it was ended, None when we were stopped."""
         began = (folder / SCRIPT).stat().st_mtime
         while not (folder / EXIT_CODE).exists() and _is_locked(folder):
-            if self._stopping:
+            if self._turns.is_stopping:
                 self._end_group(folder)
                 return None
             if self._trainer.timeout_s is not None and time.time() - began > self._trainer.timeout_s:
@@ -137,10 +132,8 @@ class CommandExecutor:
             if self._process is not None:
                 self._process.poll()
             time.sleep(POLL_S)
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
-        return None if self._stopping and not (folder / EXIT_CODE).exists() else ""
+        self._reap()
+        return None if self._turns.is_stopping and not (folder / EXIT_CODE).exists() else ""
 
     def _end_group(self, folder: Path) -> None:
         """Ask the command to end, and make it."""
@@ -153,10 +146,14 @@ class CommandExecutor:
                 if self._process is not None:
                     self._process.poll()
                 time.sleep(POLL_S)
+        self._reap()
+        (folder / EXIT_CODE).unlink(missing_ok=True)
+
+    def _reap(self) -> None:
+        """Wait for the ended command, if it was started here, so that no zombie stays."""
         if self._process is not None:
             self._process.wait()
             self._process = None
-        (folder / EXIT_CODE).unlink(missing_ok=True)
 
     def _outcome(self, folder: Path, values: Mapping[str, object], ended: str) -> Outcome:
         output = _tail(folder / OUTPUT)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from finestep.executors.in_turn import InTurn
 from finestep.protocol import Event, TrialRequest
 from finestep.recipe import Recipe
 from finestep.trial import EvalRecord, Outcome, StepRecord
@@ -31,8 +32,7 @@ class ReplayExecutor:
     ):
         self._recording, self._card, self._num_rows = recording, card or {}, num_train_rows
         self._num_lanes = num_lanes
-        self._stopping = False
-        self._open: list[TrialRequest] = []
+        self._turns = InTurn(self._play)
         self.num_started = 0
 
     def start(self) -> dict[str, Any]:
@@ -41,30 +41,26 @@ class ReplayExecutor:
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
-        self._open.append(request)
+        self._turns.submit(request)
 
     def events(self) -> Iterator[Event]:
         """Play the submitted trials one after the other."""
-        while self._open:
-            request = self._open.pop(0)
-            if self._stopping:
-                yield Event(kind="interrupted", trial=request.number, data={"step": 0})
-                continue
-            self.num_started += 1
-            yield from self._play(request, self._recording(request.recipe, request.fidelity))
+        return self._turns.events()
 
     def stop(self) -> None:
         """The next trial is interrupted."""
-        self._stopping = True
+        self._turns.stop()
 
     def kill(self) -> None:
         """Like `stop`: there is no process."""
-        self._stopping = True
+        self._turns.stop()
 
     def close(self) -> None:
         """Nothing to end."""
 
-    def _play(self, request: TrialRequest, losses: list[float] | None) -> Iterator[Event]:
+    def _play(self, request: TrialRequest) -> Iterator[Event]:
+        self.num_started += 1
+        losses = self._recording(request.recipe, request.fidelity)
         if losses is None:
             yield self._end(request, Outcome(state="failed", reason="this trial was never recorded"))
             return

@@ -13,18 +13,9 @@ from finestep.export.exported import (
     unsupported,
     warmup_share,
 )
-from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.hugging_face import SCHEDULES, not_here, number, whole
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
-
-SCHEDULES = {
-    "linear": "linear",
-    "cosine": "cosine",
-    "constant": "constant_with_warmup",
-    "polynomial": "polynomial",
-    "inverse_sqrt": "inverse_sqrt",
-    "wsd": "warmup_stable_decay",
-}
 
 
 class Axolotl:

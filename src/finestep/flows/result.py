@@ -11,7 +11,7 @@ from typing import Any
 
 from finestep.flows.tune import apply_proposal, runs_spent
 from finestep.recipe import Recipe
-from finestep.report.page import write_report
+from finestep.report.page import render_page
 from finestep.report.view import build_view
 from finestep.search.answer import Answer
 from finestep.search.leader import leader
@@ -178,7 +178,7 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
         notes=report_notes(result),
         spent=result["spent"],
     )
-    write_report(store.folder / REPORT, view)
+    write_whole(store.folder / REPORT, render_page(view))
 
 
 def report_notes(result: Mapping[str, Any]) -> list[str]:

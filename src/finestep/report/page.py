@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from functools import cache
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -22,18 +20,11 @@ from finestep.report.view import ReportView
 _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def write_report(path: Path, view: ReportView) -> None:
-    """Writes the report, whole or not at all: first beside `path`, then in its place."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(render_page(view).encode("utf-8", "replace"))
-    os.replace(partial, path)
-
-
 def render_page(view: ReportView) -> str:
-    """The report as HTML text; the same view gives the same text."""
+    """The report as HTML text that UTF-8 can hold; the same view gives the same text."""
     style, charts, script = asset("assets/page.css"), asset("vendor/echarts.min.js"), asset("assets/page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(asset("assets/page.html")).render(
+    page = environment.from_string(asset("assets/page.html")).render(
         view=view,
         policy=content_policy(scripts=[charts, script], style=style),
         style=Markup(style),
@@ -44,6 +35,7 @@ def render_page(view: ReportView) -> str:
         basin_svg=svg.basin_svg(view.basin),
         map_svgs=[(measured, svg.map_svg(measured)) for measured in view.maps],
     )
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def escaped_json(text: str) -> str:

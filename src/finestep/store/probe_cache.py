@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finestep.probe import Measured
+from finestep.store.records import write_whole
 
 LAYOUT = 1
 
@@ -42,6 +43,4 @@ def write_probe(path: Path, answer: Measured) -> None:
     """Keep an answer; a folder that cannot be written is no reason to fail."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(answer.model_dump_json(), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, answer.model_dump_json())

@@ -6,7 +6,6 @@ It never accepts a key that it does not know, and reads no anchors, tags or file
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from finestep.errors import BadInput, did_you_mean
 from finestep.recipe import Recipe
+from finestep.store.records import write_whole
 from finestep.yaml_text import Noted, yaml_text
 
 MAX_BYTES = 256 * 1024
@@ -73,9 +73,7 @@ def recipe_yaml(recipe: Recipe, *, comments: Mapping[str, str] | None = None, he
 
 def write_recipe(path: Path, recipe: Recipe, *, comments: Mapping[str, str] | None = None, header: str = "") -> None:
     """Write a recipe so that the file is either old or new, never half."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(recipe_yaml(recipe, comments=comments, header=header), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, recipe_yaml(recipe, comments=comments, header=header))
 
 
 def _tree(group: BaseModel, comments: Mapping[str, str], *, prefix: str) -> dict[str, object]:
