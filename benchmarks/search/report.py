@@ -49,7 +49,7 @@ def plot(curves: list[tuple[str, list[Mark]]], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as missing:
-        raise SystemExit("--plot needs matplotlib: pip install matplotlib") from missing
+        raise SystemExit("--plot needs matplotlib: pip install 'finestep[bench]'") from missing
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
