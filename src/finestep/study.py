@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep.estimate import Estimate
 from finestep.recipe import Recipe
 
 ScalingRule = Literal["sqrt", "linear", "none"]
@@ -69,6 +70,9 @@ class StartingPoint(_Value):
     batch_size: float = Field(gt=0, description="Best effective batch size, full length.")
     batch_size_sd: float = Field(gt=0, description="Its spread, octaves.")
     why: str = Field("", description="Where it comes from, in one clause.")
+    fields: dict[str, Estimate] = Field(
+        default_factory=dict, description="Further fields of the recipe that it sets, by dotted name."
+    )
 
 
 class RetentionSpec(_Value):

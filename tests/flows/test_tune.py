@@ -262,3 +262,15 @@ def test_a_trial_that_kills_its_worker_fails_alone(tmp_path):
     assert len(states) == 7
     assert any("one trial at a time" in str(event.data.get("text")) for event in events)
     assert events[-1].kind == "done"
+
+
+def test_a_study_from_before_a_field_existed_goes_on(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=1)
+    store.close()
+    written = json.loads((tmp_path / "study.json").read_text())
+    del written["spec"]["prefer"], written["spec"]["tuned"]
+    (tmp_path / "study.json").write_text(json.dumps(written))
+    open_store(tmp_path).close()
+    with pytest.raises(StudyChanged, match="prefer"):
+        open_store(tmp_path, prefer="speed")

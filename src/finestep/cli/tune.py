@@ -80,9 +80,10 @@ def tune(
     from finestep.cli.values import checked, command_of, named_specs, one_of, parse_retention
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER, starting_recipe, tuning_spec
+    from finestep.flows.start import RECOMMENDED_FIELDS
     from finestep.flows.strategies import default_budget_runs, objective_and_goal
     from finestep.search.further_fields import parse_tuned
-    from finestep.store.recipe_file import apply_settings, read_recipe
+    from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
     from finestep.study import Budget
 
     named = named_specs(
@@ -104,6 +105,7 @@ def tune(
         recipe=recipe,
         strategy=strategy,
         with_prior=prior,
+        own_fields=RECOMMENDED_FIELDS if recipe_file else named_fields(setting or []),
         scaling=one_of("--scaling", scaling, ("sqrt", "linear", "none")),
         metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
         num_threads=threads,

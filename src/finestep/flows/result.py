@@ -42,7 +42,10 @@ def write_results(
     best = chosen_trial(store.spec, trials, answer)
     if best is not None:
         _place_model(store, best)
-        write_recipe(store.folder / RECIPE, final_recipe(best), header=_recipe_header(store.spec, best))
+        comments = _recipe_comments(store.spec)
+        write_recipe(
+            store.folder / RECIPE, final_recipe(best), comments=comments, header=_recipe_header(store.spec, best)
+        )
     elif answer is not None and answer.learning_rate is not None:
         write_recipe(
             store.folder / RECIPE, predicted_recipe(store.spec, answer), header=f"Found by finestep: {answer.sentence}."
@@ -224,6 +227,12 @@ def _recipe_header(spec: StudySpec, best: Trial) -> str:
     text = f"Found by finestep: trial {best.number}, validation loss {best.outcome.eval_loss:.4f}"
     value = best.outcome.metrics.get(spec.objective)
     return text + (f", {spec.objective} {value:.4g}." if value is not None else ".")
+
+
+def _recipe_comments(spec: StudySpec) -> dict[str, str]:
+    """Where the fields come from that the start has set."""
+    start = spec.start
+    return {name: f"from {start.why}: {one.why}" for name, one in start.fields.items()} if start else {}
 
 
 def _place_model(store: StudyStore, best: Trial) -> None:

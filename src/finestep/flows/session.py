@@ -17,6 +17,7 @@ from finestep.flows.tune import Executor, TuneEvent, Tuning
 from finestep.probe import Lever
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
+from finestep.search.further_fields import with_value
 from finestep.search.leader import worth_keeping
 from finestep.store.study_store import SPEC, StudyStore, read_study_file
 from finestep.study import Budget, StartingPoint, StudySpec
@@ -135,4 +136,8 @@ def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     known = read_study_file(folder).get("spec", {}).get("start")
     if not known or known.get("why") != spec.start.why:
         return spec
-    return spec.model_copy(update={"start": StartingPoint.model_validate(known)})
+    begun = StartingPoint.model_validate(known)
+    recipe = spec.recipe
+    for name in begun.fields.keys() & spec.start.fields.keys():
+        recipe = with_value(recipe, name, begun.fields[name].value)
+    return spec.model_copy(update={"start": begun, "recipe": recipe})

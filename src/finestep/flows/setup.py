@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import finestep
 from finestep.errors import BadInput
 from finestep.executors.command import check_command, fields_of
-from finestep.flows.start import EXTERNAL, start_words, starting_point
+from finestep.flows.start import (
+    EXTERNAL,
+    RECOMMENDED_FIELDS,
+    field_words,
+    start_words,
+    starting_point,
+    with_start_fields,
+)
 from finestep.flows.strategies import check_strategy
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import with_starts
@@ -68,20 +75,40 @@ def study_name(model: str, data: str, method: str) -> str:
 
 
 def tuning_spec(
-    *, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, with_prior: bool, **more: Any
+    *,
+    model: ModelSpec,
+    data: DataSpec,
+    recipe: Recipe,
+    strategy: str,
+    with_prior: bool,
+    own_fields: Collection[str] = (),
+    **more: Any,
 ) -> tuple[StudySpec, list[str]]:
-    """(a study that searches, what to tell the user about its start)."""
+    """(a study that searches, what to tell the user about its start).
+
+    Args:
+        own_fields: fields of the recipe, or whole groups, that the user has set.
+    """
     check_strategy(strategy)
     recipe = with_starts(recipe, more.get("tuned", ()))
     start, notes = None, []
     if strategy != "sweep":
         start, note = starting_point(model, data, recipe) if with_prior else (no_prior(recipe), None)
-        notes = [note or start_words(start)]
+        own = {*own_fields, *_not_the_starts(more.get("trainer"), more.get("tuned", ()))}
+        recipe, start = with_start_fields(recipe, start, own=own)
+        notes = [note or start_words(start), *field_words(start)]
     if more.get("trainer") is None:
         _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
     else:
         _check_command_study(more["trainer"], more.get("objective", "eval_loss"), more.get("tuned", ()))
     return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
+
+
+def _not_the_starts(trainer: CommandSpec | None, tuned: Sequence[TunedField]) -> list[str]:
+    """Fields that a start cannot set: those that are searched, and those that a command is not told."""
+    told = None if trainer is None else fields_of(trainer.command)
+    untold = [name for name in RECOMMENDED_FIELDS if told is not None and name.rpartition(".")[2] not in told]
+    return [*untold, *(field.name for field in tuned)]
 
 
 def _check_metric(objective: str, metrics: tuple[str, ...], data: DataSpec) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from finestep.errors import FinestepError
 from finestep.facts import HardwareFacts
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
+from finestep.search.further_fields import with_value
 from finestep.search.study_space import no_prior
 from finestep.study import DataSpec, ModelSpec, StartingPoint
 
 EXTERNAL = "external"
 """Stands for a model or data that only a user's own command knows."""
+HEAD_FACTOR = "optimizer.head_lr_multiplier"
+RECOMMENDED_FIELDS = (HEAD_FACTOR,)
+"""Fields of the recipe that a search takes from `recommend`, besides the rate and the batch size that it looks for."""
 LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 0.6
 """Octaves: a recommendation is not believed more narrowly than this."""
 
@@ -54,7 +59,32 @@ def start_of(found: Recommendation) -> StartingPoint:
         batch_size=batch.value,
         batch_size_sd=max(octaves, LEAST_BATCH_SD),
         why="recommend",
+        fields={name: found.estimates[name] for name in RECOMMENDED_FIELDS if name in found.estimates},
     )
+
+
+def with_start_fields(recipe: Recipe, start: StartingPoint, *, own: Collection[str]) -> tuple[Recipe, StartingPoint]:
+    """The recipe with the fields that the start sets, and the start with just those.
+
+    Args:
+        own: fields or groups that the user has set; they stay as they are.
+    """
+    taken = {
+        name: estimate
+        for name, estimate in start.fields.items()
+        if not any(name == one or name.startswith(f"{one}.") for one in own)
+    }
+    for name, estimate in taken.items():
+        recipe = with_value(recipe, name, estimate.value)
+    return recipe, start.model_copy(update={"fields": taken})
+
+
+def field_words(start: StartingPoint) -> list[str]:
+    """What the start sets besides rate and batch, a sentence each; a factor of 1 is not worth one."""
+    head = start.fields.get(HEAD_FACTOR)
+    if head is None or head.value == 1.0:
+        return []
+    return [f"start: the new head learns {head.value:g} times as fast, from {start.why} ({head.why})"]
 
 
 def start_words(start: StartingPoint) -> str:

@@ -61,6 +61,11 @@ def apply_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     return recipe
 
 
+def named_fields(settings: list[str]) -> set[str]:
+    """Dotted names of the fields, or groups, that `group.field=value` settings name."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
 def recipe_yaml(recipe: Recipe, *, comments: Mapping[str, str] | None = None, header: str = "") -> str:
     """The recipe as YAML; floats read `1.0e-05`, which every YAML reader takes for a number.
 

@@ -205,7 +205,7 @@ def _agree(path: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, is_ne
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(name, old, new) of what differs. A version that is not known now trains nothing, so it cannot disagree."""
-    old = {**_flat(found.get("spec", {})), **_flat(found.get("fingerprint", {}))}
+    old = {**_flat(_filled(found.get("spec", {}))), **_flat(found.get("fingerprint", {}))}
     new = {**_flat(wanted["spec"]), **_flat(wanted["fingerprint"])}
     return [
         (name, old.get(name), new.get(name))
@@ -214,6 +214,14 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tu
         and old.get(name) != new.get(name)
         and not (name.startswith("version_") and name not in new)
     ]
+
+
+def _filled(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The specification on disk with the fields that there were not yet when it was written, at their defaults."""
+    try:
+        return json.loads(StudySpec.model_validate(spec).model_dump_json())
+    except ValidationError:
+        return spec
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
