@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from finestep.cli import options as o
+
 
 def data(
-    data: str = typer.Argument(..., help="Data file, folder or Hub name."),
-    model: str = typer.Option(..., help="Model whose tokenizer reads the data; `shipped` for the one in the package."),
-    columns: str = typer.Option(
-        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
-    ),
-    data_format: str = typer.Option(
-        None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.", show_default=False
-    ),
-    eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
-    max_length: int = typer.Option(None, help="Longest row in tokens.", show_default=False),
-    as_json: bool = typer.Option(False, "--json", help="Print the card as JSON."),
+    data: Annotated[str, typer.Argument(help="JSONL, JSON, CSV, Parquet or text; a folder of them, or a Hub name.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Model whose tokenizer reads the data; `shipped` for the one in the package.",
+            rich_help_panel=o.DATA,
+        ),
+    ],
+    columns: o.Columns = None,
+    data_format: o.Format = None,
+    eval_data: o.EvalData = None,
+    max_length: o.MaxLength = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
-    """Rows, tokens, lengths, duplicates, labels, and one sample with its mask."""
+    """Show rows, tokens, lengths, labels, and one row with its mask."""
     import json
     import tempfile
     from pathlib import Path

@@ -17,7 +17,10 @@ def diagnose(
     html: Annotated[Path | None, typer.Option(help="Also write one self-contained page to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Say in words what went right or wrong in a fine-tune, and what to change."""
+    """Say in words what went wrong in a fine-tune.
+
+    And what to change, from the training log of any common trainer.
+    """
     from finestep.cli.log_report import print_json, print_result
     from finestep.flows.diagnose import diagnose_paths
 

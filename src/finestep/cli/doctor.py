@@ -14,7 +14,7 @@ EXTRAS = {
 
 
 def doctor(as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
-    """What is installed, which device there is, what is missing."""
+    """Say what is installed, which device there is, what is missing."""
     import json
 
     from rich.console import Console

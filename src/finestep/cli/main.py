@@ -7,6 +7,7 @@ import sys
 import typer
 
 from finestep.cli import data, diagnose, doctor, export, probe, recommend, report, rescale, train, tune
+from finestep.cli.plain_help import GroupedCommand
 from finestep.errors import FinestepError
 
 app = typer.Typer(
@@ -17,16 +18,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Finds the learning rate and the batch size of a fine-tune, trains the winner, and explains the answer.",
 )
-app.command("recommend")(recommend.recommend)
-app.command("probe")(probe.probe)
-app.command("tune")(tune.tune)
-app.command("train")(train.train)
-app.command("data")(data.data)
-app.command("report")(report.report)
-app.command("diagnose")(diagnose.diagnose)
-app.command("rescale")(rescale.rescale)
-app.command("export")(export.export)
-app.command("doctor")(doctor.doctor)
+app.command("recommend", cls=GroupedCommand)(recommend.recommend)
+app.command("probe", cls=GroupedCommand)(probe.probe)
+app.command("tune", cls=GroupedCommand)(tune.tune)
+app.command("train", cls=GroupedCommand)(train.train)
+app.command("data", cls=GroupedCommand)(data.data)
+app.command("report", cls=GroupedCommand)(report.report)
+app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
+app.command("rescale", cls=GroupedCommand)(rescale.rescale)
+app.command("export", cls=GroupedCommand)(export.export)
+app.command("doctor", cls=GroupedCommand)(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

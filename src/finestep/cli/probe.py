@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-MODEL = typer.Argument(
-    None, help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False
-)
-DATA = typer.Argument(None, help="Data file, folder or Hub name; not needed with --predict.", show_default=False)
+from finestep.cli import options as o
+
+PREDICT, PRICE = "Prediction (--predict)", "Time and price"
 
 
 def probe(
-    model: str = MODEL,
-    data: str = DATA,
-    predict: bool = typer.Option(False, "--predict", help="Only predict memory: no weights, no data, no GPU."),
-    method: str = typer.Option("lora", help="full, lora or qlora."),
-    gpu: str = typer.Option(
-        None, help="Predict for this instead of this machine: h100, 24GB, 4xa100, cpu.", show_default=False
-    ),
-    max_length: int = typer.Option(None, help="Longest row in tokens (--predict: 1,024).", show_default=False),
-    rank: int = typer.Option(16, min=1, max=4096, help="LoRA rank."),
-    batch: int = typer.Option(16, min=1, help="Effective batch size."),
-    optimizer: str = typer.Option("adamw", help="adamw or adamw_8bit, for --predict."),
-    columns: str = typer.Option(
-        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
-    ),
-    setting: list[str] = typer.Option(None, "--set", help="Any field of the recipe.", show_default=False),
-    price_per_hour: float = typer.Option(None, min=0, help="What an hour of this machine costs.", show_default=False),
-    budget: float = typer.Option(16.0, help="Full runs of the study whose cost is told."),
-    time: str = typer.Option("90s", help="About how long to measure."),
-    again: bool = typer.Option(False, "--again", help="Measure even if this was measured before."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    threads: int = typer.Option(None, help="CPU threads.", show_default=False),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    model: o.ModelArgument = None,
+    data: o.DataArgument = None,
+    predict: Annotated[
+        bool,
+        typer.Option("--predict", help="Only predict memory: no weights, no data, no GPU.", rich_help_panel=PREDICT),
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Predict for this instead of this machine: h100, 24GB, 4xa100, cpu.",
+            rich_help_panel=PREDICT,
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str, typer.Option(metavar="NAME", help="adamw or adamw_8bit.", rich_help_panel=PREDICT)
+    ] = "adamw",
+    method: Annotated[str, typer.Option(metavar="NAME", help="full, lora or qlora.", rich_help_panel=o.MODEL)] = "lora",
+    rank: Annotated[int, typer.Option(metavar="N", min=1, max=4096, help="LoRA rank.", rich_help_panel=o.MODEL)] = 16,
+    batch: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Effective batch size: rows per optimizer step.", rich_help_panel=o.MODEL
+        ),
+    ] = 16,
+    setting: o.Set = None,
+    columns: o.Columns = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Cut rows that are longer. [default: what the model reads, at most 1,024; --predict: 1,024]",
+            rich_help_panel=o.DATA,
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(metavar="MONEY", min=0, help="What an hour of this machine costs.", rich_help_panel=PRICE),
+    ] = None,
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="RUNS", help="Full runs of the study whose time and price are told.", rich_help_panel=PRICE
+        ),
+    ] = 16.0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    time: Annotated[
+        str, typer.Option(metavar="TIME", help="About how long to measure.", rich_help_panel=o.MEMORY)
+    ] = "90s",
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Measure even if this was measured before.", rich_help_panel=o.MEMORY),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
-    """Largest micro-batch, speed, packing, gradient noise, learning-rate ceiling, time and price of a run."""
+    """Predict or measure memory, speed, noise, time and price.
+
+    Without --predict, this machine is measured on the model and data: largest micro-batch, speed, gain of packing, gradient
+    noise, and the learning rate that breaks.
+    """
     from finestep.cli import probe_view as view
     from finestep.cli.study import parse_time
     from finestep.cli.values import named_specs, one_of

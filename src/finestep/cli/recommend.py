@@ -7,36 +7,89 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finestep.cli import options as o
+
 if TYPE_CHECKING:
     from finestep.study import DataSpec
+
+FIXED, ANSWER = "What you have fixed", "Answer"
 
 
 def recommend(
     model: Annotated[str | None, typer.Argument(help="Model folder or Hub name.", show_default=False)] = None,
-    data: Annotated[str | None, typer.Argument(help="Data file, folder or Hub name.", show_default=False)] = None,
-    method: Annotated[str | None, typer.Option(help="full, lora, qlora, dora, rslora, pissa, p-tuning, ...")] = None,
+    data: o.DataArgument = None,
+    params: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Size of a model that is not at hand, e.g. 7B.", rich_help_panel=FIXED),
+    ] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="What to assume instead of this machine: h100, 24GB, 4xa100, cpu.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What to assume instead of this machine: h100, 24GB, 4xa100, cpu.",
+            rich_help_panel=FIXED,
+        ),
     ] = None,
-    params: Annotated[str | None, typer.Option(help="Size of a model that is not at hand, e.g. 7B.")] = None,
-    rank: Annotated[int | None, typer.Option(min=1, max=4096, help="LoRA rank that you want.")] = None,
-    alpha: Annotated[float | None, typer.Option(min=0.01, help="LoRA alpha that you want.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, max=65536, help="Effective batch size that you want.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="full, lora, qlora, dora, rslora, pissa, p-tuning, ... [default: by model and memory]",
+            rich_help_panel=FIXED,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=65536,
+            help="Effective batch size: rows per optimizer step.",
+            rich_help_panel=FIXED,
+        ),
+    ] = None,
     epochs: Annotated[
-        float | None, typer.Option(min=0.01, max=1000, help="Passes over the data that you want.")
+        float | None,
+        typer.Option(metavar="N", min=0.01, max=1000, help="Passes over the data.", rich_help_panel=FIXED),
     ] = None,
-    retention: Annotated[bool, typer.Option("--retention", help="Prefer the rate that keeps other abilities.")] = False,
-    explain: Annotated[str | None, typer.Option(help="Show where a number comes from, e.g. learning_rate.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=4096, help="LoRA rank.", rich_help_panel=FIXED)
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(metavar="N", min=0.01, help="LoRA alpha.", rich_help_panel=FIXED)
+    ] = None,
+    columns: o.Columns = None,
+    retention: Annotated[
+        bool,
+        typer.Option(
+            "--retention", help="Prefer the rate that keeps other abilities of the model.", rich_help_panel=ANSWER
+        ),
+    ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Show where a number comes from, e.g. learning_rate.", rich_help_panel=ANSWER
+        ),
+    ] = None,
     review: Annotated[
-        Path | None, typer.Option("--from", help="Another framework's config: say what to change in it.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Another framework's config: say what to change in it.",
+            rich_help_panel=ANSWER,
+        ),
     ] = None,
-    yaml: Annotated[Path | None, typer.Option(help="Write the recipe for `train` and `tune` to this file.")] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Which column is which, e.g. prompt=question,completion=answer.")
+    yaml: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the recipe for `train` and `tune` here.", rich_help_panel=ANSWER),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=ANSWER)] = False,
 ) -> None:
-    """Recommend a starting recipe for a model, data and hardware, with intervals and sources."""
+    """Recommend a starting recipe, with intervals and sources.
+
+    For a model, data and hardware, from published recipes and measured laws; nothing is trained, and no torch is needed.
+    """
     from finestep.cli import recommend_view as view
     from finestep.flows.recommend import recommend as run
     from finestep.rules.compose import Ask

@@ -11,7 +11,10 @@ def report(
     study: Path = typer.Argument(..., help="Folder of a study."),
     as_json: bool = typer.Option(False, "--json", help="Print the figures of the study as JSON."),
 ) -> None:
-    """Show the card of a study and write its report again; needs no torch."""
+    """Show the card of a study, and write its page again.
+
+    It needs no torch.
+    """
     import json
 
     from rich.console import Console

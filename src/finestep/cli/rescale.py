@@ -20,7 +20,7 @@ def rescale(
     output: Annotated[Path | None, typer.Option(help="Write the new recipe here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Move a recipe to another batch size or number of GPUs, with the reasons."""
+    """Move a recipe to another batch size or number of GPUs."""
     from dataclasses import asdict
     from json import dumps
 

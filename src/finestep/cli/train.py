@@ -3,43 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from finestep.cli import options as o
+
 
 def train(
-    recipe: Path = typer.Argument(..., help="Recipe file (YAML), e.g. what `tune` wrote."),
-    model: str = typer.Argument(
-        None, help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False
-    ),
-    data: str = typer.Argument(None, help="Data file, folder or Hub name.", show_default=False),
-    columns: str = typer.Option(
-        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
-    ),
-    data_format: str = typer.Option(
-        None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.", show_default=False
-    ),
-    eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
-    max_rows: int = typer.Option(None, help="Use at most this many rows.", show_default=False),
-    metric: list[str] = typer.Option(None, help="Extra metric: exact_match or module:function.", show_default=False),
-    on_trouble: str = typer.Option(
-        "rollback", help="When the run is lost: rollback to its last good state and go on, stop, or ignore it."
-    ),
-    general_text: Path = typer.Option(
-        None, help="General text: show how far the model moves from its base on it.", show_default=False
-    ),
-    max_forgetting: float = typer.Option(
-        None, help="Choose no state that moved further: KL in nats a token, e.g. 0.1.", show_default=False
-    ),
-    setting: list[str] = typer.Option(None, "--set", help="Change a field of the recipe: seed=1.", show_default=False),
-    out: Path = typer.Option(None, help="Folder of the run.", show_default=False),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    threads: int = typer.Option(None, help="CPU threads of the worker.", show_default=False),
-    unsafe_pickle: bool = typer.Option(False, "--unsafe-pickle", help="Also load weights that are not safetensors."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
-    as_json: bool = typer.Option(False, "--json", help="The last line of standard output is the result as JSON."),
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.")],
+    model: o.ModelArgument = None,
+    data: o.DataArgument = None,
+    setting: o.Set = None,
+    unsafe_pickle: o.UnsafePickle = False,
+    trust_remote_code: o.TrustRemoteCode = False,
+    columns: o.Columns = None,
+    data_format: o.Format = None,
+    eval_data: o.EvalData = None,
+    max_rows: o.MaxRows = None,
+    metric: o.Metric = None,
+    general_text: o.GeneralText = None,
+    max_forgetting: o.MaxForgetting = None,
+    on_trouble: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="When the run is lost: rollback (to its last good state, and on), stop, or ignore.",
+            rich_help_panel=o.QUALITY,
+        ),
+    ] = "rollback",
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the run. [default: finestep-runs/MODEL-DATA-METHOD-train]",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Train a recipe. Killed or interrupted, the same command goes on where it was."""
+    """Train one recipe.
+
+    A run that goes wrong is taken back to its last good state. Killed or interrupted, the same command goes on where it
+    was.
+    """
     from finestep.cli.study import run_study, this_command
     from finestep.cli.values import named_specs, one_of, parse_retention
     from finestep.flows.session import StudyRun

@@ -3,78 +3,172 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-MODEL = typer.Argument(
-    None, help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False
-)
-DATA = typer.Argument(None, help="Data file, folder or Hub name.", show_default=False)
+from finestep.cli import options as o
 
 
 def tune(
-    model: str = MODEL,
-    data: str = DATA,
-    method: str = typer.Option("lora", help="full, lora or qlora; a --recipe has its own."),
-    recipe_file: Path = typer.Option(
-        None, "--recipe", help="Start from this recipe, e.g. of recommend --yaml.", show_default=False
-    ),
-    strategy: str = typer.Option("auto", help="How to search: auto, sweep, random, or an Optuna sampler: tpe, gp, ..."),
-    budget: float = typer.Option(
-        None, help="At most this many full runs. [default: 6 for auto, else 16]", show_default=False
-    ),
-    time: str = typer.Option(None, help="Start no trial that would end after this: 90s, 30m, 2h.", show_default=False),
-    objective: str = typer.Option(
-        None, help="eval_loss, accuracy, macro_f1, exact_match, or min:NAME / max:NAME.", show_default=False
-    ),
-    prefer: str = typer.Option("quality", help="speed: take a faster batch size that costs at most 0.1 %."),
-    tuned: str = typer.Option(
-        None, "--tune", help="Search these too: rank,warmup or rank=8/16/64.", show_default=False
-    ),
-    prior: bool = typer.Option(True, help="Start from what `recommend` says."),
-    baseline: bool = typer.Option(True, help="Run the usual default too, to compare with."),
-    command: str = typer.Option(
-        None, help="Train by this command instead: 'train.sh {learning_rate} {num_steps}'.", show_default=False
-    ),
-    result: list[str] = typer.Option(
-        None, help="How its result is read: 'eval_loss=loss ([0-9.]+)' or eval_loss=out.json:key.", show_default=False
-    ),
-    rows: int = typer.Option(None, min=1, help="Training rows of the command.", show_default=False),
-    timeout: str = typer.Option(None, help="End a command that takes longer: 30m.", show_default=False),
-    epochs: float = typer.Option(None, help="Passes over the data in a full run.", show_default=False),
-    columns: str = typer.Option(
-        None, help="Which column is which: prompt=question,completion=answer.", show_default=False
-    ),
-    data_format: str = typer.Option(
-        None, "--format", help="alpaca, sharegpt, messages, prompt_completion, text or labels.", show_default=False
-    ),
-    eval_data: str = typer.Option(None, help="Validation rows of their own.", show_default=False),
-    max_rows: int = typer.Option(None, help="Use at most this many rows.", show_default=False),
-    max_length: int = typer.Option(None, help="Longest row in tokens.", show_default=False),
-    metric: list[str] = typer.Option(None, help="Extra metric: exact_match or module:function.", show_default=False),
-    general_text: Path = typer.Option(
-        None, help="General text: show how far the model moves from its base on it.", show_default=False
-    ),
-    max_forgetting: float = typer.Option(
-        None, help="Choose no state that moved further: KL in nats a token, e.g. 0.1.", show_default=False
-    ),
-    setting: list[str] = typer.Option(
-        None, "--set", help="Any field of the recipe: schedule.name=cosine.", show_default=False
-    ),
-    scaling: str = typer.Option("sqrt", help="How the rate moves with the batch in a sweep: sqrt, linear or none."),
-    pack: str = typer.Option("auto", help="Trials that share a forward pass: auto (measured), off or a number."),
-    out: Path = typer.Option(None, help="Folder of the study.", show_default=False),
-    storage: str = typer.Option(None, help="Another Optuna storage URL.", show_default=False),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    threads: int = typer.Option(None, help="CPU threads of the worker.", show_default=False),
-    unsafe_pickle: bool = typer.Option(False, "--unsafe-pickle", help="Also load weights that are not safetensors."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
-    as_json: bool = typer.Option(False, "--json", help="The last line of standard output is the result as JSON."),
+    model: o.ModelArgument = None,
+    data: o.DataArgument = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="full (all weights), lora (a small adapter), qlora (an adapter on a 4-bit base); a --recipe has its own.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = "lora",
+    recipe_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="Start from this recipe, e.g. of `recommend --yaml`.",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Passes over the data in a full run. [default: 1, for labels 3]",
+            rich_help_panel=o.MODEL,
+        ),
+    ] = None,
+    setting: o.Set = None,
+    unsafe_pickle: o.UnsafePickle = False,
+    trust_remote_code: o.TrustRemoteCode = False,
+    columns: o.Columns = None,
+    data_format: o.Format = None,
+    eval_data: o.EvalData = None,
+    max_rows: o.MaxRows = None,
+    max_length: o.MaxLength = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RUNS",
+            help="Cost at most as much as this many full runs (all data, --epochs times). [default: 6 for auto, else 16]",
+            rich_help_panel=o.SEARCH,
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Start no trial that would end after this: 90s, 30m, 2h.",
+            rich_help_panel=o.SEARCH,
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto; sweep (the classic procedure); random; or an Optuna sampler: tpe, gp, cmaes, ...",
+            rich_help_panel=o.SEARCH,
+        ),
+    ] = "auto",
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            "--tune",
+            metavar="FIELDS",
+            help="Search these besides rate and batch size: rank,warmup or rank=8/16/64.",
+            rich_help_panel=o.SEARCH,
+        ),
+    ] = None,
+    prior: Annotated[
+        bool, typer.Option(help="Start from what `recommend` says, or know nothing.", rich_help_panel=o.SEARCH)
+    ] = True,
+    baseline: Annotated[
+        bool, typer.Option(help="Run the usual default too, to compare with.", rich_help_panel=o.SEARCH)
+    ] = True,
+    scaling: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="sweep only: how the rate moves with the batch size: sqrt, linear or none.",
+            rich_help_panel=o.SEARCH,
+        ),
+    ] = "sqrt",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What is best: accuracy, macro_f1 (labels), exact_match, min:NAME or max:NAME. [default: eval_loss]",
+            rich_help_panel=o.QUALITY,
+        ),
+    ] = None,
+    prefer: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="quality, or speed: take a faster batch size where that costs at most 0.1 %.",
+            rich_help_panel=o.QUALITY,
+        ),
+    ] = "quality",
+    metric: o.Metric = None,
+    general_text: o.GeneralText = None,
+    max_forgetting: o.MaxForgetting = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    pack: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="LoRA trials that share a forward pass: auto (measured), off or a number.",
+            rich_help_panel=o.MEMORY,
+        ),
+    ] = "auto",
+    command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Train by this shell command instead: 'train.sh {learning_rate} {num_steps}'.",
+            rich_help_panel=o.COMMAND,
+        ),
+    ] = None,
+    result: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=WHERE",
+            help="Where its result is: 'eval_loss=loss ([0-9.]+)' in its output, or eval_loss=out.json:key.",
+            rich_help_panel=o.COMMAND,
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many rows it trains on, if no data are named.",
+            rich_help_panel=o.COMMAND,
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End it when it takes longer: 30m.", rich_help_panel=o.COMMAND),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the study. [default: finestep-runs/MODEL-DATA-METHOD]",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep the trials in this Optuna storage instead.", rich_help_panel=o.OUTPUT),
+    ] = None,
+    as_json: o.Json = False,
 ) -> None:
-    """Find the learning rate and batch size of a fine-tune, and train it.
+    """Find the learning rate and the batch size, and train.
 
-    Killed or interrupted, the same command goes on where it was.
+    The best model, its recipe and a report are left in the folder of the study. Killed or interrupted, the same command
+    goes on where it was.
     """
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked, command_of, named_specs, one_of, parse_retention

@@ -1,0 +1,113 @@
+"""Options that several commands share: one name, one meaning, one help text, one group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DATA, MODEL, SEARCH = "Data", "Model and recipe", "Search"
+QUALITY, MEMORY, COMMAND = "Quality", "Memory and speed", "Another trainer"
+OUTPUT = "Output"
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Model folder or Hub name; with neither model nor data: the shipped example.", show_default=False
+    ),
+]
+DataArgument = Annotated[
+    str | None,
+    typer.Argument(help="JSONL, JSON, CSV, Parquet or text; a folder of them, or a Hub name.", show_default=False),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=COLUMN,...",
+        help="Which column is which, where the names do not tell: prompt=question,completion=answer.",
+        rich_help_panel=DATA,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="How rows are laid out, if not as detected: alpaca, sharegpt, messages, prompt_completion, text or labels.",
+        rich_help_panel=DATA,
+    ),
+]
+EvalData = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Validation rows of their own. [default: split off the data]", rich_help_panel=DATA
+    ),
+]
+MaxRows = Annotated[
+    int | None, typer.Option(metavar="N", help="Use at most this many rows, chosen by chance.", rich_help_panel=DATA)
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        metavar="TOKENS",
+        help="Cut rows that are longer. [default: what the model reads, at most 1,024]",
+        rich_help_panel=DATA,
+    ),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Measure this too: exact_match, or a function of your own as module:function. May be repeated.",
+        rich_help_panel=QUALITY,
+    ),
+]
+GeneralText = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A text file: show how far the model moves from its base on it (what it forgets).",
+        rich_help_panel=QUALITY,
+    ),
+]
+MaxForgetting = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS",
+        help="Keep no model that moved further from its base than this KL a token, e.g. 0.1.",
+        rich_help_panel=QUALITY,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any field of the recipe, e.g. seed=1 or schedule.name=cosine. May be repeated.",
+        rich_help_panel=MODEL,
+    ),
+]
+UnsafePickle = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-pickle",
+        help="Also load weights that are not safetensors (loading them can run code).",
+        rich_help_panel=MODEL,
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run Python code that comes with the model.", rich_help_panel=MODEL),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MEMORY)]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="CPU threads for training. [default: all cores]", rich_help_panel=MEMORY),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="The last line of standard output is the result as one JSON object.", rich_help_panel=OUTPUT
+    ),
+]
