@@ -24,9 +24,7 @@ def run(*arguments: str) -> str:
 
 
 def test_memory_is_predicted_without_weights_or_gpu(shipped_model):
-    answer = json.loads(
-        run(str(shipped_model), "--predict", "--gpu", "24GB", "--max-length", "64", "--method", "full", "--json")
-    )
+    answer = json.loads(run(str(shipped_model), "--gpu", "24GB", "--max-length", "64", "--method", "full", "--json"))
     assert [bool(s["chunk_tokens"]) for s in answer["settings"]] == [False, True, False, True]
     rows = [setting["largest_micro_batch"] for setting in answer["settings"]]
     assert rows[3] > rows[2] > rows[0] > 100

@@ -37,6 +37,15 @@ def test_several_logs_are_compared(run) -> None:
     assert report["comparison"]["advice"]
 
 
+def test_logs_of_one_name_are_told_apart_by_their_folders(run, tmp_path: Path) -> None:
+    for trial, slope in (("0000", 10), ("0001", 20)):
+        (tmp_path / trial).mkdir()
+        rows = "".join(f"{n},{3 - n / slope}\n" for n in range(1, 12))
+        (tmp_path / trial / "log.csv").write_text("step,loss\n" + rows)
+    report = json.loads(run(tmp_path / "*" / "log.csv", "--json").stdout.splitlines()[-1])
+    assert {row["name"] for row in report["comparison"]["runs"]} == {"0000/log.csv", "0001/log.csv"}
+
+
 def test_the_terminal_begins_with_the_verdict_and_a_plot(run) -> None:
     text = run(FIXTURES / "plain.csv").stdout
     assert text.index("healthy") < text.index("⠀")

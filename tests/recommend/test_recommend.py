@@ -46,6 +46,11 @@ def test_a_known_name_with_data(chats):
     assert Recommendation.model_validate_json(answer.model_dump_json()) == answer
 
 
+def test_the_shipped_model_has_a_name(chats):
+    done = run(command, "shipped", str(chats), "--json")
+    assert 1e-3 < json.loads(done.stdout)["recipe"]["learning_rate"] < 5e-2
+
+
 def test_only_a_size():
     answer = recommend(params="7B", hardware="24GB", method="qlora")
     assert any("family is unknown" in line for line in answer.assumptions)

@@ -61,3 +61,10 @@ def test_an_empty_study_is_drawn_without_a_complaint(tmp_path: Path) -> None:
     page, console = opened(make_view(trials=[begun], best=None, baseline=None), tmp_path)
     assert console == ""
     assert "<canvas" in page
+
+
+def test_the_page_of_one_training_run_is_drawn_without_a_complaint(tmp_path: Path) -> None:
+    trained = make_trials()[6].model_copy(update={"number": 0, "stage": "training"})
+    page, console = opened(make_view(trials=[trained], best=0, baseline=None), tmp_path)
+    assert console == ""
+    assert page.count("<canvas") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
@@ -206,3 +207,19 @@ def _step(step: int, loss: float, norm: float) -> StepRecord:
         num_loss_tokens=100,
         elapsed_s=float(step),
     )
+
+
+def test_the_cost_is_told_against_the_budget() -> None:
+    spent = {"tokens": 19.8e6, "elapsed_s": 8_040.0, "full_runs": 5.92, "budget_full_runs": 6.0}
+    told = [f"{figure.value} {figure.name}".strip() for figure in make_view(spent=spent).spent]
+    assert told == ["19.8 M training tokens", "2 h 14 min", "5.92 of at most 6 full runs"]
+
+
+def test_one_training_run_is_no_search() -> None:
+    trained = make_trials()[6].model_copy(update={"number": 0, "stage": "training"})
+    view = make_view(trials=[trained], best=0, baseline=None)
+    assert view.headline.startswith("Trained at learning rate")
+    page = render_page(view)
+    assert 'class="warning"' not in page
+    assert re.findall(r"<h2[^>]*><span>(\d)</span>", page) == ["1", "2", "3", "4"]
+    assert re.findall(r"<h2[^>]*><span>(\d)</span>", render_page(make_view())) == ["1", "2", "3", "4", "5", "6"]

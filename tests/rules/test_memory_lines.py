@@ -67,7 +67,6 @@ def test_what_levers_buy_is_said_in_sequences():
     )
     text = lever_words(curves, 110, now=Lever())
     assert text == (
-        "checkpointing: 10 -> 66 sequences; chunked loss: 10 -> 11 sequences; "
-        "checkpointing and chunked loss: 10 -> 100 sequences"
+        "checkpointing: 10 -> 66 rows; chunked loss: 10 -> 11 rows; checkpointing and chunked loss: 10 -> 100 rows"
     )
     assert lever_words(curves[:1], 110, now=Lever()) is None

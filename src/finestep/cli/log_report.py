@@ -52,9 +52,9 @@ def print_result(result: DiagnoseResult, html: Path | None = None) -> None:
     if result.comparison is not None:
         _print_comparison(console, result)
     for path, reason in result.unreadable:
-        console.print(f"[dim]{escape(path)}: {escape(reason)}[/dim]")
+        console.print(f"[dim]{escape(path)}: {escape(reason)}[/dim]", soft_wrap=True)
     if html is not None:
-        console.print(f"Page written to {escape(str(html))}")
+        console.print(f"Page written to {escape(str(html))}", soft_wrap=True)
 
 
 def plot_lines(
@@ -102,10 +102,10 @@ def _print_verdict(console: Console, label: Label, finding: Finding) -> None:
     console.print(
         f"[bold {colour}]{LABEL_WORDS[label]}[/bold {colour}] [dim]({label}, {finding.confidence:.0%} sure)[/dim]"
     )
-    console.print(escape(finding.meaning))
+    console.print(escape(finding.meaning), soft_wrap=True)
     _print_evidence(console, finding)
     if finding.advice:
-        console.print(f"[bold]Change:[/bold] {escape(finding.advice)}")
+        console.print(f"[bold]Change:[/bold] {escape(finding.advice)}", soft_wrap=True)
 
 
 def _print_run(console: Console, run: Diagnosis) -> None:
@@ -122,7 +122,7 @@ def _print_run(console: Console, run: Diagnosis) -> None:
         best = f"best {curve.best:.4g} at step {curve.best_step:.0f}"
         console.print(f"          validation loss {curve.first:.4g} to {curve.last:.4g}, {best}")
     for note in run.log.notes:
-        console.print(f"  [dim]note: {escape(note)}[/dim]")
+        console.print(f"  [dim]note: {escape(note)}[/dim]", soft_wrap=True)
     for finding in run.findings[1:]:
         _print_other(console, finding)
 
@@ -130,16 +130,16 @@ def _print_run(console: Console, run: Diagnosis) -> None:
 def _print_other(console: Console, finding: Finding) -> None:
     colour = _COLOURS[finding.severity]
     sure = f"[dim]({finding.confidence:.0%} sure)[/dim]"
-    console.print(f"  [{colour}]{finding.code}[/{colour}]: {escape(finding.meaning)} {sure}")
+    console.print(f"  [{colour}]{finding.code}[/{colour}]: {escape(finding.meaning)} {sure}", soft_wrap=True)
     _print_evidence(console, finding, indent="    ")
     if finding.advice:
-        console.print(f"    -> {escape(finding.advice)}")
+        console.print(f"    -> {escape(finding.advice)}", soft_wrap=True)
 
 
 def _print_evidence(console: Console, finding: Finding, indent: str = "") -> None:
     shown = ", ".join(f"{name} {value}" for name, value in shown_evidence(finding))
     if shown:
-        console.print(f"{indent}[dim]evidence: {escape(shown)}[/dim]")
+        console.print(f"{indent}[dim]evidence: {escape(shown)}[/dim]", soft_wrap=True)
 
 
 def _print_comparison(console: Console, result: DiagnoseResult) -> None:
@@ -153,7 +153,7 @@ def _print_comparison(console: Console, result: DiagnoseResult) -> None:
     for row in comparison.rows:
         table.add_row(escape(row.name), row.label, _number(row.learning_rate), _number(row.score))
     console.print(table)
-    console.print(escape(comparison.advice))
+    console.print(escape(comparison.advice), soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -16,7 +16,9 @@ def probe(
     data: o.DataArgument = None,
     predict: Annotated[
         bool,
-        typer.Option("--predict", help="Only predict memory: no weights, no data, no GPU.", rich_help_panel=PREDICT),
+        typer.Option(
+            "--predict", help="Only predict memory, as without data: no weights, no GPU.", rich_help_panel=PREDICT
+        ),
     ] = False,
     gpu: Annotated[
         str | None,
@@ -70,8 +72,8 @@ def probe(
 ) -> None:
     """Predict or measure memory, speed, noise, time and price.
 
-    Without --predict, this machine is measured on the model and data: largest micro-batch, speed, gain of packing, gradient
-    noise, and the learning rate that breaks.
+    With a model alone its memory is predicted. With data too this machine is measured on them: largest micro-batch, speed,
+    gain of packing, gradient noise, and the learning rate that breaks.
     """
     from finestep.cli import probe_view as view
     from finestep.cli.study import parse_time
@@ -83,7 +85,7 @@ def probe(
 
     one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
     one_of("--method", method, ("full", "lora", "qlora"))
-    if predict:
+    if predict or (model is not None and data is None):
         recipe = apply_settings(Recipe.model_validate({"method": method, "lora": {"rank": rank}}), setting or [])
         answer = flow.predict_memory(
             _only_model(model),
@@ -116,8 +118,8 @@ def probe(
 
 def _only_model(model: str | None) -> str:
     from finestep.errors import BadInput
-    from finestep.flows.setup import SHIPPED_MODEL
+    from finestep.flows.setup import model_path
 
     if model is None:
         raise BadInput("say which model", next_step="give a folder with a config.json, or a known name")
-    return str(SHIPPED_MODEL) if model == "shipped" else model
+    return model_path(model)

@@ -108,7 +108,8 @@ def show_report(report: ProbeReport, *, as_json: bool) -> None:
     out = Console(highlight=False)
     found = report.measured
     again = " (measured before; --again measures anew)" if report.was_cached else f" in {duration(found.elapsed_s)}"
-    where = found.device_name or f"{found.device}, {found.num_threads} threads"
+    threads = f"{found.num_threads} thread" + ("" if found.num_threads == 1 else "s")
+    where = found.device_name or f"{found.device}, {threads}"
     out.print(f"[bold]Probe[/bold] of {report.recipe.method} on {escape(where)}, {found.dtype}{again}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
@@ -158,7 +159,7 @@ def _best_rate(report: ProbeReport) -> float:
 
 
 def _cost(price: float | None) -> str:
-    return "" if price is None else f", costs {price:,.2f}"
+    return "" if price is None else f", costs {price:,.2f}" if price >= 1 else f", costs {price:.2g}"
 
 
 def _bars(out: Console, found: Measured, used: int) -> None:

@@ -92,17 +92,19 @@ def recommend(
     """
     from finestep.cli import recommend_view as view
     from finestep.flows.recommend import recommend as run
+    from finestep.flows.setup import model_path
     from finestep.rules.compose import Ask
 
+    place = model_path(model) if model else None
     if review is not None:
         from finestep.flows.review import review_config
 
         view.show_review(
-            review_config(review, model=model, data=_spec(data, columns), hardware=gpu, params=params), as_json=json
+            review_config(review, model=place, data=_spec(data, columns), hardware=gpu, params=params), as_json=json
         )
         return
     ask = Ask(rank=rank, alpha=alpha, batch=batch, num_epochs=epochs, retention=retention)
-    answer = run(model, _spec(data, columns), method=method, hardware=gpu, params=params, ask=ask)
+    answer = run(place, _spec(data, columns), method=method, hardware=gpu, params=params, ask=ask)
     if yaml is not None:
         view.write_yaml(answer, yaml)
     if json:

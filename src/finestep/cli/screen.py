@@ -179,7 +179,7 @@ class Screen:
         if not trial.ranks:
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
         best = leader(self._spec, list(self._trials.values()))
-        leads = best is not None and best.number == trial.number
+        leads = best is not None and best.number == trial.number and self._spec.strategy != "single"
         extra = "".join(
             f"  {name.replace('_', ' ')} {value:.3f}" for name, value in outcome.metrics.items() if name != "perplexity"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,9 +64,24 @@ def diagnose_paths(
             if len(paths) == 1:
                 raise
             unreadable.append((str(path), str(error)))
+    reports = _told_apart(reports)
     runs = [run for report in reports for run in report.runs if run.signals.num_rows or run.signals.num_evaluations]
     comparison = compare(runs) if len(runs) > 1 else None
     return DiagnoseResult(tuple(reports), tuple(unreadable), comparison)
+
+
+def _told_apart(reports: list[FileReport]) -> list[FileReport]:
+    """The reports with runs of one name called by their folder too, e.g. `0003/steps.jsonl` for the trials of a study."""
+    used = Counter(name for report in reports for name in {run.log.name for run in report.runs})
+    if max(used.values(), default=0) < 2:
+        return reports
+    top = os.path.commonpath([str(Path(report.path).parent.absolute()) for report in reports])
+
+    def named(run: Diagnosis, path: str) -> Diagnosis:
+        folder = Path(path).parent.absolute().relative_to(top)
+        return replace(run, log=replace(run.log, name=str(folder / run.log.name))) if used[run.log.name] > 1 else run
+
+    return [replace(report, runs=tuple(named(run, report.path) for run in report.runs)) for report in reports]
 
 
 def diagnose_file(path: Path, *, method: str | None = None, limits: Thresholds = DEFAULT) -> FileReport:

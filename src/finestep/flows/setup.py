@@ -36,13 +36,18 @@ LABEL_EPOCHS = 3.0
 FIELD_OF_COMMAND = {"schedule.name": "schedule"}
 
 
+def model_path(name: str) -> str:
+    """A model as it is named on the command line; `shipped` is the one in the package."""
+    return str(SHIPPED_MODEL) if name == "shipped" else name
+
+
 def shipped_default(model: str | None, data: str | None) -> tuple[str, str, bool]:
     """(model, data, is it the shipped pair): without arguments, the pair that comes with the package."""
     if model is None and data is None:
         return str(SHIPPED_MODEL), str(SHIPPED_DATA), True
     if model is None or data is None:
         raise BadInput("give a model and data, or neither for the shipped example", value=model or data)
-    return (str(SHIPPED_MODEL) if model == "shipped" else model), data, False
+    return model_path(model), data, False
 
 
 def command_spec(

@@ -80,6 +80,7 @@ class ReportView(_Value):
     title: str
     command: str
     headline: str
+    is_search: bool = Field(description="Several runs may be compared; False for the one run of `train`.")
     num_logged: int = Field(description="Trials with a step or evaluation log; more of them than curves may be drawn.")
     verdict: Verdict
     figures: tuple[Figure, ...] = Field(description="The best run's numbers; empty without one.")
@@ -141,6 +142,7 @@ def build_view(
         title=title,
         command=command,
         headline=_headline(winner, trials),
+        is_search=not _is_one_training(trials),
         num_logged=sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered),
         verdict=compared,
         figures=tuple(_best_figures(winner, compared)) if winner else (),
@@ -188,7 +190,8 @@ def _shown(trials: Sequence[Trial], best: Trial | None, baseline: Trial | None) 
 def _headline(best: Trial | None, trials: Sequence[Trial]) -> str:
     if best is not None:
         rate, batch = wording.learning_rate(best.recipe.learning_rate), best.recipe.effective_batch_size
-        return f"Train at learning rate {rate} with an effective batch of {batch}"
+        verb = "Trained" if _is_one_training(trials) else "Train"
+        return f"{verb} at learning rate {rate} with an effective batch of {batch}"
     if not trials:
         return "No run was started"
     if all(trial.state == "diverged" for trial in trials):
@@ -196,6 +199,11 @@ def _headline(best: Trial | None, trials: Sequence[Trial]) -> str:
     if any(trial.state == "running" for trial in trials):
         return "No run has ended with a result yet"
     return "No run ended with a result: see the reasons in the table"
+
+
+def _is_one_training(trials: Sequence[Trial]) -> bool:
+    """True for the one run of `train`, which was not searched for."""
+    return len(trials) == 1 and trials[0].stage == "training"
 
 
 def _spent_figures(trials: Sequence[Trial], spent: Mapping[str, float]) -> list[Figure]:
@@ -208,7 +216,12 @@ def _spent_figures(trials: Sequence[Trial], spent: Mapping[str, float]) -> list[
         figures.append(Figure(name="training tokens", value=wording.count(tokens)))
     if elapsed_s:
         figures.append(Figure(name=time_name, value=wording.duration(elapsed_s)))
-    rest = [key for key in spent if key not in ("tokens", "elapsed_s")]
+    told = {"tokens", "elapsed_s"}
+    if "full_runs" in spent and "budget_full_runs" in spent:
+        told |= {"full_runs", "budget_full_runs"}
+        runs, most = wording.count(spent["full_runs"]), wording.count(spent["budget_full_runs"])
+        figures += [] if _is_one_training(trials) else [Figure(name=f"of at most {most} full runs", value=runs)]
+    rest = [key for key in spent if key not in told]
     return figures + [Figure(name=wording.name(key), value=wording.quantity(key, spent[key])) for key in rest]
 
 

@@ -88,7 +88,7 @@ def upper_lines(lines: Sequence[MemoryLine]) -> list[MemoryLine]:
 
 
 def lever_words(curves: Sequence[MemoryCurve], budget_bytes: float, *, now: Lever) -> str | None:
-    """Which lever buys most, e.g. "checkpointing: 10 -> 66 sequences"; None when none buys anything."""
+    """Which lever buys most, e.g. "checkpointing: 10 -> 66 rows"; None when none buys anything."""
     current = _curve(curves, now)
     if current is None:
         return None
@@ -98,7 +98,7 @@ def lever_words(curves: Sequence[MemoryCurve], budget_bytes: float, *, now: Leve
         rows = largest_rows(curve, budget_bytes)
         pulled = _pulled(now, curve.lever)
         if pulled and rows > start:
-            found.append((len(pulled), -rows, f"{' and '.join(pulled)}: {start} -> {rows} sequences"))
+            found.append((len(pulled), -rows, f"{' and '.join(pulled)}: {start:,} -> {rows:,} rows"))
     single = sorted(item for item in found if item[0] == 1)
     both = sorted(item for item in found if item[0] == 2)
     return "; ".join(text for _, _, text in single + both) or None

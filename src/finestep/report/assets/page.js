@@ -111,6 +111,7 @@
 
   // ---- 1: the basin ------------------------------------------------------------------------------------------------
   function drawBasin() {
+    if (!byId('basin')) return; // the page of a single run has no basin and no map
     const { basin } = data;
     byId('basin-legend').replaceChildren(...basin.batches.map((batch, i) => {
       const chip = button(`batch ${batch}`, state.batches.has(batch), () => { toggled(state.batches, batch); drawBasin(); });
@@ -184,6 +185,7 @@
 
   // ---- 2: the map --------------------------------------------------------------------------------------------------
   function drawMap() {
+    if (!byId('map')) return;
     const { maps } = data;
     const controls = byId('map-controls');
     controls.replaceChildren();
