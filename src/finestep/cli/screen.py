@@ -100,8 +100,9 @@ class Screen:
         for note in data.get("card", {}).get("notes", []):
             self.say(f"      {note}")
         if device.get("num_parameters"):
+            adapter = "" if self._spec.recipe.method == "full" else " with the adapter"
             self.say(
-                f"model: {words.size(device['num_parameters'])} parameters with the adapter, {device['device']}, {device['dtype']}"
+                f"model: {words.size(device['num_parameters'])} parameters{adapter}, {device['device']}, {device['dtype']}"
             )
         why = data.get("pack", {}).get("why")
         if why and not data.get("is_finished"):
