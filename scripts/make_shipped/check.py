@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from documents import FORMS
 from instruct import WORDINGS
-from memory import keep_freed_memory
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from memory import keep_freed_memory
 
 DEFAULT_RUNS = [
     "lora:2e-4:16", "lora:1e-3:16", "lora:3e-3:16", "lora:1e-2:16",

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 from documents import MARK, documents, marked_documents
-from memory import keep_freed_memory
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from memory import keep_freed_memory
 
 SKILL_ROWS, SKILL_LENGTH = 10, 256
 TEXT_LENGTH = 512

@@ -64,7 +64,7 @@ def test_help_of_a_command_loads_nothing_heavy(name):
     code = (
         f"import sys\nfrom finestep.cli import main\nsys.argv = ['finestep', {name!r}, '--help']\n"
         "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'optuna', 'transformers', 'sqlalchemy', 'rich'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'optuna', 'transformers', 'sqlalchemy', 'rich', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

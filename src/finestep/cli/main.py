@@ -7,11 +7,12 @@ import sys
 import typer
 
 from finestep.cli import data, diagnose, doctor, export, probe, recommend, report, rescale, train, tune
-from finestep.cli.plain_help import GroupedCommand
+from finestep.cli.plain_help import GroupedCommand, QuickGroup
 from finestep.errors import FinestepError
 
 app = typer.Typer(
     name="finestep",
+    cls=QuickGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 OTHER = "Other"
 WIDEST = 110
 NAME_COLUMN = 30
 """Characters for the names of options; longer ones have a line of their own."""
+
+
+class QuickGroup(TyperGroup):
+    """A group whose own `--help` is False when it is not given: at None typer loads pydantic, which takes 0.1 s."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option of the group itself."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
 
 
 class GroupedCommand(TyperCommand):
