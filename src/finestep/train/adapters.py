@@ -96,15 +96,42 @@ class PackedLinear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = self._rows[0]
         A, B, scale = rows.shown(self.A), rows.shown(self.B), rows.shown(rows.scales)
-        y = self.base(x)
         x_KTI = x.reshape(A.shape[0], -1, x.shape[-1])
-        if self.training and rows.dropout:
-            x_KTI = F.dropout(x_KTI, rows.dropout)
-        h_KTR = torch.bmm(x_KTI, A) * scale[:, None, None]
-        y_KTO = y.reshape(A.shape[0], -1, y.shape[-1])
-        if type(self.base) is torch.nn.Linear and y.dtype == h_KTR.dtype == B.dtype:
-            return y_KTO.baddbmm_(h_KTR, B).view(y.shape)  # in place: a frozen linear layer does not keep its output
-        return torch.baddbmm(y_KTO, h_KTR.to(y.dtype), B.to(y.dtype)).view(y.shape)
+        dropped = self.training and rows.dropout
+        if not dropped and _is_plain(self.base, x, A):
+            y_KTO = _LowRankLinear.apply(x_KTI, self.base.weight, self.base.bias, A, B, scale)  # type: ignore[no-untyped-call]
+            return y_KTO.view(*x.shape[:-1], -1)
+        y_KTO = self.base(x_KTI)
+        h_KTR = torch.bmm(F.dropout(x_KTI, rows.dropout) if dropped else x_KTI, A) * scale[:, None, None]
+        return torch.baddbmm(y_KTO, h_KTR.to(y_KTO.dtype), B.to(y_KTO.dtype)).view(*x.shape[:-1], -1)
+
+
+def _is_plain(base: torch.nn.Module, x: torch.Tensor, A: torch.Tensor) -> bool:
+    """True for a frozen linear layer that computes in the adapters' own precision."""
+    same = type(base) is torch.nn.Linear and x.dtype == base.weight.dtype == A.dtype
+    return same and not torch.is_autocast_enabled(x.device.type)
+
+
+class _LowRankLinear(torch.autograd.Function):
+    """y = x W^T + b + scale_k (x A_k) B_k with W and b frozen.
+
+    The same products as autograd's, but sums are made inside them: no copies of y and of its gradient, no separate addition
+    where the two paths meet. Shapes: x [K, T, I], W [O, I], A [K, I, R], B [K, R, O], scale [K].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, W: Any, bias: Any, A: Any, B: Any, scale: Any) -> Any:
+        h = torch.bmm(x, A).mul_(scale[:, None, None])
+        ctx.save_for_backward(x, W, A, B, scale, h)
+        return F.linear(x, W, bias).baddbmm_(h, B)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, W, A, B, scale, h = ctx.saved_tensors
+        (grad,) = grads
+        grad_h = torch.bmm(grad, B.transpose(1, 2)).mul_(scale[:, None, None])
+        grad_x = torch.matmul(grad, W).baddbmm_(grad_h, A.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, torch.bmm(x.transpose(1, 2), grad_h), torch.bmm(h.transpose(1, 2), grad), None
 
 
 class PackedHead(torch.nn.Module):
