@@ -1,10 +1,9 @@
-"""How good and how fast `finestep diagnose` is: agreement with hand-made labels, false alarms, broken files, speed.
+"""How good and how fast `finestep diagnose` is: agreement with hand-made labels, false alarms, speed.
 
-    python benchmarks/diagnose.py --labels FOLDER [--sensitivity]   agreement, against the naive threshold rule
-    python benchmarks/diagnose.py --false-alarms                    clean and faulty simulated runs
-    python benchmarks/diagnose.py --rows 1000000                    one long log in three formats
-    python benchmarks/diagnose.py --fuzz 10000                      mutated fixtures
-    python benchmarks/diagnose.py --monitor                         cost of the live monitor a step
+    python -m benchmarks.diagnose --labels FOLDER [--sensitivity]   agreement, against the naive threshold rule
+    python -m benchmarks.diagnose --false-alarms                    clean and faulty simulated runs
+    python -m benchmarks.diagnose --rows 1000000                    one long log in three formats
+    python -m benchmarks.diagnose --monitor                         cost of the live monitor a step
 
 FOLDER holds `labels.csv` (columns file, primary_label, confidence) and the files in `raw/`.
 """
@@ -17,10 +16,8 @@ import itertools
 import json
 import math
 import resource
-import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -32,12 +29,10 @@ from finestep.diagnosis.simulated import Setting, simulated_log
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.diagnosis.verdict import diagnose_log
-from finestep.errors import FinestepError
 from finestep.flows.diagnose import diagnose_file
 from finestep.readers.open_logs import read_logs
 from finestep.trial import EvalRecord, StepRecord
 
-ROOT = Path(__file__).parent.parent
 FAULTS = (
     "diverged", "collapsed", "too_low", "memorised", "overfitting", "spike", "overflow", "hidden_nan",
     "nothing_trained",
@@ -233,35 +228,6 @@ def report_speed(num_rows: int) -> None:
             print(f"{path.name}: {size:.0f} MB, {seconds:.1f} s, {label}, peak {_peak_mb():.0f} MB")
 
 
-def report_fuzz(count: int) -> None:
-    """Mutated fixtures: tracebacks, the slowest file, the peak memory."""
-    sys.path.insert(0, str(ROOT))
-    from tests.readers.mutations import mutated
-
-    fixtures = sorted(path for path in (ROOT / "tests/readers/fixtures").iterdir() if path.is_file())
-    outcomes, slowest, broken = Counter(), (0.0, ""), []
-    with tempfile.TemporaryDirectory() as place:
-        for seed in range(count):
-            source = fixtures[seed % len(fixtures)]
-            path = Path(place) / source.name
-            path.write_bytes(mutated(source.read_bytes(), seed))
-            start = time.perf_counter()
-            try:
-                outcomes[diagnose_file(path).label] += 1
-            except FinestepError:
-                outcomes["a clean error"] += 1
-            except Exception:
-                broken.append((seed, source.name, traceback.format_exc(limit=-2)))
-            slowest = max(slowest, (time.perf_counter() - start, f"{source.name} seed {seed}"))
-    seconds, where = slowest
-    print(
-        f"{count} mutated files: {len(broken)} tracebacks, slowest {seconds:.2f} s ({where}), peak {_peak_mb():.0f} MB"
-    )
-    print(f"  {dict(outcomes)}")
-    for seed, name, text in broken[:5]:
-        print(seed, name, text)
-
-
 def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -274,7 +240,6 @@ def main() -> None:
     parser.add_argument("--false-alarms", action="store_true")
     parser.add_argument("--monitor", action="store_true")
     parser.add_argument("--rows", type=int)
-    parser.add_argument("--fuzz", type=int)
     options = parser.parse_args()
     if options.labels:
         report_agreement(options.labels)
@@ -286,8 +251,6 @@ def main() -> None:
         report_monitor()
     if options.rows:
         report_speed(options.rows)
-    if options.fuzz:
-        report_fuzz(options.fuzz)
 
 
 if __name__ == "__main__":

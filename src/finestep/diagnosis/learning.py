@@ -16,6 +16,7 @@ from finestep.finding import Finding
 _LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
 
 MIN_ROWS_OF_RESPONSE = 24
+MIN_EVALUATIONS_OF_RESPONSE = 5
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
 
@@ -169,6 +170,7 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     was_interrupted = progress.share_done < 0.9
     rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
     eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
+    eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
     tail_limit = limits.falling_tail / 2 if was_interrupted and rate_left else 2 * limits.falling_tail
     enough = evaluation.tail_drop > eval_limit if evaluation and evaluation.num_rows >= 3 else drop > tail_limit
     long_warmup = schedule is not None and schedule.warmup_share > 0.4
@@ -195,7 +197,7 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     clear = gain > limits.level_z * error or (gain > 2 * error and curve.whole.t < -1.5 * limits.trend_t)
     if progress.share_done < 0.9 or not clear or gain > limits.straight_gain:
         return None
-    early, half = (_share_of_gain(signals, curve, part) for part in (1 / 3, 1 / 2))
+    early, half = (_share_of_gain(signals, part) for part in (1 / 3, 1 / 2))
     if not (early < limits.straight_third and half < limits.straight_half):
         return None
     return found(
@@ -210,16 +212,33 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     )
 
 
-def _share_of_gain(signals: Signals, curve: LossCurve, part: float) -> float:
-    """Share of the whole fall that was there when `part` of the summed learning rate was spent; NaN when rates are not logged."""
-    rates, steps = signals.log.train.learning_rate[curve.rows], signals.log.train.step[curve.rows]
-    if not np.isfinite(rates).all() or rates.max() <= 0 or steps[-1] <= steps[0]:
+def _share_of_gain(signals: Signals, part: float) -> float:
+    """Share of the whole fall that was there when `part` of the summed learning rate was spent; NaN when rates are not logged.
+
+    Read off the validation loss where that was measured often and from the start: it has a fraction of the noise of single batches.
+    """
+    train = signals.log.train
+    known = np.isfinite(train.learning_rate)
+    rates, steps = train.learning_rate[known], train.step[known]
+    if known.mean() < 0.9 or len(steps) < MIN_ROWS_OF_RESPONSE or rates.max() <= 0 or steps[-1] <= steps[0]:
         return math.nan
     spent = np.cumsum(rates * np.gradient(steps))
-    place = int(np.searchsorted(spent, part * spent[-1]))
-    width = max(1, curve.num_rows // 10)
+    place = float(steps[min(int(np.searchsorted(spent, part * spent[-1])), len(steps) - 1)])
+    series = signals.log.evaluation
+    if series is not None and signals.num_evaluations >= MIN_EVALUATIONS_OF_RESPONSE and series.step[0] <= steps[0]:
+        loss = series.loss
+        return float((loss[0] - np.interp(place, series.step, loss)) / (loss[0] - loss[-1])) if loss[0] > loss[-1] else math.nan
+    return _share_of_training_gain(signals, place)
+
+
+def _share_of_training_gain(signals: Signals, place: float) -> float:
+    """The same from the training loss around a step."""
+    curve = signals.loss
+    assert curve is not None
     loss = signals.log.train.loss[curve.rows]
-    level = float(np.median(loss[max(0, place - width) : place + width + 1]))
+    row = int(np.searchsorted(signals.log.train.step[curve.rows], place))
+    width = max(1, curve.num_rows // 10)
+    level = float(np.median(loss[max(0, row - width) : row + width + 1]))
     return (curve.start - level) / (curve.start - curve.end)
 
 
@@ -266,9 +285,14 @@ def _last_fall(curve: LossCurve | None, evaluation: EvalCurve | None, limits: Th
 def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:
     """A finished short run without evaluation whose rate has decayed to nothing: its tail falls because the rate
     does."""
+    ended = _has_decayed(signals) and not signals.progress.share_done < 0.9
+    return bool(ended and signals.evaluation is None and curve is not None)
+
+
+def _has_decayed(signals: Signals) -> bool:
+    """True when the learning rate is known to have come down to nothing."""
     schedule = signals.schedule
-    decayed = schedule is not None and schedule.last < 0.1 * schedule.peak
-    return bool(decayed and not signals.progress.share_done < 0.9 and signals.evaluation is None and curve is not None)
+    return schedule is not None and schedule.last < 0.1 * schedule.peak
 
 
 def _rate_was_the_limit(signals: Signals, curve, evaluation, limits: Thresholds) -> bool:

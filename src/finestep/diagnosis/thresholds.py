@@ -50,6 +50,9 @@ class Thresholds:
     """Training loss in nats that is too good within two epochs."""
     falling_eval: float = 0.05
     """Relative drop of the validation loss in the last interval of a run that ended too early."""
+    annealed_factor: float = 1.5
+    """Times that drop for a run that came to its planned end at a rate of nothing: the decay of the rate brings the loss down by
+    itself, and a longer run would have decayed later. The last fifth of a linear decay has 4 % of the summed rate."""
     falling_eval_interrupted: float = 0.015
     """The same for a run that was interrupted while its rate was high."""
     falling_tail: float = 0.06
