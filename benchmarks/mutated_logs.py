@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.readers.mutations import mutated
+
 from finestep.errors import FinestepError
 from finestep.flows.diagnose import diagnose_file
-from tests.readers.mutations import mutated
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "readers" / "fixtures"
 MOST_SECONDS, MOST_MEMORY_MB = 2.0, 512.0
@@ -99,7 +100,9 @@ def report(seen: list[Ending]) -> bool:
     slowest, largest = max(seen, key=lambda each: each.seconds), max(seen, key=lambda each: each.peak_mb)
     broken = [each for each in seen if each.traceback]
     over = [each for each in seen if each.seconds > MOST_SECONDS or each.peak_mb > MOST_MEMORY_MB]
-    print(f"{len(seen)} mutated files, {len(broken)} tracebacks, {len(over)} beyond {MOST_SECONDS:g} s or {MOST_MEMORY_MB:g} MB")
+    print(
+        f"{len(seen)} mutated files, {len(broken)} tracebacks, {len(over)} beyond {MOST_SECONDS:g} s or {MOST_MEMORY_MB:g} MB"
+    )
     print(f"  slowest {slowest.seconds:.2f} s ({slowest.words}), largest {largest.peak_mb:.0f} MB ({largest.words})")
     print(f"  {dict(Counter(each.result for each in seen).most_common())}")
     for each in broken[:5]:

@@ -69,6 +69,10 @@ class Outcome(_Value):
     metrics: dict[str, float] = Field(default_factory=dict)
     base_eval_loss: float | None = Field(None, description="Validation loss before the first step.")
     best_step: int | None = None
+    kl_at_end: float | None = Field(
+        None, description="KL from the base at the last look, nats a token; None: not watched."
+    )
+    kl_limit: float | None = Field(None, description="Most KL at the end that the study allows, nats a token.")
     num_steps: int = 0
     num_train_tokens: int = 0
     elapsed_s: float = 0.0
@@ -77,6 +81,11 @@ class Outcome(_Value):
     model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
     findings: tuple[Finding, ...] = Field((), description="What the live monitor said, warnings and errors.")
     interventions: tuple[Intervention, ...] = Field((), description="What the guard did about trouble.")
+
+    @property
+    def forgets_too_much(self) -> bool:
+        """True when it ended further from the base than the study allows."""
+        return self.kl_limit is not None and self.kl_at_end is not None and not self.kl_at_end <= self.kl_limit
 
 
 class Trial(_Value):
@@ -94,3 +103,8 @@ class Trial(_Value):
     def ranks(self) -> bool:
         """True when its validation loss may be compared with others."""
         return self.state in RANKED_STATES and self.outcome is not None and self.outcome.eval_loss is not None
+
+    @property
+    def is_choosable(self) -> bool:
+        """True when it ranks and did not forget more than the study allows."""
+        return self.ranks and self.outcome is not None and not self.outcome.forgets_too_much

@@ -75,7 +75,12 @@ def test_a_budget_of_forgetting_decides_which_state_is_kept(shipped_model, instr
     none = run_trial(resident_with(shipped_model, instruct_file, max_forgetting=1e-9), RECIPE, tmp_path / "none")
     assert none.outcome.eval_loss is None
     assert none.outcome.state == "completed"
-    assert "forgets more than" in none.outcome.reason
+    assert none.outcome.forgets_too_much
+    assert none.outcome.kl_at_end == pytest.approx(moved[-1], rel=1e-3)
+    assert "over the limit of 1e-09; no state before was within it either" in none.outcome.reason
+    assert bound.outcome.forgets_too_much
+    assert bound.outcome.metrics["kl_to_base"] != bound.outcome.kl_at_end
+    assert not free.outcome.forgets_too_much
 
 
 def test_a_full_fine_tune_is_watched_too(shipped_model, instruct_file, tmp_path):

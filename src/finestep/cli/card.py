@@ -51,7 +51,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         ("validation", Text(_validation(result), style="bold")),
     ]
     rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items()]
-    rows += _belief(result)
+    rows += _forgetting(result) + _belief(result)
     rows += [
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
@@ -59,6 +59,19 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         ("again", result["command"]),
     ]
     return rows
+
+
+def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
+    """How far from the base the chosen trial ended, the limit, and that none kept it."""
+    seen = result.get("forgetting")
+    if not seen or seen["kl_at_end"] is None:
+        return []
+    limit = f"; at most {seen['limit']:g} allowed" if seen["limit"] is not None else ""
+    rows: list[tuple[str, Text | str]] = [
+        ("forgetting", f"ends {seen['kl_at_end']:.3g} nats a token from the base{limit}")
+    ]
+    reason = result["best"]["reason"]
+    return rows + ([("", Text(f"{seen['sentence']}\nkept here: {reason}", style="yellow"))] if seen["sentence"] else [])
 
 
 def _spent(spent: Mapping[str, Any]) -> str:
@@ -142,6 +155,8 @@ def _outcomes(result: Mapping[str, Any]) -> str:
 def _no_answer(result: Mapping[str, Any]) -> str:
     if not result["trials"]:
         return "no trial was run: the budget allows none"
+    if sentence := (result.get("forgetting") or {}).get("sentence"):
+        return f"{sentence}\nreport: {_near(result['paths']['report'])}"
     reasons = Counter(trial["reason"] or trial["state"] for trial in result["trials"])
     lines = [f"{number} x {reason}" for reason, number in reasons.most_common(4)]
     return "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\nreport: {_near(result['paths']['report'])}"

@@ -21,6 +21,8 @@ from finestep.trial import EvalRecord, StepRecord, Trial
 
 QUIET_LINE_EVERY_S = 60.0
 BAR_CELLS = 24
+QUIET_METRICS = frozenset({"perplexity", "general_perplexity", "base_general_perplexity"})
+"""Metrics that a line leaves out: they say the same as the one beside them."""
 
 
 @dataclass
@@ -177,12 +179,16 @@ class Screen:
         assert outcome is not None
         stage = trial.stage if trial.fidelity == 1.0 else length_words(trial.fidelity)
         line = f" {trial.number:>3}  {_what(trial)}  {stage:<22} "
+        if outcome.forgets_too_much:
+            return f"{line} loss {words.loss(outcome.eval_loss)}  FORGETS TOO MUCH: {outcome.reason}", "yellow"
         if not trial.ranks:
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
         best = leader(self._spec, list(self._trials.values()))
         leads = best is not None and best.number == trial.number and self._spec.strategy != "single"
         extra = "".join(
-            f"  {name.replace('_', ' ')} {value:.3f}" for name, value in outcome.metrics.items() if name != "perplexity"
+            f"  {name.replace('_', ' ')} {value:.3f}"
+            for name, value in outcome.metrics.items()
+            if name not in QUIET_METRICS
         )
         text = f"{line} loss {words.loss(outcome.eval_loss)}{extra}  {words.duration(outcome.elapsed_s)}"
         text += "  <- best so far" if leads else ""

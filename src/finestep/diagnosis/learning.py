@@ -227,7 +227,11 @@ def _share_of_gain(signals: Signals, part: float) -> float:
     series = signals.log.evaluation
     if series is not None and signals.num_evaluations >= MIN_EVALUATIONS_OF_RESPONSE and series.step[0] <= steps[0]:
         loss = series.loss
-        return float((loss[0] - np.interp(place, series.step, loss)) / (loss[0] - loss[-1])) if loss[0] > loss[-1] else math.nan
+        return (
+            float((loss[0] - np.interp(place, series.step, loss)) / (loss[0] - loss[-1]))
+            if loss[0] > loss[-1]
+            else math.nan
+        )
     return _share_of_training_gain(signals, place)
 
 

@@ -14,6 +14,7 @@ from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import build_view
 from finestep.search.answer import Answer
+from finestep.search.forgetting import forgetting_sentence, second_best
 from finestep.search.leader import leader
 from finestep.search.strategy import Proposal
 from finestep.store.recipe_file import write_recipe
@@ -60,11 +61,24 @@ def write_results(
         num_epochs=store.spec.recipe.num_epochs,
     )
     result["objective"] = {"name": store.spec.objective, "goal": store.spec.goal, "prefer": store.spec.prefer}
+    result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
     render_report(store, trials, result, command=command)
     write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
+
+
+def _forgetting(spec: StudySpec, trials: Sequence[Trial], best: Trial | None) -> dict[str, Any] | None:
+    """Limit, where the chosen trial ended, and what to say when none ended within it; None when it was not watched."""
+    if spec.retention is None:
+        return None
+    limit, outcome = spec.retention.max_forgetting, best.outcome if best is not None else None
+    return {
+        "limit": limit,
+        "kl_at_end": outcome.kl_at_end if outcome else None,
+        "sentence": forgetting_sentence(trials, limit) if limit is not None else "",
+    }
 
 
 def drop_other_models(store: StudyStore, result: Mapping[str, Any]) -> None:
@@ -76,10 +90,12 @@ def drop_other_models(store: StudyStore, result: Mapping[str, Any]) -> None:
 
 
 def chosen_trial(spec: StudySpec, trials: Sequence[Trial], answer: Answer | None) -> Trial | None:
-    """The answer's trial; without an answer, the leader by the study's objective."""
+    """The answer's trial; without an answer, the leader by the study's objective. When every trial ended over the limit of
+    forgetting, the best that passed through a state within it."""
     if answer is None:
-        return leader(spec, trials)
-    return next((trial for trial in trials if trial.number == answer.trial), None)
+        return leader(spec, trials) or second_best(trials)
+    chosen = next((trial for trial in trials if trial.number == answer.trial), None)
+    return second_best(trials) if chosen is None and answer.learning_rate is None else chosen
 
 
 def predicted_recipe(spec: StudySpec, answer: Answer) -> Recipe:
@@ -186,10 +202,11 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
 
 def report_notes(result: Mapping[str, Any]) -> list[str]:
     """What the search believes, in sentences for the page."""
-    answer = result.get("answer")
+    answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
+    notes = [_whole_sentence(said)] if said else []
     if not answer:
-        return []
-    notes = [answer["sentence"][:1].upper() + answer["sentence"][1:] + "."]
+        return notes
+    notes += [] if said and answer["learning_rate"] is None else [_whole_sentence(answer["sentence"])]
     for row in answer["trade_offs"]:
         rate, speed = row["learning_rate"], row["tokens_per_second"]
         pace = f", {speed:,.0f} tokens a second" if speed else ""
@@ -198,6 +215,10 @@ def report_notes(result: Mapping[str, Any]) -> list[str]:
             f"{rate['high']:.2g}), expected loss {row['excess_percent']:.2g} % above the best batch{pace}."
         )
     return notes
+
+
+def _whole_sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."
 
 
 def _figures(trial: Trial) -> dict[str, Any]:
@@ -216,6 +237,8 @@ def _figures(trial: Trial) -> dict[str, Any]:
         "eval_loss": outcome.eval_loss if outcome else None,
         "base_eval_loss": outcome.base_eval_loss if outcome else None,
         "metrics": dict(outcome.metrics) if outcome else {},
+        "kl_at_end": outcome.kl_at_end if outcome else None,
+        "forgets_too_much": outcome.forgets_too_much if outcome else False,
         "reason": outcome.reason if outcome else "",
         "num_train_tokens": outcome.num_train_tokens if outcome else 0,
         "seconds": outcome.elapsed_s if outcome else 0.0,

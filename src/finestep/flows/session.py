@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from finestep.probe import Lever
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
 from finestep.search.further_fields import with_value
-from finestep.search.leader import worth_keeping
+from finestep.search.leader import TIE_PERCENT, worth_keeping
 from finestep.store.study_store import SPEC, StudyStore, read_study_file
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.survey.fingerprint import fingerprint
 from finestep.survey.installed import TRAINING, check_installed
+from finestep.trial import Trial
 
 
 @dataclass
@@ -59,7 +61,7 @@ class StudyRun:
             self.budget,
             should_stop=should_stop,
             options=self.options,
-            keeps=lambda trials: worth_keeping(self.spec, trials),
+            keeps=lambda trials: self._kept(trials, tuning.card),
         )
         try:
             last = None
@@ -80,6 +82,13 @@ class StudyRun:
         finally:
             self.executor.close()
             self.store.close()
+
+    def _kept(self, trials: Sequence[Trial], card: Mapping[str, Any]) -> set[int]:
+        """Trials whose weights may become the answer; while nothing is known about the data, all that ended."""
+        if self.spec.strategy in ("sweep", "single"):
+            return worth_keeping(self.spec, trials)
+        tie = make_judge(self.spec, card).tie_percent(trials) if card else math.inf
+        return worth_keeping(self.spec, trials, tie_percent=max(tie, TIE_PERCENT))
 
     def _answer(self, card: Mapping[str, Any]) -> Answer | None:
         """What the search makes of the study; the sweep and a single run speak for themselves."""

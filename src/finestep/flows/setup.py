@@ -106,6 +106,13 @@ def tuning_spec(
         _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
     else:
         _check_command_study(more["trainer"], more.get("objective", "eval_loss"), more.get("tuned", ()))
+        if more.get("retention") is not None:
+            raise BadInput(
+                "what a command trains cannot be held against its base",
+                value=more["retention"].text_path,
+                place="--general-text",
+                next_step="leave out --general-text and --max-forgetting, or read a figure of your own with --result",
+            )
     return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
 
 

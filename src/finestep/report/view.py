@@ -18,6 +18,7 @@ from finestep.trial import EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
 MOST_METRIC_COLUMNS = 3
+FORGETTING = "kl_to_base"
 
 
 class _Value(BaseModel):
@@ -294,10 +295,13 @@ def _row(trial: Trial, metric_names: Sequence[str], best: int | None, baseline: 
 
 
 def _metric_heads(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(wording.name(name) for name in names) if len(names) <= MOST_METRIC_COLUMNS else ("metrics",)
+    """A column each, or one for all of them but the distance from the base, which is compared with a limit."""
+    own = [wording.name(name) for name in names if len(names) <= MOST_METRIC_COLUMNS or name == FORGETTING]
+    return tuple(own) if len(own) == len(names) else (*own, "metrics")
 
 
 def _metric_cells(metrics: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    if len(names) <= MOST_METRIC_COLUMNS:
-        return [wording.loss(metrics.get(name)) for name in names]
-    return [", ".join(f"{name} {wording.loss(metrics[name])}" for name in names if name in metrics) or wording.NONE]
+    single = [name for name in names if len(names) <= MOST_METRIC_COLUMNS or name == FORGETTING]
+    cells = [wording.loss(metrics.get(name)) for name in single]
+    rest = [f"{name} {wording.loss(metrics[name])}" for name in names if name in metrics and name not in single]
+    return cells if len(single) == len(names) else [*cells, ", ".join(rest) or wording.NONE]

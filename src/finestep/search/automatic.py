@@ -91,6 +91,11 @@ class Automatic:
         search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
         return _View(search, in_units(self.visible(trials), objective, unit), objective, unit)
 
+    def tie_percent(self, trials: Sequence[Trial]) -> float:
+        """Trials this near the best may become the answer; with room for what later trials teach about the noise."""
+        view = self._view(trials)
+        return 2 * view.unit * view.search.prior.noise
+
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that the search may see.
 

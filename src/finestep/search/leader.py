@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finestep.search.forgetting import second_best
 from finestep.search.observations import Objective
 from finestep.search.study_space import objective_of
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
 TIE_PERCENT = 0.5
-"""Trials this near the best may become the answer, by a tie or by a second seed."""
+"""Trials this near the best may become the answer, by a tie or by a second seed, where the noise of the study is not known."""
 
 
 def leader(spec: StudySpec, trials: Sequence[Trial]) -> Trial | None:
-    """The best trial at full length; of equals, the smaller learning rate."""
+    """The best trial at full length that may be chosen; of equals, the smaller learning rate."""
     return min(_ranked(spec, trials), key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
 
 
-def worth_keeping(spec: StudySpec, trials: Sequence[Trial]) -> set[int]:
-    """Numbers of the trials whose weights may still be the answer's: the leader, near ties, and the best of each batch size."""
+def worth_keeping(spec: StudySpec, trials: Sequence[Trial], *, tie_percent: float = TIE_PERCENT) -> set[int]:
+    """Numbers of the trials whose weights may still be the answer's: the leader, near ties, and the best of each batch size; as
+    long as every trial forgets too much, the one that would be taken."""
     ranked = sorted(_ranked(spec, trials), key=lambda row: row[:2])
+    if not ranked and (fallback := second_best(trials)) is not None:
+        return {fallback.number}
     best_of_batch: dict[int, int] = {}
     for _, _, trial in ranked:
         best_of_batch.setdefault(trial.recipe.effective_batch_size, trial.number)
-    near = {trial.number for loss, _, trial in ranked if loss - ranked[0][0] <= TIE_PERCENT}
+    near = {trial.number for loss, _, trial in ranked if loss - ranked[0][0] <= tie_percent}
     return near | (set(best_of_batch.values()) if spec.prefer == "speed" else set())
 
 

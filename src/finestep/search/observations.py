@@ -19,6 +19,9 @@ TEACHING_FAILURES = frozenset({"diverged"})
 SQUASH_FROM = 4.0
 """Per cent above the best beyond which a value only says "far away"."""
 
+KL_EXPONENT = 1.5
+"""KL from the base grows with the rate to this power: 2 for small steps along one direction, less when the run bends."""
+
 DIVERGED_EXCESS = 6.0
 """What a diverged trial counts as, in squashed per cent."""
 
@@ -33,8 +36,8 @@ class Objective(BaseModel):
     ceiling: float = Field(1.0, gt=0, description="Best conceivable value of a metric that is maximised.")
 
     def value(self, trial: Trial) -> float | None:
-        """The trial's value, or None when it has no finite one."""
-        if trial.outcome is None or not trial.ranks:
+        """The trial's value, or None when it has no finite one or forgot more than the study allows."""
+        if trial.outcome is None or not trial.is_choosable:
             return None
         value = trial.outcome.eval_loss if self.metric is None else trial.outcome.metrics.get(self.metric)
         return value if value is not None and math.isfinite(value) else None
@@ -69,7 +72,9 @@ class Observations:
     excess: Array
     """Squashed per cent above the best finished trial of the same fidelity."""
     failed: Array
-    """True where the trial diverged."""
+    """True where the trial diverged, or forgot more than the study allows."""
+    limit_place: Array
+    """Log2 rate at which the trial would have ended on the study's limit of forgetting; NaN: no limit, or not measured."""
     trials: tuple[Trial, ...]
     pending: Points
     """Where trials are running."""
@@ -89,11 +94,24 @@ def observe(trials: Sequence[Trial], space: SearchSpace, objective: Objective) -
     failed = np.array([objective.value(trial) is None for trial in kept], dtype=bool)
     points = points_of(kept, space)
     excess = _excess(kept, failed, points, objective)
-    return Observations(points, excess, failed, tuple(kept), points_of(running, space), points_of(silent, space))
+    limits = points.x + np.array([_octaves_to_limit(trial) for trial in kept], dtype=float)
+    return Observations(
+        points, excess, failed, limits, tuple(kept), points_of(running, space), points_of(silent, space)
+    )
+
+
+def _octaves_to_limit(trial: Trial) -> float:
+    """How far the rate is below the one that ends on the limit of forgetting (negative: above), from the KL that was measured."""
+    kl, limit = (trial.outcome.kl_at_end, trial.outcome.kl_limit) if trial.outcome else (None, None)
+    if kl is None or limit is None or not 0 < kl < math.inf:
+        return math.nan
+    return math.log2(limit / kl) / KL_EXPONENT
 
 
 def _teaches(trial: Trial) -> bool:
-    return trial.state in TEACHING_FAILURES or trial.ranks
+    """A trial that forgot too much teaches as a diverged one does: a smaller learning rate is needed, and its loss does not count."""
+    forgot = trial.outcome is not None and trial.outcome.forgets_too_much
+    return trial.state in TEACHING_FAILURES or trial.ranks or forgot
 
 
 def points_of(trials: Sequence[Trial], space: SearchSpace) -> Points:

@@ -14,6 +14,7 @@ import numpy as np
 from finestep.estimate import Estimate
 from finestep.search.acquisition import expected_regret
 from finestep.search.answer import Answer, TradeOff
+from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Array, Objective, Observations, field_of, observe
 from finestep.search.prior import SearchPrior
@@ -346,6 +347,8 @@ def _nothing(trials: Sequence[Trial], observations: Observations) -> str:
         return "no trial has finished yet"
     if observations.failed.any():
         lowest = 2 ** float(observations.points.x[observations.failed].min())
+        if over_limit(trials):
+            return f"every trial forgot too much or failed, even {lowest:.2g}: lower the learning rates, or allow more"
         return f"every trial failed; even {lowest:.2g} diverged: lower the learning rates by 10x, or check the data"
     return "every trial failed before it gave a result; see the reasons of the trials"
 

@@ -145,8 +145,8 @@ class Sweep:
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the lowest validation loss at full fidelity; of equals, the smaller learning rate."""
-    ranked = [trial for trial in trials if trial.ranks and trial.fidelity == 1.0]
+    """The choosable trial with the lowest validation loss at full fidelity; of equals, the smaller learning rate."""
+    ranked = [trial for trial in trials if trial.is_choosable and trial.fidelity == 1.0]
     return min(ranked, key=lambda trial: (trial.outcome.eval_loss, trial.recipe.learning_rate), default=None)  # type: ignore[union-attr]
 
 

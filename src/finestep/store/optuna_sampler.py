@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finestep.errors import BadInput, MissingDependency, did_you_mean
+from finestep.search.forgetting import over_limit
 from finestep.search.observations import Objective, field_of
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
@@ -53,10 +55,19 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         made = _make(self.sampler, self.seed + 1009 * len(trials))
         study = optuna.create_study(sampler=made, direction=self.objective.goal)
-        distributions = self._distributions()
+        distributions, last = self._distributions(), self._behind_all(trials)
         for trial in trials:
-            study.add_trial(self._frozen(trial, distributions))
+            study.add_trial(self._frozen(trial, distributions, last))
         return study
+
+    def _behind_all(self, trials: Sequence[Trial]) -> Callable[[float], float]:
+        """From KL at the end to a value behind every trial that may be chosen, the further behind the more was forgotten."""
+        values = [value for trial in trials if (value := self.objective.value(trial)) is not None] or [0.0]
+        sign = 1.0 if self.objective.goal == "minimize" else -1.0
+        worst = max(sign * value for value in values)
+        unit = max(worst - min(sign * value for value in values), 0.01 * abs(worst), 1e-3)
+        nearest = min((trial.outcome.kl_at_end or 0.0 for trial in over_limit(trials) if trial.outcome), default=0.0)
+        return lambda kl: sign * (worst + unit * (1 + math.log(max(kl, 1e-9) / max(nearest, 1e-9))))
 
     def _ask(self, study: Any) -> Proposal:
         with warnings.catch_warnings():
@@ -80,14 +91,17 @@ class OptunaSearch:
         }
         return table | {d.name: CategoricalDistribution(d.values) for d in self.space.extras}  # type: ignore[arg-type]
 
-    def _frozen(self, trial: Trial, distributions: dict[str, Any]) -> Any:
-        """A trial as Optuna sees it; a value outside the space is left out, a failed trial has none."""
+    def _frozen(self, trial: Trial, distributions: dict[str, Any], behind_all: Callable[[float], float]) -> Any:
+        """A trial as Optuna sees it; a value outside the space is left out, a failed trial has none, and one that forgot too much
+        is behind all others."""
         import optuna
 
         params = {RATE: trial.recipe.learning_rate, BATCH: trial.recipe.effective_batch_size}
         params |= {d.name: field_of(trial, d.name) for d in self.space.extras}  # type: ignore[misc]
         inside = {name: value for name, value in params.items() if _holds(distributions[name], value)}
         value = self.objective.value(trial)
+        if trial.outcome is not None and trial.outcome.forgets_too_much and trial.outcome.kl_at_end is not None:
+            value = behind_all(trial.outcome.kl_at_end)
         states = optuna.trial.TrialState
         state = states.RUNNING if trial.state == "running" else states.FAIL if value is None else states.COMPLETE
         return optuna.trial.create_trial(

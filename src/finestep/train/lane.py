@@ -54,6 +54,8 @@ class Progress:
     num_tokens: int = 0
     elapsed_s: float = 0.0
     micro_batch_size: int = 0
+    kl_now: float | None = None
+    """KL from the base at the last evaluation, nats a token; None: not watched."""
 
 
 class Lane:
@@ -380,7 +382,7 @@ class Lane:
         """Look at the validation rows, keep the best weights; True when it is time to stop early."""
         progress = self.progress
         loss, metrics, row_sums = self._measure()
-        progress.evaluated_step = progress.step
+        progress.evaluated_step, progress.kl_now = progress.step, metrics.get(KL)
         record = EvalRecord(
             step=progress.step,
             num_tokens=progress.num_tokens,
@@ -428,10 +430,22 @@ class Lane:
         limit = self.resident.max_forgetting
         return limit is None or metrics[KL] <= limit
 
+    def _is_over_limit(self) -> bool:
+        """True when the last state that was looked at is one of these."""
+        limit, now = self.resident.max_forgetting, self.progress.kl_now
+        return limit is not None and now is not None and not now <= limit
+
+    def _forgetting_words(self) -> str:
+        """What to say about a run that ended over the limit; empty for others."""
+        if not self._is_over_limit():
+            return ""
+        return f"; it ended {self.progress.kl_now:.3g} nats a token from the base, over the limit of {self.resident.max_forgetting:g}"
+
     def _finish(self, state: str, reason: str) -> None:
         if not math.isfinite(self.progress.best_loss):
-            self._end_without_weights(state, reason)
+            self._end_without_weights(state, reason + self._forgetting_words())
             return
+        reason += self._forgetting_words()
         if self.progress.best_step != self.progress.step:
             self._rows.load(self.number, self.best)
             reason += f"; the weights of step {self.progress.best_step} are kept"
@@ -462,9 +476,8 @@ class Lane:
         return np.concatenate([self._row_losses(part, rows) for part in parts])
 
     def _end_without_weights(self, state: Any, reason: str) -> None:
-        if self.guard.last_eval_is_finite and self.resident.max_forgetting is not None:
-            over = f"every state forgets more than {self.resident.max_forgetting:g} nats a token"
-            self.outcome = self._outcome(state, f"{reason}; {over}")
+        if self.guard.last_eval_is_finite and self._is_over_limit():
+            self.outcome = self._outcome(state, f"{reason}; no state before was within it either")
         else:
             self.outcome = self._outcome("diverged", "the validation loss is not finite")
 
@@ -478,6 +491,8 @@ class Lane:
             metrics=progress.best_metrics if known else {},
             base_eval_loss=progress.base_loss if math.isfinite(progress.base_loss) else None,
             best_step=progress.best_step if known else None,
+            kl_at_end=progress.kl_now,
+            kl_limit=self.resident.max_forgetting,
             num_steps=progress.step,
             num_train_tokens=progress.num_tokens,
             elapsed_s=round(progress.elapsed_s, 3),

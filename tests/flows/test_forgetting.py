@@ -1,0 +1,71 @@
+"""A limit of forgetting in a real study on the shipped model, from the worker's measurement to the words at the end."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from finestep.cli.card import print_card
+from finestep.errors import BadInput
+from finestep.flows.session import StudyRun
+from finestep.flows.setup import SHIPPED_GENERAL_TEXT, tuning_spec
+from finestep.recipe import Recipe
+from finestep.study import Budget, CommandSpec, DataSpec, ModelSpec, RetentionSpec
+
+RECIPE = Recipe(num_epochs=0.5, effective_batch_size=8, evaluation={"num_evaluations": 2})
+
+
+def run(model, data, folder, *, limit: float, strategy: str = "sweep", budget: float = 3):
+    """A sweep of 2e-4, 1e-4 and 3e-4 at batch 8: (its result, the card as text, the page)."""
+    spec, _ = tuning_spec(
+        model=ModelSpec(path=str(model), device="cpu"),
+        data=DataSpec(path=str(data), max_length=96),
+        recipe=RECIPE,
+        strategy=strategy,
+        with_prior=False,
+        num_threads=1,
+        retention=RetentionSpec(text_path=str(SHIPPED_GENERAL_TEXT), max_forgetting=limit),
+    )
+    study = StudyRun(spec, folder, Budget(full_runs=budget), command="finestep tune")
+    list(study.events(lambda: False))
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_card(console, study.result)
+    return study.result, " ".join(console.export_text().split()), (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_chosen_trial_keeps_the_limit_and_the_others_are_named(shipped_model, instruct_file, tmp_path):
+    free, _, _ = run(shipped_model, instruct_file, tmp_path / "free", limit=100)
+    moved = sorted((trial["kl_at_end"], trial["learning_rate"]) for trial in free["trials"])
+    assert free["best"]["kl_at_end"] == moved[-1][0], "the highest rate has the lowest loss, and moves furthest"
+    limit = (moved[0][0] + moved[1][0]) / 2
+    held, card, page = run(shipped_model, instruct_file, tmp_path / "held", limit=limit)
+    assert held["best"]["learning_rate"] == moved[0][1]
+    assert held["best"]["kl_at_end"] == pytest.approx(moved[0][0], rel=0.02)
+    assert [trial["forgets_too_much"] for trial in held["trials"]].count(True) == 2
+    assert "nats a token from the base; at most" in card
+    assert "kl to base" in page
+    assert "over the limit of" in page
+
+
+@pytest.mark.slow
+def test_when_no_trial_keeps_the_limit_that_is_the_answer(shipped_model, instruct_file, tmp_path):
+    result, card, page = run(shipped_model, instruct_file, tmp_path, limit=1e-9, budget=2)
+    assert result["best"] is None
+    nearest = min(result["trials"], key=lambda trial: trial["kl_at_end"])
+    said = f"trial {nearest['trial']} came closest with {nearest['kl_at_end']:.3g}"
+    assert said in card
+    assert said in page
+
+
+def test_a_command_is_not_watched():
+    with pytest.raises(BadInput, match="held against its base"):
+        tuning_spec(
+            model=ModelSpec(path="m"),
+            data=DataSpec(path="d"),
+            recipe=RECIPE,
+            strategy="random",
+            with_prior=False,
+            trainer=CommandSpec(command="train {learning_rate}", results=("eval_loss=(.*)",)),
+            retention=RetentionSpec(text_path="t", max_forgetting=0.1),
+        )
