@@ -14,6 +14,8 @@ from rich.text import Text
 
 from finestep.cli import words
 
+OF_FORGETTING = frozenset({"kl_to_base", "general_perplexity", "base_general_perplexity"})
+"""Metrics that have a row of their own together."""
 NEARLY_AS_GOOD_PERCENT = 1.0
 
 
@@ -50,7 +52,9 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         ),
         ("validation", Text(_validation(result), style="bold")),
     ]
-    rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items()]
+    rows += [
+        (name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items() if name not in OF_FORGETTING
+    ]
     rows += _forgetting(result) + _belief(result)
     rows += [
         ("trials", _outcomes(result)),
@@ -66,9 +70,12 @@ def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     seen = result.get("forgetting")
     if not seen or seen["kl_at_end"] is None:
         return []
+    metrics = result["best"]["metrics"]
+    now, before = metrics.get("general_perplexity"), metrics.get("base_general_perplexity")
+    general = f"; perplexity of general text {now:.4g}, before {before:.4g}" if now and before else ""
     limit = f"; at most {seen['limit']:g} allowed" if seen["limit"] is not None else ""
     rows: list[tuple[str, Text | str]] = [
-        ("forgetting", f"ends {seen['kl_at_end']:.3g} nats a token from the base{limit}")
+        ("forgetting", f"ends {seen['kl_at_end']:.3g} nats a token from the base{limit}{general}")
     ]
     reason = result["best"]["reason"]
     return rows + ([("", Text(f"{seen['sentence']}\nkept here: {reason}", style="yellow"))] if seen["sentence"] else [])

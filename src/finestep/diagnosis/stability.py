@@ -22,6 +22,7 @@ TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
 DEAD_GRADIENTS = 0.15
+EXPLOSION_ROWS, NOISE_OF_EXPLOSION = 12, 6.0
 FIRST_ROWS = 40
 """Rows among which a jump counts as one of the first steps; more give noise more chances."""
 
@@ -50,7 +51,7 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     lost = _lost(signals, curve, limits)
     if lost is not None:
         return [lost]
-    checks = (_unsettled, _jumped_at_start)
+    checks = (_unsettled, _jumped_at_start, _exploded_at_start)
     findings = [finding for check in checks if (finding := check(signals, curve, limits)) is not None][:1]
     return findings + _spikes(signals, curve, limits)
 
@@ -294,6 +295,47 @@ def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> 
         highest_loss=highest,
         end_loss=curve.end,
     )
+
+
+def _exploded_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """Some of the first rows far above the lowest before them and above the untrained model, with gradients far above the next ones:
+    the steps were too large for the loss's own slope. The run may come down again; what its first steps had learned is lost."""
+    count = min(max(EXPLOSION_ROWS, curve.num_rows // 7), FIRST_ROWS)
+    loss, norms = signals.log.train.loss[curve.rows], signals.log.train.grad_norm[curve.rows]
+    if curve.num_rows < 3 * EXPLOSION_ROWS or loss[:count].min() <= 0:
+        return None
+    lowest = np.minimum.accumulate(loss[:count])
+    ratios = loss[1:count] / lowest[:-1]
+    is_high = ratios > max(limits.diverged_ratio, 1 + NOISE_OF_EXPLOSION * curve.noise)
+    burst = _burst(norms[:count], norms[count : 3 * count])
+    is_worse_than_untrained = loss[:count].max() > limits.unstable_ratio * loss[0]
+    if is_high.sum() < limits.exploded_rows or not (burst > limits.grad_explosion and is_worse_than_untrained):
+        return None
+    row = 1 + int(ratios.argmax())
+    return found(
+        "unstable",
+        f"The loss exploded in the first steps, from {lowest[row - 1]:.3g} to {loss[row]:.3g}, with gradient norms {burst:.0f} times "
+        "those of later: the learning rate is too high, or warmup too short.",
+        advice=_lower_rate_advice(signals),
+        confidence=0.75,
+        step=_step_at(signals, curve, row),
+        lowest_loss=float(lowest[row - 1]),
+        highest_loss=float(loss[row]),
+        gradient_burst=burst,
+    )
+
+
+def _burst(first: np.ndarray, later: np.ndarray) -> float:
+    """Largest gradient norm of the first rows over the usual one later; NaN when they are not known."""
+    first, later = first[np.isfinite(first)], later[np.isfinite(later)]
+    if len(first) < EXPLOSION_ROWS // 2 or len(later) < EXPLOSION_ROWS // 2 or not np.median(later) > 0:
+        return math.nan
+    return float(first.max() / np.median(later))
+
+
+def _step_at(signals: Signals, curve: LossCurve, row: int) -> float | None:
+    step = float(signals.log.train.step[curve.rows[row]])
+    return step if math.isfinite(step) else None
 
 
 def _gradients_died(signals: Signals) -> bool:

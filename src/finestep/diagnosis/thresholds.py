@@ -81,6 +81,10 @@ class Thresholds:
     """Loss of a spike over the level before it."""
     grad_spike_ratio: float = 8.0
     """Gradient norm in a spike over its usual level."""
+    exploded_rows: int = 3
+    """Rows among the first ones that high above the lowest before them which make an explosion."""
+    grad_explosion: float = 12.0
+    """Largest gradient norm of the first rows over the usual later one, in an explosion."""
     clipped_share: float = 0.5
     """Share of clipped steps above which clipping sets the step size."""
 

@@ -344,9 +344,11 @@ class Lane:
             self._save_if_due()
 
     def interrupt(self) -> None:
-        """Write a checkpoint and end without an outcome."""
+        """Write a checkpoint and end without an outcome. A trial that waits its turn says so itself: no pack will."""
         self._save()
         self.interrupted = True
+        if self._parked:
+            self.emit("interrupted", {"step": self.progress.step})
 
     def run_out_of_memory(self) -> None:
         """End the trial: not even one row fits."""
