@@ -45,8 +45,8 @@ class EvalRecord(_Value):
     elapsed_s: float = 0.0
 
 
-Action = Literal["retry", "lower_rate", "skip_batch", "raise_precision", "stop"]
-Cause = Literal["rate", "batch", "numerics", "accident", "unknown"]
+Action = Literal["retry", "lower_rate", "skip_batch", "stop"]
+Cause = Literal["rate", "batch", "accident", "unknown"]
 
 
 class Intervention(_Value):

@@ -164,7 +164,8 @@ CALM = [record(step) for step in range(1, 41)]
     ("records", "probes", "action", "cause"),
     [
         ([*CALM, record(41, math.nan, num_loss_tokens=0)], Probes(), "skip_batch", "batch"),
-        ([*CALM, record(41, math.nan)], Probes(fp32_loss=1.0), "raise_precision", "numerics"),
+        ([*CALM, record(41, math.nan)], Probes(replay_loss=math.nan), "skip_batch", "batch"),
+        ([*CALM, record(41, math.nan)], Probes(replay_loss=1.1), "retry", "accident"),
         ([*CALM, record(41, 9.0)], Probes(replay_loss=8.0), "skip_batch", "batch"),
         ([*CALM, record(41, 9.0)], Probes(replay_loss=1.1), "retry", "accident"),
         ([*CALM, *[record(s, grad_norm=3.0) for s in range(41, 53)], record(53, 9.0)], Probes(replay_loss=1.1), "lower_rate",
@@ -177,7 +178,7 @@ CALM = [record(step) for step in range(1, 41)]
         ([*CALM, record(41, 9.0)], Probes(), "lower_rate", "unknown"),
     ],
 )  # fmt: skip
-def test_the_guard_tells_rate_batch_and_numerics_apart(records, probes, action, cause) -> None:
+def test_the_guard_tells_rate_batch_and_accident_apart(records, probes, action, cause) -> None:
     decision = decide(records, probes)
     assert (decision.action, decision.cause) == (action, cause)
     assert (decision.rate_factor < 1) == (action == "lower_rate")

@@ -234,6 +234,39 @@ def test_when_memory_is_short_the_pack_shrinks_first(shipped_model, instruct_fil
     assert any("micro-batch 2" in text for text in texts)
 
 
+def test_trials_that_wait_for_memory_are_told_interrupted_too(shipped_model, instruct_file, tmp_path):
+    """Two of four trials are parked; on a stop each has a checkpoint and is told, and all go on later."""
+    recipes = {number: _recipe(1e-3 * (number + 1), num_epochs=0.5) for number in range(4)}
+    resident, told = make_resident(shipped_model, instruct_file, recipes[0]), []
+    plain = run_pack(resident, recipes, tmp_path / "plain")
+
+    def short(pack):
+        def check(module, args, kwargs):
+            if torch.is_grad_enabled() and kwargs["input_ids"].shape[0] > 8:
+                raise torch.OutOfMemoryError("planted")
+
+        pack.hook = pack.resident.base.register_forward_pre_hook(check, with_kwargs=True)
+        emit, ended = pack.emit, pack._ended
+
+        def listening(kind, data, *, trial):
+            told.append((kind, trial, data)) if kind == "interrupted" else emit(kind, data, trial=trial)
+
+        def ending():
+            for lane in ended():
+                told.append(("ended", lane.number, {"step": lane.progress.step}))
+                yield lane
+
+        pack.emit, pack._ended = listening, ending
+
+    first = run_pack(resident, recipes, tmp_path / "cut", stop_after=6, prepare=short)
+    assert sorted(number for _, number, _ in told) == [0, 1, 2, 3]
+    assert {number for kind, number, _ in told if kind == "interrupted"} == {2, 3}
+    second = run_pack(resident, recipes, tmp_path / "cut")
+    for number in recipes:
+        losses = first[number].losses + second[number].losses
+        assert losses == pytest.approx(plain[number].losses, rel=1e-5)
+
+
 def test_a_trial_of_a_pack_is_saved_in_pefts_format_while_the_others_go_on(resident, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -1,7 +1,9 @@
-"""The guard's decision when a run is in trouble: rate, batch or numerics, and what to change; it touches no weights.
+"""The guard's decision when a run is in trouble: rate, batch or accident, and what to change; it touches no weights.
 
 It follows the table of the science notes (7.3) from the surest evidence to the weakest; without any, the rate is
 lowered, because that is the commonest cause (7.1 D5: restart from the last good checkpoint, half the rate, skip nothing first).
+Numerics are no cause in our own loop: it computes in fp32 or bf16, whose ranges are the same, and what it trains is fp32; a batch
+that is no number is none in fp32 either.
 """
 
 from __future__ import annotations
@@ -33,11 +35,8 @@ class Probes:
     """Loss of the same probe batch in the troubled state."""
     replay_loss: float | None = None
     """Loss of the troubling batch at the last good checkpoint, before any step."""
-    fp32_loss: float | None = None
-    """Loss of the troubling batch in fp32 in the same state."""
     row_losses: tuple[float, ...] = ()
     """Losses of the single rows of the troubling batch."""
-    weights_finite: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def decide(
         return Decision("stop", "unknown", f"{len(earlier)} interventions did not save the run", confidence=0.9)
     if not records:
         return Decision("lower_rate", "unknown", "no step is recorded", RATE_FACTOR, 0.3)
-    for look in (_empty_labels, _repeats, _precision, _odd_rows, _replay, _probe_batch, _trend):
+    for look in (_empty_labels, _repeats, _odd_rows, _replay, _probe_batch, _trend):
         decision = look(records, probes, earlier)
         if decision is not None:
             return decision
@@ -86,18 +85,6 @@ def _repeats(records, probes, earlier) -> Decision | None:
     if here[-1].action == "lower_rate":
         return Decision("skip_batch", "batch", "the same batch fails again at a lower rate", confidence=0.8)
     return Decision("lower_rate", "rate", "it fails again without that batch", RATE_FACTOR, 0.8)
-
-
-def _precision(records, probes, earlier) -> Decision | None:
-    last = records[-1]
-    broken = not (math.isfinite(last.loss) and math.isfinite(last.grad_norm))
-    if not broken or probes.fp32_loss is None:
-        return None
-    if math.isfinite(probes.fp32_loss):
-        return Decision("raise_precision", "numerics", "the same batch is finite in fp32", confidence=0.9)
-    if probes.weights_finite is False:
-        return None
-    return Decision("skip_batch", "batch", "the batch is not finite even in fp32 with sound weights", confidence=0.85)
 
 
 def _odd_rows(records, probes, earlier) -> Decision | None:

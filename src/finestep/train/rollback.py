@@ -181,7 +181,7 @@ class Guard:
         while self._recent and self._recent[-1].step > back_to.step:
             self._recent.pop()
         self.rate_factor *= decision.rate_factor
-        if decision.action in ("skip_batch", "raise_precision"):
+        if decision.action == "skip_batch":
             self._skip_from, self._bad_above = onset, BAD_LOSS * _median(usual[-20:])
         done = Intervention(
             step=onset,
