@@ -16,6 +16,8 @@ MIN_GAIN = 0.002
 """Smallest drop of the validation loss, in nats, that counts as gain. Source: science notes 8."""
 
 FORGETTING_BUDGET = 0.1
+MANY_EVALUATIONS = 10
+"""With more, one above the lowest at the end is a blip: overfitting does not come within a tenth of a run."""
 """KL divergence from the base model in nats per token that is usually tolerated. Source: science notes 8
 (judgement)."""
 
@@ -111,6 +113,8 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
         return None
     needed = limits.overfit_rise if evaluation.num_after_best >= 2 else limits.overfit_rise_at_last
     needed = max(needed, 3 * min(evaluation.noise, 0.05))
+    if evaluation.num_after_best == 1 and evaluation.num_rows > MANY_EVALUATIONS:
+        needed = math.inf
     if evaluation.metric_is_best_at_end:
         needed = max(needed, 2 * limits.overfit_rise)
     evidence: Evidence = {

@@ -306,7 +306,8 @@ def _rate_was_the_limit(signals: Signals, curve, evaluation, limits: Thresholds)
         return False
     first, last = (evaluation.first, evaluation.last) if evaluation else (curve.start, curve.end)
     small = first > 0 and 1 - last / first < limits.small_gain
-    return small and _starts_ignorant(signals, first) and (curve is None or curve.whole.change < 0)
+    is_told = curve is not None and curve.num_rows >= limits.min_rows
+    return small and _starts_ignorant(signals, first) and (not is_told or curve.whole.change < 0)
 
 
 def _starts_ignorant(signals: Signals, first: float) -> bool:
