@@ -44,14 +44,18 @@ def compare(diagnoses: Sequence[Diagnosis]) -> Comparison:
     use_validation = any(each.signals.evaluation for each in diagnoses)
     rows = [_row(each, use_validation) for each in diagnoses]
     ordered = sorted(rows, key=lambda row: (not row.is_trusted, row.score is None, row.score or 0.0))
-    return Comparison(tuple(ordered), _advice(ordered) + _caution(diagnoses))
+    return Comparison(tuple(ordered), _different_tasks(diagnoses, ordered) or _advice(ordered))
 
 
-def _caution(diagnoses: Sequence[Diagnosis]) -> str:
+def _different_tasks(diagnoses: Sequence[Diagnosis], rows: Sequence[Row]) -> str:
+    """What to say of runs whose first losses are far apart; empty for runs of one task."""
     starts = [each.signals.loss.start for each in diagnoses if each.signals.loss and each.signals.loss.start > 0]
     if len(starts) < 2 or max(starts) < DIFFERENT_START * min(starts):
         return ""
-    return f" Their losses start between {min(starts):.3g} and {max(starts):.3g}: they may not be runs of one task."
+    return (
+        f"Their losses start between {min(starts):.3g} and {max(starts):.3g}: they are hardly runs of one task, and then neither their "
+        f"losses nor their rates compare. If they are, {rows[0].name} is the best."
+    )
 
 
 def _row(diagnosis: Diagnosis, use_validation: bool) -> Row:

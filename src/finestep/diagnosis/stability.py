@@ -18,6 +18,7 @@ _METHOD_RATE_LIMITS = {"lora": 5e-3, "qlora": 5e-3, "prompt": 0.5, "p-tuning": 0
 _UNKNOWN_METHOD_LIMIT = 1e-3
 """Peak rates above which a run stuck from its first step is blamed on the rate; prompt tuning lives at 1e-2."""
 
+ABSURD_RATE = 0.5
 TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
@@ -447,6 +448,10 @@ def _rate_at(signals: Signals, row: int) -> float | None:
 
 def _lower_rate_advice(signals: Signals, factor: float = 4) -> str:
     schedule = signals.schedule
+    if schedule and schedule.peak >= ABSURD_RATE and signals.log.context.method not in ("prompt", "p-tuning"):
+        return (
+            f"a rate of {schedule.peak:.2g} is beyond any method's: begin at 2e-4 for LoRA, 2e-5 for full fine-tuning"
+        )
     to = f" to about {schedule.peak / factor:.2g}" if schedule else ""
     warmup = ""
     if schedule and schedule.warmup_share < 0.02:

@@ -21,6 +21,10 @@ LONG_WARMUP = 0.4
 """Share of the steps beyond which warmup is a mistake of the schedule."""
 
 
+EXPLAIN_THE_LENGTH = frozenset(
+    {"diverged", "stuck_high_rate", "stuck_at_chance", "nothing_trained", "overfitting", "memorised"}
+)
+ABOUT_THE_LENGTH = frozenset({"undertrained", "already_converged"})
 SHORT_WARMUP = 0.02
 EARLY_CLIMB, EARLY_ROWS = 1.25, 12
 BURST = 4.0
@@ -68,7 +72,14 @@ def _all_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     findings += generalization_findings(signals, limits) + learning_findings(signals, limits)
     if signals.log.context.objective == "reinforcement":
         side.append(_not_comparable())
-    return findings + side
+    return without_contradictions(findings) + side
+
+
+def without_contradictions(findings: list[Finding]) -> list[Finding]:
+    """Leave out "too short" and "nothing to learn" about a run that was lost or went on too long: their advice would be the opposite."""
+    if not {finding.code for finding in findings} & EXPLAIN_THE_LENGTH:
+        return findings
+    return [finding for finding in findings if finding.code not in ABOUT_THE_LENGTH]
 
 
 def _rate_before(signals: Signals, numerical: list[Finding]) -> list[Finding]:
