@@ -56,11 +56,23 @@ def test_when_no_trial_keeps_the_limit_that_is_the_answer(shipped_model, instruc
     assert said in page
 
 
-def test_a_command_is_not_watched():
+def test_a_classifier_is_not_watched(shipped_model, label_file):
+    with pytest.raises(BadInput, match="a classifier writes nothing"):
+        tuning_spec(
+            model=ModelSpec(path=str(shipped_model)),
+            data=DataSpec(path=str(label_file)),
+            recipe=RECIPE,
+            strategy="random",
+            with_prior=False,
+            retention=RetentionSpec(text_path="t", max_forgetting=0.1),
+        )
+
+
+def test_a_command_is_not_watched(instruct_file):
     with pytest.raises(BadInput, match="held against its base"):
         tuning_spec(
             model=ModelSpec(path="m"),
-            data=DataSpec(path="d"),
+            data=DataSpec(path=str(instruct_file)),
             recipe=RECIPE,
             strategy="random",
             with_prior=False,

@@ -106,13 +106,6 @@ def tuning_spec(
         _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
     else:
         _check_command_study(more["trainer"], more.get("objective", "eval_loss"), more.get("tuned", ()))
-        if more.get("retention") is not None:
-            raise BadInput(
-                "what a command trains cannot be held against its base",
-                value=more["retention"].text_path,
-                place="--general-text",
-                next_step="leave out --general-text and --max-forgetting, or read a figure of your own with --result",
-            )
     return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
 
 
@@ -148,6 +141,8 @@ def _check_command_study(trainer: CommandSpec, objective: str, tuned: Sequence[T
 def study_spec(*, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, **more: Any) -> StudySpec:
     """Put a study together; `max_length` of recipe and data are one."""
     check_strategy(strategy)
+    if more.get("retention") is not None:
+        _check_retention(data, more.get("trainer"))
     if strategy == "sweep" and more.get("objective", "eval_loss") != "eval_loss":
         raise BadInput("`--strategy sweep` ranks by validation loss", value=more["objective"], place="--objective")
     if more.get("tuned") and strategy in ("sweep", "single"):
@@ -156,6 +151,25 @@ def study_spec(*, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: st
     data, recipe = data.model_copy(update={"max_length": length}), recipe.changed(max_length=length)
     name = study_name(model.path, data.path, recipe.method)
     return StudySpec(name=name, model=model, data=data, recipe=recipe, strategy=strategy, **more)
+
+
+def _check_retention(data: DataSpec, trainer: CommandSpec | None) -> None:
+    """Forgetting is measured on what the model writes, by our own worker."""
+    place, drop = "--general-text or --max-forgetting", "leave out --general-text and --max-forgetting"
+    if trainer is not None:
+        raise BadInput(
+            "what a command trains cannot be held against its base",
+            value=trainer.command,
+            place=place,
+            next_step=f"{drop}, or read a figure of your own with --result",
+        )
+    if data.format == "labels" or (data.format is None and _is_labelled(data)):
+        raise BadInput(
+            "forgetting is the distance between what a model would write and what its base would; a classifier writes nothing",
+            value=data.path,
+            place=place,
+            next_step=drop,
+        )
 
 
 def _is_labelled(data: DataSpec) -> bool:

@@ -97,7 +97,9 @@ class Resident:
         if spec is None:
             return None
         if self.data.label_names:
-            raise BadInput("the retention watch needs a model that writes text", value="labels")
+            raise BadInput(
+                "the retention watch needs a model that writes text; a classifier writes nothing", value="labels"
+            )
         text = read_general_text(Path(spec.text_path))
         watch = Retention(text, self.tokenizer, self.placement, vocabulary_size=self.base.config.vocab_size)
         watch.learn_base(self.base)
