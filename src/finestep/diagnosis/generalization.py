@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from finestep.diagnosis.catalogue import Evidence, found
-from finestep.diagnosis.signals import EvalCurve, Signals
+from finestep.diagnosis.signals import EvalCurve, LossCurve, Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
@@ -112,7 +112,8 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
     if evaluation.num_after_best == 0 or not _train_keeps_falling(signals, evaluation):
         return None
     needed = limits.overfit_rise if evaluation.num_after_best >= 2 else limits.overfit_rise_at_last
-    needed = max(needed, 3 * min(evaluation.noise, 0.05))
+    if not (evaluation.num_after_best >= 2 and _learned_by_heart_since(signals, evaluation, limits)):
+        needed = max(needed, 3 * min(evaluation.noise, 0.05))
     if evaluation.num_after_best == 1 and evaluation.num_rows > MANY_EVALUATIONS:
         needed = math.inf
     if evaluation.metric_is_best_at_end:
@@ -150,10 +151,22 @@ def _train_keeps_falling(signals: Signals, evaluation: EvalCurve) -> bool:
     curve = signals.loss
     if curve is None or curve.num_rows < 3:
         return True
+    return curve.end <= _train_loss_at_best(signals, curve, evaluation) * (1 + max(0.02, 2 * curve.level_error))
+
+
+def _learned_by_heart_since(signals: Signals, evaluation: EvalCurve, limits: Thresholds) -> bool:
+    """True when the training loss fell to a fraction since the best evaluation: then the two losses part, whatever the noise of single
+    evaluations."""
+    curve = signals.loss
+    if curve is None or curve.num_rows < limits.min_rows or curve.end <= 0:
+        return False
+    return curve.end < limits.memorised_share * _train_loss_at_best(signals, curve, evaluation)
+
+
+def _train_loss_at_best(signals: Signals, curve: LossCurve, evaluation: EvalCurve) -> float:
     step = signals.log.train.step[curve.rows]
     at_best = max(int(np.searchsorted(step, evaluation.best_step)), 0)
-    there = float(np.median(curve.smooth[max(0, at_best - 2) : at_best + 1])) if at_best < len(step) else curve.end
-    return curve.end <= there * (1 + max(0.02, 2 * curve.level_error))
+    return float(np.median(curve.smooth[max(0, at_best - 2) : at_best + 1])) if at_best < len(step) else curve.end
 
 
 def _memorised(signals: Signals, limits: Thresholds) -> Finding | None:
