@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
+    warnings.simplefilter("error", RuntimeWarning)  # what a user would see as noise counts as a traceback
     raise SystemExit(not report(list(endings(range(options.first, options.first + options.files)))))
 
 

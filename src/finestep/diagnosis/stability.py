@@ -306,7 +306,8 @@ def _exploded_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -
     if curve.num_rows < 3 * EXPLOSION_ROWS or loss[:count].min() <= 0:
         return None
     lowest = np.minimum.accumulate(loss[:count])
-    ratios = loss[1:count] / lowest[:-1]
+    with np.errstate(over="ignore"):
+        ratios = loss[1:count] / lowest[:-1]
     is_high = ratios > max(limits.diverged_ratio, 1 + NOISE_OF_EXPLOSION * curve.noise)
     burst = _burst(norms[:count], norms[count : 3 * count])
     is_worse_than_untrained = loss[:count].max() > limits.unstable_ratio * loss[0]
