@@ -29,7 +29,7 @@ def study(strategy: str) -> StudySpec:
 def ended(trial: Trial, *, allowed_rate: float, keeps_a_state: bool) -> Trial:
     """KL grows with the square of the rate and reaches the limit at `allowed_rate`; the loss alone is best at BEST_RATE."""
     recipe, share = trial.recipe, trial.fidelity
-    kl = LIMIT * (recipe.learning_rate / allowed_rate) ** 2 * math.sqrt(share)
+    kl = LIMIT * (recipe.learning_rate / allowed_rate) ** 2 * share**1.2
     x = math.log10(recipe.learning_rate / BEST_RATE)
     loss = 1 + 0.05 * x * x + 0.01 * abs(math.log2(recipe.effective_batch_size / 16)) + 0.05 * (1 - share)
     over = kl > LIMIT

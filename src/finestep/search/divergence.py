@@ -12,7 +12,9 @@ STEEPNESS = 4.3
 """Of the logistic, per octave: P(diverged) = sigmoid((x - 0.84) / 0.07) in decades, 87 cells of the LoRA sweep, widened
 fourfold because batch size, warmup and data move the border."""
 GRID = np.linspace(-4.0, 4.0, 81)
-LIMIT_SD, LIMIT_SD_AN_OCTAVE, LIMIT_SD_A_LENGTH = 0.3, 0.3, 0.2
+LIMIT_AN_OCTAVE_OF_LENGTH = 0.8
+"""Octaves that the rate on the limit of forgetting falls when the run is twice as long (shipped model, a quarter against the whole)."""
+LIMIT_SD, LIMIT_SD_AN_OCTAVE, LIMIT_SD_A_LENGTH = 0.3, 0.4, 0.2
 """Octaves that the place of the limit, read off one KL, may be wrong by: always, for each octave that it is away, and for each
 halving of the run."""
 
@@ -32,7 +34,12 @@ def divergence_probability(observations: Observations, prior: SearchPrior, point
     if len(observations):
         chance = expit(STEEPNESS * (_along(observations.points, prior)[:, None] - places[None, :]))
         chance = np.clip(chance, 1e-4, 1 - 1e-4)
-        log_weight = log_weight + np.where(observations.failed[:, None], np.log(chance), np.log1p(-chance)).sum(axis=0)
+        logs = np.where(observations.failed[:, None], np.log(chance), np.log1p(-chance))
+        is_short_and_within = (
+            np.isfinite(observations.limit_place) & ~observations.failed & (observations.points.length < 0)
+        )
+        # A short run within the limit says little about a long one; its KL says more, below.
+        log_weight = log_weight + logs[~is_short_and_within].sum(axis=0)
         log_weight = log_weight + _below_the_limit(observations, prior, places)
     weight = np.exp(log_weight - log_weight.max())
     return expit(STEEPNESS * (_along(points, prior)[:, None] - places[None, :])) @ (weight / weight.sum())
@@ -58,7 +65,8 @@ def _below_the_limit(observations: Observations, prior: SearchPrior, places: Arr
 
 def _limits(observations: Observations, prior: SearchPrior) -> Array:
     """Where the limit is reached, as the cliff is counted."""
-    return _along(observations.points, prior) + observations.limit_place - observations.points.x
+    further = (LIMIT_AN_OCTAVE_OF_LENGTH + prior.rate_exponent) * observations.points.length
+    return _along(observations.points, prior) + observations.limit_place - observations.points.x + further
 
 
 def _along(points: Points, prior: SearchPrior) -> Array:
