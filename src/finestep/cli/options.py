@@ -75,7 +75,7 @@ MaxForgetting = Annotated[
     float | None,
     typer.Option(
         metavar="NATS",
-        help="Keep no model that moved further from its base than this KL a token, e.g. 0.1.",
+        help="Choose no trial that ends further from its base than this KL a token, e.g. 0.1.",
         rich_help_panel=QUALITY,
     ),
 ]
