@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--only", default="")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0, help="seeds that no rule has seen begin at 40")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--fixture", type=Path, help="write the first seed of each plant to this file, for the tests")
     options = parser.parse_args()
@@ -96,7 +97,7 @@ def main() -> None:
     for plant in [] if options.judge else [*FAULTS, *CLEAN]:
         if not chosen or plant.name in chosen:
             began = time.monotonic()
-            count = train_missing(plant, range(options.seeds), options.records)
+            count = train_missing(plant, range(options.first_seed, options.first_seed + options.seeds), options.records)
             print(f"{plant.name}: {count} runs trained in {time.monotonic() - began:.0f} s", flush=True)
     records = load(options.records)
     if options.fixture:
