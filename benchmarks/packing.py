@@ -174,7 +174,7 @@ class Rivals:
         """What `--pack auto` chooses here."""
         from finestep.train.packing import plan_lanes
 
-        plan = plan_lanes(self.resident, self.recipes[0], asked=None, row_limit=None)
+        plan = plan_lanes(self.resident, self.recipes[0], asked=None, most_lanes=len(RATES), row_limit=None)
         return f"{plan.num_lanes}"
 
     def _engine(self, groups: list[list[Any]], micro: int) -> tuple[float, float]:

@@ -41,6 +41,7 @@ class SessionRequest(_Message):
     num_threads: int | None = None
     retention: RetentionSpec | None = None
     pack: int | None = Field(None, ge=1, description="Trials that share a forward pass; None: by measurement.")
+    most_lanes: int = Field(8, ge=1, description="Trials that wait for a pass at the same time, at most.")
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
 
 

@@ -174,8 +174,14 @@ def _plan(request: SessionRequest, resident: Any) -> Any:
 
     from finestep.train.packing import LanePlan, plan_lanes
 
-    asked = {"asked": request.pack, "row_limit": request.micro_batch_limit, "method": request.recipe.method}
-    question = {**asked, "node": platform.node(), "threads": torch.get_num_threads()}
+    question = {
+        "asked": request.pack,
+        "most_lanes": request.most_lanes,
+        "row_limit": request.micro_batch_limit,
+        "method": request.recipe.method,
+        "node": platform.node(),
+        "threads": torch.get_num_threads(),
+    }
     place = Path(request.study_dir) / "packing.json"
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
@@ -183,7 +189,13 @@ def _plan(request: SessionRequest, resident: Any) -> Any:
             return LanePlan.model_validate(known["plan"])
     except (OSError, ValueError, KeyError):
         pass
-    plan = plan_lanes(resident, request.recipe, asked=request.pack, row_limit=request.micro_batch_limit)
+    plan = plan_lanes(
+        resident,
+        request.recipe,
+        asked=request.pack,
+        most_lanes=request.most_lanes,
+        row_limit=request.micro_batch_limit,
+    )
     write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
     return plan
 

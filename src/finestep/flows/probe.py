@@ -27,7 +27,7 @@ from finestep.rules.ceiling import Ceiling
 from finestep.rules.memory import usable_bytes
 from finestep.rules.memory_case import levers, memory_case
 from finestep.rules.memory_lines import largest_lanes, largest_rows, lever_words
-from finestep.rules.packing import PackingChoice, choose_lanes
+from finestep.rules.packing import PackShape, choose_shape, fit_step_cost
 from finestep.rules.throughput import price, run_seconds
 from finestep.store.probe_cache import probe_file, read_probe, write_probe
 from finestep.study import DataSpec, ModelSpec
@@ -111,7 +111,7 @@ class ProbeReport:
     measured: Measured
     recipe: Recipe
     micro_batch: int
-    packing: PackingChoice | None
+    packing: PackShape | None
     run_s: float
     study_s: float
     full_runs: float
@@ -166,16 +166,19 @@ def best_micro_batch(measured: Measured, recipe: Recipe) -> int:
     return max(1, min(measured.knee or most, most))
 
 
-def packing(measured: Measured, recipe: Recipe, *, wanted: int) -> PackingChoice | None:
+def packing(measured: Measured, recipe: Recipe, *, wanted: int) -> PackShape | None:
     """How many of `wanted` LoRA trials should share a step; None when they cannot, or too little was measured."""
     rows = best_micro_batch(measured, recipe)
-    if recipe.method == "full" or len({round(p.num_padded_tokens) for p in measured.rates}) < 2:
+    tokens = {point.micro_batch: point.num_padded_tokens for point in measured.rates if point.micro_batch <= rows}
+    if recipe.method == "full" or len({round(point.num_padded_tokens) for point in measured.rates}) < 2:
         return None
-    return choose_lanes(
-        measured.step_timings(),
-        tokens=_point(measured, rows).num_padded_tokens,
+    lanes = _lanes_in_memory(measured, rows)
+    return choose_shape(
+        fit_step_cost(measured.step_timings()),
+        tokens_of_rows=tokens or {rows: _point(measured, rows).num_padded_tokens},
+        batch=recipe.effective_batch_size,
         wanted=wanted,
-        memory_limit=_lanes_in_memory(measured, rows),
+        row_limit=None if lanes is None else lanes * rows,
         device=measured.device,
     )
 

@@ -18,6 +18,7 @@ from finestep.flows.tune import Executor, TuneEvent, Tuning
 from finestep.probe import Lever
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
+from finestep.search.automatic import MOST_AT_ONCE, most_at_once
 from finestep.search.further_fields import with_value
 from finestep.search.leader import TIE_PERCENT, worth_keeping
 from finestep.store.study_store import SPEC, StudyStore, read_study_file
@@ -120,6 +121,7 @@ class StudyRun:
             metrics=self.spec.metrics,
             num_threads=self.spec.num_threads,
             pack=1 if self.spec.strategy == "single" else self.pack,
+            most_lanes=most_at_once(self.budget.full_runs) if self.spec.strategy == "auto" else MOST_AT_ONCE,
             retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
         )

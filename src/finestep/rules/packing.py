@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finestep.errors import BadInput
 
@@ -39,15 +39,6 @@ class StepCost:
     def fixed_share(self, tokens: float) -> float:
         """Share of one trial's step that packing can remove."""
         return self.fixed_s / self.seconds(tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class PackingChoice:
-    """Trials in one pack (1 = do not pack), the predicted gain over one by one, and why in one sentence."""
-
-    lanes: int
-    gain: float
-    why: str
 
 
 def fit_step_cost(timings: Sequence[tuple[int, float]]) -> StepCost:
@@ -84,44 +75,14 @@ def packing_gain(cost: StepCost, *, tokens: float, lanes: int) -> float:
     return lanes * cost.seconds(tokens) / cost.seconds(tokens, lanes=lanes)
 
 
-def choose_lanes(
-    timings: Sequence[tuple[int, float]],
-    *,
-    tokens: float,
-    wanted: int,
-    memory_limit: int | None = None,
-    device: str = "cpu",
-) -> PackingChoice:
-    """How many of `wanted` trials should run in one pack.
-
-    Args:
-        timings: (tokens, seconds) of one trial's micro-step, measured for at least two token counts.
-        tokens: tokens of one trial's micro-step in the runs to come, padding included.
-        wanted: trials that are waiting.
-        memory_limit: lanes that fit into memory; None = no limit is known.
-        device: `cpu`, `cuda` or `mps`.
-    """
-    if wanted < 1 or tokens <= 0 or (memory_limit is not None and memory_limit < 1):
-        raise BadInput(
-            "packing needs at least one trial, one token and one lane in memory", value=(wanted, tokens, memory_limit)
-        )
-    cost = fit_step_cost(timings)
-    most = _most_lanes(tokens, wanted, memory_limit, device)
-    packs = _number_of_packs(cost, tokens, wanted, most)
-    lanes = math.ceil(wanted / packs)
-    gain = _gain_of_packs(cost, tokens, wanted, packs)
-    if lanes == 1 or gain < LEAST_GAIN:
-        return PackingChoice(1, 1.0, _why_alone(cost, tokens, wanted, memory_limit, device))
-    return PackingChoice(lanes, gain, _why_packed(cost, tokens, lanes, gain, wanted, memory_limit))
-
-
 @dataclass(frozen=True, slots=True)
 class PackShape:
-    """Trials in one pass, rows of each in it, and how many times faster than the best way one by one."""
+    """Trials in one pass (1 = do not pack), rows of each in it, gain over the best way one by one, and why in one sentence."""
 
     lanes: int
     rows: int
     gain: float
+    why: str = ""
 
 
 def choose_shape(
@@ -141,15 +102,20 @@ def choose_shape(
     Args:
         tokens_of_rows: rows of a micro-batch -> its tokens with padding, on average.
         batch: effective batch in rows.
+        wanted: trials that may wait at the same time.
         row_limit: rows of a pass that memory is known to allow.
+        device: `cpu`, `cuda` or `mps`.
     """
+    if wanted < 1 or not tokens_of_rows or (row_limit is not None and row_limit < 1):
+        raise BadInput("packing needs at least one trial and one row", value=(wanted, dict(tokens_of_rows), row_limit))
 
     def seconds(lanes: int, rows: int) -> float:
         return math.ceil(batch / rows) * cost.seconds(tokens_of_rows[rows], lanes=lanes) / lanes
 
     def fits(lanes: int, rows: int) -> bool:
-        crowded = device == "cpu" and lanes * tokens_of_rows[rows] > CPU_TOKENS_TOGETHER
-        return not crowded and (row_limit is None or lanes * rows <= row_limit)
+        tokens = tokens_of_rows[rows]
+        busy = device == "cpu" and (tokens >= CPU_TOKENS_ALONE or lanes * tokens > CPU_TOKENS_TOGETHER)
+        return not busy and (row_limit is None or lanes * rows <= row_limit)
 
     alone_rows = min(tokens_of_rows, key=lambda rows: seconds(1, rows))
     alone = seconds(1, alone_rows)
@@ -160,23 +126,14 @@ def choose_shape(
         if fits(lanes, rows)
     ]
     best = max((shape.gain for shape in shapes), default=0.0)
+    costs = _costs(cost, tokens_of_rows[alone_rows], alone_rows)
     if best < LEAST_GAIN:
-        return PackShape(1, alone_rows, 1.0)
-    return min((one for one in shapes if one.gain >= NEAR_BEST * best), key=lambda one: (one.lanes, -one.gain))
-
-
-def confirmed(choice: PackingChoice, *, one_lane_s: float, packed_s: float) -> PackingChoice:
-    """The choice after a look at the clock: seconds of a step alone and of a step of the whole pack.
-
-    A pack that is measured slower than one trial after the other is given up; the measured gain replaces the predicted one.
-    """
-    gain = choice.lanes * one_lane_s / packed_s
-    if choice.lanes == 1 or gain >= 1.0:
-        return PackingChoice(
-            choice.lanes, gain, choice.why + f"; measured {gain:.2f}x" if choice.lanes > 1 else choice.why
+        return PackShape(
+            1, alone_rows, 1.0, _why_alone(costs, best, tokens_of_rows[alone_rows], wanted, row_limit, device)
         )
-    why = f"one by one: {choice.lanes} together were measured at {gain:.2f}x, although {choice.gain:.2f}x was predicted"
-    return PackingChoice(1, 1.0, why)
+    near = (one for one in shapes if one.gain >= NEAR_BEST * best)
+    shape = min(near, key=lambda one: (one.lanes, -one.gain))
+    return replace(shape, why=f"{shape.lanes} trials a pass, {shape.rows} rows each: {costs}")
 
 
 def _check(points: list[tuple[float, float]]) -> None:
@@ -186,51 +143,18 @@ def _check(points: list[tuple[float, float]]) -> None:
         raise BadInput("timings are (tokens > 0, seconds > 0)", value=points)
 
 
-def _most_lanes(tokens: float, wanted: int, memory_limit: int | None, device: str) -> int:
-    most = min(wanted, memory_limit or wanted)
-    if device != "cpu":
-        return most
-    return 1 if tokens >= CPU_TOKENS_ALONE else max(1, min(most, int(CPU_TOKENS_TOGETHER // tokens)))
-
-
-def _number_of_packs(cost: StepCost, tokens: float, wanted: int, most: int) -> int:
-    """The largest number of packs (so the smallest packs) within 5 % of the best."""
-    fewest = math.ceil(wanted / most)
-    best = _gain_of_packs(cost, tokens, wanted, fewest)
-    near = [
-        packs for packs in range(fewest, wanted + 1) if _gain_of_packs(cost, tokens, wanted, packs) >= NEAR_BEST * best
-    ]
-    return max(near)
-
-
-def _gain_of_packs(cost: StepCost, tokens: float, wanted: int, packs: int) -> float:
-    """One by one against `packs` packs that hold all wanted trials: every pack pays the fixed cost once."""
-    arithmetic = wanted * cost.per_token_s * tokens
-    return wanted * cost.seconds(tokens) / (packs * cost.fixed_s + arithmetic)
-
-
-def _why_packed(cost: StepCost, tokens: float, lanes: int, gain: float, wanted: int, memory_limit: int | None) -> str:
-    text = (
-        f"{lanes} trials at a time: a step costs {_ms(cost.fixed_s)} once and {_ms(cost.per_token_s * tokens)} a trial "
-        f"({tokens:,.0f} tokens), so that sharing the fixed part makes the trials {gain:.2f}x faster"
+def _costs(cost: StepCost, tokens: float, rows: int) -> str:
+    fixed, part = 1000 * cost.fixed_s, 1000 * cost.per_token_s * tokens
+    return (
+        f"a pass costs {fixed:.3g} ms once and {part:.3g} ms a trial of {rows} rows ({tokens:,.0f} tokens with padding)"
     )
-    limited = memory_limit is not None and memory_limit == lanes < wanted
-    return text + (f"; memory allows no more than {lanes}" if limited else "")
 
 
-def _why_alone(cost: StepCost, tokens: float, wanted: int, memory_limit: int | None, device: str) -> str:
+def _why_alone(costs: str, best: float, tokens: float, wanted: int, row_limit: int | None, device: str) -> str:
     if wanted == 1:
         return "one trial: nothing to pack"
-    if memory_limit == 1:
+    if row_limit == 1:
         return "one by one: memory holds no second trial"
-    if device == "cpu" and tokens >= CPU_TOKENS_ALONE:
-        return f"one by one: from {CPU_TOKENS_ALONE:,} tokens a step one trial keeps a CPU busy ({tokens:,.0f} here)"
-    share = cost.fixed_share(tokens)
-    return (
-        f"one by one: only {share:.0%} of a step of {tokens:,.0f} tokens is fixed cost, "
-        f"so that {wanted} together would gain {packing_gain(cost, tokens=tokens, lanes=wanted):.2f}x at most"
-    )
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
+    if best == 0.0 and device == "cpu" and tokens >= CPU_TOKENS_ALONE:
+        return f"one by one: from {CPU_TOKENS_ALONE:,} tokens a pass one trial keeps a CPU busy ({tokens:,.0f} here)"
+    return f"one by one: {costs}; sharing it gains too little"

@@ -21,7 +21,6 @@ from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import collate_lanes
 
-MOST_LANES = 8
 TIMINGS = 3
 SAMPLED_STEPS = 32
 SAME_LOSS = 1e-4
@@ -38,11 +37,14 @@ class LanePlan(BaseModel):
     why: str = ""
 
 
-def plan_lanes(resident: Resident, recipe: Recipe, *, asked: int | None, row_limit: int | None) -> LanePlan:
+def plan_lanes(
+    resident: Resident, recipe: Recipe, *, asked: int | None, most_lanes: int, row_limit: int | None
+) -> LanePlan:
     """Decide for trials of the size of `recipe`.
 
     Args:
         asked: trials a pass that the user wants: 1 is off, None measures.
+        most_lanes: trials that wait at the same time at most, when it is measured.
         row_limit: rows of a pass that memory is known to allow.
     """
     if asked == 1:
@@ -50,7 +52,7 @@ def plan_lanes(resident: Resident, recipe: Recipe, *, asked: int | None, row_lim
     if reason := resident.why_alone(recipe):
         return LanePlan(why=f"one by one: {reason}")
     try:
-        return _measured(resident, recipe, asked, row_limit)
+        return _measured(resident, recipe, asked, most_lanes, row_limit)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -58,7 +60,9 @@ def plan_lanes(resident: Resident, recipe: Recipe, *, asked: int | None, row_lim
         return LanePlan(why="one by one: memory holds no second trial")
 
 
-def _measured(resident: Resident, recipe: Recipe, asked: int | None, row_limit: int | None) -> LanePlan:
+def _measured(
+    resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None
+) -> LanePlan:
     clock = _Clock(resident, recipe)
     if fault := clock.fault():
         return LanePlan(why=f"one by one: {fault}")
@@ -66,20 +70,17 @@ def _measured(resident: Resident, recipe: Recipe, asked: int | None, row_limit: 
         return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
     most = min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < most] + [most]
-    tokens = {rows: clock.tokens_of(rows) for rows in sizes}
     cost = fit_step_cost([clock.time(1, rows) for rows in (max(1, most // 4), 2 * most if most == 1 else most)])
     shape = choose_shape(
         cost,
-        tokens_of_rows=tokens,
+        tokens_of_rows={rows: clock.tokens_of(rows) for rows in sizes},
         batch=recipe.effective_batch_size,
-        wanted=MOST_LANES,
+        wanted=most_lanes,
         row_limit=row_limit,
         device=resident.placement.device.type,
     )
-    fixed, part = cost.fixed_s * 1000, cost.per_token_s * tokens[most] * 1000
-    why = f"a pass costs {fixed:.3g} ms once and {part:.3g} ms a trial of {most} rows ({tokens[most]:,.0f} tokens with padding)"
     if shape.lanes == 1:
-        return LanePlan(why=f"one by one: {why}; sharing it gains too little")
+        return LanePlan(why=shape.why)
     gain = clock.step_seconds(1, most) / clock.step_seconds(shape.lanes, shape.rows)
     if gain < LEAST_GAIN:
         return LanePlan(why=f"one by one: {shape.lanes} together were measured at {gain:.2f}x")
@@ -87,7 +88,7 @@ def _measured(resident: Resident, recipe: Recipe, asked: int | None, row_limit: 
         num_lanes=shape.lanes,
         rows=shape.rows,
         gain=round(gain, 3),
-        why=f"{shape.lanes} trials a pass, {shape.rows} rows each: {why}; measured {gain:.2f}x faster than one by one",
+        why=f"{shape.why}; measured {gain:.2f}x faster than one by one",
     )
 
 
