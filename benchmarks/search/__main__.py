@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search.engines import PRIORS, Finestep, Random, Sweep, prior_centre
+from benchmarks.search.engines import PRIORS, Finestep, Oracle, Random, Sweep, prior_centre
 from benchmarks.search.peers import PEERS, installed, is_peer, make_peer
 from benchmarks.search.report import plot, print_table
 from benchmarks.search.simulate import Clock, Mark, cost_to
@@ -29,6 +29,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "finestep_half_exponents": lambda *a: Finestep(*a, exponents=0.5),
     "finestep_double_exponents": lambda *a: Finestep(*a, exponents=2.0),
     "finestep_wrong_sign": lambda *a: Finestep(*a, exponents=-1.0),
+    "oracle": Oracle,
     "random": Random,
     "sweep": Sweep,
 }
