@@ -28,7 +28,8 @@ HEAD_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Piece:
-    """Where one trained tensor of a module lives in a row. `A` is kept as [I, R] and `B` as [R, O]."""
+    """Where one trained tensor of a module lives in a row. `A` is kept as [R, I] and `B` as [R, O]: with the small side
+    first, all five small products are 2 to 4 times faster on a CPU than the other way."""
 
     name: str
     path: str
@@ -55,7 +56,7 @@ def layout_of(values: Values, rank: int) -> tuple[Piece, ...]:
     start = 0
     for name, value in sorted(values.items()):
         path, kind = _place(name)
-        shape = {"A": (value.shape[-1], rank), "B": (rank, value.shape[0])}.get(kind, tuple(value.shape))
+        shape = {"A": (rank, value.shape[-1]), "B": (rank, value.shape[0])}.get(kind, tuple(value.shape))
         pieces.append(Piece(name, path, kind, start, shape))  # type: ignore[arg-type]
         start = pieces[-1].end
     return tuple(pieces)
@@ -82,7 +83,7 @@ def _check_linear(base: Any, path: str) -> None:
 
 
 class PackedLinear(torch.nn.Module):
-    """y = base(x) + scale_k (x A_k) B_k for the rows of trial k: one large product for all trials, two batched small ones."""
+    """y = base(x) + scale_k (x A_k^T) B_k for the rows of trial k: one large product for all trials, two batched small ones."""
 
     def __init__(self, base: torch.nn.Module, rows: AdapterRows):
         super().__init__()
@@ -90,7 +91,7 @@ class PackedLinear(torch.nn.Module):
         self._rows = [rows]
 
     def bind(self, pieces: Mapping[str, torch.nn.Parameter]) -> None:
-        """Take the adapters [K, I, R] and [K, R, O], which alias the rows."""
+        """Take the adapters [K, R, I] and [K, R, O], which alias the rows."""
         self.A, self.B = pieces["A"], pieces["B"]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -102,7 +103,9 @@ class PackedLinear(torch.nn.Module):
             y_KTO = _LowRankLinear.apply(x_KTI, self.base.weight, self.base.bias, A, B, scale)  # type: ignore[no-untyped-call]
             return y_KTO.view(*x.shape[:-1], -1)
         y_KTO = self.base(x_KTI)
-        h_KTR = torch.bmm(F.dropout(x_KTI, rows.dropout) if dropped else x_KTI, A) * scale[:, None, None]
+        h_KTR = (
+            torch.bmm(F.dropout(x_KTI, rows.dropout) if dropped else x_KTI, A.transpose(1, 2)) * scale[:, None, None]
+        )
         return torch.baddbmm(y_KTO, h_KTR.to(y_KTO.dtype), B.to(y_KTO.dtype)).view(*x.shape[:-1], -1)
 
 
@@ -113,15 +116,15 @@ def _is_plain(base: torch.nn.Module, x: torch.Tensor, A: torch.Tensor) -> bool:
 
 
 class _LowRankLinear(torch.autograd.Function):
-    """y = x W^T + b + scale_k (x A_k) B_k with W and b frozen.
+    """y = x W^T + b + scale_k (x A_k^T) B_k with W and b frozen.
 
     The same products as autograd's, but sums are made inside them: no copies of y and of its gradient, no separate addition
-    where the two paths meet. Shapes: x [K, T, I], W [O, I], A [K, I, R], B [K, R, O], scale [K].
+    where the two paths meet. Shapes: x [K, T, I], W [O, I], A [K, R, I], B [K, R, O], scale [K].
     """
 
     @staticmethod
     def forward(ctx: Any, x: Any, W: Any, bias: Any, A: Any, B: Any, scale: Any) -> Any:
-        h = torch.bmm(x, A).mul_(scale[:, None, None])
+        h = torch.bmm(x, A.transpose(1, 2)).mul_(scale[:, None, None])
         ctx.save_for_backward(x, W, A, B, scale, h)
         return F.linear(x, W, bias).baddbmm_(h, B)
 
@@ -130,8 +133,9 @@ class _LowRankLinear(torch.autograd.Function):
         x, W, A, B, scale, h = ctx.saved_tensors
         (grad,) = grads
         grad_h = torch.bmm(grad, B.transpose(1, 2)).mul_(scale[:, None, None])
-        grad_x = torch.matmul(grad, W).baddbmm_(grad_h, A.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        return grad_x, None, None, torch.bmm(x.transpose(1, 2), grad_h), torch.bmm(h.transpose(1, 2), grad), None
+        grad_x = torch.matmul(grad, W).baddbmm_(grad_h, A) if ctx.needs_input_grad[0] else None
+        grad_A, grad_B = torch.bmm(grad_h.transpose(1, 2), x), torch.bmm(h.transpose(1, 2), grad)
+        return grad_x, None, None, grad_A, grad_B, None
 
 
 class PackedHead(torch.nn.Module):
@@ -309,7 +313,7 @@ class AdapterRows:
         out = {}
         for piece in self.layout:
             value = piece.view(rows[place])
-            cut = {"A": value[:, :rank].T, "B": value[:rank].T}.get(piece.kind, value) if value.ndim == 2 else value
+            cut = {"A": value[:rank], "B": value[:rank].T}.get(piece.kind, value) if value.ndim == 2 else value
             out[piece.name] = cut.clone(memory_format=torch.contiguous_format)
         return out
 
@@ -321,7 +325,7 @@ class AdapterRows:
             value = values[piece.name].to(self.device, torch.float32)
             place = piece.view(row)
             if piece.kind == "A":
-                place[:, : value.shape[0]] = value.T
+                place[: value.shape[0]] = value
             elif piece.kind == "B":
                 place[: value.shape[1]] = value.T
             else:
