@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finestep.cli import words
+from finestep.search.further_fields import value_words
 
 OF_FORGETTING = frozenset({"kl_to_base", "general_perplexity", "base_general_perplexity"})
 """Metrics that have a row of their own together."""
@@ -50,12 +51,13 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
             f"{best['effective_batch_size']} = micro-batch {best['micro_batch_size']} x {best['accumulation_steps']} accumulated "
             f"x {best['num_devices']} device" + ("s" if best["num_devices"] > 1 else ""),
         ),
+        *([("with", value_words(best["tuned"]))] if best["tuned"] else []),
         ("validation", Text(_validation(result), style="bold")),
     ]
     rows += [
         (name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items() if name not in OF_FORGETTING
     ]
-    rows += _forgetting(result) + _belief(result)
+    rows += _passed_over(result) + _forgetting(result) + _belief(result)
     rows += [
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
@@ -63,6 +65,18 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         ("again", result["command"]),
     ]
     return rows
+
+
+def _passed_over(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
+    """The trial that measured better than the chosen one, and why it was not taken."""
+    best, first, objective = result["best"], result.get("leader"), result["objective"]
+    if first is None:
+        return []
+    value = first["eval_loss"] if objective["name"] == "eval_loss" else first["metrics"].get(objective["name"])
+    name = "loss" if objective["name"] == "eval_loss" else objective["name"].replace("_", " ")
+    smaller = first["learning_rate"] > best["learning_rate"]
+    why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
+    return [("not taken", f"trial {first['trial']}: {name} {value:.4g}, no better beyond the noise; {why}")]
 
 
 def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from finestep.cli import words
 from finestep.flows.tune import TuneEvent, runs_spent
 from finestep.search.automatic import length_words
+from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
 from finestep.study import Budget, StudySpec
 from finestep.trial import EvalRecord, StepRecord, Trial
@@ -178,7 +179,8 @@ class Screen:
         outcome = trial.outcome
         assert outcome is not None
         stage = trial.stage if trial.fidelity == 1.0 else length_words(trial.fidelity)
-        line = f" {trial.number:>3}  {_what(trial)}  {stage:<22} "
+        tuned = value_words(tuned_values(self._spec.tuned, trial))
+        line = f" {trial.number:>3}  {_what(trial)}  {tuned + '  ' if tuned else ''}{stage:<22} "
         if outcome.forgets_too_much:
             return f"{line} loss {words.loss(outcome.eval_loss)}  FORGETS TOO MUCH: {outcome.reason}", "yellow"
         if not trial.ranks:

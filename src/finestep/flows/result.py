@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from finestep.flows.tune import apply_proposal, runs_spent
@@ -15,6 +14,7 @@ from finestep.report.page import render_page
 from finestep.report.view import build_view
 from finestep.search.answer import Answer
 from finestep.search.forgetting import forgetting_sentence, second_best
+from finestep.search.further_fields import tuned_values
 from finestep.search.leader import leader
 from finestep.search.strategy import Proposal
 from finestep.store.recipe_file import write_recipe
@@ -51,15 +51,7 @@ def write_results(
         write_recipe(
             store.folder / RECIPE, predicted_recipe(store.spec, answer), header=f"Found by finestep: {answer.sentence}."
         )
-    result = summarise(
-        store.folder,
-        trials,
-        command=command,
-        budget=budget,
-        best=best,
-        answer=answer,
-        num_epochs=store.spec.recipe.num_epochs,
-    )
+    result = _summarised(store, trials, command=command, budget=budget, best=best, answer=answer)
     result["objective"] = {"name": store.spec.objective, "goal": store.spec.goal, "prefer": store.spec.prefer}
     result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
@@ -110,30 +102,31 @@ def predicted_recipe(spec: StudySpec, answer: Answer) -> Recipe:
     return apply_proposal(spec.recipe, proposal)
 
 
-def summarise(
-    folder: Path,
+def _summarised(
+    store: StudyStore,
     trials: Sequence[Trial],
     *,
     command: str,
     budget: Budget,
     best: Trial | None,
-    answer: Answer | None = None,
-    num_epochs: float | None = None,
+    answer: Answer | None,
 ) -> dict[str, Any]:
-    """Baseline, best, what the search believes, trials, what was spent, and where things are."""
-    baseline = baseline_trial(trials)
+    """Baseline, best, what measured better than it, what the search believes, trials, what was spent, and where things are."""
+    spec, folder = store.spec, store.folder
+    baseline, first = baseline_trial(trials), leader(spec, trials)
     paths = {"study": str(folder), "report": str(folder / REPORT)}
     if (folder / RECIPE).exists():
         paths["recipe"] = str(folder / RECIPE)
     if best is not None and (folder / MODEL).is_dir():
         paths["model"] = str(folder / MODEL)
     return {
-        "baseline": _figures(baseline) if baseline else None,
-        "best": _figures(best) if best else None,
+        "baseline": _figures(spec, baseline) if baseline else None,
+        "best": _figures(spec, best) if best else None,
+        "leader": _figures(spec, first) if first and best and first.number != best.number else None,
         "answer": json.loads(answer.model_dump_json()) if answer else None,
-        "trials": [_figures(trial) for trial in trials],
+        "trials": [_figures(spec, trial) for trial in trials],
         "spent": {
-            "full_runs": round(runs_spent(trials, num_epochs=num_epochs), 3),
+            "full_runs": round(runs_spent(trials, num_epochs=spec.recipe.num_epochs), 3),
             "budget_full_runs": budget.full_runs,
             "tokens": sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             "elapsed_s": round(sum(trial.outcome.elapsed_s for trial in trials if trial.outcome), 1),
@@ -221,7 +214,7 @@ def _whole_sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + "."
 
 
-def _figures(trial: Trial) -> dict[str, Any]:
+def _figures(spec: StudySpec, trial: Trial) -> dict[str, Any]:
     outcome, recipe = trial.outcome, final_recipe(trial)
     micro = recipe.micro_batch_size or recipe.effective_batch_size
     return {
@@ -234,6 +227,7 @@ def _figures(trial: Trial) -> dict[str, Any]:
         "micro_batch_size": micro,
         "accumulation_steps": recipe.accumulation_steps(micro),
         "num_devices": recipe.num_devices,
+        "tuned": tuned_values(spec.tuned, trial),
         "eval_loss": outcome.eval_loss if outcome else None,
         "base_eval_loss": outcome.base_eval_loss if outcome else None,
         "metrics": dict(outcome.metrics) if outcome else {},

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from finestep.search.answer import Answer, TradeOff
+from finestep.search.further_fields import value_words
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
@@ -214,9 +215,9 @@ class Automatic:
 
 def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     """What is tested, where the best rate is believed to be, and what further runs may gain."""
-    text = (
-        f"testing {proposal.learning_rate:.2g} x {proposal.effective_batch_size} at {length_words(proposal.fidelity)}"
-    )
+    tuned = f", {value_words(proposal.changes)}," if proposal.changes else ""
+    what = f"{proposal.learning_rate:.2g} x {proposal.effective_batch_size}{tuned}"
+    text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
     if proposal.stage == "second seed":

@@ -6,13 +6,16 @@ fine-tuning length it hardly acts (it would need about 1 / (rate x decay) steps)
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from finestep.errors import BadInput, did_you_mean
 from finestep.recipe import Recipe
+from finestep.search.observations import field_of
 from finestep.search.space import Dimension
 from finestep.study import TunedField
+from finestep.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,25 @@ FURTHER_FIELDS = {
 }
 """By the word for `--tune`. Effects: ranks of the LoRA sweep differ by 0.2 to 0.4 %; warmup, schedule and the others are
 judged from practice, not measured here, and only say where runs go first."""
+
+
+def value_words(values: Mapping[str, object]) -> str:
+    """Fields and their values as a person says them.
+
+    >>> value_words({"lora.rank": 16, "schedule.warmup_ratio": 0.05, "seed": 1})
+    'rank 16, warmup 0.05, seed 1'
+    """
+    short = {field.name: word.replace("_", " ") for word, field in FURTHER_FIELDS.items()}
+    said = (
+        f"{short.get(name, name)} {value:g}" if isinstance(value, int | float) else f"{short.get(name, name)} {value}"
+        for name, value in values.items()
+    )
+    return ", ".join(said)
+
+
+def tuned_values(tuned: Sequence[TunedField], trial: Trial) -> dict[str, object]:
+    """What a trial has in the fields that the study tunes besides rate and batch size."""
+    return {field.name: field_of(trial, field.name) for field in tuned}
 
 
 def parse_tuned(text: str | None, recipe: Recipe) -> tuple[TunedField, ...]:
