@@ -78,8 +78,9 @@ class StructuredSearch:
         """Index of the next candidate and the name of the phase."""
         points = look.candidates.points
         free = ~look.closed & (look.candidates.cost <= purse.remaining + 1e-9)
-        if not free.any():
-            return None
+        open_full = look.full[free[look.full]]
+        if not free.any() or (purse.num_full and not len(open_full)):
+            return None  # a short run serves a full one: when none can follow, it changes nothing
         if not look.opened and purse.short_runs_pay and purse.has_short_lane:
             return self._first(look, purse)
         rates = np.where(free, look.knowledge_rates(), 0.0)
@@ -89,7 +90,6 @@ class StructuredSearch:
         worth = max(worth, float(rates[look.full].max(initial=0.0)))
         if short.max() > worth and purse.allows(look, int(short.argmax())):
             return int(short.argmax()), "short runs"
-        open_full = look.full[free[look.full]]
         if gains is None and len(open_full):
             return int(open_full[look.mean[open_full].argmin()]), "full runs"
         if gains is not None and gains.max(initial=0.0) > self.stop_below and len(open_full):
