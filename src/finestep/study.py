@@ -101,7 +101,9 @@ class StudySpec(_Value):
     with_baseline: bool = Field(True, description="Run the conservative default too, where the budget has room.")
     trainer: CommandSpec | None = Field(None, description="A command that trains instead of our own worker.")
     metrics: tuple[str, ...] = Field((), description="Extra metrics: `exact_match` or `module:function`.")
-    num_threads: int | None = Field(None, ge=1, description="CPU threads of the worker; None: all.")
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of the worker; None: measured, at most all cores."
+    )
     retention: RetentionSpec | None = None
 
 

@@ -167,7 +167,7 @@ def _train(request: SessionRequest, line: Line) -> None:
 
 
 def _plan(request: SessionRequest, resident: Any) -> Any:
-    """How many trials share a pass; measured once a study, machine, number of threads and limit."""
+    """How many trials share a pass, on how many threads; measured once a study, machine, number of threads and limit."""
     import platform
 
     import torch
@@ -180,24 +180,37 @@ def _plan(request: SessionRequest, resident: Any) -> Any:
         "row_limit": request.micro_batch_limit,
         "method": request.recipe.method,
         "node": platform.node(),
-        "threads": torch.get_num_threads(),
+        "threads": [request.num_threads, torch.get_num_threads()],
     }
     place = Path(request.study_dir) / "packing.json"
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
         if known["question"] == question:
-            return LanePlan.model_validate(known["plan"])
+            plan = LanePlan.model_validate(known["plan"])
+            torch.set_num_threads(plan.num_threads or torch.get_num_threads())
+            return plan
     except (OSError, ValueError, KeyError):
         pass
+    chooses = request.num_threads is None and resident.placement.device.type == "cpu"
     plan = plan_lanes(
         resident,
         request.recipe,
         asked=request.pack,
         most_lanes=request.most_lanes,
         row_limit=request.micro_batch_limit,
+        threads=_halves(torch.get_num_threads()) if chooses else (),
     )
     write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
     return plan
+
+
+def _halves(most: int) -> list[int]:
+    """1, 2, 4, ... and `most`.
+
+    >>> _halves(1), _halves(6), _halves(8)
+    ([1], [1, 2, 4, 6], [1, 2, 4, 8])
+    """
+    return sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
 
 
 def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:

@@ -10,6 +10,7 @@ import torch
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
+from finestep.train import packing
 from finestep.train.adapters import trained
 from finestep.train.order import Order
 from finestep.train.tokens import collate
@@ -305,3 +306,25 @@ def test_who_may_share_a_pass(resident):
     assert resident.why_alone(_recipe()) is None
     assert "dropout" in resident.why_alone(_recipe(lora={"dropout": 0.1}))
     assert "base" in resident.why_alone(_recipe(method="full"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [({4: 0.05, 2: 0.03, 1: 0.04}, 2), ({4: 0.031, 2: 0.0305, 1: 0.03}, 1), ({4: 2.0}, 4)]
+)
+def test_the_number_of_threads_is_the_fastest_for_a_trial_alone(resident, monkeypatch, seconds, chosen):
+    """A step that takes long keeps all threads busy: fewer are not tried."""
+    before, tried = torch.get_num_threads(), []
+
+    def timed(clock, num_lanes, num_rows):
+        tried.append(torch.get_num_threads())
+        return seconds[tried[-1]]
+
+    monkeypatch.setattr(packing._Clock, "step_seconds", timed)
+    try:
+        plan = packing.plan_lanes(resident, _recipe(1e-3), asked=1, most_lanes=8, row_limit=None, threads=(1, 2, 4))
+        assert tried == list(seconds)
+        assert torch.get_num_threads() == chosen
+        assert (plan.num_lanes, plan.num_threads or chosen) == (1, chosen)
+        assert plan.threads_why.startswith(f"{chosen}; ") or len(seconds) == 1
+    finally:
+        torch.set_num_threads(before)

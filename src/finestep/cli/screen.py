@@ -107,9 +107,9 @@ class Screen:
             self.say(
                 f"model: {words.size(device['num_parameters'])} parameters{adapter}, {device['device']}, {device['dtype']}"
             )
-        why = data.get("pack", {}).get("why")
-        if why and not data.get("is_finished"):
-            self.say(f"packing: {why}")
+        for name, why in (("threads", "threads_why"), ("packing", "why")):
+            if data.get("pack", {}).get(why) and not data.get("is_finished"):
+                self.say(f"{name}: {data['pack'][why]}")
         if data.get("is_finished"):
             self.say("finished before; nothing is left to do" + self._more_words())
         elif self._trials:

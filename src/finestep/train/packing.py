@@ -24,10 +24,14 @@ from finestep.train.tokens import collate_lanes
 TIMINGS = 3
 SAMPLED_STEPS = 32
 SAME_LOSS = 1e-4
+LONG_STEP_S = 1.0
+"""A step that takes longer is timed once, and keeps all threads busy: fewer are not tried."""
+TIE = 0.03
+"""Of numbers of threads that are equally fast within this, the smallest is taken."""
 
 
 class LanePlan(BaseModel):
-    """How many trials share a pass, the predicted or measured gain, and why in one sentence."""
+    """How many trials share a pass and how many threads compute it, the predicted or measured gain, and why in one sentence."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,24 +39,67 @@ class LanePlan(BaseModel):
     rows: int | None = Field(None, ge=1, description="Rows of each trial in a shared pass; None: its micro-batch.")
     gain: float = 1.0
     why: str = ""
+    num_threads: int | None = Field(None, ge=1, description="CPU threads, where they were chosen by measurement.")
+    threads_why: str = ""
 
 
 def plan_lanes(
-    resident: Resident, recipe: Recipe, *, asked: int | None, most_lanes: int, row_limit: int | None
+    resident: Resident,
+    recipe: Recipe,
+    *,
+    asked: int | None,
+    most_lanes: int,
+    row_limit: int | None,
+    threads: Sequence[int] = (),
 ) -> LanePlan:
-    """Decide for trials of the size of `recipe`.
+    """Decide for trials of the size of `recipe`, and set the number of threads.
 
     Args:
         asked: trials a pass that the user wants: 1 is off, None measures.
         most_lanes: trials that wait at the same time at most, when it is measured.
         row_limit: rows of a pass that memory is known to allow.
+        threads: numbers of CPU threads to choose from, measured; with none or one there is no choice.
     """
+    threads_why = _choose_threads(resident, recipe, row_limit, threads) if len(threads) > 1 else ""
+    plan = _plan(resident, recipe, asked, most_lanes, row_limit)
+    num_threads = torch.get_num_threads() if threads_why else None
+    return plan.model_copy(update={"num_threads": num_threads, "threads_why": threads_why})
+
+
+def _choose_threads(resident: Resident, recipe: Recipe, row_limit: int | None, threads: Sequence[int]) -> str:
+    """Set the number of threads that makes a step of one trial fastest, and say how much it matters.
+
+    It is judged by a trial alone: a pack is not always full, and the threads of a small model mostly wait for each other.
+    """
+    clock, rows = _Clock(resident, recipe), _most_rows(recipe, row_limit)
+    seconds: dict[int, float] = {}
+    for count in sorted(threads, reverse=True):
+        torch.set_num_threads(count)
+        try:
+            seconds[count] = clock.step_seconds(1, rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release_memory(resident.placement.device)
+            break
+        if seconds[count] > LONG_STEP_S:
+            break
+    fastest = min(seconds.values(), default=0.0)
+    chosen = min((count for count, one in seconds.items() if one <= fastest * (1 + TIE)), default=max(threads))
+    torch.set_num_threads(chosen)
+    others = [
+        f"{count} would take {one / fastest:.2g} times as long" for count, one in seconds.items() if count != chosen
+    ]
+    return f"{chosen}; {', '.join(others)}" if others else ""
+
+
+def _plan(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None) -> LanePlan:
     if asked == 1:
         return LanePlan()
     if reason := resident.why_alone(recipe):
         return LanePlan(why=f"one by one: {reason}")
     try:
-        return _measured(resident, recipe, asked, most_lanes, row_limit)
+        return _measured(_Clock(resident, recipe), asked, most_lanes, row_limit)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -60,15 +107,16 @@ def plan_lanes(
         return LanePlan(why="one by one: memory holds no second trial")
 
 
-def _measured(
-    resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None
-) -> LanePlan:
-    clock = _Clock(resident, recipe)
+def _most_rows(recipe: Recipe, row_limit: int | None) -> int:
+    return min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
+
+
+def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int | None) -> LanePlan:
     if fault := clock.fault():
         return LanePlan(why=f"one by one: {fault}")
     if asked is not None:
         return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
-    most = min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
+    recipe, most = clock.recipe, _most_rows(clock.recipe, row_limit)
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < most] + [most]
     cost = fit_step_cost([clock.time(1, rows) for rows in (max(1, most // 4), 2 * most if most == 1 else most)])
     shape = choose_shape(
@@ -77,7 +125,7 @@ def _measured(
         batch=recipe.effective_batch_size,
         wanted=most_lanes,
         row_limit=row_limit,
-        device=resident.placement.device.type,
+        device=clock.resident.placement.device.type,
     )
     if shape.lanes == 1:
         return LanePlan(why=shape.why)
@@ -127,6 +175,8 @@ class _Clock:
                     self._losses([chosen] * num_lanes).sum().backward()
                 self._finish_on_device()
                 seconds.append(time.perf_counter() - began)
+                if seconds[-1] > LONG_STEP_S:
+                    break
         finally:
             self._close(rows)
         return min(seconds)
