@@ -131,7 +131,7 @@ def choose_shape(
         return PackShape(
             1, alone_rows, 1.0, _why_alone(costs, best, tokens_of_rows[alone_rows], wanted, row_limit, device)
         )
-    near = (one for one in shapes if one.gain >= NEAR_BEST * best)
+    near = (one for one in shapes if one.gain >= max(NEAR_BEST * best, LEAST_GAIN))
     shape = min(near, key=lambda one: (one.lanes, -one.gain))
     return replace(shape, why=f"{shape.lanes} trials a pass, {shape.rows} rows each: {costs}")
 
