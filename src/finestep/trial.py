@@ -13,6 +13,8 @@ TrialState = Literal["running", "completed", "stopped", "diverged", "out_of_memo
 """`stopped` is early stopping (a result that counts); the last three never rank. An interrupted trial is still `running`."""
 
 RANKED_STATES: frozenset[TrialState] = frozenset({"completed", "stopped"})
+KL_TO_BASE, GENERAL_PERPLEXITY, BASE_GENERAL_PERPLEXITY = "kl_to_base", "general_perplexity", "base_general_perplexity"
+"""Metrics of the retention watch."""
 
 
 class _Value(BaseModel):

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from finestep.cli import words
 from finestep.search.further_fields import value_words
+from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
-OF_FORGETTING = frozenset({"kl_to_base", "general_perplexity", "base_general_perplexity"})
+OF_FORGETTING = frozenset({KL_TO_BASE, GENERAL_PERPLEXITY, BASE_GENERAL_PERPLEXITY})
 """Metrics that have a row of their own together."""
 NEARLY_AS_GOOD_PERCENT = 1.0
 
@@ -85,7 +86,7 @@ def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     if not seen or seen["kl_at_end"] is None:
         return []
     metrics = result["best"]["metrics"]
-    now, before = metrics.get("general_perplexity"), metrics.get("base_general_perplexity")
+    now, before = metrics.get(GENERAL_PERPLEXITY), metrics.get(BASE_GENERAL_PERPLEXITY)
     general = f"; perplexity of general text {now:.4g}, before {before:.4g}" if now and before else ""
     limit = f"; at most {seen['limit']:g} allowed" if seen["limit"] is not None else ""
     rows: list[tuple[str, Text | str]] = [

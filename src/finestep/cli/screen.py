@@ -18,11 +18,11 @@ from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
 from finestep.study import Budget, StudySpec
-from finestep.trial import EvalRecord, StepRecord, Trial
+from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, EvalRecord, StepRecord, Trial
 
 QUIET_LINE_EVERY_S = 60.0
 BAR_CELLS = 24
-QUIET_METRICS = frozenset({"perplexity", "general_perplexity", "base_general_perplexity"})
+QUIET_METRICS = frozenset({"perplexity", GENERAL_PERPLEXITY, BASE_GENERAL_PERPLEXITY})
 """Metrics that a line leaves out: they say the same as the one beside them."""
 
 

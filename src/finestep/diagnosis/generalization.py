@@ -15,9 +15,10 @@ from finestep.finding import Finding
 MIN_GAIN = 0.002
 """Smallest drop of the validation loss, in nats, that counts as gain. Source: science notes 8."""
 
-FORGETTING_BUDGET = 0.1
 MANY_EVALUATIONS = 10
 """With more, one above the lowest at the end is a blip: overfitting does not come within a tenth of a run."""
+
+FORGETTING_BUDGET = 0.1
 """KL divergence from the base model in nats per token that is usually tolerated. Source: science notes 8
 (judgement)."""
 

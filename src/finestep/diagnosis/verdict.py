@@ -72,10 +72,10 @@ def _all_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     findings += generalization_findings(signals, limits) + learning_findings(signals, limits)
     if signals.log.context.objective == "reinforcement":
         side.append(_not_comparable())
-    return without_contradictions(findings) + side
+    return _without_contradictions(findings) + side
 
 
-def without_contradictions(findings: list[Finding]) -> list[Finding]:
+def _without_contradictions(findings: list[Finding]) -> list[Finding]:
     """Leave out "too short" and "nothing to learn" about a run that was lost or went on too long: their advice would be the opposite."""
     if not {finding.code for finding in findings} & EXPLAIN_THE_LENGTH:
         return findings

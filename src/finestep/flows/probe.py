@@ -29,11 +29,11 @@ from finestep.rules.memory_case import levers, memory_case
 from finestep.rules.memory_lines import largest_lanes, largest_rows, lever_words
 from finestep.rules.packing import PackShape, choose_shape, fit_step_cost
 from finestep.rules.throughput import price, run_seconds
+from finestep.search.automatic import MOST_AT_ONCE
 from finestep.store.probe_cache import probe_file, read_probe, write_probe
 from finestep.study import DataSpec, ModelSpec
 
 LABELS_ASSUMED = 2
-LANES_WANTED = 8
 """Trials that a search usually has in hand at a time."""
 Note = Callable[[str], None]
 LENGTH_ASSUMED = 1024
@@ -252,7 +252,7 @@ def _report(
     measured: Measured, recipe: Recipe, full_runs: float, price_per_hour: float | None, *, was_cached: bool
 ) -> ProbeReport:
     rows = best_micro_batch(measured, recipe)
-    choice = packing(measured, recipe, wanted=LANES_WANTED)
+    choice = packing(measured, recipe, wanted=MOST_AT_ONCE)
     point = _point(measured, rows)
     run_s = run_seconds(
         num_rows=round(int(measured.card["facts"]["num_rows"]) * recipe.num_epochs),

@@ -14,11 +14,10 @@ from finestep.report.basin import Basin, basin_finding, build_basin
 from finestep.report.batch_map import BatchMap, build_maps, map_finding
 from finestep.report.curves import EMA_SHARE, Curve, build_curves, curves_finding, gradient_finding
 from finestep.report.measured import Verdict, final_loss, seed_noise, verdict
-from finestep.trial import EvalRecord, StepRecord, Trial, TrialState
+from finestep.trial import KL_TO_BASE, EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
 MOST_METRIC_COLUMNS = 3
-FORGETTING = "kl_to_base"
 
 
 class _Value(BaseModel):
@@ -296,12 +295,12 @@ def _row(trial: Trial, metric_names: Sequence[str], best: int | None, baseline: 
 
 def _metric_heads(names: Sequence[str]) -> tuple[str, ...]:
     """A column each, or one for all of them but the distance from the base, which is compared with a limit."""
-    own = [wording.name(name) for name in names if len(names) <= MOST_METRIC_COLUMNS or name == FORGETTING]
+    own = [wording.name(name) for name in names if len(names) <= MOST_METRIC_COLUMNS or name == KL_TO_BASE]
     return tuple(own) if len(own) == len(names) else (*own, "metrics")
 
 
 def _metric_cells(metrics: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    single = [name for name in names if len(names) <= MOST_METRIC_COLUMNS or name == FORGETTING]
+    single = [name for name in names if len(names) <= MOST_METRIC_COLUMNS or name == KL_TO_BASE]
     cells = [wording.loss(metrics.get(name)) for name in single]
     rest = [f"{name} {wording.loss(metrics[name])}" for name in names if name in metrics and name not in single]
     return cells if len(single) == len(names) else [*cells, ", ".join(rest) or wording.NONE]

@@ -36,10 +36,6 @@ class StepCost:
         """Predicted seconds of a step in which each of `lanes` trials has `tokens` tokens."""
         return self.fixed_s + lanes * self.per_token_s * tokens
 
-    def fixed_share(self, tokens: float) -> float:
-        """Share of one trial's step that packing can remove."""
-        return self.fixed_s / self.seconds(tokens)
-
 
 def fit_step_cost(timings: Sequence[tuple[int, float]]) -> StepCost:
     """F and c from (tokens, seconds) of one trial's step; neither is ever negative.

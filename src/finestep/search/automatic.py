@@ -33,6 +33,7 @@ SPEED_MARGIN_PERCENT = 0.1
 
 
 MOST_AT_ONCE = 8
+"""Trials of a study that train together at most."""
 
 
 def most_at_once(full_runs: float) -> int:

@@ -28,10 +28,9 @@ from finestep.train.optimizer import Optimizer, Slice
 from finestep.train.order import Order
 from finestep.train.pairing import exchanged
 from finestep.train.resident import Resident, Rows, lora_scale
-from finestep.train.retention import KL
 from finestep.train.rollback import Guard, Snapshot, onset_of
 from finestep.train.tokens import TokenRows, collate
-from finestep.trial import EvalRecord, Outcome, StepRecord
+from finestep.trial import KL_TO_BASE, EvalRecord, Outcome, StepRecord
 
 Emit = Callable[..., None]
 NORMS_EVERY_STEP_BELOW = 2_000_000
@@ -384,7 +383,7 @@ class Lane:
         """Look at the validation rows, keep the best weights; True when it is time to stop early."""
         progress = self.progress
         loss, metrics, row_sums = self._measure()
-        progress.evaluated_step, progress.kl_now = progress.step, metrics.get(KL)
+        progress.evaluated_step, progress.kl_now = progress.step, metrics.get(KL_TO_BASE)
         record = EvalRecord(
             step=progress.step,
             num_tokens=progress.num_tokens,
@@ -430,7 +429,7 @@ class Lane:
     def _is_within_budget(self, metrics: dict[str, float]) -> bool:
         """False for a state that has moved further from the base than `max_forgetting` allows."""
         limit = self.resident.max_forgetting
-        return limit is None or metrics[KL] <= limit
+        return limit is None or metrics[KL_TO_BASE] <= limit
 
     def _is_over_limit(self) -> bool:
         """True when the last state that was looked at is one of these."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from finestep.errors import BadInput
 from finestep.train.model import Placement
+from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
 ROW_TOKENS = 64
 MAX_POSITIONS = 2048
@@ -24,7 +25,6 @@ MAX_KEPT_NUMBERS = 40_000_000
 """Log-probabilities of the base that are kept, in half precision: 80 MB."""
 ROWS_AT_ONCE = 8
 MIN_POSITIONS = 32
-KL, PERPLEXITY, BASE_PERPLEXITY = "kl_to_base", "general_perplexity", "base_general_perplexity"
 
 
 class Retention:
@@ -76,9 +76,9 @@ class Retention:
             kl += F.kl_div(now, before, reduction="sum", log_target=True).item()
             total += _negative_log_likelihood(now, ids_NS)
         return {
-            KL: max(kl, 0.0) / self.num_positions,
-            PERPLEXITY: math.exp(min(total / self.num_positions, 700.0)),
-            BASE_PERPLEXITY: self._base_perplexity,
+            KL_TO_BASE: max(kl, 0.0) / self.num_positions,
+            GENERAL_PERPLEXITY: math.exp(min(total / self.num_positions, 700.0)),
+            BASE_GENERAL_PERPLEXITY: self._base_perplexity,
         }
 
     def _log_probs(self, model: Any, ids_NS: torch.Tensor) -> torch.Tensor:
