@@ -126,6 +126,10 @@ class Measured(_Value):
     device_name: str = ""
     dtype: str
     num_threads: int
+    seconds_of_threads: dict[int, float] = Field(
+        default_factory=dict,
+        description="Seconds of a step of one trial alone by number of CPU threads; empty: no choice.",
+    )
     card: dict[str, Any] = Field(description="The data card.")
     lever: Lever = Field(description="The setting that was chosen and measured.")
     curves: tuple[MemoryCurve, ...] = Field(description="Predicted memory on the longest row, for every setting.")

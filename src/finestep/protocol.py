@@ -40,8 +40,9 @@ class SessionRequest(_Message):
     metrics: tuple[str, ...] = ()
     num_threads: int | None = None
     retention: RetentionSpec | None = None
+    worker: int = Field(1, ge=1, description="Which worker of the study this is; the first one measures how many pay.")
     pack: int | None = Field(None, ge=1, description="Trials that share a forward pass; None: by measurement.")
-    most_lanes: int = Field(8, ge=1, description="Trials that wait for a pass at the same time, at most.")
+    most_lanes: int = Field(8, ge=1, description="Trials that are under way at the same time, at most.")
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
 
 

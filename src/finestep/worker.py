@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -114,18 +115,28 @@ def _serve(request: SessionRequest, line: Line) -> None:
     if request.purpose == "inspect":
         line.send("ready", _inspect(request))
         return
-    with _only_worker(Path(request.study_dir)):
+    with _sole_worker(Path(request.study_dir), request.worker):
         _train(request, line)
 
 
-def _only_worker(study_dir: Path) -> Any:
-    """One worker a study: a worker whose controller died may still be writing its checkpoint."""
+@contextmanager
+def _sole_worker(study_dir: Path, number: int) -> Iterator[None]:
+    """One worker of each number a study: workers whose controller died may still be writing their checkpoints.
+
+    The first waits for all of them, and the others start after it.
+    """
     from filelock import FileLock, Timeout
 
+    mine = FileLock(str(study_dir / ("worker.lock" if number == 1 else f"worker-{number}.lock")))
     try:
-        return FileLock(str(study_dir / "worker.lock")).acquire(timeout=LOCK_WAIT_S)
+        mine.acquire(timeout=LOCK_WAIT_S)
+        for other in sorted(study_dir.glob("worker-*.lock")) if number == 1 else ():
+            with FileLock(str(other)).acquire(timeout=LOCK_WAIT_S):
+                pass
     except Timeout:
         raise WorkerFailed(f"another worker still holds {study_dir}; wait for it or end it") from None
+    with mine:
+        yield
 
 
 def _inspect(request: SessionRequest) -> dict[str, Any]:
@@ -167,12 +178,12 @@ def _train(request: SessionRequest, line: Line) -> None:
 
 
 def _plan(request: SessionRequest, resident: Any) -> Any:
-    """How many trials share a pass, on how many threads; measured once a study, machine, number of threads and limit."""
+    """How trials share the device; measured once a study, machine, number of threads and limit."""
     import platform
 
     import torch
 
-    from finestep.train.packing import LanePlan, plan_lanes
+    from finestep.train.packing import LanePlan, plan_lanes, thread_counts
 
     question = {
         "asked": request.pack,
@@ -191,26 +202,16 @@ def _plan(request: SessionRequest, resident: Any) -> Any:
             return plan
     except (OSError, ValueError, KeyError):
         pass
-    chooses = request.num_threads is None and resident.placement.device.type == "cpu"
     plan = plan_lanes(
         resident,
         request.recipe,
         asked=request.pack,
         most_lanes=request.most_lanes,
         row_limit=request.micro_batch_limit,
-        threads=_halves(torch.get_num_threads()) if chooses else (),
+        threads=thread_counts(resident, request.num_threads),
     )
     write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
     return plan
-
-
-def _halves(most: int) -> list[int]:
-    """1, 2, 4, ... and `most`.
-
-    >>> _halves(1), _halves(6), _halves(8)
-    ([1], [1, 2, 4, 6], [1, 2, 4, 8])
-    """
-    return sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
 
 
 def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:

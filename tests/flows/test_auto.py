@@ -41,7 +41,7 @@ def tune(folder, *, budget=6.0, recording=basin, stop_after=None, lanes=1, **cha
         ended[0] += 1
         return recording(recipe, fidelity)
 
-    executor = ReplayExecutor(counted, card=CARD, num_train_rows=4000, num_lanes=lanes)
+    executor = ReplayExecutor(counted, card=CARD, num_train_rows=4000, at_once=lanes)
     limits = Budget(full_runs=budget)
     tuning = Tuning(
         store,

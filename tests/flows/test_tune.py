@@ -253,7 +253,7 @@ class Fragile(ReplayExecutor):
 
 def test_a_trial_that_kills_its_worker_fails_alone(tmp_path):
     store = open_store(tmp_path)
-    executor = Fragile(basin, card=CARD, num_train_rows=4000, num_lanes=4, culprit=3e-4)
+    executor = Fragile(basin, card=CARD, num_train_rows=4000, at_once=4, culprit=3e-4)
     tuning = Tuning(store, executor, lambda card: Sweep("lora"), Budget(full_runs=8))
     events = list(tuning.run())
     states = {trial.recipe.learning_rate: trial.state for trial in store.trials()}

@@ -11,7 +11,10 @@ from finestep.rules.packing import (
     CPU_TOKENS_ALONE,
     CPU_TOKENS_TOGETHER,
     LEAST_GAIN,
+    LEAST_GAIN_OF_PROCESSES,
+    NEAR_BEST,
     StepCost,
+    choose_processes,
     choose_shape,
     fit_step_cost,
     packing_gain,
@@ -80,7 +83,7 @@ def test_a_choice_keeps_its_promises(timings, row_tokens, batch, wanted, limit, 
     assert choice.gain >= LEAST_GAIN or choice.lanes == 1
     assert choice.lanes == 1 or limit is None or choice.lanes * choice.rows <= limit
     if device == "cpu" and choice.lanes > 1:
-        assert table[choice.rows] < CPU_TOKENS_ALONE
+        assert batch * row_tokens < CPU_TOKENS_ALONE
         assert choice.lanes * table[choice.rows] <= CPU_TOKENS_TOGETHER
 
 
@@ -89,7 +92,7 @@ def test_a_busy_cpu_is_left_alone(timings, tokens):
     choice = shape(timings, tokens)
     assert (choice.lanes, choice.gain) == (1, 1.0)
     assert "one by one" in choice.why
-    assert "keeps a CPU busy" in choice.why
+    assert "keeps a core busy" in choice.why
 
 
 def test_short_steps_are_packed_and_the_reason_says_why():
@@ -106,10 +109,25 @@ def test_the_smallest_good_pack_is_taken():
 
 
 def test_a_pack_can_afford_small_micro_batches_with_little_padding():
-    padded = {4: 4 * 80, 16: 16 * 115}
+    padded = {4: 4 * 40, 16: 16 * 58}
     alone, together = (shape(ONE_THREAD, padded, batch=16, wanted=wanted) for wanted in (1, 8))
     assert (alone.lanes, together.rows) == (1, 4)
     assert together.lanes > 1
+
+
+@given(
+    seconds=st.dictionaries(st.sampled_from([1, 2, 4, 8]), POSITIVE, min_size=1),
+    wanted=st.integers(1, 9),
+    cores=st.integers(8, 16),
+)
+def test_processes_fit_the_machine_and_pay(seconds, wanted, cores):
+    crew = choose_processes(seconds, cores=cores, wanted=wanted)
+    assert crew.threads in seconds
+    assert crew.processes * crew.threads <= cores
+    assert crew.processes <= wanted
+    assert crew.gain == 1.0 or crew.gain >= LEAST_GAIN_OF_PROCESSES
+    work = crew.processes / seconds[crew.threads]
+    assert work >= NEAR_BEST / min(seconds.values()), "never less than one process with the best number of threads"
 
 
 def test_memory_limits_the_pack():

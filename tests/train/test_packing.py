@@ -326,5 +326,37 @@ def test_the_number_of_threads_is_the_fastest_for_a_trial_alone(resident, monkey
         assert torch.get_num_threads() == chosen
         assert (plan.num_lanes, plan.num_threads or chosen) == (1, chosen)
         assert plan.threads_why.startswith(f"{chosen}; ") or len(seconds) == 1
+        assert (plan.num_workers, plan.at_once) == (1, 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("most", "asked", "fits", "expected"),
+    [
+        (3, None, 9, (4, 1, 3)),
+        (2, None, 9, (2, 2, 2)),
+        (3, None, 1, (1, 2, 1)),
+        (8, 1, 9, (1, 2, 1)),
+        (8, 5, 9, (1, 2, 5)),
+    ],
+)
+def test_cores_that_would_idle_get_processes_of_their_own(resident, monkeypatch, most, asked, fits, expected):
+    """(workers, threads of each, trials at once): not when the user wants one by one or one pass, nor beyond memory."""
+    seconds = {4: 0.05, 2: 0.03, 1: 0.034}
+    before = torch.get_num_threads()
+    monkeypatch.setattr(packing._Clock, "step_seconds", lambda clock, lanes, rows: seconds[torch.get_num_threads()])
+    monkeypatch.setattr(packing, "_workers_that_fit", lambda resident: fits)
+    try:
+        plan = packing.plan_lanes(
+            resident, _recipe(1e-3), asked=asked, most_lanes=most, row_limit=None, threads=(1, 2, 4)
+        )
+        workers, threads, at_once = expected
+        assert (min(plan.num_workers, most), torch.get_num_threads(), plan.at_once) == (
+            min(workers, most),
+            threads,
+            at_once,
+        )
+        assert bool(plan.workers_why) == (plan.num_workers > 1)
     finally:
         torch.set_num_threads(before)

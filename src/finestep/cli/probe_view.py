@@ -130,6 +130,8 @@ def _report_rows(report: ProbeReport) -> list[tuple[str, str]]:
     ]
     if report.packing:
         rows.append(("packing", report.packing.why))
+    if report.crew.words:
+        rows.append(("processes", report.crew.words))
     rows += [(name, noise.words) for name, noise in _noises(found)]
     if report.ceiling:
         rows.append(("learning-rate ceiling", ceiling_words(report.ceiling)))
@@ -178,6 +180,7 @@ def report_json(report: ProbeReport) -> dict:
         "measured": report.measured.model_dump(),
         "micro_batch": report.micro_batch,
         "packing": dataclasses.asdict(report.packing) if report.packing else None,
+        "processes": report.crew.processes,
         "run_s": report.run_s,
         "study_s": report.study_s,
         "full_runs": report.full_runs,

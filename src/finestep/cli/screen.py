@@ -107,7 +107,7 @@ class Screen:
             self.say(
                 f"model: {words.size(device['num_parameters'])} parameters{adapter}, {device['device']}, {device['dtype']}"
             )
-        for name, why in (("threads", "threads_why"), ("packing", "why")):
+        for name, why in (("threads", "threads_why"), ("packing", "why"), ("processes", "workers_why")):
             if data.get("pack", {}).get(why) and not data.get("is_finished"):
                 self.say(f"{name}: {data['pack'][why]}")
         if data.get("is_finished"):

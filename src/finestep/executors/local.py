@@ -1,196 +1,157 @@
-"""A worker process on this machine: started once, fed trials, and heard line by line.
+"""Worker processes on this machine: the first is started once and says how many serve the study; the others start when needed.
 
 A worker that dies is reported as an event, never as an exception; starting another one is the caller's decision.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-from pydantic import ValidationError
-
-from finestep import errors
-from finestep.errors import FinestepError, WorkerFailed
+from finestep.errors import FinestepError
+from finestep.executors.process import WorkerProcess
 from finestep.protocol import Event, SessionRequest, TrialRequest
 
-STOP_GRACE_S = 30.0
-TAIL_LINES = 12
+
+@dataclass(eq=False)
+class _Member:
+    """A worker and the trials that it has."""
+
+    number: int
+    process: WorkerProcess
+    open: list[int] = field(default_factory=list)
 
 
 class LocalExecutor:
-    """One resident worker.
+    """Resident workers; each trial goes to the one that has least to do.
 
     Args:
-        session: what the worker loads.
-        folder: where its request and its log are kept.
+        session: what a worker loads.
+        folder: where requests and logs are kept.
     """
 
     def __init__(self, session: SessionRequest, *, folder: Path):
         self._session, self._folder = session, folder
-        self._process: subprocess.Popen[str] | None = None
-        self._open: list[int] = []
-        self._log = folder / "worker.log"
+        self._crew: list[_Member] = []
+        self._heard: SimpleQueue[tuple[_Member, Event | None]] = SimpleQueue()
+        self._most_workers: int | None = None
+        self._is_stopping = False
 
     def start(self) -> dict[str, Any]:
-        """Start the worker, or find it running: its `ready` answer (data card and facts).
+        """Start the first worker, or find it running: its `ready` answer (data card, facts, how trials share the device).
 
         Raises:
             FinestepError: what the worker has to complain about, or that it died at start.
         """
-        if self._process is not None and self._process.poll() is None:
+        if any(member.process.is_alive() for member in self._crew):
             return {}
-        self._folder.mkdir(parents=True, exist_ok=True)
-        request = self._folder / "session.json"
-        request.write_text(self._session.model_dump_json(indent=1), encoding="utf-8")
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "finestep.worker", str(request)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,
-                env=worker_environment(),
-            )
-        return self._await_ready()
+        self._crew = [self._member(1)]
+        ready = self._crew[0].process.await_ready()
+        pack = ready.get("pack", {})
+        if self._most_workers == 1:
+            ready["pack"] = {**pack, "num_workers": 1, "at_once": pack.get("num_lanes", 1)}
+        self._most_workers = ready.get("pack", {}).get("num_workers", 1)
+        self._listen(self._crew[0])
+        return ready
 
     def submit(self, request: TrialRequest) -> None:
-        """Hand over a trial; the worker decides which trials it trains together."""
-        self._open.append(request.number)
-        self._send(request.model_dump_json())
+        """Hand over a trial; a worker decides which of its trials it trains together."""
+        member = min(self._crew, key=lambda member: len(member.open))
+        if member.open and len(self._crew) < (self._most_workers or 1):
+            member = self._hire()
+        member.open.append(request.number)
+        member.process.send(request.model_dump_json())
+        if self._is_stopping:
+            member.process.stop()
 
     def events(self) -> Iterator[Event]:
-        """What happens, until every submitted trial has ended with `finished` or `interrupted`; or `died`, once, for all of them."""
-        while self._open:
-            event = self._next_event()
+        """What happens, until every submitted trial has ended with `finished` or `interrupted`; or `died`, once, as the last.
+
+        When one worker dies, the others write their checkpoints and end, and from then on there is only one: what killed it
+        may have been a lack of memory.
+        """
+        death: Event | None = None
+        while any(member.open for member in self._crew):
+            member, event = self._heard.get()
+            if member not in self._crew:
+                continue
             if event is None:
-                yield self._died()
-                return
-            if event.kind in {"finished", "interrupted"} and event.trial in self._open:
-                self._open.remove(event.trial)
+                self._crew.remove(member)
+                if member.open:
+                    death = death or member.process.death()
+                    for other in self._crew:
+                        other.process.stop()
+                continue
+            if event.kind in {"finished", "interrupted"} and event.trial in member.open:
+                member.open.remove(event.trial)
             yield event
+        if death:
+            self.close()
+            self._most_workers = 1
+            yield death
 
     def stop(self) -> None:
-        """Ask for a checkpoint and an end; the running trial answers `interrupted`. Safe in a signal handler."""
-        self._send('{"kind": "stop"}')
+        """Ask for checkpoints and an end; running trials answer `interrupted`. Safe in a signal handler."""
+        self._is_stopping = True
+        for member in list(self._crew):
+            member.process.stop()
 
     def kill(self) -> None:
-        """End the worker now."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        """End the workers now."""
+        for member in list(self._crew):
+            member.process.kill()
 
     def close(self) -> None:
-        """End the worker in good order, and wait for it."""
-        if self._process is None:
-            return
-        if self._process.stdin and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-        try:
-            self._process.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
-        self._process = None
+        """End the workers in good order, and wait for them."""
+        crew, self._crew = self._crew, []
+        for member in crew:
+            member.process.end_input()
+        for member in crew:
+            member.process.close()
 
-    @property
-    def process_id(self) -> int | None:
-        """Process id of the worker, while there is one."""
-        return self._process.pid if self._process else None
+    def _hire(self) -> _Member:
+        """Start another worker; it finds its first trial waiting when it is ready."""
+        taken = {member.number for member in self._crew}
+        member = self._member(next(number for number in count(2) if number not in taken))
+        self._crew.append(member)
+        self._listen(member, awaits_ready=True)
+        return member
 
-    def _await_ready(self) -> dict[str, Any]:
-        while (event := self._next_event()) is not None:
-            if event.kind == "ready":
-                return event.data
-            if event.kind == "error":
-                self.close()
-                raise error_from(event.data)
-        code = self._process.wait() if self._process else None
-        self._process = None
-        raise WorkerFailed(
-            f"the worker ended at its start ({exit_words(code)}); its last words, in {self._log}:\n{self._tail()}"
-        )
+    def _member(self, number: int) -> _Member:
+        session = self._session.model_copy(update={"worker": number})
+        return _Member(number, WorkerProcess(session, folder=self._folder))
 
-    def _next_event(self) -> Event | None:
-        """The next event, or None when the process is gone."""
-        if self._process is None or self._process.stdout is None:
-            return None
-        for line in self._process.stdout:
+    def _listen(self, member: _Member, *, awaits_ready: bool = False) -> None:
+        """Bring the events of a worker here, from a thread of its own; None is the last."""
+
+        def read() -> None:
             try:
-                return Event.model_validate_json(line)
-            except ValidationError:
-                continue
-        return None
+                if awaits_ready:
+                    member.process.await_ready()
+                while (event := member.process.next_event()) is not None:
+                    self._heard.put((member, event))
+            except (FinestepError, ValueError, OSError):
+                member.process.kill()
+            self._heard.put((member, None))
 
-    def _send(self, line: str) -> bool:
-        if self._process is None or self._process.stdin is None or self._process.stdin.closed:
-            return False
-        try:
-            os.write(self._process.stdin.fileno(), (line + "\n").encode())
-        except (BrokenPipeError, OSError):
-            return False
-        return True
-
-    def _died(self) -> Event:
-        code = self._process.wait() if self._process else None
-        self._process, self._open = None, []
-        return Event(kind="died", data={"exit_code": code, "reason": exit_words(code), "last_words": self._tail()})
-
-    def _tail(self) -> str:
-        try:
-            return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
-        except OSError:
-            return ""
-
-
-def worker_environment() -> dict[str, str]:
-    """The worker imports the same finestep as the controller, keeps freed memory, and waits without spinning.
-
-    Large tensors page-fault anew when glibc gives memory back; threads that spin starve each other on a busy machine.
-    """
-    package_parent = str(Path(errors.__file__).resolve().parent.parent)
-    paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    defaults = {
-        "MALLOC_TRIM_THRESHOLD_": "100000000000",
-        "MALLOC_TOP_PAD_": "268435456",
-        "MALLOC_MMAP_MAX_": "0",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    return {**defaults, **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-
-
-def error_from(data: dict[str, Any]) -> FinestepError:
-    kind = getattr(errors, str(data.get("error")), FinestepError)
-    error = FinestepError(str(data.get("text")))
-    error.exit_code = kind.exit_code if isinstance(kind, type) and issubclass(kind, FinestepError) else 2
-    return error
-
-
-def exit_words(code: int | None) -> str:
-    if code is None:
-        return "it could not be reached"
-    if code == -9:
-        return "killed by signal 9; the machine may be out of memory"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+        threading.Thread(target=read, daemon=True, name="worker events").start()
 
 
 def inspect_data(session: SessionRequest, *, folder: Path) -> dict[str, Any]:
     """The data card, made by a worker that loads no model."""
-    executor = LocalExecutor(session.model_copy(update={"purpose": "inspect"}), folder=folder)
+    worker = WorkerProcess(session.model_copy(update={"purpose": "inspect"}), folder=folder)
     try:
-        return executor.start()["card"]
+        return worker.await_ready()["card"]
     finally:
-        executor.close()
+        worker.close()
 
 
 def doctor_report(timeout_s: float = 60.0) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from finestep.errors import WorkerFailed
-from finestep.executors.local import error_from, exit_words, worker_environment
+from finestep.executors.process import error_from, exit_words, worker_environment
 from finestep.protocol import Event
 
 TAIL_LINES = 8

@@ -28,16 +28,16 @@ class ReplayExecutor:
         *,
         card: dict[str, Any] | None = None,
         num_train_rows: int = 1600,
-        num_lanes: int = 1,
+        at_once: int = 1,
     ):
         self._recording, self._card, self._num_rows = recording, card or {}, num_train_rows
-        self._num_lanes = num_lanes
+        self._at_once = at_once
         self._turns = InTurn(self._play)
         self.num_started = 0
 
     def start(self) -> dict[str, Any]:
         """Nothing to load."""
-        return {"card": self._card, "facts": {"device": "replay"}, "pack": {"num_lanes": self._num_lanes}}
+        return {"card": self._card, "facts": {"device": "replay"}, "pack": {"at_once": self._at_once}}
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -27,9 +28,9 @@ from finestep.rules.ceiling import Ceiling
 from finestep.rules.memory import usable_bytes
 from finestep.rules.memory_case import levers, memory_case
 from finestep.rules.memory_lines import largest_lanes, largest_rows, lever_words
-from finestep.rules.packing import PackShape, choose_shape, fit_step_cost
+from finestep.rules.packing import Crew, PackShape, choose_processes, choose_shape, fit_step_cost
 from finestep.rules.throughput import price, run_seconds
-from finestep.search.automatic import MOST_AT_ONCE
+from finestep.search.automatic import most_at_once
 from finestep.store.probe_cache import probe_file, read_probe, write_probe
 from finestep.study import DataSpec, ModelSpec
 
@@ -112,6 +113,7 @@ class ProbeReport:
     recipe: Recipe
     micro_batch: int
     packing: PackShape | None
+    crew: Crew
     run_s: float
     study_s: float
     full_runs: float
@@ -252,7 +254,10 @@ def _report(
     measured: Measured, recipe: Recipe, full_runs: float, price_per_hour: float | None, *, was_cached: bool
 ) -> ProbeReport:
     rows = best_micro_batch(measured, recipe)
-    choice = packing(measured, recipe, wanted=MOST_AT_ONCE)
+    wanted = most_at_once(full_runs)
+    timed = measured.seconds_of_threads
+    crew = choose_processes(timed, cores=max(timed), wanted=wanted) if timed else Crew(1, measured.num_threads)
+    choice = packing(measured, recipe, wanted=math.ceil(wanted / crew.processes))
     point = _point(measured, rows)
     run_s = run_seconds(
         num_rows=round(int(measured.card["facts"]["num_rows"]) * recipe.num_epochs),
@@ -263,12 +268,13 @@ def _report(
         num_evaluations=recipe.evaluation.num_evaluations,
         evaluation_s=measured.evaluation_s,
     )
-    study_s = full_runs * run_s / (choice.gain if choice else 1.0)
+    study_s = crew.study_seconds(full_runs * run_s / (choice.gain if choice else 1.0), last_s=run_s)
     return ProbeReport(
         measured=measured,
         recipe=recipe,
         micro_batch=rows,
         packing=choice,
+        crew=crew,
         run_s=run_s,
         study_s=study_s,
         full_runs=full_runs,

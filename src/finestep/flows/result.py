@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finestep.flows.tune import apply_proposal, runs_spent
+from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import build_view
@@ -129,7 +129,7 @@ def _summarised(
             "full_runs": round(runs_spent(trials, num_epochs=spec.recipe.num_epochs), 3),
             "budget_full_runs": budget.full_runs,
             "tokens": sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
-            "elapsed_s": round(sum(trial.outcome.elapsed_s for trial in trials if trial.outcome), 1),
+            "elapsed_s": round(time_spent_s(trials, store.known_ready().get("pack", {})), 1),
         },
         "paths": paths,
         "command": command,

@@ -113,7 +113,7 @@ class Tuning:
 
     def remaining_runs(self) -> float:
         """Budget that is left, in full runs; zero when a further trial would not end in time."""
-        under_way = self._trial_time_s() * (len(self._running) + 1)
+        under_way = self._trial_time_s() * max((len(self._running) + 1) / num_workers(self.pack), 1.0)
         if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
             return 0.0
         return max(
@@ -168,8 +168,8 @@ class Tuning:
                 self._submit(trial)
 
     def _lanes(self) -> int:
-        """Trials that the worker trains together."""
-        return min(int(self.pack.get("num_lanes", 1)), self._most_lanes or 64)
+        """Trials that are under way at the same time."""
+        return min(int(self.pack.get("at_once", 1)), self._most_lanes or 64)
 
     def _submit(self, trial: Trial) -> None:
         self._running.setdefault(trial.number, _Running(trial))
@@ -203,7 +203,7 @@ class Tuning:
                 yield TuneEvent("trial_finished", trial=self._finish(number, outcome))
         if self._deaths >= MAX_DEATHS_WITHOUT_PROGRESS and self._running:
             yield from self._isolate()
-        self.executor.start()
+        self._learn(self.executor.start())
         for running in self._running.values():
             self.executor.submit(self._request(running.trial))
 
@@ -266,7 +266,7 @@ class Tuning:
         return done
 
     def _time_spent_s(self) -> float:
-        return sum(trial.outcome.elapsed_s for trial in self.store.trials() if trial.outcome)
+        return time_spent_s(self.store.trials(), self.pack)
 
     def _trial_time_s(self) -> float:
         times = [
@@ -290,6 +290,16 @@ def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
         else:
             changes[name] = value
     return start.changed(**changes)
+
+
+def num_workers(pack: Mapping[str, Any]) -> int:
+    """Processes that train at the same time, from what the first one said about sharing the device."""
+    return int(pack.get("num_workers", 1))
+
+
+def time_spent_s(trials: Sequence[Trial], pack: Mapping[str, Any]) -> float:
+    """Seconds by the clock that the trials took together, as if no process had ever waited for another."""
+    return sum(trial.outcome.elapsed_s for trial in trials if trial.outcome) / num_workers(pack)
 
 
 def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None) -> float:

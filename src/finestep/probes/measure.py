@@ -20,11 +20,13 @@ from finestep.probes.predict import Predictor
 from finestep.rules.ceiling import Ceiling, ceiling, range_rates
 from finestep.rules.memory_lines import choose_curve, largest_rows, peak_bytes
 from finestep.rules.noise_scale import StepNoise, noise_scale, noise_words
+from finestep.rules.packing import choose_processes
 from finestep.rules.throughput import knee
 from finestep.train.adapters import trained
 from finestep.train.checkpointing import checkpoint_layers
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
+from finestep.train.packing import thread_counts, time_threads
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import TrainingData, collate
 
@@ -49,6 +51,7 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
     curve = choose_curve(prediction.curves, bench.budget, rows=bench.rows_wanted)
     bench.use(curve.lever)
     largest, source = _largest(bench, request, curve, note)
+    seconds_of_threads = bench.choose_threads(request.num_threads, row_limit=largest)
     note("timing micro-batches")
     rates = bench.rates(
         most=largest if largest is not None else MOST_ROWS_UNKNOWN, budget_s=SPEED_SHARE * request.budget_s
@@ -65,6 +68,7 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
         dtype=str(bench.resident.placement.weights_dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
+        seconds_of_threads=seconds_of_threads,
         card=bench.resident.data.card,
         lever=curve.lever,
         curves=prediction.curves,
@@ -149,6 +153,15 @@ class Bench:
         if lever.chunk_tokens:
             self.resident.token_loss.cut_into_chunks(self._model, lever.chunk_tokens)
         self._restart()
+
+    def choose_threads(self, num_threads: int | None, *, row_limit: int | None) -> dict[int, float]:
+        """Set the number of CPU threads with which one trial is fastest, as the worker does; what was measured."""
+        counts = thread_counts(self.resident, num_threads)
+        timed = time_threads(self.resident, self.recipe, counts, row_limit=row_limit)
+        if timed:
+            torch.set_num_threads(choose_processes(timed, cores=max(counts), wanted=1).threads)
+            self._restart()
+        return timed
 
     def rates(self, *, most: int, budget_s: float) -> list[RatePoint]:
         """Speed of micro-batches of 1, 2, 4, ... rows, until memory, the time or the rows end; of two at least, if they fit."""

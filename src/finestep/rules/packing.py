@@ -18,9 +18,13 @@ LEAST_GAIN = 1.03
 """Below this a pack is not worth its memory and its shared fate."""
 NEAR_BEST = 0.95
 """The smallest pack within 5 % of the best one is taken: it needs less memory and leaves the cache less."""
+LEAST_GAIN_OF_PROCESSES = 1.2
+"""A second process loads everything once more."""
+TIE = 0.03
+"""Of numbers of threads that are equally fast within this, the smallest is taken."""
 CPU_TOKENS_ALONE = 1000
-"""From so many tokens a step one trial keeps a CPU's cores busy. Measured: K = 8 gained 1.05x, 0.98x (one thread) and 0.92x
-(two threads) at 1,024 tokens and more, where the law alone promised 1.15x: activations leave the cache."""
+"""From so many tokens a step (its whole effective batch) one trial keeps a CPU's core busy. Measured: K = 8 gained 1.05x, 0.98x (one
+thread) and 0.92x (two threads) at 1,024 tokens and more, where the law alone promised 1.15x: activations leave the cache."""
 CPU_TOKENS_TOGETHER = 4096
 """Tokens of a whole pack on a CPU; the rate of matrix products fell by a third above 8,192 rows, and was flat up to 4,096."""
 
@@ -108,9 +112,12 @@ def choose_shape(
     def seconds(lanes: int, rows: int) -> float:
         return math.ceil(batch / rows) * cost.seconds(tokens_of_rows[rows], lanes=lanes) / lanes
 
+    step_tokens = min(tokens_of_rows[rows] * batch / rows for rows in tokens_of_rows)
+
     def fits(lanes: int, rows: int) -> bool:
-        tokens = tokens_of_rows[rows]
-        busy = device == "cpu" and (tokens >= CPU_TOKENS_ALONE or lanes * tokens > CPU_TOKENS_TOGETHER)
+        busy = device == "cpu" and (
+            step_tokens >= CPU_TOKENS_ALONE or lanes * tokens_of_rows[rows] > CPU_TOKENS_TOGETHER
+        )
         return not busy and (row_limit is None or lanes * rows <= row_limit)
 
     alone_rows = min(tokens_of_rows, key=lambda rows: seconds(1, rows))
@@ -124,12 +131,66 @@ def choose_shape(
     best = max((shape.gain for shape in shapes), default=0.0)
     costs = _costs(cost, tokens_of_rows[alone_rows], alone_rows)
     if best < LEAST_GAIN:
-        return PackShape(
-            1, alone_rows, 1.0, _why_alone(costs, best, tokens_of_rows[alone_rows], wanted, row_limit, device)
-        )
+        return PackShape(1, alone_rows, 1.0, _why_alone(costs, best, step_tokens, wanted, row_limit, device))
     near = (one for one in shapes if one.gain >= max(NEAR_BEST * best, LEAST_GAIN))
     shape = min(near, key=lambda one: (one.lanes, -one.gain))
     return replace(shape, why=f"{shape.lanes} trials a pass, {shape.rows} rows each: {costs}")
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Worker processes at the same time, CPU threads of each, and the work that they do at most in the time of the best one alone."""
+
+    processes: int
+    threads: int
+    gain: float = 1.0
+
+    def study_seconds(self, alone_s: float, *, last_s: float) -> float:
+        """Time of a study that takes `alone_s` one by one: its last run, of `last_s`, keeps one process busy (Graham 1966).
+
+        >>> Crew(2, 1, 2.0).study_seconds(60, last_s=10)
+        35.0
+        """
+        return alone_s / self.gain + (1 - 1 / self.processes) * last_s
+
+    @property
+    def words(self) -> str:
+        """What more than one process do, in words; nothing for one."""
+        if self.processes == 1:
+            return ""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.processes} at the same time, {threads} each: at most {self.gain:.2g} times the work of one"
+
+
+def choose_processes(seconds: Mapping[int, float], *, cores: int, wanted: int) -> Crew:
+    """How to spread a CPU's cores over trials: threads share the work of one trial, processes train several.
+
+    Threads of a small model mostly wait for each other, and then whole trials side by side do more work in the same time. They
+    share memory bandwidth and cache, so that the gain is an upper bound.
+
+    Args:
+        seconds: number of threads -> seconds of a step of one trial alone.
+        cores: threads that the machine runs at the same time.
+        wanted: trials that may be under way at the same time.
+
+    >>> choose_processes({1: 0.010, 2: 0.013}, cores=2, wanted=3)
+    Crew(processes=2, threads=1, gain=2.0)
+    >>> choose_processes({1: 0.100, 2: 0.056, 4: 0.032, 8: 0.020}, cores=8, wanted=3)
+    Crew(processes=2, threads=4, gain=1.25)
+    >>> choose_processes({1: 0.100, 2: 0.052}, cores=2, wanted=3)
+    Crew(processes=1, threads=2, gain=1.0)
+    """
+    fastest = min(seconds.values())
+    crews = [
+        Crew(processes, threads, processes * fastest / each)
+        for threads, each in seconds.items()
+        for processes in range(2, min(cores // threads, wanted) + 1)
+    ]
+    best = max((crew.gain for crew in crews), default=0.0)
+    if best < LEAST_GAIN_OF_PROCESSES:
+        return Crew(1, min(threads for threads, each in seconds.items() if each <= fastest * (1 + TIE)))
+    near = (crew for crew in crews if crew.gain >= NEAR_BEST * best)
+    return min(near, key=lambda crew: (crew.processes, crew.threads))
 
 
 def _check(points: list[tuple[float, float]]) -> None:
@@ -146,11 +207,13 @@ def _costs(cost: StepCost, tokens: float, rows: int) -> str:
     )
 
 
-def _why_alone(costs: str, best: float, tokens: float, wanted: int, row_limit: int | None, device: str) -> str:
+def _why_alone(costs: str, best: float, step_tokens: float, wanted: int, row_limit: int | None, device: str) -> str:
     if wanted == 1:
         return "one trial: nothing to pack"
     if row_limit == 1:
         return "one by one: memory holds no second trial"
-    if best == 0.0 and device == "cpu" and tokens >= CPU_TOKENS_ALONE:
-        return f"one by one: from {CPU_TOKENS_ALONE:,} tokens a pass one trial keeps a CPU busy ({tokens:,.0f} here)"
+    if device == "cpu" and step_tokens >= CPU_TOKENS_ALONE:
+        return (
+            f"one by one: from {CPU_TOKENS_ALONE:,} tokens a step one trial keeps a core busy ({step_tokens:,.0f} here)"
+        )
     return f"one by one: {costs}; sharing it gains too little"

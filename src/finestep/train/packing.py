@@ -1,4 +1,4 @@
-"""How many trials share a forward pass: two short timings of the real model, the law of `rules/packing.py`, and a look at the clock.
+"""How trials share the device: short timings of the real model, the laws of `rules/packing.py`, and a look at the clock.
 
 It also proves, on this very model, that rows of a pack do not touch each other before it lets them share a pass.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.recipe import Recipe
-from finestep.rules.packing import LEAST_GAIN, choose_shape, fit_step_cost
-from finestep.train.memory import is_out_of_memory, release_memory
+from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
+from finestep.train.memory import is_out_of_memory, peak_memory_bytes, release_memory
 from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import collate_lanes
@@ -26,12 +26,10 @@ SAMPLED_STEPS = 32
 SAME_LOSS = 1e-4
 LONG_STEP_S = 1.0
 """A step that takes longer is timed once, and keeps all threads busy: fewer are not tried."""
-TIE = 0.03
-"""Of numbers of threads that are equally fast within this, the smallest is taken."""
 
 
 class LanePlan(BaseModel):
-    """How many trials share a pass and how many threads compute it, the predicted or measured gain, and why in one sentence."""
+    """How many trials share a pass, how many threads compute it and how many workers do so at the same time, and why in words."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,6 +39,9 @@ class LanePlan(BaseModel):
     why: str = ""
     num_threads: int | None = Field(None, ge=1, description="CPU threads, where they were chosen by measurement.")
     threads_why: str = ""
+    num_workers: int = Field(1, ge=1, description="Processes like this one that pay, this one included.")
+    workers_why: str = ""
+    at_once: int = Field(1, ge=1, description="Trials under way at the same time, in all workers.")
 
 
 def plan_lanes(
@@ -56,23 +57,48 @@ def plan_lanes(
 
     Args:
         asked: trials a pass that the user wants: 1 is off, None measures.
-        most_lanes: trials that wait at the same time at most, when it is measured.
+        most_lanes: trials that are under way at the same time at most, when it is measured.
         row_limit: rows of a pass that memory is known to allow.
-        threads: numbers of CPU threads to choose from, measured; with none or one there is no choice.
+        threads: numbers of CPU threads to choose from, measured; with none or one there is no choice, and only one process.
     """
-    threads_why = _choose_threads(resident, recipe, row_limit, threads) if len(threads) > 1 else ""
-    plan = _plan(resident, recipe, asked, most_lanes, row_limit)
-    num_threads = torch.get_num_threads() if threads_why else None
-    return plan.model_copy(update={"num_threads": num_threads, "threads_why": threads_why})
+    timed = time_threads(resident, recipe, threads, row_limit=row_limit)
+    if not timed:
+        return _plan(resident, recipe, asked, most_lanes, row_limit)
+    wanted = 1 if asked is not None else min(most_lanes, _workers_that_fit(resident))
+    crew = choose_processes(timed, cores=max(threads), wanted=wanted)
+    torch.set_num_threads(crew.threads)
+    plan = _plan(resident, recipe, asked, math.ceil(most_lanes / crew.processes), row_limit)
+    return plan.model_copy(
+        update={
+            "num_threads": crew.threads,
+            "threads_why": _threads_words(timed, crew.threads),
+            "num_workers": crew.processes,
+            "workers_why": crew.words,
+            "at_once": min(most_lanes, plan.num_lanes * crew.processes) if crew.processes > 1 else plan.num_lanes,
+        }
+    )
 
 
-def _choose_threads(resident: Resident, recipe: Recipe, row_limit: int | None, threads: Sequence[int]) -> str:
-    """Set the number of threads that makes a step of one trial fastest, and say how much it matters.
+def thread_counts(resident: Resident, num_threads: int | None) -> list[int]:
+    """Numbers of CPU threads to choose from: 1, 2, 4, ... and all; none where the user or the device has decided."""
+    most = torch.get_num_threads()
+    if num_threads is not None or resident.placement.device.type != "cpu":
+        return []
+    return sorted({2**power for power in range(most.bit_length())} | {most})
 
-    It is judged by a trial alone: a pack is not always full, and the threads of a small model mostly wait for each other.
+
+def time_threads(
+    resident: Resident, recipe: Recipe, threads: Sequence[int], *, row_limit: int | None
+) -> dict[int, float]:
+    """Number of threads -> seconds of a step of one trial alone; nothing when there is no choice.
+
+    Alone, because a pack is not always full, and because the threads of a small model mostly wait for each other. Leaves the base
+    without rows, and the last number set.
     """
-    clock, rows = _Clock(resident, recipe), _most_rows(recipe, row_limit)
     seconds: dict[int, float] = {}
+    if len(threads) < 2:
+        return seconds
+    clock, rows = _Clock(resident, recipe), _most_rows(recipe, row_limit)
     for count in sorted(threads, reverse=True):
         torch.set_num_threads(count)
         try:
@@ -80,15 +106,26 @@ def _choose_threads(resident: Resident, recipe: Recipe, row_limit: int | None, t
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            release_memory(resident.placement.device)
+            release_memory(clock.resident.placement.device)
             break
         if seconds[count] > LONG_STEP_S:
             break
-    fastest = min(seconds.values(), default=0.0)
-    chosen = min((count for count, one in seconds.items() if one <= fastest * (1 + TIE)), default=max(threads))
-    torch.set_num_threads(chosen)
+    return seconds
+
+
+def _workers_that_fit(resident: Resident) -> int:
+    """Processes of this one's size for which there is memory, twice over, because trials take more than the first passes."""
+    import psutil
+
+    mine = peak_memory_bytes(resident.placement.device)
+    return 1 + int(psutil.virtual_memory().available // (2 * mine)) if mine else 1
+
+
+def _threads_words(timed: Mapping[int, float], chosen: int) -> str:
     others = [
-        f"{count} would take {one / fastest:.2g} times as long" for count, one in seconds.items() if count != chosen
+        f"{count} would take {seconds / timed[chosen]:.2g} times as long"
+        for count, seconds in timed.items()
+        if count != chosen
     ]
     return f"{chosen}; {', '.join(others)}" if others else ""
 
@@ -115,7 +152,7 @@ def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int 
     if fault := clock.fault():
         return LanePlan(why=f"one by one: {fault}")
     if asked is not None:
-        return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
+        return LanePlan(num_lanes=asked, at_once=asked, why=f"{asked} trials at a time, as asked")
     recipe, most = clock.recipe, _most_rows(clock.recipe, row_limit)
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < most] + [most]
     cost = fit_step_cost([clock.time(1, rows) for rows in (max(1, most // 4), 2 * most if most == 1 else most)])
@@ -134,6 +171,7 @@ def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int 
         return LanePlan(why=f"one by one: {shape.lanes} together were measured at {gain:.2f}x")
     return LanePlan(
         num_lanes=shape.lanes,
+        at_once=shape.lanes,
         rows=shape.rows,
         gain=round(gain, 3),
         why=f"{shape.why}; measured {gain:.2f}x faster than one by one",

@@ -1,0 +1,150 @@
+"""One worker process: started with a session, spoken to line by line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finestep import errors
+from finestep.errors import FinestepError, WorkerFailed
+from finestep.protocol import Event, SessionRequest
+
+STOP_GRACE_S = 30.0
+TAIL_LINES = 12
+
+
+class WorkerProcess:
+    """A worker, its request and its log.
+
+    Args:
+        session: what the worker loads.
+        folder: where its request and its log are kept.
+    """
+
+    def __init__(self, session: SessionRequest, *, folder: Path):
+        suffix = "" if session.worker == 1 else f"-{session.worker}"
+        self._log = folder / f"worker{suffix}.log"
+        request = folder / f"session{suffix}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        request.write_text(session.model_dump_json(indent=1), encoding="utf-8")
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "finestep.worker", str(request)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+                env=worker_environment(),
+            )
+
+    def await_ready(self) -> dict[str, Any]:
+        """Wait for its `ready` answer: data card, facts, how trials share the device.
+
+        Raises:
+            FinestepError: what the worker has to complain about, or that it died at start.
+        """
+        while (event := self.next_event()) is not None:
+            if event.kind == "ready":
+                return event.data
+            if event.kind == "error":
+                self.close()
+                raise error_from(event.data)
+        raise WorkerFailed(
+            f"the worker ended at its start ({exit_words(self._process.wait())}); its last words, in {self._log}:\n{self._tail()}"
+        )
+
+    def is_alive(self) -> bool:
+        """True while the process runs."""
+        return self._process.poll() is None
+
+    def next_event(self) -> Event | None:
+        """The next event, or None when the process is gone."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                return Event.model_validate_json(line)
+            except ValidationError:
+                continue
+        return None
+
+    def send(self, line: str) -> None:
+        """Write a line to it; a process that is gone is noticed by who listens. Safe in a signal handler."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError, OSError):
+                os.write(self._process.stdin.fileno(), (line + "\n").encode())
+
+    def stop(self) -> None:
+        """Ask for a checkpoint and an end. Safe in a signal handler."""
+        self.send('{"kind": "stop"}')
+
+    def kill(self) -> None:
+        """End the process now."""
+        if self.is_alive():
+            self._process.kill()
+
+    def end_input(self) -> None:
+        """Let it end in good order."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def close(self) -> None:
+        """End the process in good order, and wait for it."""
+        self.end_input()
+        try:
+            self._process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def death(self) -> Event:
+        """What is left to say of a process that is gone."""
+        code = self._process.wait()
+        return Event(kind="died", data={"exit_code": code, "reason": exit_words(code), "last_words": self._tail()})
+
+    def _tail(self) -> str:
+        try:
+            return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+        except OSError:
+            return ""
+
+
+def worker_environment() -> dict[str, str]:
+    """The worker imports the same finestep as the controller, keeps freed memory, and waits without spinning.
+
+    Large tensors page-fault anew when glibc gives memory back; threads that spin starve each other on a busy machine.
+    """
+    package_parent = str(Path(errors.__file__).resolve().parent.parent)
+    paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    defaults = {
+        "MALLOC_TRIM_THRESHOLD_": "100000000000",
+        "MALLOC_TOP_PAD_": "268435456",
+        "MALLOC_MMAP_MAX_": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    return {**defaults, **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def error_from(data: dict[str, Any]) -> FinestepError:
+    kind = getattr(errors, str(data.get("error")), FinestepError)
+    error = FinestepError(str(data.get("text")))
+    error.exit_code = kind.exit_code if isinstance(kind, type) and issubclass(kind, FinestepError) else 2
+    return error
+
+
+def exit_words(code: int | None) -> str:
+    if code is None:
+        return "it could not be reached"
+    if code == -9:
+        return "killed by signal 9; the machine may be out of memory"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
