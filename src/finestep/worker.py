@@ -268,4 +268,4 @@ def _facts(resident: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # taking torch apart would take half a second

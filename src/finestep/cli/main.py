@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -48,6 +49,9 @@ def _options(
 
 def main() -> int:
     """Run the command line; errors that a user can act on are one message and their exit code."""
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # the search's matrices are small, and the cores belong to training
     try:
         app(standalone_mode=True)
     except FinestepError as error:

@@ -118,7 +118,7 @@ def tune(
         str,
         typer.Option(
             metavar="N",
-            help="LoRA trials that share a forward pass: auto (measured), off or a number.",
+            help="Trials that share a forward pass or the cores of a CPU: auto (measured), off, or a number a pass.",
             rich_help_panel=o.MEMORY,
         ),
     ] = "auto",

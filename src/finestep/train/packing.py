@@ -67,14 +67,14 @@ def plan_lanes(
     wanted = 1 if asked is not None else min(most_lanes, _workers_that_fit(resident))
     crew = choose_processes(timed, cores=max(threads), wanted=wanted)
     torch.set_num_threads(crew.threads)
-    plan = _plan(resident, recipe, asked, math.ceil(most_lanes / crew.processes), row_limit)
+    plan = _plan(resident, recipe, asked, most_lanes // crew.processes, row_limit)
     return plan.model_copy(
         update={
             "num_threads": crew.threads,
             "threads_why": _threads_words(timed, crew.threads),
             "num_workers": crew.processes,
             "workers_why": crew.words,
-            "at_once": min(most_lanes, plan.num_lanes * crew.processes) if crew.processes > 1 else plan.num_lanes,
+            "at_once": plan.num_lanes * crew.processes,
         }
     )
 
@@ -131,7 +131,7 @@ def _threads_words(timed: Mapping[int, float], chosen: int) -> str:
 
 
 def _plan(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None) -> LanePlan:
-    if asked == 1:
+    if asked == 1 or most_lanes == 1:
         return LanePlan()
     if reason := resident.why_alone(recipe):
         return LanePlan(why=f"one by one: {reason}")
