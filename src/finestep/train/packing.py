@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,9 +62,12 @@ def plan_lanes(
         row_limit: rows of a pass that memory is known to allow.
         threads: numbers of CPU threads to choose from, measured; with none or one there is no choice, and only one process.
     """
+    if threads:
+        torch.set_num_threads(max(threads))
     timed = time_threads(resident, recipe, threads, row_limit=row_limit)
     if not timed:
-        return _plan(resident, recipe, asked, most_lanes, row_limit)
+        plan = _plan(resident, recipe, asked, most_lanes, row_limit)
+        return plan.model_copy(update={"num_threads": max(threads)}) if threads else plan
     wanted = 1 if asked is not None else min(most_lanes, _workers_that_fit(resident))
     crew = choose_processes(timed, cores=max(threads), wanted=wanted)
     torch.set_num_threads(crew.threads)
@@ -80,10 +84,13 @@ def plan_lanes(
 
 
 def thread_counts(resident: Resident, num_threads: int | None) -> list[int]:
-    """Numbers of CPU threads to choose from: 1, 2, 4, ... and all; none where the user or the device has decided."""
-    most = torch.get_num_threads()
+    """Numbers of CPU threads to choose from: 1, 2, 4, ... and all; none where the user or the device has decided.
+
+    A container may be allowed fewer cores than torch sees.
+    """
     if num_threads is not None or resident.placement.device.type != "cpu":
         return []
+    most = min(torch.get_num_threads(), joblib.cpu_count())
     return sorted({2**power for power in range(most.bit_length())} | {most})
 
 
