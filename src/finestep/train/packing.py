@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.recipe import Recipe
 from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
+from finestep.survey.hardware import hardware_facts
 from finestep.train.memory import is_out_of_memory, peak_memory_bytes, release_memory
 from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
@@ -125,7 +126,10 @@ def _workers_that_fit(resident: Resident) -> int:
     import psutil
 
     mine = peak_memory_bytes(resident.placement.device)
-    return 1 + int(psutil.virtual_memory().available // (2 * mine)) if mine else 1
+    if not mine:
+        return 1
+    free = min(psutil.virtual_memory().available, (hardware_facts("cpu").memory_bytes or mine) - mine)
+    return 1 + free // (2 * mine)
 
 
 def _threads_words(timed: Mapping[int, float], chosen: int) -> str:
