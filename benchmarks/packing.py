@@ -308,7 +308,7 @@ def main() -> None:
     if options.child:
         _child(options)
         return
-    from finestep.executors.local import worker_environment
+    from finestep.executors.process import worker_environment
 
     results = []
     print(
