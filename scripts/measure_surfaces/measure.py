@@ -75,11 +75,12 @@ def measure(plan: Mapping, data: str, file: Path, *, name: str, deadline: float,
             recipe=recipe,
             study_dir=folder,
             num_threads=threads,
+            pack=1,
         )
         executor = LocalExecutor(session, folder=Path(folder))
         try:
             ready = executor.start()
-            _run(plan, recipe, executor, ready, file, name, deadline)
+            _run(plan, recipe, executor, ready, file, name, deadline, Path(folder))
         finally:
             executor.close()
     left = len(list(_missing(plan, file)))
@@ -87,7 +88,14 @@ def measure(plan: Mapping, data: str, file: Path, *, name: str, deadline: float,
 
 
 def _run(
-    plan: Mapping, recipe: Recipe, executor: LocalExecutor, ready: Mapping, file: Path, name: str, deadline: float
+    plan: Mapping,
+    recipe: Recipe,
+    executor: LocalExecutor,
+    ready: Mapping,
+    file: Path,
+    name: str,
+    deadline: float,
+    folder: Path,
 ) -> None:
     number = 0
     while time.monotonic() < deadline:
@@ -96,9 +104,10 @@ def _run(
             return
         wanted = recipe.changed(learning_rate=cell.learning_rate, effective_batch_size=cell.batch, seed=cell.seed)
         request = TrialRequest(
-            number=number, recipe=wanted, fidelity=cell.fidelity, folder=str(executor._folder / "trials" / str(number))
+            number=number, recipe=wanted, fidelity=cell.fidelity, folder=str(folder / "trials" / str(number))
         )
-        end = [event for event in executor.run([request]) if event.kind in {"finished", "died"}][-1]
+        executor.submit(request)
+        end = [event for event in executor.events() if event.kind in {"finished", "died"}][-1]
         if end.kind == "died":
             raise SystemExit(f"the worker died: {end.data}")
         append(file, row_of(name, cell, wanted, Outcome.model_validate(end.data), ready))
