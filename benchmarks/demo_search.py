@@ -22,9 +22,7 @@ def study(folder: Path, engine: str, seed: int, pack: str) -> dict[str, Any]:
     """One whole study: its best validation loss, its tokens and its trials."""
     if not (folder / "result.json").exists():
         arguments = ["tune", "--out", str(folder), "--strategy", engine, "--set", f"seed={seed}", "--pack", pack]
-        subprocess.run(
-            [sys.executable, "-m", "finestep", *arguments, "--threads", "1"], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run([sys.executable, "-m", "finestep", *arguments], check=True, stdout=subprocess.DEVNULL)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     best, trials = result["best"], result["trials"]
     return {
