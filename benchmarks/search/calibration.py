@@ -43,8 +43,7 @@ def check(task: Task, seed: int, prior: str, budget: float) -> Check | None:
     """One run, held against the measured surface; None when no full run finished."""
     engine = _Stopping(task, seed, prior)
     Clock(replace(task, targets=(-1.0,)), engine, 1, budget).run()
-    finished = [trial for trial in engine._trials if trial.state != "running"]
-    answer = engine._search.answer(finished)
+    finished, answer = engine.ended, engine.answer()
     rate = answer.rate
     if answer.trial is None or rate is None:
         return None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.search.simulate import Wish
 from benchmarks.search.surfaces import Cell, Task, stable_hash
 from finestep.recipe import Recipe
+from finestep.search.answer import Answer
 from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
+from finestep.search.unit import in_units, prior_in_units, unit_of
 from finestep.trial import Outcome, Trial
 
 PRIORS = ("good", "off4", "off16", "none")
@@ -128,7 +130,8 @@ class Finestep:
 
     def ask(self, idle: int) -> Wish | None:
         if not self._planned:
-            self._planned = self._search.propose(self._trials, remaining_runs=math.inf, max_proposals=idle)
+            search, trials, _ = self._view(self._trials)
+            self._planned = search.propose(trials, remaining_runs=math.inf, max_proposals=idle)
         if not self._planned:
             return None
         proposal = self._planned.pop(0)
@@ -137,6 +140,25 @@ class Finestep:
         recipe = _recipe(point, self._task)
         self._trials.append(Trial(number=number, recipe=recipe, fidelity=proposal.fidelity))
         return Wish(point, proposal.fidelity, number)
+
+    def _view(self, trials: list[Trial]) -> tuple[StructuredSearch, list[Trial], float]:
+        """What `tune` gives to the search: losses in the study's own unit, and that unit."""
+        objective, prior = self._search.objective, self._search.prior
+        unit = unit_of(trials, objective, prior)
+        search = replace(self._search, prior=prior_in_units(prior, unit), objective=Objective())
+        return search, in_units(trials, objective, unit), unit
+
+    def answer(self) -> Answer:
+        """What the search says of the trials that have ended; its regret in per cent of the loss."""
+        search, trials, unit = self._view(self.ended)
+        said = search.answer(trials)
+        regret = None if said.expected_regret is None else unit * said.expected_regret
+        return said.model_copy(update={"expected_regret": regret})
+
+    @property
+    def ended(self) -> list[Trial]:
+        """The trials that are over."""
+        return [trial for trial in self._trials if trial.state != "running"]
 
     def _point(self, rate: float, batch: int, changes: Mapping[str, object]) -> tuple[float, ...]:
         values = {"lr": math.log2(rate), "batch": math.log2(batch)}

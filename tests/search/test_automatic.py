@@ -21,7 +21,7 @@ from finestep.search.study_space import (
     search_prior,
     search_space,
 )
-from finestep.search.unit import in_units, unit_of
+from finestep.search.unit import in_units, prior_in_units, unit_of
 from finestep.study import DataSpec, ModelSpec, StartingPoint, StudySpec, TunedField
 from finestep.trial import Outcome, Trial
 
@@ -114,6 +114,12 @@ def test_a_steep_study_is_seen_in_its_own_unit():
     seen = [t.outcome.eval_loss for t in in_units(steep, Objective(), unit)]
     assert sorted(range(4), key=seen.__getitem__) == sorted(range(4), key=lambda i: steep[i].outcome.eval_loss)
     assert max(seen) / min(seen) - 1 < 0.15
+
+
+def test_a_little_steeper_is_a_little_noisier():
+    prior = search_prior(START)
+    noise = [prior_in_units(prior, unit).noise / prior.noise for unit in (1.0, 1.1, 6.0, 30.0)]
+    assert noise == pytest.approx([1.0, 1.1, 6.0, 8.0])
 
 
 def test_the_answer_is_in_per_cent_of_the_loss_whatever_the_unit():

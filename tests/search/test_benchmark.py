@@ -17,13 +17,15 @@ def _repository_on_the_path(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-def grid_csv(folder, *, loss="smooth_loss", lengths=(1e9, 8e9)):
+def grid_csv(folder, *, loss="smooth_loss", lengths=(1e9, 8e9), steep=1.0):
     lines = [f"N,D,lr,bs,{loss}"]
     for tokens in lengths:
         for k in range(8):
             for batch in (32, 64, 128):
                 rate = 2.0 ** (-12 + k / 2)
-                value = 3 * (tokens / 8e9) ** -0.05 * (1 + 0.003 * (k - 4) ** 2 + 0.002 * (math.log2(batch / 64)) ** 2)
+                value = 3 * (tokens / 8e9) ** -0.05 * math.exp(
+                    steep * (0.003 * (k - 4) ** 2 + 0.002 * (math.log2(batch / 64)) ** 2)
+                )
                 lines.append(f"100,{tokens},{rate:.4g},{batch},{'nan' if k == 7 else value}")
     (folder / "anything.csv").write_text("\n".join(lines))
 
@@ -64,6 +66,25 @@ def test_every_run_is_paid_and_the_search_reaches_the_best(tmp_path):
         assert [m.cost for m in marks] == sorted(m.cost for m in marks)
         assert cost_to(marks, 0.25).cost >= 1
     assert cost_to(marks, -1.0) is None
+
+
+def test_the_search_is_judged_in_the_units_that_tune_uses(tmp_path):
+    from benchmarks.search.engines import Finestep, prior_centre
+    from benchmarks.search.simulate import Clock
+    from benchmarks.search.surfaces import load_tasks
+
+    told = {}
+    for steep in (1.0, 30.0):
+        grid_csv(tmp_path, steep=steep)
+        (task,) = load_tasks(tmp_path)
+        engine = Finestep(task, prior_centre(task, "off16", 1), 0)
+        Clock(task, engine, 1, 4).run()
+        told[steep] = engine._view(engine.ended)
+    assert told[1.0][2] < 2
+    assert told[30.0][2] > 8
+    seen = [t.outcome.eval_loss for t in told[30.0][1] if t.fidelity == 1.0 and t.ranks]
+    raw = [t.outcome.eval_loss for t in engine.ended if t.fidelity == 1.0 and t.ranks]
+    assert math.log(max(seen) / min(seen)) == pytest.approx(math.log(max(raw) / min(raw)) / told[30.0][2])
 
 
 def test_a_repeat_is_free_only_after_it_has_finished(tmp_path):

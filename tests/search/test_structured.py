@@ -11,7 +11,7 @@ from finestep.search.ask_tell import AskTell, recipe_of
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
-from finestep.search.structured import StructuredSearch
+from finestep.search.structured import WORTH, StructuredSearch, _worth_of_full
 from finestep.trial import Outcome, Trial
 
 SPACE = SearchSpace.between((1e-5, 1e-2), (8, 128), fidelities=(0.125, 0.4, 1.0))
@@ -216,3 +216,10 @@ def test_a_hundred_trials_still_give_a_finite_answer():
     answer = StructuredSearch(SPACE, PRIOR).answer(trials)
     assert math.isfinite(answer.expected_regret)
     assert answer.expected_regret < 0.3
+
+
+def test_a_short_run_must_beat_the_result_and_the_knowledge_of_a_full_run():
+    gains, knowledge = np.array([0.2, 0.05]), np.array([0.15, 0.3])
+    assert _worth_of_full(gains, knowledge) == pytest.approx(0.35)
+    assert _worth_of_full(None, knowledge) == pytest.approx(0.3)
+    assert _worth_of_full(None, np.zeros(2)) == WORTH

@@ -18,7 +18,7 @@ from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
 from finestep.search.study_space import metric_noise_percent, objective_of
 from finestep.search.sweep import BASELINE_RATES
-from finestep.search.unit import in_units, unit_of
+from finestep.search.unit import in_units, prior_in_units, unit_of
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
@@ -26,8 +26,6 @@ ROOM_FOR_BASELINE = 3.0
 """Full runs that a budget must have before one of them goes to the baseline."""
 NEAR_OCTAVES = 1.0
 """A baseline this near the prior's centre is a full run of the search itself."""
-STEEP_NOISE = 8.0
-"""A study that is steeper than usual is noisier too, even in its own unit: two seeds of the shipped example differ by 12 %."""
 SPEED_MARGIN_PERCENT = 0.1
 """Loss that `--prefer speed` may cost, in %."""
 
@@ -102,8 +100,8 @@ class Automatic:
         objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
         unit = unit_of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
-        known = max(self.prior.noise * (1.0 if unit == 1.0 else STEEP_NOISE), (noise or 0.0) / unit)
-        prior = self.prior.model_copy(update={"noise": known})
+        prior = prior_in_units(self.prior, unit)
+        prior = prior.model_copy(update={"noise": max(prior.noise, (noise or 0.0) / unit)})
         search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
         return _View(search, in_units(self.visible(trials), objective, unit), objective, unit)
 

@@ -24,7 +24,7 @@ from finestep.trial import Trial
 
 WORTH = 0.1
 """A short run must promise this much, in % of the loss per full run of cost, before the first full run; and always more
-knowledge per cost than a full run."""
+per cost than a full run, which gives a result and knowledge."""
 SHORT_SHARE, SHORT_AFTER = 0.5, 0.33
 """Short runs may cost this many full runs before the first full run, and so many more for each full run."""
 HANDFUL = 4
@@ -86,9 +86,7 @@ class StructuredSearch:
         rates = np.where(free, look.knowledge_rates(), 0.0)
         short = np.where(points.length < 0, rates, 0.0)
         gains = self._full_gains(look, free)
-        worth = WORTH if gains is None else max(float(gains.max(initial=0.0)), 1e-6)
-        worth = max(worth, float(rates[look.full].max(initial=0.0)))
-        if short.max() > worth and purse.allows(look, int(short.argmax())):
+        if short.max() > _worth_of_full(gains, rates[look.full]) and purse.allows(look, int(short.argmax())):
             return int(short.argmax()), "short runs"
         if gains is None and len(open_full):
             return int(open_full[look.mean[open_full].argmin()]), "full runs"
@@ -292,6 +290,12 @@ class _Purse:
             self.num_short_running += 1
         else:
             self.num_full += 1
+
+
+def _worth_of_full(gains: Array | None, knowledge: Array) -> float:
+    """What a short run must beat: the best full run's result and knowledge together, % per full run of cost."""
+    both = knowledge if gains is None else gains + knowledge
+    return max(float(both.max(initial=0.0)), WORTH if gains is None else 1e-6)
 
 
 def _hopeless(trials: Sequence[Trial], observations: Observations) -> bool:
