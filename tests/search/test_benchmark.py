@@ -23,8 +23,10 @@ def grid_csv(folder, *, loss="smooth_loss", lengths=(1e9, 8e9), steep=1.0):
         for k in range(8):
             for batch in (32, 64, 128):
                 rate = 2.0 ** (-12 + k / 2)
-                value = 3 * (tokens / 8e9) ** -0.05 * math.exp(
-                    steep * (0.003 * (k - 4) ** 2 + 0.002 * (math.log2(batch / 64)) ** 2)
+                value = (
+                    3
+                    * (tokens / 8e9) ** -0.05
+                    * math.exp(steep * (0.003 * (k - 4) ** 2 + 0.002 * (math.log2(batch / 64)) ** 2))
                 )
                 lines.append(f"100,{tokens},{rate:.4g},{batch},{'nan' if k == 7 else value}")
     (folder / "anything.csv").write_text("\n".join(lines))
