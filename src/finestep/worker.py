@@ -115,8 +115,20 @@ def _serve(request: SessionRequest, line: Line) -> None:
     if request.purpose == "inspect":
         line.send("ready", _inspect(request))
         return
+    inbox = Inbox()
+    if request.worker > 1:
+        _load_libraries()
+        if not inbox.wait():
+            return
     with _sole_worker(Path(request.study_dir), request.worker):
-        _train(request, line)
+        _train(request, line, inbox)
+
+
+def _load_libraries() -> None:
+    """What takes seconds and little memory: a further worker is started ahead, and takes base and data only when it has a trial."""
+    import peft  # noqa: F401
+
+    from finestep.train import loop, resident  # noqa: F401
 
 
 @contextmanager
@@ -147,7 +159,7 @@ def _inspect(request: SessionRequest) -> dict[str, Any]:
     return {"card": data.card}
 
 
-def _train(request: SessionRequest, line: Line) -> None:
+def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     import torch
 
     from finestep.train.evaluate import check_metrics
@@ -158,7 +170,6 @@ def _train(request: SessionRequest, line: Line) -> None:
     if request.num_threads:
         torch.set_num_threads(request.num_threads)
     check_metrics(request.metrics)
-    inbox = Inbox()
     resident = Resident(request.model, request.data, request.recipe, retention=request.retention)
     plan = _plan(request, resident)
     line.send("ready", {"card": resident.data.card, "facts": _facts(resident), "pack": plan.model_dump()})

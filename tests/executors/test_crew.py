@@ -30,7 +30,7 @@ def session(shipped_model, instruct_file, tmp_path, monkeypatch):
 @pytest.fixture
 def executor(session, tmp_path):
     """An executor of a study for which two workers of one thread each were found to pay."""
-    executor = LocalExecutor(session, folder=tmp_path)
+    executor = LocalExecutor(session, folder=tmp_path, starts_ahead=True)
     ready = executor.start()
     executor.close()
     assert ready["pack"]["num_threads"] in (1, 2)

@@ -36,14 +36,17 @@ class LocalExecutor:
     Args:
         session: what a worker loads.
         folder: where requests and logs are kept.
+        starts_ahead: start a second worker at once, which loads its libraries and waits; the first may say that it pays.
     """
 
-    def __init__(self, session: SessionRequest, *, folder: Path):
-        self._session, self._folder = session, folder
+    def __init__(self, session: SessionRequest, *, folder: Path, starts_ahead: bool = False):
+        self._session, self._folder, self._starts_ahead = session, folder, starts_ahead
         self._crew: list[_Member] = []
         self._heard: SimpleQueue[tuple[_Member, Event | None]] = SimpleQueue()
-        self._most_workers: int | None = None
+        self._most_workers = 1
+        self._is_alone = False
         self._is_stopping = False
+        self._reserve: _Member | None = None
 
     def start(self) -> dict[str, Any]:
         """Start the first worker, or find it running: its `ready` answer (data card, facts, how trials share the device).
@@ -54,18 +57,21 @@ class LocalExecutor:
         if any(member.process.is_alive() for member in self._crew):
             return {}
         self._crew = [self._member(1)]
+        self._reserve = self._member(2) if self._starts_ahead and not self._is_alone else None
         ready = self._crew[0].process.await_ready()
         pack = ready.get("pack", {})
-        if self._most_workers == 1:
+        if self._is_alone:
             ready["pack"] = {**pack, "num_workers": 1, "at_once": pack.get("num_lanes", 1)}
         self._most_workers = ready.get("pack", {}).get("num_workers", 1)
+        if self._most_workers == 1:
+            self._drop_reserve()
         self._listen(self._crew[0])
         return ready
 
     def submit(self, request: TrialRequest) -> None:
         """Hand over a trial; a worker decides which of its trials it trains together."""
         member = min(self._crew, key=lambda member: len(member.open))
-        if member.open and len(self._crew) < (self._most_workers or 1):
+        if member.open and len(self._crew) < self._most_workers:
             member = self._hire()
         member.open.append(request.number)
         member.process.send(request.model_dump_json())
@@ -95,7 +101,7 @@ class LocalExecutor:
             yield event
         if death:
             self.close()
-            self._most_workers = 1
+            self._is_alone = True
             yield death
 
     def stop(self) -> None:
@@ -108,9 +114,11 @@ class LocalExecutor:
         """End the workers now."""
         for member in list(self._crew):
             member.process.kill()
+        self._drop_reserve()
 
     def close(self) -> None:
         """End the workers in good order, and wait for them."""
+        self._drop_reserve()
         crew, self._crew = self._crew, []
         for member in crew:
             member.process.end_input()
@@ -120,10 +128,18 @@ class LocalExecutor:
     def _hire(self) -> _Member:
         """Start another worker; it finds its first trial waiting when it is ready."""
         taken = {member.number for member in self._crew}
-        member = self._member(next(number for number in count(2) if number not in taken))
+        member, self._reserve = self._reserve, None
+        member = member or self._member(next(number for number in count(2) if number not in taken))
         self._crew.append(member)
         self._listen(member, awaits_ready=True)
         return member
+
+    def _drop_reserve(self) -> None:
+        """End a worker that was started ahead and never needed; it holds nothing."""
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None:
+            reserve.process.kill()
+            reserve.process.close()
 
     def _member(self, number: int) -> _Member:
         session = self._session.model_copy(update={"worker": number})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from finestep.search.leader import TIE_PERCENT, worth_keeping
 from finestep.store.study_store import SPEC, StudyStore, read_study_file
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.survey.fingerprint import fingerprint
+from finestep.survey.hardware import hardware_facts
 from finestep.survey.installed import TRAINING, check_installed
 from finestep.trial import Trial
 
@@ -100,7 +102,8 @@ class StudyRun:
     def _executor(self) -> Executor:
         if self.spec.trainer is not None:
             return CommandExecutor(self.spec.trainer)
-        return LocalExecutor(self._session(), folder=self.folder)
+        session = self._session()
+        return LocalExecutor(session, folder=self.folder, starts_ahead=_may_need_two(session))
 
     def _session(self) -> SessionRequest:
         limits = [
@@ -125,6 +128,16 @@ class StudyRun:
             retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
         )
+
+
+def _may_need_two(session: SessionRequest) -> bool:
+    """True where the first worker may find that a second one pays: on a CPU with several cores, unless the user has decided."""
+    if session.pack is not None or session.num_threads is not None or session.most_lanes == 1:
+        return False
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(threads) if threads.isdecimal() else os.cpu_count() or 1
+    device = session.model.device
+    return cores > 1 and (device == "cpu" or (device == "auto" and hardware_facts().device == "cpu"))
 
 
 def _check_trainer(spec: StudySpec, folder: Path) -> None:
