@@ -147,8 +147,10 @@ def _sole_worker(study_dir: Path, number: int) -> Iterator[None]:
                 pass
     except Timeout:
         raise WorkerFailed(f"another worker still holds {study_dir}; wait for it or end it") from None
-    with mine:
+    try:
         yield
+    finally:
+        mine.release()
 
 
 def _inspect(request: SessionRequest) -> dict[str, Any]:

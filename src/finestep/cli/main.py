@@ -49,9 +49,8 @@ def _options(
 
 def main() -> int:
     """Run the command line; errors that a user can act on are one message and their exit code."""
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # the search's matrices are small, and the cores belong to training
+    # The search's matrices are small, and the cores belong to training.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(standalone_mode=True)
     except FinestepError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable
@@ -257,7 +256,7 @@ def _report(
     wanted = most_at_once(full_runs)
     timed = measured.seconds_of_threads
     crew = choose_processes(timed, cores=max(timed), wanted=wanted) if timed else Crew(1, measured.num_threads)
-    choice = packing(measured, recipe, wanted=math.ceil(wanted / crew.processes))
+    choice = packing(measured, recipe, wanted=crew.share(wanted))
     point = _point(measured, rows)
     run_s = run_seconds(
         num_rows=round(int(measured.card["facts"]["num_rows"]) * recipe.num_epochs),

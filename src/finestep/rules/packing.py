@@ -153,6 +153,10 @@ class Crew:
         """
         return alone_s / self.gain + (1 - 1 / self.processes) * last_s
 
+    def share(self, trials: int) -> int:
+        """Of so many trials under way, those of each process: equally many, so that none waits for another at the end."""
+        return trials // self.processes
+
     @property
     def words(self) -> str:
         """What more than one process do, in words; nothing for one."""

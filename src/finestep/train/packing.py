@@ -13,7 +13,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from finestep.recipe import Recipe
 from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
@@ -43,7 +43,12 @@ class LanePlan(BaseModel):
     threads_why: str = ""
     num_workers: int = Field(1, ge=1, description="Processes like this one that pay, this one included.")
     workers_why: str = ""
-    at_once: int = Field(1, ge=1, description="Trials under way at the same time, in all workers.")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def at_once(self) -> int:
+        """Trials under way at the same time, in all workers."""
+        return self.num_lanes * self.num_workers
 
 
 def plan_lanes(
@@ -72,14 +77,13 @@ def plan_lanes(
     wanted = 1 if asked is not None else min(most_lanes, _workers_that_fit(resident))
     crew = choose_processes(timed, cores=max(threads), wanted=wanted)
     torch.set_num_threads(crew.threads)
-    plan = _plan(resident, recipe, asked, most_lanes // crew.processes, row_limit)
+    plan = _plan(resident, recipe, asked, crew.share(most_lanes), row_limit)
     return plan.model_copy(
         update={
             "num_threads": crew.threads,
             "threads_why": _threads_words(timed, crew.threads),
             "num_workers": crew.processes,
             "workers_why": crew.words,
-            "at_once": plan.num_lanes * crew.processes,
         }
     )
 
@@ -163,7 +167,7 @@ def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int 
     if fault := clock.fault():
         return LanePlan(why=f"one by one: {fault}")
     if asked is not None:
-        return LanePlan(num_lanes=asked, at_once=asked, why=f"{asked} trials at a time, as asked")
+        return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
     recipe, most = clock.recipe, _most_rows(clock.recipe, row_limit)
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < most] + [most]
     cost = fit_step_cost([clock.time(1, rows) for rows in (max(1, most // 4), 2 * most if most == 1 else most)])
@@ -182,7 +186,6 @@ def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int 
         return LanePlan(why=f"one by one: {shape.lanes} together were measured at {gain:.2f}x")
     return LanePlan(
         num_lanes=shape.lanes,
-        at_once=shape.lanes,
         rows=shape.rows,
         gain=round(gain, 3),
         why=f"{shape.why}; measured {gain:.2f}x faster than one by one",
