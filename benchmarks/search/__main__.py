@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search.engines import PRIORS, Finestep, Oracle, Random, Sweep, prior_centre
+from benchmarks.search.engines import PRIORS, Finestep, Oracle, Random, Sweep, Told, prior_centre
 from benchmarks.search.peers import PEERS, installed, is_peer, make_peer
 from benchmarks.search.report import plot, print_table
 from benchmarks.search.simulate import Clock, Mark, cost_to
@@ -32,6 +32,10 @@ OWN: dict[str, Callable[..., Any]] = {
     "oracle": Oracle,
     "random": Random,
     "sweep": Sweep,
+    "told": Told,
+    "told_half_exponents": lambda *a: Told(*a, exponents=0.5),
+    "told_double_exponents": lambda *a: Told(*a, exponents=2.0),
+    "told_wrong_sign": lambda *a: Told(*a, exponents=-1.0),
 }
 Row = dict[str, object]
 

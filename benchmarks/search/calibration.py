@@ -2,7 +2,8 @@
 
 Each run is stopped by the search's own rule (or after `--budget` full runs); then its stated 80 % interval for the best
 learning rate at the chosen batch size is held against the best measured rate of that row, and its stated expected
-regret against the measured regret of the choice.
+regret against the measured regret of the choice. A measured best was also lucky; where the surfaces are made up,
+`--truth DIR` names the same ones without noise, and both are read there.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class _Stopping(Finestep):
         self._search = replace(self._search, stop_below=0.05)
 
 
-def check(task: Task, seed: int, prior: str, budget: float) -> Check | None:
-    """One run, held against the measured surface; None when no full run finished."""
+def check(task: Task, truth: Task, seed: int, prior: str, budget: float) -> Check | None:
+    """One run on a surface, held against the true one; None when no full run finished."""
     engine = _Stopping(task, seed, prior)
     Clock(replace(task, targets=(-1.0,)), engine, 1, budget).run()
     finished, answer = engine.ended, engine.answer()
@@ -49,14 +50,14 @@ def check(task: Task, seed: int, prior: str, budget: float) -> Check | None:
         return None
     chosen = finished[answer.trial].recipe
     batch = math.log2(chosen.effective_batch_size)
-    row = [cell for cell in task.full if cell.value is not None and abs(cell.point[1] - batch) < 0.02]
+    row = [cell for cell in truth.full if cell.value is not None and abs(cell.point[1] - batch) < 0.02]
     best = min(row, key=lambda cell: cell.value or math.inf)
     here = min(row, key=lambda cell: abs(cell.point[0] - math.log2(chosen.learning_rate)))
     return Check(
         inside=math.log2(rate.low) - 1e-6 <= best.point[0] <= math.log2(rate.high) + 1e-6,
         octaves=math.log2(rate.high / rate.low),
         promised=answer.expected_regret or 0.0,
-        true=task.regret(here.value),
+        true=truth.regret(here.value),
         cost=sum(trial.fidelity for trial in finished),
     )
 
@@ -67,10 +68,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--prior", choices=PRIORS, default="off4")
     parser.add_argument("--budget", type=float, default=8.0)
+    parser.add_argument("--truth", type=Path, help="the same surfaces without noise")
     args = parser.parse_args()
     every: list[Check] = []
+    truths = {task.name: task for task in load_tasks(args.truth)} if args.truth else {}
     for task in (task for task in load_tasks(args.surfaces) if task.kind == "grid"):
-        found = [check(task, seed, args.prior, args.budget) for seed in range(args.seeds)]
+        truth = truths.get(task.name, task)
+        found = [check(task, truth, seed, args.prior, args.budget) for seed in range(args.seeds)]
         kept = [one for one in found if one is not None]
         print(_line(task.name, kept))
         every += kept

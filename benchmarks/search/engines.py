@@ -1,4 +1,4 @@
-"""The engines that need nothing but finestep: random, the classic sweep, and the search."""
+"""The engines that need nothing but finestep: random, the classic sweep, the search, and its bounds."""
 
 from __future__ import annotations
 
@@ -188,6 +188,19 @@ class Finestep:
         self._planned = []
         self._note_missing(wish, cell)
         self._trials[int(wish.token)] = _finished(self._trials[int(wish.token)], cell, value, self._task)  # type: ignore[call-overload]
+
+
+class Told(Finestep):
+    """The search at full length only, told every shorter run of the box for nothing: the bound of what short runs can give."""
+
+    def __init__(self, task: Task, centre: Centre, seed: int, *, exponents: float = 1.0):
+        super().__init__(task, centre, seed, full_only=True, exponents=exponents)
+        for fidelity in task.fidelities:
+            for cell in task.cells[fidelity] if fidelity < 1 else ():
+                inside = (low <= x <= high for x, (low, high) in zip(cell.point, task.bounds, strict=True))
+                if all(inside):
+                    trial = Trial(number=len(self._trials), recipe=_recipe(cell.point, task), fidelity=fidelity)
+                    self._trials.append(_finished(trial, cell, cell.value, task))
 
 
 EXTRA_AXES: dict[str, tuple[str, Callable[[float], float]]] = {

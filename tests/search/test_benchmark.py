@@ -70,6 +70,35 @@ def test_every_run_is_paid_and_the_search_reaches_the_best(tmp_path):
     assert cost_to(marks, -1.0) is None
 
 
+def test_the_told_search_knows_every_short_run_and_pays_only_for_full_ones(tmp_path):
+    from benchmarks.search.engines import Told, prior_centre
+    from benchmarks.search.surfaces import load_tasks
+
+    grid_csv(tmp_path)
+    (task,) = load_tasks(tmp_path)
+    engine = Told(task, prior_centre(task, "off4", 0), 0)
+    assert [trial.fidelity for trial in engine.ended] == [0.125] * len(task.cells[0.125])
+    assert sum(trial.state == "diverged" for trial in engine.ended) == 3
+    assert engine.ask(1).fidelity == 1.0
+
+
+def test_made_up_surfaces_without_noise_are_the_truth_behind_the_same_seed(tmp_path):
+    from benchmarks.search.surfaces import load_tasks
+    from benchmarks.search.synthetic import write
+
+    tasks = {}
+    for name, words in {"seen": {}, "truth": {"noise": 0.0}, "straight": {"bent": False}}.items():
+        write(tmp_path / name, num_grids=3, num_adapters=1, seed=3, **{"bent": True, **words})
+        tasks[name] = [task for task in load_tasks(tmp_path / name) if task.kind == "grid"]
+    for seen, truth in zip(tasks["seen"], tasks["truth"], strict=True):
+        assert [cell.point for cell in seen.full] == [cell.point for cell in truth.full]
+        pairs = [(a.value, b.value) for a, b in zip(seen.full, truth.full, strict=True)]
+        near = [abs(math.log(a / b)) for a, b in pairs if b < 1.02 * truth.best]
+        assert 0 < max(near) < 0.01
+    cells = {name: [cell.value for cell in found[0].full] for name, found in tasks.items()}
+    assert cells["straight"] != cells["seen"]
+
+
 def test_the_search_is_judged_in_the_units_that_tune_uses(tmp_path):
     from benchmarks.search.engines import Finestep, prior_centre
     from benchmarks.search.simulate import Clock

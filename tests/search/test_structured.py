@@ -218,6 +218,15 @@ def test_a_hundred_trials_still_give_a_finite_answer():
     assert answer.expected_regret < 0.3
 
 
+def test_the_stated_regret_is_of_the_setting_and_not_of_the_luck_of_a_seed():
+    noisy = PRIOR.model_copy(update={"noise": 1.0})
+    rates = SPACE.learning_rates[::3]
+    cells = [(rate, batch) for rate in rates for batch in (32, 64) if math.isfinite(bowl(rate, batch))]
+    trials = [trial(i, rate, batch, value=bowl(rate, batch)) for i, (rate, batch) in enumerate(cells)]
+    answer = StructuredSearch(SPACE, noisy).answer(trials)
+    assert 0 < answer.expected_regret < 0.7 * noisy.noise
+
+
 def test_a_short_run_must_beat_the_result_and_the_knowledge_of_a_full_run():
     gains, knowledge = np.array([0.2, 0.05]), np.array([0.15, 0.3])
     assert _worth_of_full(gains, knowledge) == pytest.approx(0.35)

@@ -30,7 +30,7 @@ class Answer(BaseModel):
     effective_batch_size: int | None = None
     changes: Mapping[str, object] = Field(default_factory=dict, description="Further fields, by dotted name.")
     expected_regret: float | None = Field(
-        None, description="Expected excess of the choice over the best, % of the loss."
+        None, description="Expected excess of the choice over the best, % of the loss, in the mean of seeds."
     )
     expected_gain: float | None = Field(None, description="Expected fall of the loss by one more full run, %.")
     trade_offs: tuple[TradeOff, ...] = Field((), description="One row a batch size, at full length.")

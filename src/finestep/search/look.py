@@ -159,12 +159,14 @@ class Look:
         cross = self.cross - drop[self.full][:, None] * drop[None, :]
         return cross, np.maximum(self.variance - drop**2, 1e-10)
 
-    def samples(self, *, count: int, seed: int) -> Array:
-        """Joint samples of what full runs would measure at the full-length candidates, [count, T]: surface and noise."""
-        surface = self._prediction.samples(self.full, count=count, seed=seed)
+    def surfaces(self, *, count: int, seed: int) -> Array:
+        """Joint samples of the surface at the full-length candidates, [count, T]: what runs would give in the mean of seeds."""
+        return self._prediction.samples(self.full, count=count, seed=seed) + DIVERGED_PENALTY * self.danger[self.full]
+
+    def measured(self, surfaces: Array, *, seed: int) -> Array:
+        """What one full run a candidate would measure on those surfaces: the noise of repeats is added."""
         noise = np.sqrt(self.posterior.weights @ self.posterior.particles.noise**2)
-        repeat = noise * np.random.default_rng([seed, 1]).standard_normal(surface.shape)
-        return surface + repeat + DIVERGED_PENALTY * self.danger[self.full]
+        return surfaces + noise * np.random.default_rng([seed, 1]).standard_normal(surfaces.shape)
 
     def best(self, length: float) -> int:
         """The best predicted candidate of one length that has not been measured (any, if all were)."""

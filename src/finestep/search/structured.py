@@ -129,7 +129,7 @@ class StructuredSearch:
         where = f"testing {rate:.2g} with batch {batch} {_length_words(fidelity)}"
         if not look.opened:
             return f"{where}: where the recipes point"
-        row = self._trade_offs(look, ()).get(batch)
+        row = self._trade_offs(look, (), look.surfaces(count=NUM_SAMPLES, seed=self.seed)).get(batch)
         if row is None:
             return where
         low, high = row.learning_rate.low, row.learning_rate.high
@@ -166,12 +166,12 @@ class StructuredSearch:
             return Answer(trial=None, learning_rate=None, sentence=_nothing(trials, observations))
         look = Look(self.space, self.prior.within(self.space), observations)
         chosen = self._chosen(observations)
-        samples = look.samples(count=NUM_SAMPLES, seed=self.seed)
+        surfaces = look.surfaces(count=NUM_SAMPLES, seed=self.seed)
         index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
         gains = self._full_gains(look, ~look.closed)
         gain = None if gains is None else float(gains.max(initial=0.0))
-        rows = self._trade_offs(look, observations.trials, samples)
-        return self._said(look, observations, chosen, index, expected_regret(samples, index), gain, rows)
+        rows = self._trade_offs(look, observations.trials, surfaces)
+        return self._said(look, observations, chosen, index, expected_regret(surfaces, index), gain, rows)
 
     def _said(
         self,
@@ -216,8 +216,8 @@ class StructuredSearch:
         near = [index for index, value in means.items() if value - min(means.values()) <= self.prior.noise]
         return min(near, key=lambda index: (observations.points.x[index], means[index]))
 
-    def _trade_offs(self, look: Look, trials: Sequence[Trial], samples: Array | None = None) -> dict[int, TradeOff]:
-        samples = look.samples(count=NUM_SAMPLES, seed=self.seed) if samples is None else samples
+    def _trade_offs(self, look: Look, trials: Sequence[Trial], surfaces: Array) -> dict[int, TradeOff]:
+        samples = look.measured(surfaces, seed=self.seed)
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
         speeds = _speeds(trials)
