@@ -51,6 +51,16 @@ def test_runs_of_different_length_are_not_compared() -> None:
     assert "25 % of the token budget" in verdict.sentence
 
 
+def test_a_choice_that_another_setting_measured_below_is_called_chosen_not_best() -> None:
+    trials = [trial(0, 1e-4, 2.0), trial(1, 1e-3, 1.51), trial(2, 2e-3, 1.5), trial(3, 1e-3, 1.4, seed=1)]
+    shown = view(trials, best=1)
+    assert shown.basin.best_name == "chosen"
+    assert shown.findings.basin == "Chosen: 1.0e-03 at batch 16; 2.0e-03 at batch 16 measured 0.0100 lower"
+    assert "<mark>chosen</mark>" in render_page(shown)
+    repeated = view(trials[:2] + trials[3:], best=1)
+    assert (repeated.basin.best_name, repeated.findings.basin) == ("best", "Best: 1.0e-03 at batch 16; no run diverged")
+
+
 def test_a_diverged_baseline_is_not_a_gain() -> None:
     verdict = view([trial(0, 1e-1, None), trial(1, 1e-3, 1.5)], best=1, baseline=0).verdict
     assert verdict.figure == "–"

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finestep.cli import words
+from finestep.flows.result import passed_over
 from finestep.search.further_fields import value_words
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
@@ -69,15 +70,8 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
 
 
 def _passed_over(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
-    """The trial that measured better than the chosen one, and why it was not taken."""
-    best, first, objective = result["best"], result.get("leader"), result["objective"]
-    if first is None:
-        return []
-    value = first["eval_loss"] if objective["name"] == "eval_loss" else first["metrics"].get(objective["name"])
-    name = "loss" if objective["name"] == "eval_loss" else objective["name"].replace("_", " ")
-    smaller = first["learning_rate"] > best["learning_rate"]
-    why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
-    return [("not taken", f"trial {first['trial']}: {name} {value:.4g}, no better beyond the noise; {why}")]
+    said = passed_over(result)
+    return [("not taken", said)] if said else []
 
 
 def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:

@@ -193,10 +193,24 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
     write_whole(store.folder / REPORT, render_page(view))
 
 
+def passed_over(result: Mapping[str, Any]) -> str | None:
+    """The trial that measured better than the chosen one, and why it was not taken; None without one."""
+    best, first, objective = result["best"], result.get("leader"), result["objective"]
+    if first is None:
+        return None
+    value = first["eval_loss"] if objective["name"] == "eval_loss" else first["metrics"].get(objective["name"])
+    name = "loss" if objective["name"] == "eval_loss" else objective["name"].replace("_", " ")
+    smaller = first["learning_rate"] > best["learning_rate"]
+    why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
+    return f"trial {first['trial']}: {name} {value:.4g}, no better beyond the noise; {why}"
+
+
 def report_notes(result: Mapping[str, Any]) -> list[str]:
     """What the search believes, in sentences for the page."""
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
     notes = [_whole_sentence(said)] if said else []
+    if over := passed_over(result):
+        notes.append(f"Not taken: {over}.")
     if not answer:
         return notes
     notes += [] if said and answer["learning_rate"] is None else [_whole_sentence(answer["sentence"])]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.report import axes, wording
-from finestep.report.measured import final_loss, has_fallen
+from finestep.report.measured import final_loss, has_fallen, lower_elsewhere
 from finestep.trial import Trial, TrialState
 
 WORST_SHOWN = 4.0
@@ -63,6 +64,7 @@ class Basin(_Value):
     y_range: tuple[float, float]
     x_ticks: tuple[float, ...]
     best: int | None
+    best_name: Literal["best", "chosen"] = Field(description="`chosen` where another setting measured a lower loss.")
     baseline: int | None
     warning: str = Field(description="Why the optimum may lie outside of what was tried; empty when it is bracketed.")
 
@@ -82,6 +84,7 @@ def build_basin(trials: Sequence[Trial], *, best: Trial | None, baseline: Trial 
         y_range=y_range,
         x_ticks=tuple(axes.log_ticks(*x_range)),
         best=best.number if best else None,
+        best_name="chosen" if lower_elsewhere(trials, best) else "best",
         baseline=baseline.number if baseline else None,
         warning=edge_warning(trials, best),
     )
@@ -177,5 +180,12 @@ def basin_finding(trials: Sequence[Trial], best: Trial | None) -> str:
     fallen = f"{diverged} of {wording.runs(len(trials))} diverged" if diverged else ""
     if best is None:
         return f"No run has a validation loss yet{'; ' + fallen if fallen else ''}"
-    rate, batch = wording.learning_rate(best.recipe.learning_rate), best.recipe.effective_batch_size
-    return f"Best: {rate} at batch {batch}" + (f"; {fallen}" if fallen else "; no run diverged")
+    lower = lower_elsewhere(trials, best)
+    if lower is None:
+        return f"Best: {_setting(best)}; {fallen or 'no run diverged'}"
+    gap = (final_loss(best) or 0.0) - (final_loss(lower) or 0.0)
+    return f"Chosen: {_setting(best)}; {_setting(lower)} measured {gap:.4f} lower" + (f"; {fallen}" if fallen else "")
+
+
+def _setting(trial: Trial) -> str:
+    return f"{wording.learning_rate(trial.recipe.learning_rate)} at batch {trial.recipe.effective_batch_size}"

@@ -60,6 +60,23 @@ def seed_noise(trials: Sequence[Trial]) -> Noise | None:
     return Noise(deviation=math.sqrt(squares / freedom), num_runs=sum(map(len, repeated)))
 
 
+def lower_elsewhere(trials: Sequence[Trial], chosen: Trial | None) -> Trial | None:
+    """The run of another setting that measured the lowest loss, where that is below the chosen run's at its length."""
+    reached = final_loss(chosen) if chosen else None
+    if chosen is None or reached is None:
+        return None
+    setting = (chosen.recipe.learning_rate, chosen.recipe.effective_batch_size)
+    others = [
+        (loss, trial.number, trial)
+        for trial in trials
+        if trial.fidelity == chosen.fidelity
+        and (trial.recipe.learning_rate, trial.recipe.effective_batch_size) != setting
+        and (loss := final_loss(trial)) is not None
+        and loss < reached
+    ]
+    return min(others)[2] if others else None
+
+
 def verdict(best: Trial | None, baseline: Trial | None, noise: Noise | None) -> Verdict:
     """The gain of the best run over the baseline in per cent, or why there is none to report."""
     if best is None:

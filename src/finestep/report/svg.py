@@ -70,7 +70,7 @@ def _line(line: BasinLine, basin: Basin, x: Scale, y: Scale) -> str:
     thin = "" if line.fidelity == basin.fidelities[0] else ' stroke-dasharray="5 4"'
     dots = ""
     for point in line.points:
-        marked = {basin.best: "best", basin.baseline: "baseline"}.get(point.trial, "")
+        marked = {basin.best: basin.best_name, basin.baseline: "baseline"}.get(point.trial, "")
         px, py = x(point.x), y(min(point.loss, ceiling))
         title = f"run {point.trial}, batch {line.batch}: {wording.loss(point.loss)}"
         dots += f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{7 if marked else 4}"><title>{escape(title)}</title></circle>'

@@ -168,7 +168,7 @@
           itemStyle: { color: full || role(point) ? stroke : color.card, borderColor: role(point) === 'best' ? color.ink : full ? color.card : stroke,
             borderWidth: role(point) === 'best' ? 2.5 : 1.5, opacity: 1 },
           label: { show: Boolean(role(point)), position: role(point) === 'best' ? 'bottom' : 'top', distance: 8, color: color.ink,
-            fontWeight: 600, fontSize: 12, formatter: () => `${role(point)} ${loss(point.loss)}`, textBorderColor: color.card, textBorderWidth: 3 },
+            fontWeight: 600, fontSize: 12, formatter: () => `${role(point) === 'best' ? basin.best_name : 'baseline'} ${loss(point.loss)}`, textBorderColor: color.card, textBorderWidth: 3 },
         })) })),
     ];
   }
@@ -270,14 +270,14 @@
     pick.className = 'group';
     const box = document.createElement('div');
     box.append(button('all', null, () => redraw(() => { state.trials = new Set(all); })));
-    if (main.size) box.append(button('best and baseline', null, () => redraw(() => { state.trials = new Set(main); })));
+    if (main.size) box.append(button(`${data.basin.best_name} and baseline`, null, () => redraw(() => { state.trials = new Set(main); })));
     box.append(button('none', null, () => redraw(() => { state.trials = new Set(); })));
     pick.append('Runs', box);
     byId('curve-controls').replaceChildren(
       chooser('Over', axes, state.x, (x) => redraw(() => { state.x = x; })),
       chooser('Loss axis', [['linear', 'linear'], ['log', 'log']], state.y, (y) => redraw(() => { state.y = y; })), pick);
     byId('curve-legend').replaceChildren(...data.curves.map((curve) => {
-      const name = curve.trial === data.basin.best ? ' · best' : curve.trial === data.basin.baseline ? ' · baseline'
+      const name = curve.trial === data.basin.best ? ` · ${data.basin.best_name}` : curve.trial === data.basin.baseline ? ' · baseline'
         : curve.state === 'completed' ? '' : ` · ${curve.state}`;
       const chip = button(curve.label + name, state.trials.has(curve.trial), () => redraw(() => toggled(state.trials, curve.trial)));
       chip.prepend(mark('line', curveColor(curve)));
