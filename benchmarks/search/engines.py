@@ -195,12 +195,11 @@ class Told(Finestep):
 
     def __init__(self, task: Task, centre: Centre, seed: int, *, exponents: float = 1.0):
         super().__init__(task, centre, seed, full_only=True, exponents=exponents)
-        for fidelity in task.fidelities:
-            for cell in task.cells[fidelity] if fidelity < 1 else ():
-                inside = (low <= x <= high for x, (low, high) in zip(cell.point, task.bounds, strict=True))
-                if all(inside):
-                    trial = Trial(number=len(self._trials), recipe=_recipe(cell.point, task), fidelity=fidelity)
-                    self._trials.append(_finished(trial, cell, cell.value, task))
+        shorter = ((length, cell) for length in task.fidelities[:-1] for cell in task.cells[length])
+        inside = [(length, cell) for length, cell in shorter if cell.is_inside(task.bounds)]
+        for number, (length, cell) in enumerate(inside):
+            trial = Trial(number=number, recipe=_recipe(cell.point, task), fidelity=length)
+            self._trials.append(_finished(trial, cell, cell.value, task))
 
 
 EXTRA_AXES: dict[str, tuple[str, Callable[[float], float]]] = {

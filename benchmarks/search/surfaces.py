@@ -48,6 +48,10 @@ class Cell:
     curve: tuple[tuple[float, float], ...] = ()
     """Pools only: (cost so far, value) at each recorded evaluation."""
 
+    def is_inside(self, box: Iterable[tuple[float, float]]) -> bool:
+        """True when each coordinate lies within its bounds."""
+        return all(low <= x <= high for x, (low, high) in zip(self.point, box, strict=True))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -107,12 +111,7 @@ def offset_box(task: Task, seed: int) -> Task:
         return task
     rng = np.random.default_rng([seed, stable_hash(task.name), 7])
     windows = [_window(task, axis, rng) for axis in range(len(task.axes))]
-    cells = {
-        length: tuple(
-            cell for cell in here if all(low <= x <= high for x, (low, high) in zip(cell.point, windows, strict=True))
-        )
-        for length, here in task.cells.items()
-    }
+    cells = {length: tuple(cell for cell in here if cell.is_inside(windows)) for length, here in task.cells.items()}
     kept = {length: here for length, here in cells.items() if here}
     return replace(task, cells=kept, fidelities=tuple(sorted(kept)), bounds=_bounds([cell.point for cell in kept[1.0]]))
 

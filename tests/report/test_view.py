@@ -57,6 +57,10 @@ def test_a_choice_that_another_setting_measured_below_is_called_chosen_not_best(
     assert shown.basin.best_name == "chosen"
     assert shown.findings.basin == "Chosen: 1.0e-03 at batch 16; 2.0e-03 at batch 16 measured 0.0100 lower"
     assert "<mark>chosen</mark>" in render_page(shown)
+    ranks = [Recipe(learning_rate=1e-3, effective_batch_size=16, lora={"rank": rank}) for rank in (8, 16)]
+    tuned = [trial(1, 1e-3, 1.51), trial(2, 1e-3, 1.5)]
+    tuned = [one.model_copy(update={"recipe": recipe}) for one, recipe in zip(tuned, ranks, strict=True)]
+    assert view(tuned, best=1).findings.basin == "Chosen: 1.0e-03 at batch 16; run 2 there measured 0.0100 lower"
     repeated = view(trials[:2] + trials[3:], best=1)
     assert (repeated.basin.best_name, repeated.findings.basin) == ("best", "Best: 1.0e-03 at batch 16; no run diverged")
 

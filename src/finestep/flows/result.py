@@ -210,7 +210,7 @@ def report_notes(result: Mapping[str, Any]) -> list[str]:
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
     notes = [_whole_sentence(said)] if said else []
     if over := passed_over(result):
-        notes.append(f"Not taken: {over}.")
+        notes.append(_whole_sentence(f"not taken: {over}"))
     if not answer:
         return notes
     notes += [] if said and answer["learning_rate"] is None else [_whole_sentence(answer["sentence"])]

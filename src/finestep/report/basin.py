@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.report import axes, wording
-from finestep.report.measured import final_loss, has_fallen, lower_elsewhere
+from finestep.report.measured import final_loss, has_fallen
 from finestep.trial import Trial, TrialState
 
 WORST_SHOWN = 4.0
@@ -69,8 +69,12 @@ class Basin(_Value):
     warning: str = Field(description="Why the optimum may lie outside of what was tried; empty when it is bracketed.")
 
 
-def build_basin(trials: Sequence[Trial], *, best: Trial | None, baseline: Trial | None) -> Basin:
-    """Plot 1 of a study; ranges are chosen so that one bad run does not flatten the rest."""
+def build_basin(trials: Sequence[Trial], *, best: Trial | None, baseline: Trial | None, is_lowest: bool) -> Basin:
+    """Plot 1 of a study; ranges are chosen so that one bad run does not flatten the rest.
+
+    Args:
+        is_lowest: no other setting measured a lower loss than the best run.
+    """
     batches = tuple(sorted({trial.recipe.effective_batch_size for trial in trials}))
     x_range = axes.padded([_x(trial) for trial in trials] or [-4.0], share=0.07, least=0.12)
     y_range = _loss_range([loss for trial in trials if (loss := final_loss(trial)) is not None], baseline)
@@ -84,7 +88,7 @@ def build_basin(trials: Sequence[Trial], *, best: Trial | None, baseline: Trial 
         y_range=y_range,
         x_ticks=tuple(axes.log_ticks(*x_range)),
         best=best.number if best else None,
-        best_name="chosen" if lower_elsewhere(trials, best) else "best",
+        best_name="best" if is_lowest else "chosen",
         baseline=baseline.number if baseline else None,
         warning=edge_warning(trials, best),
     )
@@ -174,18 +178,18 @@ def _open_side(trials: Sequence[Trial], best: Trial) -> str:
     return "" if below and above else ("below" if above else "above")
 
 
-def basin_finding(trials: Sequence[Trial], best: Trial | None) -> str:
-    """The title of plot 1: where the minimum is, and how many runs fell."""
+def basin_finding(trials: Sequence[Trial], best: Trial | None, lower: tuple[Trial, float] | None) -> str:
+    """The title of plot 1: where the minimum is, what was measured `lower` (and by how many nats), and how many runs fell."""
     diverged = sum(trial.state == "diverged" for trial in trials)
     fallen = f"{diverged} of {wording.runs(len(trials))} diverged" if diverged else ""
     if best is None:
         return f"No run has a validation loss yet{'; ' + fallen if fallen else ''}"
-    lower = lower_elsewhere(trials, best)
     if lower is None:
-        return f"Best: {_setting(best)}; {fallen or 'no run diverged'}"
-    gap = (final_loss(best) or 0.0) - (final_loss(lower) or 0.0)
-    return f"Chosen: {_setting(best)}; {_setting(lower)} measured {gap:.4f} lower" + (f"; {fallen}" if fallen else "")
+        return f"Best: {_place(best)}; {fallen or 'no run diverged'}"
+    other, gap = lower
+    where = _place(other) if _place(other) != _place(best) else f"run {other.number} there"
+    return f"Chosen: {_place(best)}; {where} measured {gap:.4f} lower" + (f"; {fallen}" if fallen else "")
 
 
-def _setting(trial: Trial) -> str:
+def _place(trial: Trial) -> str:
     return f"{wording.learning_rate(trial.recipe.learning_rate)} at batch {trial.recipe.effective_batch_size}"

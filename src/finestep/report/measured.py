@@ -51,7 +51,7 @@ def seed_noise(trials: Sequence[Trial]) -> Noise | None:
     for trial in trials:
         value = final_loss(trial)
         if value is not None:
-            groups[(trial.recipe.model_dump_json(exclude={"seed"}), trial.fidelity)].append(value)
+            groups[_setting(trial)].append(value)
     repeated = [losses for losses in groups.values() if len(losses) > 1]
     if not repeated:
         return None
@@ -60,21 +60,28 @@ def seed_noise(trials: Sequence[Trial]) -> Noise | None:
     return Noise(deviation=math.sqrt(squares / freedom), num_runs=sum(map(len, repeated)))
 
 
-def lower_elsewhere(trials: Sequence[Trial], chosen: Trial | None) -> Trial | None:
-    """The run of another setting that measured the lowest loss, where that is below the chosen run's at its length."""
+def _setting(trial: Trial) -> tuple[str, float]:
+    """What two runs share that differ in their seed alone."""
+    return trial.recipe.model_dump_json(exclude={"seed"}), trial.fidelity
+
+
+def lower_elsewhere(trials: Sequence[Trial], chosen: Trial | None) -> tuple[Trial, float] | None:
+    """The run of another setting with the lowest loss at the chosen run's length, and how far below (nats); None if none is."""
     reached = final_loss(chosen) if chosen else None
     if chosen is None or reached is None:
         return None
-    setting = (chosen.recipe.learning_rate, chosen.recipe.effective_batch_size)
     others = [
         (loss, trial.number, trial)
         for trial in trials
         if trial.fidelity == chosen.fidelity
-        and (trial.recipe.learning_rate, trial.recipe.effective_batch_size) != setting
         and (loss := final_loss(trial)) is not None
         and loss < reached
+        and _setting(trial) != _setting(chosen)
     ]
-    return min(others)[2] if others else None
+    if not others:
+        return None
+    loss, _, lowest = min(others)
+    return lowest, reached - loss
 
 
 def verdict(best: Trial | None, baseline: Trial | None, noise: Noise | None) -> Verdict:

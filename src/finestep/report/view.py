@@ -13,7 +13,7 @@ from finestep.report import wording
 from finestep.report.basin import Basin, basin_finding, build_basin
 from finestep.report.batch_map import BatchMap, build_maps, map_finding
 from finestep.report.curves import EMA_SHARE, Curve, build_curves, curves_finding, gradient_finding
-from finestep.report.measured import Verdict, final_loss, seed_noise, verdict
+from finestep.report.measured import Verdict, final_loss, lower_elsewhere, seed_noise, verdict
 from finestep.trial import KL_TO_BASE, EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
@@ -137,7 +137,7 @@ def build_view(
     curves = build_curves(trials, steps, evaluations, shown=_shown(trials, winner, first))
     maps = build_maps(trials)
     metric_names = tuple(sorted({name for trial in trials if trial.outcome for name in trial.outcome.metrics}))
-    counts = _counts(trials)
+    counts, lower = _counts(trials), lower_elsewhere(trials, winner)
     return ReportView(
         title=title,
         command=command,
@@ -149,13 +149,13 @@ def build_view(
         spent=tuple(_spent_figures(trials, spent)),
         counts=counts,
         findings=Findings(
-            basin=basin_finding(trials, winner),
+            basin=basin_finding(trials, winner, lower),
             map=map_finding(maps),
             curves=curves_finding(curves, winner),
             gradients=gradient_finding(curves, winner),
             table=f"{wording.runs(len(trials))}: {_count_words(counts)}" if trials else "No run was started",
         ),
-        basin=build_basin(trials, best=winner, baseline=first),
+        basin=build_basin(trials, best=winner, baseline=first, is_lowest=lower is None),
         maps=maps,
         curves=curves,
         ema_share=EMA_SHARE,
