@@ -11,7 +11,7 @@ from finestep.probes.limit import MOST_ROWS, bisect
 from finestep.rules.memory_lines import choose_curve, largest_lanes
 
 
-@given(limit=st.integers(0, MOST_ROWS), start=st.integers(1, MOST_ROWS))
+@given(limit=st.integers(0, MOST_ROWS), start=st.integers(1, 20 * MOST_ROWS))
 def test_bisection_finds_the_limit_within_a_tenth_and_never_above(limit, start):
     tried = []
 
@@ -23,6 +23,19 @@ def test_bisection_finds_the_limit_within_a_tenth_and_never_above(limit, start):
     assert found <= limit
     assert found >= limit - max(1, 0.1 * limit) - 1
     assert len(tried) <= 26
+    assert max(tried) <= MOST_ROWS, "a prediction for a small model on a large GPU is more than anybody needs"
+
+
+@given(limit=st.integers(0, 500), start=st.integers(1, 500), most=st.integers(1, 500))
+def test_more_than_what_killed_an_earlier_try_is_not_tried(limit, start, most):
+    tried = []
+
+    def fits(rows):
+        tried.append(rows)
+        return rows <= limit
+
+    assert bisect(fits, start=start, most=most) <= min(limit, most)
+    assert max(tried) <= most
 
 
 def curve(fixed: float, per_row: float, *, checkpointing: bool = False) -> MemoryCurve:

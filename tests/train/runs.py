@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.train.loop import Pack
+from finestep.train.model import Placement
 from finestep.train.resident import Resident
 from finestep.trial import EvalRecord, Outcome, StepRecord
 
 torch.set_num_threads(1)
+ON_CUDA = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+DEVICES = ("cpu", pytest.param("cuda", marks=ON_CUDA))
 
 
 @dataclass
@@ -34,8 +38,14 @@ class Recorded:
         return [record.loss for record in self.steps]
 
 
-def make_resident(model: Path, data: Path, recipe: Recipe, **spec: Any) -> Resident:
-    return Resident(ModelSpec(path=str(model), device="cpu"), DataSpec(path=str(data), max_length=96, **spec), recipe)
+def make_resident(model: Path, data: Path, recipe: Recipe, *, device: str = "cpu", **spec: Any) -> Resident:
+    """In float32 whatever the device, so that equal things can be told to be equal."""
+    return Resident(
+        ModelSpec(path=str(model), device=device),
+        DataSpec(path=str(data), max_length=96, **spec),
+        recipe,
+        placement=Placement(torch.device(device), torch.float32, False),
+    )
 
 
 def run_trial(

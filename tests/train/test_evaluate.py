@@ -75,3 +75,22 @@ def test_a_metric_that_is_not_there_is_refused_before_training():
         check_metrics(("no_such_module_xyz:f",))
     with pytest.raises(BadInput, match="module:function"):
         check_metrics(("os",))
+
+
+def test_where_memory_is_short_fewer_rows_are_evaluated_at_a_time(resident):
+    whole = evaluate(resident.base, resident.data, resident.token_loss)
+    seen = []
+
+    def short(module, args, kwargs):
+        seen.append(len(kwargs["input_ids"]))
+        if seen[-1] > 5:
+            raise torch.OutOfMemoryError("planted")
+
+    hook = resident.base.register_forward_pre_hook(short, with_kwargs=True)
+    try:
+        assert evaluate(resident.base, resident.data, resident.token_loss)[0] == pytest.approx(whole[0], rel=1e-6)
+    finally:
+        hook.remove()
+    assert [rows for rows in seen if rows > 5] == sorted({rows for rows in seen if rows > 5}, reverse=True), (
+        "each size fails once"
+    )

@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from finestep.recipe import Recipe
+from finestep.study import ModelSpec
+from finestep.train.adapters import WholeModel
+from finestep.train.memory import is_out_of_memory
+from finestep.train.model import choose_placement
 from tests.train.runs import largest_difference, make_resident, run_trial
 
 RECIPE = Recipe(
@@ -63,3 +67,59 @@ def test_when_one_row_does_not_fit_the_trial_ends_with_that_reason(shipped_model
     run = run_trial(resident, RECIPE, tmp_path, prepare=_memory_for(0))
     assert run.outcome.state == "out_of_memory"
     assert run.outcome.eval_loss is None
+
+
+def test_when_not_one_row_can_be_evaluated_the_trial_ends_with_that_reason(shipped_model, instruct_file, tmp_path):
+    def nothing_fits(pack):
+        def check(module, args):
+            if not torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("planted")
+
+        pack.resident.base.register_forward_pre_hook(check)
+
+    run = run_trial(make_resident(shipped_model, instruct_file, RECIPE), RECIPE, tmp_path, prepare=nothing_fits)
+    assert run.outcome.state == "out_of_memory"
+
+
+def test_no_room_for_adams_moments_is_answered_like_no_room_for_rows(
+    shipped_model, instruct_file, tmp_path, monkeypatch
+):
+    """A whole model makes them at its first step, when the gradients are there already."""
+    recipe = RECIPE.changed(method="full", learning_rate=2e-5)
+    resident = make_resident(shipped_model, instruct_file, recipe)
+    plain = run_trial(resident, recipe, tmp_path / "plain")
+    slices, refused = WholeModel.slices, []
+
+    def short(rows, *args):
+        if len(refused) < 2:
+            refused.append(1)
+            raise torch.OutOfMemoryError("planted")
+        return slices(rows, *args)
+
+    monkeypatch.setattr(WholeModel, "slices", short)
+    found = run_trial(resident, recipe, tmp_path / "short")
+    assert found.outcome.state == "completed"
+    assert len(found.notes) == 2
+    assert found.losses == pytest.approx(plain.losses, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: device-side assert triggered", False),
+    ],
+)
+def test_what_counts_as_out_of_memory(text, is_memory):
+    assert is_out_of_memory(RuntimeError(text)) is is_memory
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(native, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    placement = choose_placement(ModelSpec(path="m", device="cuda"), RECIPE)
+    assert (placement.weights_dtype, placement.autocast) == (
+        (torch.bfloat16, True) if native else (torch.float32, False)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -12,9 +13,10 @@ from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train import packing
 from finestep.train.adapters import trained
+from finestep.train.model import Placement
 from finestep.train.order import Order
 from finestep.train.tokens import collate
-from tests.train.runs import largest_difference, make_resident, run_pack, run_trial
+from tests.train.runs import DEVICES, largest_difference, make_resident, run_pack, run_trial
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 STABLE = 4e-3
@@ -36,9 +38,9 @@ def _recipe(rate=1e-3, batch=4, **changes):
     )
 
 
-@pytest.fixture(scope="module")
-def resident(shipped_model, instruct_file):
-    return make_resident(shipped_model, instruct_file, _recipe())
+@pytest.fixture(scope="module", params=DEVICES)
+def resident(request, shipped_model, instruct_file):
+    return make_resident(shipped_model, instruct_file, _recipe(), device=request.param)
 
 
 def peft_loop(resident, recipe, num_steps, *, noise=0.0):
@@ -49,12 +51,13 @@ def peft_loop(resident, recipe, num_steps, *, noise=0.0):
     draw = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for value in parameters:
-            value += noise * torch.randn(value.shape, generator=draw)
+            value += noise * torch.randn(value.shape, generator=draw).to(value.device)
     optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=0.0, eps=recipe.optimizer.epsilon, fused=True)
     order, losses, gradients = Order(data.train.lengths, recipe), [], []
+    device = resident.placement.device
     warmup = warmup_steps(recipe.schedule, order.num_steps)
     for step in range(1, num_steps + 1):
-        batch = collate(data.train, order.rows_of_step(step), pad_id=data.pad_id, device=torch.device("cpu"))
+        batch = collate(data.train, order.rows_of_step(step), pad_id=data.pad_id, device=device)
         logits = model(input_ids=batch.ids_NS, use_cache=False).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), batch.labels_NS[:, 1:].flatten(), ignore_index=-100
@@ -100,7 +103,8 @@ def test_the_gradients_of_the_first_step_are_pefts(resident):
     chosen = Order(data.train.lengths, recipe).rows_of_step(1)
     from finestep.train.tokens import collate_lanes
 
-    batch, units = collate_lanes(data.train, [chosen] * 3, pad_id=data.pad_id, device=torch.device("cpu"))
+    device = resident.placement.device
+    batch, units = collate_lanes(data.train, [chosen] * 3, pad_id=data.pad_id, device=device)
     (resident.token_loss.lane_sums(resident.base, batch, units) / units[0]).sum().backward()
     norm = torch.stack([value.norm() for value in expected.values()]).norm()
     for place in range(3):
@@ -147,7 +151,10 @@ def test_mixed_ranks_and_the_padding_stays_zero(resident, tmp_path):
 
 
 def test_what_happens_to_one_trial_never_reaches_another(resident, tmp_path):
-    """One row is made NaN and one huge on the way; the others are those of a pack without them, to the last bit."""
+    """One row is made NaN and one huge on the way; the others are those of a pack without them, to the last bit.
+
+    A GPU rounds products of another shape in another way: there the quiet pack has neighbours that leave at the same steps.
+    """
 
     def poison(pack):
         def plant(*_):
@@ -159,13 +166,19 @@ def test_what_happens_to_one_trial_never_reaches_another(resident, tmp_path):
         pack.hook = pack.resident.base.register_forward_pre_hook(plant)
 
     recipes = {number: _recipe(1e-3 * (number + 1), num_epochs=0.6) for number in range(4)}
-    quiet = run_pack(resident, {number: recipes[number] for number in (0, 1)}, tmp_path / "quiet")
     shared = run_pack(resident, recipes, tmp_path / "shared", prepare=poison)
     assert [shared[number].outcome.state for number in range(4)] == ["completed", "completed", "diverged", "diverged"]
     assert shared[2].outcome.num_steps == 6, "within one step"
-    for number in (0, 1):
-        assert shared[number].losses == quiet[number].losses
-        assert largest_difference(shared[number].weights, quiet[number].weights) == 0.0
+    shares = {number: shared[number].outcome.num_steps / len(shared[0].losses) for number in (2, 3)}
+    quiet = [run_pack(resident, recipes, tmp_path / "neighbours", fidelities=shares)]
+    assert [len(quiet[0][number].losses) for number in (2, 3)] == [
+        shared[number].outcome.num_steps for number in (2, 3)
+    ]
+    if resident.placement.device.type == "cpu":
+        quiet.append(run_pack(resident, {number: recipes[number] for number in (0, 1)}, tmp_path / "quiet"))
+    for number, pack in itertools.product((0, 1), quiet):
+        assert shared[number].losses == pack[number].losses
+        assert largest_difference(shared[number].weights, pack[number].weights) == 0.0
 
 
 def test_random_joins_and_leaves(resident, tmp_path):
@@ -292,10 +305,11 @@ def test_a_trial_of_a_pack_is_saved_in_pefts_format_while_the_others_go_on(resid
     assert saved[0] == 2, "the other one was still training"
     alone = run_trial(resident, recipes[1], tmp_path / "alone")
     assert packed[1].losses == pytest.approx(alone.losses, rel=1e-5)
-    ids = torch.arange(5, 25)[None]
+    device = resident.placement.device
+    ids = torch.arange(5, 25, device=device)[None]
     for number, recipe in recipes.items():
         base = AutoModelForCausalLM.from_pretrained(resident.base.config.name_or_path, dtype=torch.float32)
-        loaded = PeftModel.from_pretrained(base, tmp_path / str(number)).eval()
+        loaded = PeftModel.from_pretrained(base, tmp_path / str(number)).to(device).eval()
         assert loaded.peft_config["default"].r == recipe.lora.rank
         with torch.no_grad():
             expected = resident.tuned(recipe, packed[number].weights).eval()(input_ids=ids).logits
@@ -308,6 +322,7 @@ def test_who_may_share_a_pass(resident):
     assert "base" in resident.why_alone(_recipe(method="full"))
 
 
+@pytest.mark.parametrize("resident", ["cpu"], indirect=True)
 @pytest.mark.parametrize(
     ("seconds", "chosen"), [({4: 0.05, 2: 0.03, 1: 0.04}, 2), ({4: 0.031, 2: 0.0305, 1: 0.03}, 1), ({4: 2.0}, 4)]
 )
@@ -331,6 +346,7 @@ def test_the_number_of_threads_is_the_fastest_for_a_trial_alone(resident, monkey
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("resident", ["cpu"], indirect=True)
 @pytest.mark.parametrize(
     ("most", "asked", "fits", "expected"),
     [
@@ -355,3 +371,35 @@ def test_cores_that_would_idle_get_processes_of_their_own(resident, monkeypatch,
         assert bool(plan.workers_why) == (plan.num_workers > 1)
     finally:
         torch.set_num_threads(before)
+
+
+def _leaks(module, args, out):
+    """Rows see the mean of the whole batch."""
+    out.logits = out.logits + 0.1 * out.logits.mean(0, keepdim=True)
+    return out
+
+
+def _rounds_by_shape(module, args, kwargs, out):
+    """The rounding of a GPU's products in bfloat16, which depends on how many rows there are."""
+    out.logits = out.logits * (1 + 2e-3 * kwargs["input_ids"].shape[0])
+    return out
+
+
+def test_a_model_whose_rows_see_each_other_is_not_packed(resident):
+    hook = resident.base.register_forward_hook(_leaks)
+    try:
+        plan = packing.plan_lanes(resident, _recipe(), asked=4, most_lanes=8, row_limit=None)
+    finally:
+        hook.remove()
+    assert plan.num_lanes == 1
+    assert "not independent" in plan.why
+
+
+def test_rounding_in_bfloat16_does_not_pass_for_dependence(shipped_model, instruct_file):
+    resident = make_resident(shipped_model, instruct_file, _recipe())
+    resident.base.register_forward_hook(_rounds_by_shape, with_kwargs=True)
+    assert packing._Clock(resident, _recipe()).fault() is not None
+    resident.placement = Placement(torch.device("cpu"), torch.float32, autocast=True)
+    assert packing._Clock(resident, _recipe()).fault() is None
+    resident.base.register_forward_hook(_leaks)
+    assert packing._Clock(resident, _recipe()).fault() is not None, "but dependence is still seen"

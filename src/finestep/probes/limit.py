@@ -39,9 +39,14 @@ def usable_now(device: torch.device, budget_bytes: int | None) -> int | None:
 
 
 def largest_that_fits(
-    resident: Resident, recipe: Recipe, *, predicted: int | None, note: Callable[[str], None]
+    resident: Resident,
+    recipe: Recipe,
+    *,
+    predicted: int | None,
+    note: Callable[[str], None],
+    most: int | None = None,
 ) -> tuple[int | None, Source]:
-    """(rows, how it is known); `predicted` has its headroom taken off already."""
+    """(rows, how it is known); `predicted` has its headroom taken off already, and more than `most` are never tried."""
     if resident.placement.device.type != "cuda":
         return predicted, "prediction" if predicted is not None else "unknown"
 
@@ -49,19 +54,20 @@ def largest_that_fits(
         note(f"{TRYING}{rows} rows")
         return _fits(resident, recipe, rows)
 
-    found = bisect(fits, start=predicted or 1)
+    useful = math.ceil(len(resident.data.train) / (1 - HEADROOM))
+    found = bisect(fits, start=predicted or 1, most=min(most or MOST_ROWS, MOST_ROWS, useful))
     return max(1, int(found * (1 - HEADROOM))) if found else 0, "tried"
 
 
-def bisect(fits: Callable[[int], bool], *, start: int) -> int:
-    """The largest number of rows that fits, within 10 %, beginning at `start`; 0 when not even one row does."""
+def bisect(fits: Callable[[int], bool], *, start: int, most: int = MOST_ROWS) -> int:
+    """The largest number of rows that fits, within 10 % and at most `most`, beginning at `start`; 0 when not even one row does."""
     good, bad = 0, math.inf
-    rows = max(1, start)
+    rows = max(1, min(start, most))
     while rows >= 1 and bad - good > max(1, PRECISION * good):
         if fits(rows):
             good = rows
-            rows = min(2 * rows, MOST_ROWS) if math.isinf(bad) else (good + int(bad)) // 2
-            if good == MOST_ROWS:
+            rows = min(2 * rows, most) if math.isinf(bad) else (good + int(bad)) // 2
+            if good == most:
                 break
         else:
             bad = rows

@@ -101,7 +101,10 @@ def _largest(bench: Bench, request: MeasureRequest, curve: MemoryCurve, note: No
     predicted = None if budget is None else largest_rows(curve, budget)
     if request.largest_micro_batch is not None:
         predicted = min(predicted or request.largest_micro_batch, request.largest_micro_batch)
-    largest, source = largest_that_fits(bench.resident, request.recipe, predicted=predicted, note=note)
+    largest, source = largest_that_fits(
+        bench.resident, request.recipe, predicted=predicted, note=note, most=request.largest_micro_batch
+    )
+    bench.use(curve.lever)  # trying put other rows of adapters on the base
     if largest == 0:
         raise BadInput(
             "one row must fit into memory",

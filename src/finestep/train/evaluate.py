@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from finestep.errors import BadInput
 from finestep.train.loss import TokenLoss
+from finestep.train.memory import in_parts_that_fit
 from finestep.train.model import Placement
 from finestep.train.tokens import TokenRows, TrainingData, collate
 
@@ -68,19 +69,23 @@ def evaluate_rows(
     total, units = 0.0, 0
     row_sums = np.zeros(len(rows))
     predicted = np.zeros(len(rows), dtype=np.int64)
+    device = token_loss.placement.device
+
+    def losses_of(chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if should_stop():
+            raise StopRequested
+        batch = collate(rows, chosen, pad_id=data.pad_id, device=device)
+        if rows.classes is None:
+            return token_loss.each(model, batch), None
+        logits_NC = token_loss.class_logits(model, batch)
+        return F.cross_entropy(logits_NC, batch.classes_N, reduction="none"), logits_NC.argmax(-1)  # type: ignore[arg-type]
+
     try:
-        for chosen in _batches_by_length(rows, batch_size):
-            if should_stop():
-                raise StopRequested
-            batch = collate(rows, chosen, pad_id=data.pad_id, device=token_loss.placement.device)
-            if rows.classes is None:
-                each = token_loss.each(model, batch)
+        for chosen, (each, labels) in in_parts_that_fit(losses_of, _batches_by_length(rows, batch_size), device):
+            if labels is None:
                 row_sums[chosen] = _sums_by_row(each, [rows.num_loss_units([row]) for row in chosen])
             else:
-                logits_NC = token_loss.class_logits(model, batch)
-                each = F.cross_entropy(logits_NC, batch.classes_N, reduction="none")  # type: ignore[arg-type]
-                row_sums[chosen] = each.cpu().numpy()
-                predicted[chosen] = logits_NC.argmax(-1).cpu().numpy()
+                row_sums[chosen], predicted[chosen] = each.cpu().numpy(), labels.cpu().numpy()
             total += each.sum().item()
             units += rows.num_loss_units(chosen)
     finally:

@@ -23,7 +23,7 @@ from finestep.rules.warmup import warmup_steps
 from finestep.train.adapters import AdapterRows, Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
-from finestep.train.memory import peak_memory_bytes
+from finestep.train.memory import in_parts_that_fit, is_out_of_memory, peak_memory_bytes
 from finestep.train.optimizer import Optimizer, Slice
 from finestep.train.order import Order
 from finestep.train.pairing import exchanged
@@ -224,7 +224,12 @@ class Lane:
         small = sum(piece.value.numel() for piece in slices) <= NORMS_EVERY_STEP_BELOW
         if not small and self.progress.step % NORMS_EVERY:
             return None, None
-        update, weights = self.optimizer.update_norms(slices, rate)
+        try:
+            update, weights = self.optimizer.update_norms(slices, rate)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None, None
         return update, update / weights if weights else None
 
     # ---- trouble
@@ -315,10 +320,16 @@ class Lane:
         model.eval()
         try:
             with self._rows.only(self.number):
-                batch = collate(data, rows, pad_id=self.data.pad_id, device=self.resident.placement.device)
-                each = self.resident.token_loss.each(model, batch)
+                parts = in_parts_that_fit(
+                    lambda part: self._losses_of(part, data), [np.asarray(rows)], self.resident.placement.device
+                )
+                return np.concatenate([losses for _, losses in parts])
         finally:
             model.train(was_training)
+
+    def _losses_of(self, rows: np.ndarray, data: TokenRows) -> np.ndarray:
+        batch = collate(data, rows, pad_id=self.data.pad_id, device=self.resident.placement.device)
+        each = self.resident.token_loss.each(self.resident.base, batch)
         if data.classes is not None:
             return each.cpu().numpy()
         units = [data.num_loss_units([row]) for row in rows]

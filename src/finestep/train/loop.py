@@ -63,12 +63,22 @@ class Pack:
                 if self.should_stop():
                     raise StopRequested
                 for lane in self.lanes:
-                    lane.settle() if not lane.num_micro_batches else None
+                    self._settle(lane) if not lane.num_micro_batches else None
             except StopRequested:
                 self._interrupt()
             if not any(lane.outcome or lane.interrupted for lane in self.lanes):
                 self._micro_step()
             yield from self._ended()
+
+    @staticmethod
+    def _settle(lane: Lane) -> None:
+        """What is due between two steps; a trial whose evaluation has no memory for one row ends."""
+        try:
+            lane.settle()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            lane.run_out_of_memory()
 
     def _ended(self) -> Iterator[Lane]:
         for lane in [lane for lane in self.lanes if lane.outcome or lane.interrupted]:
@@ -122,8 +132,16 @@ class Pack:
 
     def _step(self, due: list[Lane]) -> None:
         began = time.monotonic()
-        slices = [lane.slices() for lane in due]
-        norms = gradient_norms(slices)
+        try:
+            slices = [lane.slices() for lane in due]  # the first time it makes room for Adam's moments of a whole model
+            norms = gradient_norms(slices)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            slices = []
+        if not slices:
+            self._shrink()
+            return
         losses = torch.stack([lane.loss for lane in due]).tolist()
         waited = time.monotonic() - began
         for lane, pieces, loss, norm in zip(due, slices, losses, norms, strict=True):

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 
-OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
+Found = TypeVar("Found")
+
+OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "defaultcpuallocator",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -24,6 +37,33 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def in_parts_that_fit(
+    compute: Callable[[np.ndarray], Found], batches: Sequence[np.ndarray], device: torch.device
+) -> Iterator[tuple[np.ndarray, Found]]:
+    """(rows, what `compute` makes of them) for all batches, in their order; where memory is short, from then on half as many at a time.
+
+    Raises:
+        RuntimeError: not even one row fits.
+    """
+    waiting, most = deque(batches), max(map(len, batches), default=1)
+    while waiting:
+        rows = waiting.popleft()
+        if len(rows) > most:
+            waiting.extendleft([rows[most:], rows[:most]])
+            continue
+        try:
+            found = compute(rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(rows) == 1:
+                raise
+        else:
+            yield rows, found
+            continue
+        release_memory(device)
+        most = len(rows) // 2
+        waiting.appendleft(rows)
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

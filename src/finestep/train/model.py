@@ -37,7 +37,7 @@ def choose_placement(spec: ModelSpec, recipe: Recipe) -> Placement:
     device = torch.device(_device_name(spec.device))
     if recipe.method == "qlora":
         _check_qlora(device)
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     weights = torch.bfloat16 if has_bf16 and recipe.method != "full" else torch.float32
     return Placement(device, weights, has_bf16)
 

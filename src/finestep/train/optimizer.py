@@ -103,17 +103,15 @@ class Optimizer:
         self.num_steps += 1
         for (factor, decay), group in _alike(slices).items():
             rate, epsilon, decay = self._rates(learning_rate * factor, decay)
-            device = group[0].value.device.type
+            device = group[0].value.device
             adamw(
                 [piece.value for piece in group],
                 [piece.grad for piece in group],
                 [piece.first for piece in group],
                 [piece.second for piece in group],
                 [],
-                [torch.tensor(float(self.num_steps - 1), device=piece.value.device) for piece in group]
-                if device == "cuda"
-                else [torch.tensor(float(self.num_steps - 1)) for _ in group],
-                fused=device in {"cpu", "cuda"},
+                self._clocks(len(group), device),
+                fused=device.type in {"cpu", "cuda"},
                 foreach=False,
                 amsgrad=False,
                 beta1=self.settings.beta1,
@@ -123,6 +121,11 @@ class Optimizer:
                 eps=epsilon,
                 maximize=False,
             )
+
+    def _clocks(self, count: int, device: torch.device) -> list[torch.Tensor]:
+        """The steps made before this one, for each tensor where AdamW wants them; filled there, because a copy would wait for a GPU."""
+        steps = torch.full((count,), float(self.num_steps - 1), device=device if device.type == "cuda" else "cpu")
+        return list(steps.unbind())
 
     def _rates(self, rate: float, decay: float) -> tuple[float, float, float]:
         """(lr, eps, weight decay) for torch's AdamW; without bias correction, those that cancel its correction exactly."""

@@ -30,10 +30,21 @@ class Resident:
 
     The base is in one of two states: a plain model (PEFT's, for an adapter), which `begin` gives, or the base of a pack of trials,
     which `open_rows` gives. Each call ends the other state.
+
+    Args:
+        placement: where and in which precision to compute; None: what suits the device.
     """
 
-    def __init__(self, model: ModelSpec, data: DataSpec, recipe: Recipe, *, retention: RetentionSpec | None = None):
-        self.placement: Placement = choose_placement(model, recipe)
+    def __init__(
+        self,
+        model: ModelSpec,
+        data: DataSpec,
+        recipe: Recipe,
+        *,
+        retention: RetentionSpec | None = None,
+        placement: Placement | None = None,
+    ):
+        self.placement = placement or choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
         self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
         self.base, self.new_names = load_model(model, self.data, recipe, self.placement)
