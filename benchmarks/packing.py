@@ -1,16 +1,21 @@
 """Eight LoRA trials together against eight one after the other: same model, rows, rates and steps, interleaved.
 
-    python -m benchmarks.packing [--threads 1 2] [--rounds 3] [--json OUT] [--device cuda --model 0.5B 1B --shapes 1x512 ...]
+    python -m benchmarks.packing [--threads 1 2] [--rounds 3] [--json OUT]
+    python -m benchmarks.packing --device cuda --model 0.5B 1B --shapes 1x128 1x512 1x2048 --threads 1 --rounds 1 --trials 2
 
 Rivals: `ours` is the same engine one trial at a time (the gain of packing itself); `peft` is a plain PyTorch loop with PEFT that
 reloads the model for every trial; `trainer` is the HF Trainer with PEFT, reloading too. Each is timed at the same micro-batch and,
 where the batch can be cut, at a quarter of it; its best counts as well. Times a step leave the set-up of a trial out, the ratios
 count it. What `--pack auto` would choose is printed beside. The packed run starts in a process with the worker's own settings.
+
+`--trials N` times the rivals, who do the same work for every trial, on N of the eight trials and multiplies. On a GPU each rival's
+peak of allocated memory is told too: what is there while it runs and was not before, and the base that packed and `ours` share.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -18,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +85,7 @@ def write_model(folder: Path, size: str) -> None:
 class Rivals:
     """One model and one shape; every rival makes the same steps of the same eight trials."""
 
-    def __init__(self, folder: Path, shape: Shape, device: str):
+    def __init__(self, folder: Path, shape: Shape, device: str, *, num_trials: int = len(RATES)):
         import torch
 
         from finestep.study import DataSpec, ModelSpec
@@ -94,21 +98,44 @@ class Rivals:
         self.resident = Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), self.recipes[0])
         self.resident.data = self._synthetic()
         self.ids = torch.from_numpy(self.resident.data.train.ids.reshape(-1, shape.length)).to(self.device)
+        self.base_bytes = sum(value.numel() * value.element_size() for value in self.resident.base.parameters())
+        self.one_by_one, self.share = self.recipes[:num_trials], len(RATES) / num_trials
+
+    def warm_up(self, name: str, micro: int) -> None:
+        """One trial of a rival, not timed; of `packed` all."""
+        kept, self.one_by_one = self.one_by_one, self.recipes[:1]
+        getattr(self, name)(micro)
+        self.one_by_one = kept
+
+    def timed(self, name: str, micro: int) -> tuple[float, float, float]:
+        """(seconds of set-up, seconds of steps) for all eight trials, and the peak in GiB (0 on a CPU)."""
+        import torch
+
+        gc.collect()
+        before = 0
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated() - (self.base_bytes if name in ("packed", "ours") else 0)
+        share = 1.0 if name == "packed" else self.share
+        setup, steps = getattr(self, name)(micro)
+        peak = torch.cuda.max_memory_allocated() - before if self.device.type == "cuda" else 0
+        return share * setup, share * steps, peak / 2**30
 
     def packed(self, micro: int) -> tuple[float, float]:
-        """(seconds of set-up, seconds of steps) for all eight at once."""
+        """(seconds of set-up, seconds of steps) for all eight at once; the rivals' are those of `one_by_one`."""
         return self._engine([self.recipes], micro)
 
     def ours(self, micro: int) -> tuple[float, float]:
         """The same engine, one trial at a time."""
-        return self._engine([[recipe] for recipe in self.recipes], micro)
+        return self._engine([[recipe] for recipe in self.one_by_one], micro)
 
     def peft(self, micro: int) -> tuple[float, float]:
         """A plain loop that loads the model anew for every trial."""
         import torch
 
         setup = steps = 0.0
-        for recipe in self.recipes:
+        for recipe in self.one_by_one:
             began = self._now()
             model, parameters = self._loaded()
             optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
@@ -143,11 +170,23 @@ class Rivals:
             def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
                 return {"input_ids": ids[place], "labels": ids[place]}
 
+        now, num_steps = self._now, self.shape.num_steps
+
+        class Clock(transformers.TrainerCallback):
+            """When the first step begins and the last one ends: making a Trainer is set-up."""
+
+            began = ended = 0.0
+
+            def on_step_begin(self, arguments: Any, state: Any, *_: Any, **__: Any) -> None:
+                self.began = self.began or now()
+
+            def on_step_end(self, arguments: Any, state: Any, *_: Any, **__: Any) -> None:
+                self.ended = now() if state.global_step == num_steps else 0.0
+
         setup = steps = 0.0
-        for recipe in self.recipes:
-            began = self._now()
+        for recipe in self.one_by_one:
+            began, clock = self._now(), Clock()
             model, _ = self._loaded()
-            middle = self._now()
             with tempfile.TemporaryDirectory() as folder:
                 arguments = transformers.TrainingArguments(
                     folder,
@@ -163,10 +202,11 @@ class Rivals:
                     logging_steps=10,
                     disable_tqdm=True,
                 )
-                trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Rows())
+                trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Rows(), callbacks=[clock])
                 trainer.remove_callback(transformers.PrinterCallback)
                 trainer.train()
-            setup, steps = setup + middle - began, steps + self._now() - middle
+            whole, own = self._now() - began, clock.ended - clock.began
+            setup, steps = setup + whole - own, steps + own
             del model, trainer
         return setup, steps
 
@@ -195,7 +235,7 @@ class Rivals:
             ]
             pack = Pack(
                 self.resident,
-                emit=lambda *_, **__: None,
+                emit=_without_shrinking,
                 should_stop=lambda: False,
                 take=lambda waiting=waiting: waiting.pop(0) if waiting else None,
                 num_lanes=len(group),
@@ -256,40 +296,49 @@ class Rivals:
         return time.perf_counter()
 
 
-def measure(folder: Path, shape: Shape, device: str, rounds: int) -> dict[str, Any]:
-    """Milliseconds a trial-step and ratios of whole times, medians of the rounds."""
-    import torch
+def _without_shrinking(kind: str, data: Any, *, trial: int) -> None:
+    """A pack that ran out of memory goes on with fewer trials, and is no measurement of eight."""
+    if kind == "note" and "out of memory" in data["text"]:
+        raise MemoryError(data["text"])
 
-    rivals = Rivals(folder, shape, device)
+
+def measure(folder: Path, shape: Shape, device: str, rounds: int, num_trials: int) -> dict[str, Any]:
+    """Milliseconds a trial-step and ratios of whole times, medians of the rounds."""
+    rivals = Rivals(folder, shape, device, num_trials=num_trials)
     micros = [shape.rows] + ([shape.rows // 4] if shape.rows >= 4 else [])
-    jobs: list[tuple[str, int, Callable[[int], tuple[float, float]]]] = [("packed", shape.rows, rivals.packed)]
-    jobs += [(name, micro, getattr(rivals, name)) for name in ("ours", "peft", "trainer") for micro in micros]
-    for _, micro, job in jobs[:2]:
-        job(micro)
-    times: dict[tuple[str, int], list[tuple[float, float]]] = {(name, micro): [] for name, micro, _ in jobs}
+    jobs = [("packed", shape.rows)]
+    jobs += [(name, micro) for name in ("ours", "peft", "trainer") for micro in micros]
+    for name in ("packed", "ours", "peft", "trainer"):
+        rivals.warm_up(name, shape.rows)
+    times: dict[tuple[str, int], list[tuple[float, float, float]]] = {job: [] for job in jobs}
     for number in range(rounds):
-        for name, micro, job in jobs[number % len(jobs) :] + jobs[: number % len(jobs)]:
-            times[name, micro].append(job(micro))
+        for job in jobs[number % len(jobs) :] + jobs[: number % len(jobs)]:
+            times[job].append(rivals.timed(*job))
     per_step = {
-        key: 1000 * statistics.median(steps for _, steps in found) / len(RATES) / shape.num_steps
+        key: 1000 * statistics.median(steps for _, steps, _ in found) / len(RATES) / shape.num_steps
         for key, found in times.items()
     }
-    whole = {key: statistics.median(setup + steps for setup, steps in found) for key, found in times.items()}
+    whole = {key: statistics.median(setup + steps for setup, steps, _ in found) for key, found in times.items()}
     packed = ("packed", shape.rows)
     out: dict[str, Any] = {
         "rows": shape.rows,
         "length": shape.length,
         "num_steps": shape.num_steps,
+        "timed_trials_of_rivals": num_trials,
         "auto_lanes": rivals.choice(),
         "ms_per_trial_step": {f"{name} x{micro}": round(value, 2) for (name, micro), value in per_step.items()},
-        "ours_steps_only": round(per_step["ours", shape.rows] / per_step[packed], 3),
+        "setup_s": {f"{name} x{micro}": round(found[0][0], 2) for (name, micro), found in times.items()},
     }
     for name in ("ours", "peft", "trainer"):
+        out[f"{name}_steps_only"] = round(per_step[name, shape.rows] / per_step[packed], 3)
         out[f"{name}_same_micro"] = round(whole[name, shape.rows] / whole[packed], 3)
         out[f"{name}_best_micro"] = round(min(whole[name, micro] for micro in micros) / whole[packed], 3)
     if device == "cuda":
-        out["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        out["packed_tokens_per_s"] = round(1000 * shape.tokens / per_step[packed])
+        peaks = {key: max(peak for _, _, peak in found) for key, found in times.items()}
+        out["peak_memory_gib"] = {f"{name} x{micro}": round(peak, 2) for (name, micro), peak in peaks.items()}
+        out["tokens_per_s"] = {
+            f"{name} x{micro}": round(1000 * shape.tokens / each) for (name, micro), each in per_step.items()
+        }
     return out
 
 
@@ -302,6 +351,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["7M"], choices=list(SIZES))
     parser.add_argument("--shapes", nargs="+", default=["1x64", "4x64", "16x64", "1x256", "4x256", "16x256"])
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--trials", type=int, default=len(RATES), help="Trials of each rival that are timed.")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -313,7 +363,7 @@ def main() -> None:
     results = []
     print(
         f"{'model':<6}{'thr':>4}{'shape':>8}{'packed ms':>11}{'ours':>9}{'peft':>9}{'trainer':>9}"
-        f"{'  gain over ours / peft / trainer':<36}{'best micro':<22}{'auto':>5}"
+        f"{'  gain over ours / peft / trainer':<36}{'best micro':<22}{'steps only':<22}{'auto':>5}"
     )
     for threads in options.threads:
         arguments = ["--child", "--threads", str(threads), *_forwarded(options)]
@@ -325,15 +375,16 @@ def main() -> None:
                 if line.startswith("{"):
                     results.append(json.loads(line))
                     _print(results[-1])
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+                    if options.json:
+                        options.json.write_text(json.dumps(results, indent=1))
 
 
 def _forwarded(options: argparse.Namespace) -> list[str]:
     steps = ["--steps", str(options.steps)] if options.steps else []
     return [
-        "--rounds", str(options.rounds), "--device", options.device, "--model", *options.model, "--shapes", *options.shapes, *steps
-    ]  # fmt: skip
+        *("--rounds", str(options.rounds), "--trials", str(options.trials), "--device", options.device),
+        *("--model", *options.model, "--shapes", *options.shapes, *steps),
+    ]
 
 
 def _child(options: argparse.Namespace) -> None:
@@ -351,7 +402,12 @@ def _child(options: argparse.Namespace) -> None:
             for text in options.shapes:
                 rows, _, length = text.partition("x")
                 steps = options.steps or STEPS_OF_CPU.get((int(rows), int(length)), 8)
-                found = measure(Path(folder), Shape(int(rows), int(length), steps), options.device, options.rounds)
+                shape = Shape(int(rows), int(length), steps)
+                try:
+                    found = measure(Path(folder), shape, options.device, options.rounds, options.trials)
+                except (RuntimeError, MemoryError) as error:
+                    print(f"{size} {text} failed: {error}", file=sys.stderr, flush=True)
+                    continue
                 print(json.dumps({"model": size, "threads": options.threads[0], **found}), flush=True)
 
 
@@ -359,12 +415,16 @@ def _print(found: dict[str, Any]) -> None:
     times, rows = found["ms_per_trial_step"], found["rows"]
     gains = " / ".join(f"{found[f'{name}_same_micro']:.2f}" for name in ("ours", "peft", "trainer"))
     best = " / ".join(f"{found[f'{name}_best_micro']:.2f}" for name in ("ours", "peft", "trainer"))
+    steps = " / ".join(f"{found[f'{name}_steps_only']:.2f}" for name in ("ours", "peft", "trainer"))
     print(
         f"{found['model']:<6}{found['threads']:>4}{found['rows']:>4}x{found['length']:<4}{times[f'packed x{rows}']:>10.1f}"
         f"{times[f'ours x{rows}']:>9.1f}{times[f'peft x{rows}']:>9.1f}{times[f'trainer x{rows}']:>9.1f}"
-        f"  {gains:<34}{best:<22}{found['auto_lanes']:>5}",
+        f"  {gains:<34}{best:<22}{steps:<22}{found['auto_lanes']:>5}",
         flush=True,
     )
+    for key, unit in (("tokens_per_s", "tokens/s"), ("peak_memory_gib", "GiB at the peak")):
+        if key in found:
+            print(f"{'':10}{unit}: {', '.join(f'{name} {value:,}' for name, value in found[key].items())}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""`python -m benchmarks.memory [--json OUT]`: predicted peaks against real ones on a CPU, and the time of a 70B prediction."""
+"""`python -m benchmarks.memory [--json OUT]`: predicted peaks against real ones on a CPU, and the time of a 70B prediction.
+
+`--device cuda [--model 0.5B] [--few]`: peaks and largest micro-batches against the engine's own loop on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,16 @@ def main() -> int:
     """Print the table; the exit code is 1 when a case is off by more than 3 % or 70B takes over 10 s."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="Write the figures to this file.")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--model", default="0.5B", help="Shape of the model on a GPU.")
+    parser.add_argument("--few", action="store_true", help="Two cases and one limit on a GPU.")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if options.device == "cuda":
+        from benchmarks.memory.on_cuda import run
+
+        return run(model=options.model, out=options.json, few=options.few)
     from benchmarks.memory.cases import CASES, child
 
     if options.child is not None:
