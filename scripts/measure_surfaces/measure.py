@@ -1,10 +1,11 @@
-"""Measure a fine-tuning surface: final validation loss over learning rate x batch size x length, one CSV row a run.
+"""Measure fine-tuning surfaces: final validation loss over learning rate x batch size x length, one CSV row a run.
 
-python measure.py PLAN --out DIR [--minutes 8] [--plan-file plans.json] [--data NAME=PATH ...] [--threads 1]
+python measure.py PLAN ... --out DIR [--minutes 8] [--processes 1] [--device cpu] [--data NAME=PATH ...] [--model NAME=PATH ...]
 
-Every run is a whole short run with its own schedule, by the project's own worker, at equal tokens for all batch sizes. The
-file is append-only: rows that are there are not run again, so the script may be stopped and started at will. The format is
-what `python -m benchmarks.search --surfaces DIR` reads (one file per data set and method).
+Every run is a whole short run with its own schedule, by the project's own worker, at equal tokens for all batch sizes. A process
+is a worker of its own on the device, and goes to the next plan when its plan is complete. The files are append-only: rows that are
+there are not run again, so the script may be stopped and started at will, and it ends at its deadline by itself. The format is what
+`python -m benchmarks.search --surfaces DIR` reads (one file per data set and method).
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ import argparse
 import csv
 import json
 import math
+import shutil
+import statistics
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import finestep
+from finestep.errors import FinestepError
 from finestep.executors.local import LocalExecutor
-from finestep.protocol import SessionRequest, TrialRequest
+from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.trial import Outcome
@@ -34,6 +42,10 @@ COLUMNS = (
 )  # fmt: skip
 NEAR_BEST = 1
 """Steps of the grid either side of the best full-length cell that get a second seed."""
+NO_CHECKPOINT_S = 1e9
+"""A run that is cut off begins anew, so checkpoints would be wasted."""
+TIME_RESERVE = 1.2
+"""A run is begun when so many times its expected seconds are left."""
 
 
 @dataclass(frozen=True)
@@ -50,104 +62,329 @@ class Cell:
         return (f"{self.learning_rate:.4g}", self.batch, f"{self.fidelity:.4g}", self.seed)
 
 
+@dataclass
+class Surface:
+    """A plan, the rows that there are, and the cells that are under way or have failed."""
+
+    name: str
+    plan: Mapping[str, Any]
+    session: SessionRequest
+    file: Path
+    rows: list[dict[str, str]] = field(default_factory=list)
+    taken: set[tuple[str, int, str, int]] = field(default_factory=set)
+    num_processes: int = 0
+    run_rows: int = 0
+    """Training rows of a full-length run; 0 until a worker has read the data."""
+    step_seconds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Batch size -> seconds a step of each finished run."""
+    other_seconds: list[float] = field(default_factory=list)
+    """What each finished run took besides its steps: evaluations and saving."""
+
+    def missing(self) -> list[Cell]:
+        """Cells that are neither measured nor under way, in their order."""
+        done = {cell_of(row).key for row in self.rows} | self.taken
+        return [cell for cell in cells(self.plan, self.rows) if cell.key not in done]
+
+    def expected_seconds(self, cell: Cell) -> float:
+        """What a run will take, by those of its batch size that are done; 0 when there are none."""
+        known = self.step_seconds.get(cell.batch)
+        if not known:
+            return 0.0
+        num_steps = math.ceil(self.run_rows * cell.fidelity / cell.batch)
+        return statistics.median(known) * num_steps + statistics.median(self.other_seconds)
+
+
+class Board:
+    """What is to be done and what is done; the one writer of the files. All processes share it.
+
+    Args:
+        deadline: no run is begun that would end after this (monotonic clock).
+    """
+
+    def __init__(self, surfaces: list[Surface], deadline: float):
+        self.surfaces, self.deadline = surfaces, deadline
+        self.pace = Pace()
+        self._changed = threading.Condition()
+        self._num_under_way = 0
+
+    def choose(self) -> Surface | None:
+        """The surface that a free process shall work on: most open cells a process; None when none is open."""
+        with self._changed:
+            open_cells = {surface.name: len(self._open(surface)) for surface in self.surfaces}
+            best = max(self.surfaces, key=lambda one: open_cells[one.name] / (one.num_processes + 1))
+            if not open_cells[best.name]:
+                return None
+            best.num_processes += 1
+            return best
+
+    def leave(self, surface: Surface) -> None:
+        """A process no longer works on this surface."""
+        with self._changed:
+            surface.num_processes -= 1
+
+    def is_needed_elsewhere(self) -> bool:
+        """True when a surface has open cells; asked by a process whose own has none for now."""
+        with self._changed:
+            return any(self._open(surface) for surface in self.surfaces)
+
+    def take(self, surface: Surface) -> Cell | None:
+        """The next cell that can be measured in time; None when there is none for now."""
+        with self._changed:
+            cell = next(iter(self._open(surface)), None)
+            if cell is not None:
+                surface.taken.add(cell.key)
+                self._num_under_way += 1
+            return cell
+
+    def put(self, surface: Surface, row: Mapping[str, object], *, times: list[float], wall_s: float) -> None:
+        """Write the row of a finished run that reported its steps at these times."""
+        with self._changed:
+            append(surface.file, row)
+            surface.rows.append({name: str(value) for name, value in row.items()})
+            if len(times) > 1:
+                stepping_s = times[-1] - times[0]
+                surface.step_seconds[int(str(row["bs"]))].append(stepping_s / (len(times) - 1))
+                surface.other_seconds.append(wall_s - stepping_s)
+
+    def ended(self) -> None:
+        """A run is no longer under way; a cell that failed stays taken."""
+        with self._changed:
+            self._num_under_way -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> bool:
+        """Wait until a run ends, which may open cells of a further seed; False when none is under way."""
+        with self._changed:
+            if not self._num_under_way:
+                return False
+            self._changed.wait(timeout=1.0)
+            return True
+
+    def _open(self, surface: Surface) -> list[Cell]:
+        left = self.deadline - time.monotonic()
+        return [cell for cell in surface.missing() if TIME_RESERVE * surface.expected_seconds(cell) < left]
+
+
+class Pace:
+    """How fast steps are made: by plan and batch within a run, and in all processes together."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._starts: list[float] = []
+        self._steps: list[float] = []
+        self._runs: dict[tuple[str, int], dict[object, tuple[float, float, int]]] = defaultdict(dict)
+
+    def started(self) -> None:
+        """A worker is ready."""
+        self._starts.append(time.monotonic())
+
+    def stepped(self, surface: str, batch: int, run: object) -> float:
+        """A step of a run was reported; when."""
+        now = time.monotonic()
+        first, _, num_steps = self._runs[surface, batch].get(run, (now, now, -1))
+        self._runs[surface, batch][run] = (first, now, num_steps + 1)
+        self._steps.append(now)
+        return now
+
+    def lines(self) -> list[str]:
+        """The figures in words; the steps of all processes are counted from when the last worker was ready."""
+        out = []
+        if self._starts:
+            first, last = min(self._starts) - self._began, max(self._starts) - self._began
+            out.append(f"workers ready after {first:.1f} to {last:.1f} s")
+        for (surface, batch), runs in sorted(self._runs.items()):
+            num_steps = sum(steps for _, _, steps in runs.values())
+            if num_steps:
+                seconds = sum(last - first for first, last, _ in runs.values())
+                out.append(f"{surface} batch {batch}: {1000 * seconds / num_steps:.1f} ms a step ({num_steps} steps)")
+        counted = [at for at in self._steps if at >= max(self._starts)]
+        if len(counted) > 1:
+            out.append(f"all processes: {len(counted) / (max(counted) - min(counted)):.0f} steps a second")
+        return out
+
+
+class Process(threading.Thread):
+    """Keeps one worker process busy: chooses a surface, starts a worker for it, and feeds it cell after cell."""
+
+    def __init__(self, board: Board, folder: Path):
+        super().__init__(daemon=True)
+        self.fault: str | None = None
+        self._board, self._folder = board, folder
+        self._executor: LocalExecutor | None = None
+        self._is_ending = False
+        self._number = 0
+
+    def run(self) -> None:
+        """Work until nothing is open; a fault ends this process, not the others."""
+        try:
+            while not self._is_ending:
+                surface = self._board.choose()
+                if surface is not None:
+                    self._work(surface)
+                elif not self._board.wait():
+                    return
+        except FinestepError as error:
+            self.fault = None if self._is_ending else str(error)
+
+    def end(self) -> None:
+        """End the worker now; the run that it is at is lost."""
+        self._is_ending = True
+        if self._executor is not None:
+            self._executor.kill()
+
+    def _work(self, surface: Surface) -> None:
+        folder = self._folder / surface.name
+        session = surface.session.model_copy(update={"study_dir": str(folder)})
+        self._executor = LocalExecutor(session, folder=folder)
+        try:
+            ready = self._executor.start()
+            surface.run_rows = ready["card"]["facts"]["num_rows"] * session.recipe.num_epochs
+            self._board.pace.started()
+            while not self._is_ending:
+                if (cell := self._board.take(surface)) is not None:
+                    self._measure(surface, cell, ready)
+                elif self._board.is_needed_elsewhere() or not self._board.wait():
+                    return
+        finally:
+            self._board.leave(surface)
+            self._executor.close()
+
+    def _measure(self, surface: Surface, cell: Cell, ready: Mapping) -> None:
+        assert self._executor is not None
+        began, self._number = time.monotonic(), self._number + 1
+        recipe = recipe_of(surface.plan, surface.session.recipe, cell)
+        folder = self._folder / surface.name / "trials" / str(self._number)
+        self._executor.submit(
+            TrialRequest(
+                number=self._number,
+                recipe=recipe,
+                fidelity=cell.fidelity,
+                folder=str(folder),
+                checkpoint_every_s=NO_CHECKPOINT_S,
+            )
+        )
+        try:
+            end, times = self._listen(surface, cell)
+            if end.kind != "finished":
+                raise FinestepError(f"{surface.name}, {cell}: the worker {end.kind}: {end.data}")
+            row = row_of(surface.name, cell, recipe, Outcome.model_validate(end.data), ready)
+            self._board.put(surface, row, times=times, wall_s=time.monotonic() - began)
+        finally:
+            self._board.ended()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _listen(self, surface: Surface, cell: Cell) -> tuple[Event, list[float]]:
+        """(the event that ends a run, when its steps were reported)."""
+        assert self._executor is not None
+        times, end = [], Event(kind="died")
+        for event in self._executor.events():
+            if event.kind == "step":
+                times.append(self._board.pace.stepped(surface.name, cell.batch, (self.name, self._number)))
+            elif event.kind in {"finished", "interrupted", "died"}:
+                end = event
+        return end, times
+
+
 def main() -> None:
     options = _options()
-    plan = json.loads(options.plan_file.read_text(encoding="utf-8"))[options.plan]
-    named = dict(pair.split("=", 1) for pair in options.data)
-    path = named.get(plan["data"], str(SHIPPED / "instruct.jsonl") if plan["data"] == "shipped" else "")
-    if not path:
-        raise SystemExit(f"say where the data are: --data {plan['data']}=PATH")
-    file = options.out / f"{options.plan}.csv"
     deadline = time.monotonic() + 60 * options.minutes
-    measure(plan, path, file, name=options.plan, deadline=deadline, threads=options.threads)
-
-
-def measure(plan: Mapping, data: str, file: Path, *, name: str, deadline: float, threads: int) -> None:
-    """Make the runs that are missing, until the time is up; says how many are left."""
-    if not list(_missing(plan, file)):
-        print(f"{name}: complete, {len(read(file))} runs")
-        return
-    recipe = Recipe.model_validate(plan["recipe"])
-    with tempfile.TemporaryDirectory() as folder:
-        session = SessionRequest(
-            model=ModelSpec(path=str(SHIPPED / "base"), device="cpu"),
-            data=DataSpec(path=data, **plan.get("data_spec", {})),
-            recipe=recipe,
-            study_dir=folder,
-            num_threads=threads,
-            pack=1,
+    board = Board([_surface(name, options) for name in options.plans], deadline)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        faults = measure(board, folder=Path(folder), num_processes=options.processes)
+    for surface in board.surfaces:
+        others = (
+            f", {statistics.median(surface.other_seconds):.2f} s each besides steps" if surface.other_seconds else ""
         )
-        executor = LocalExecutor(session, folder=Path(folder))
-        try:
-            ready = executor.start()
-            _run(plan, recipe, executor, ready, file, name, deadline, Path(folder))
-        finally:
-            executor.close()
-    left = len(list(_missing(plan, file)))
-    print(f"{name}: {len(read(file))} runs made, {left} left", flush=True)
+        print(f"{surface.name}: {len(surface.rows)} runs made{others}; {_num_left(surface)} left")
+    print("\n".join([*board.pace.lines(), *(f"fault: {fault}" for fault in faults)]), flush=True)
+    raise SystemExit(1 if faults else 0)
 
 
-def _run(
-    plan: Mapping,
-    recipe: Recipe,
-    executor: LocalExecutor,
-    ready: Mapping,
-    file: Path,
-    name: str,
-    deadline: float,
-    folder: Path,
-) -> None:
-    number = 0
-    while time.monotonic() < deadline:
-        cell = next(_missing(plan, file), None)
-        if cell is None:
-            return
-        wanted = recipe.changed(learning_rate=cell.learning_rate, effective_batch_size=cell.batch, seed=cell.seed)
-        request = TrialRequest(
-            number=number, recipe=wanted, fidelity=cell.fidelity, folder=str(folder / "trials" / str(number))
-        )
-        executor.submit(request)
-        end = [event for event in executor.events() if event.kind in {"finished", "died"}][-1]
-        if end.kind == "died":
-            raise SystemExit(f"the worker died: {end.data}")
-        append(file, row_of(name, cell, wanted, Outcome.model_validate(end.data), ready))
-        number += 1
+def measure(board: Board, *, folder: Path, num_processes: int) -> list[str]:
+    """Make the runs that are missing, until the time is up; what went wrong, in words."""
+    processes = [Process(board, folder / str(number)) for number in range(num_processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(max(0.0, board.deadline - time.monotonic()))
+    for process in processes:
+        process.end()
+    for process in processes:
+        process.join()
+    return [process.fault for process in processes if process.fault]
 
 
-def _missing(plan: Mapping, file: Path) -> Iterator[Cell]:
-    """Cells that are not in the file: the whole grid at the first seed, short lengths first, then the second seed."""
-    done = {cell_of(row).key for row in read(file)}
-    grid = [
-        Cell(rate, batch, fidelity, plan["seeds"][0])
-        for fidelity in plan["fidelities"]
-        for batch in plan["batches"]
-        for rate in plan["learning_rates"]
-    ]
-    first = [cell for cell in grid if cell.key not in done]
-    yield from first
-    if not first:
-        for cell in near_best(plan, read(file)):
-            if cell.key not in done:
-                yield cell
+def _surface(name: str, options: argparse.Namespace) -> Surface:
+    plan = json.loads(options.plan_file.read_text(encoding="utf-8"))[name]
+    data = _place(plan["data"], options.data, "--data", SHIPPED / "instruct.jsonl")
+    model = _place(plan.get("model", "shipped"), options.model, "--model", SHIPPED / "base")
+    session = SessionRequest(
+        model=ModelSpec(path=model, device=options.device or plan.get("device", "cpu")),
+        data=DataSpec(path=data, **plan.get("data_spec", {})),
+        recipe=Recipe.model_validate(plan["recipe"]),
+        study_dir="",
+        num_threads=options.threads,
+        pack=1,
+    )
+    file = options.out / f"{name}.csv"
+    return Surface(name, plan, session, file, rows=read(file))
 
 
-def near_best(plan: Mapping, rows: list[dict[str, str]]) -> list[Cell]:
-    """The cells around the best one of each length, with the further seeds."""
-    cells = []
+def _place(name: str, named: list[str], option: str, shipped: Path) -> str:
+    """The path that was given for a name of the plan."""
+    given = dict(pair.split("=", 1) for pair in named)
+    if name not in given and name != "shipped":
+        raise SystemExit(f"say where it is: {option} {name}=PATH")
+    return given.get(name, str(shipped))
+
+
+def _num_left(surface: Surface) -> int:
+    done = {cell_of(row).key for row in surface.rows}
+    return sum(cell.key not in done for cell in cells(surface.plan, surface.rows))
+
+
+def recipe_of(plan: Mapping, recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe of a cell; a plan may allow larger micro-batches than the default, which changes no sum."""
+    changes: dict[str, object] = {"seed": cell.seed}
+    if "micro_batch" in plan:
+        changes["micro_batch_size"] = min(plan["micro_batch"], cell.batch)
+    return recipe.changed(learning_rate=cell.learning_rate, effective_batch_size=cell.batch, **changes)
+
+
+def cells(plan: Mapping, rows: list[dict[str, str]]) -> Iterator[Cell]:
+    """All cells in the order in which they are measured: the grid at the first seed, then what is due a further seed.
+
+    Lengths come in the order of the plan. With `core_rates` [lowest, highest] the rates between them come first, at all lengths,
+    and then the others from there outward, so that a grid that is cut off is whole in its middle.
+    """
+    rates = plan["learning_rates"]
+    low, high = plan.get("core_rates", (rates[0], rates[-1]))
+    tiers = [max(sum(rate < one <= low for one in rates), sum(high <= one < rate for one in rates)) for rate in rates]
+    for tier in sorted(set(tiers)):
+        for fidelity in plan["fidelities"]:
+            for rate in (one for one, place in zip(rates, tiers, strict=True) if place == tier):
+                for batch in plan["batches"]:
+                    yield Cell(rate, batch, fidelity, plan["seeds"][0])
+    yield from near_best(plan, rows)
+
+
+def near_best(plan: Mapping, rows: list[dict[str, str]]) -> Iterator[Cell]:
+    """The cells around the best one of each length that is complete, with the further seeds."""
+    rates, batches = plan["learning_rates"], plan["batches"]
     for fidelity in plan["fidelities"]:
-        here = [row for row in rows if _is(row, fidelity, plan["seeds"][0]) and row["loss"]]
-        best = min(here, key=lambda row: float(row["loss"]))
-        rates, batches = plan["learning_rates"], plan["batches"]
+        here = [row for row in rows if _is(row, fidelity, plan["seeds"][0])]
+        if len(here) < len(rates) * len(batches):
+            continue
+        best = min((row for row in here if row["loss"]), key=lambda row: float(row["loss"]), default=None)
+        if best is None:
+            continue
         i = min(range(len(rates)), key=lambda k: abs(rates[k] - float(best["lr"])))
         j = batches.index(int(best["bs"]))
         reach = NEAR_BEST if fidelity == 1.0 else 0
-        cells += [
-            Cell(rates[a], batches[b], fidelity, seed)
-            for seed in plan["seeds"][1:]
-            for a in range(max(0, i - reach), min(len(rates), i + reach + 1))
-            for b in range(max(0, j - reach), min(len(batches), j + reach + 1))
-        ]
-    return cells
+        for seed in plan["seeds"][1:]:
+            for rate in rates[max(0, i - reach) : i + reach + 1]:
+                for batch in batches[max(0, j - reach) : j + reach + 1]:
+                    yield Cell(rate, batch, fidelity, seed)
 
 
 def _is(row: Mapping[str, str], fidelity: float, seed: int) -> bool:
@@ -181,16 +418,23 @@ def row_of(name: str, cell: Cell, recipe: Recipe, outcome: Outcome, ready: Mappi
         "rank": recipe.lora.rank if recipe.method != "full" else "",
         "alpha": recipe.lora.alpha if recipe.method != "full" else "",
         "seconds": f"{outcome.elapsed_s:.2f}",
-        "versions": _versions(),
+        "versions": _versions(machine),
     }
 
 
-def _versions() -> str:
-    from importlib.metadata import version
+def _versions(machine: Mapping) -> str:
+    """What computed a row: versions, and the GPU and the precision of the base's weights where it was not the CPU."""
+    parts = [f"finestep {finestep.__version__}", *(f"{name} {_version(name)}" for name in ("torch", "transformers"))]
+    if machine["device"] != "cpu":
+        parts += [machine["device_name"] or machine["device"], f"{machine['dtype']} weights"]
+    return "; ".join(parts)
 
-    return f"finestep {finestep.__version__}; " + "; ".join(
-        f"{name} {version(name)}" for name in ("torch", "transformers")
-    )
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "of an unknown version"
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -214,12 +458,15 @@ def append(file: Path, row: Mapping[str, object]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", help="name of a plan in the plan file")
+    parser.add_argument("plans", nargs="+", metavar="PLAN", help="names of plans in the plan file")
     parser.add_argument("--plan-file", type=Path, default=PLANS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--device", help="cpu, cuda or mps; default: the plan's, else cpu")
+    parser.add_argument("--processes", type=int, default=1, help="workers on the device at the same time")
+    parser.add_argument("--minutes", type=float, default=60.0, help="it ends then, start-up included")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a worker")
     return parser.parse_args()
 
 
