@@ -108,7 +108,7 @@ def test_the_search_is_judged_in_the_units_that_tune_uses(tmp_path):
     for steep in (1.0, 30.0):
         grid_csv(tmp_path, steep=steep)
         (task,) = load_tasks(tmp_path)
-        engine = Finestep(task, prior_centre(task, "off16", 1), 0)
+        engine = Finestep(task, prior_centre(task, "off16", 0), 0)
         Clock(task, engine, 1, 4).run()
         told[steep] = engine._view(engine.ended)
     assert told[1.0][2] < 2

@@ -28,6 +28,7 @@ class SearchPrior(BaseModel):
     and 0.16 (Marek 2507.07101); shift of the rate with length from -0.32 (Bjorck 2409.19913), -0.26 (Lee), -0.2
     (Thinking Machines) and +0.18 (O'Neill, confounded); shift of the batch from 0.38 and 0.46 (Power Lines 2505.13738),
     0.47 (critical batch sizes, 2410.21676) and 0.65 (DeepSeek, as C^0.327); cliff from P(diverged) of the LoRA sweep.
+    `wander` has no source: fine-tunes of a real encoder stray, and 0.2 to 0.3 served all surfaces tried (docs/log.md).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,9 @@ class SearchPrior(BaseModel):
     rate_exponent_sd: float = Field(0.35, gt=0, description="Wide: the sources disagree even about the sign.")
     batch_exponent: float = Field(0.45, description="Best batch size ~ length^exponent.")
     batch_exponent_sd: float = Field(0.45, gt=0)
+    wander: float = Field(
+        0.2, ge=0, description="How far the optimum strays from a power law of the length, octaves per root octave."
+    )
     cliff: float = Field(
         2.8, gt=0, description="Octaves from the best learning rate to where half of the runs diverge."
     )

@@ -5,11 +5,12 @@ curvatures, the slope, raggedness, noise, trust in the centre); given it, the ce
 per fidelity and corrections of the curvature are linear and Gaussian, so their posterior and the marginal likelihood
 are exact. Particles are a fixed quasi-random set, weighed by that likelihood. It never reads a trial or a file.
 
-    w = x - slope * v,   z = (w, v) - prior centre - prior motion * log2(fidelity) - c - g * log2(fidelity)
+    w = x - slope * v,   z = (w, v) - prior centre - prior motion * log2(fidelity) - c - g * log2(fidelity) - walk(fidelity)
     excess(z) = a_w h(z_w) + 1/2 a_v z_v^2 + level_fidelity + ragged(z) + noise
 
-where a are the curvatures, c is how far the prior centre is off, g how far its motion is off, and h is a bowl that is
-linear far to the left and steep to the right. The excess is linear in c and g about their estimate, which is found by a
+where a are the curvatures, c is how far the prior centre is off, g how far its motion is off, walk a random walk back
+from the full length (so that two short lengths do not fix the motion to the full one), and h is a bowl that is linear
+far to the left and steep to the right. The excess is linear in c, g and walk about their estimate, which is found by a
 few Gauss-Newton steps; local corrections of the shape then sit where the optimum is, not where the prior had it.
 """
 
@@ -96,20 +97,16 @@ def _distrust(uniform: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shift:
-    """Estimates about which the excess is linear: how far centre and motion are off, [4, P], octaves (per octave)."""
+    """Estimates about which the excess is linear: coefficients of the motion, rate and batch in turn, [2 M, P], octaves."""
 
     values: Array
-
-    @classmethod
-    def none(cls, count: int) -> Shift:
-        return cls(np.zeros((4, count)))
 
     def take(self, index: Array) -> Shift:
         return Shift(self.values[:, index])
 
-    def along(self, axis: int, length: Array) -> Array:
-        """The shift along one axis (0 rate, 1 batch) at some lengths, [P, m]."""
-        return self.values[axis][:, None] + self.values[axis + 2][:, None] * length[None, :]
+    def along(self, axis: int, motion: Array) -> Array:
+        """The shift along one axis (0 rate, 1 batch) where the motion has these terms [M, m]: [P, m]."""
+        return self.values[axis::2].T @ motion
 
 
 def bowl(z: Array, arm: Array | float = LEFT_ARM) -> tuple[Array, Array]:
@@ -137,13 +134,15 @@ class Model:
 
     def __init__(self, prior: SearchPrior, extras: tuple[Dimension, ...], lengths: Array):
         self.prior, self.extras, self.lengths = prior, extras, np.unique(np.round(lengths, 6))
+        shorter = self.lengths[self.lengths < 0]
+        self._steps = tuple(zip(shorter, np.sqrt(np.diff(shorter, append=0.0)), strict=True))
 
     def design(self, points: Points, particles: Particles, shift: Shift | None = None) -> Design:
         """Mean and features about a shift; a feature is scaled so that its coefficient has a standard normal prior."""
-        shift = Shift.none(len(particles.slope)) if shift is None else shift
-        length = points.length[None, :]
+        length, motion = points.length[None, :], self.motion(points.length)
+        shift = self.no_shift(len(particles.slope)) if shift is None else shift
         z_w, z_v = self._aligned(points, particles)
-        off_w, off_v = shift.along(0, points.length), shift.along(1, points.length)
+        off_w, off_v = shift.along(0, motion), shift.along(1, motion)
         z_w, z_v = z_w - off_w, z_v - off_v
         a_w, a_v = particles.rate_curvature[:, None], particles.batch_curvature[:, None]
         height, steep = bowl(z_w, particles.left_arm[:, None])
@@ -151,10 +150,7 @@ class Model:
         mean = height + lift + steep * off_w + tilt * off_v + self._extra_mean(points)[None, :]
         scale = self.scales(particles)[:, :, None]
         columns = [
-            -steep * scale[0],
-            -tilt * scale[1],
-            -steep * length * scale[2],
-            -tilt * length * scale[3],
+            *(-side * term * scale[2 * m + n] for m, term in enumerate(motion) for n, side in enumerate((steep, tilt))),
             height * BEND_SD,
             lift * BEND_SD,
             np.sqrt(a_w * a_v) * z_w * z_v * TWIST_SD,
@@ -165,8 +161,17 @@ class Model:
         shared = np.broadcast_to(np.hstack([level, *self._extra_columns(points)]), (len(a_w), len(points), self._width))
         return Design(mean, np.concatenate([np.stack(columns, axis=2), shared], axis=2))
 
+    def motion(self, length: Array) -> Array:
+        """Terms of the shift at some lengths, [M, m]: the centre, its motion an octave, and each step of its walk, full length last."""
+        walk = [size * (np.round(length, 6) <= end) for end, size in self._steps]
+        return np.stack([np.ones(len(length)), length, *walk])
+
+    def no_shift(self, count: int) -> Shift:
+        """The prior's own centre and motion, for so many particles."""
+        return Shift(np.zeros((2 * (2 + len(self._steps)), count)))
+
     def scales(self, particles: Particles) -> Array:
-        """Spread of the shift of centre and motion, [4, P]."""
+        """Spread of the coefficients of the motion, rate and batch in turn, [2 M, P]."""
         prior, trust, drift = self.prior, particles.trust, particles.drift_trust
         return np.stack(
             [
@@ -174,6 +179,7 @@ class Model:
                 prior.batch_size_sd * trust,
                 prior.rate_exponent_sd * drift,
                 prior.batch_exponent_sd * drift,
+                *[np.full(len(trust), prior.wander)] * (2 * len(self._steps)),
             ]
         )
 
@@ -245,7 +251,7 @@ class Posterior:
             (NUM_PARTICLES, NUM_KEPT) if len(observations) <= MANY else (NUM_PARTICLES // 4, NUM_KEPT // 2)
         )
         every = particles_of(model.prior, count)
-        shift = Shift.none(count)
+        shift = model.no_shift(count)
         for _ in range(NUM_STEPS):
             design = model.design(self.points, every, shift)
             root, white, log_likelihood = _condition(model, observations, every, design)
@@ -288,8 +294,9 @@ def _condition(model: Model, data: Observations, particles: Particles, design: D
 def _step(model: Model, particles: Particles, design: Design, root: Array, white: Array) -> Shift:
     """The shift that the observations suggest, one Gauss-Newton step from where the design is linear."""
     weights = root.transpose(0, 2, 1) @ white
-    coefficients = (design.features[:, :, :4].transpose(0, 2, 1) @ weights)[:, :, 0]
-    return Shift(np.clip(coefficients.T * model.scales(particles), -REACH, REACH))
+    scales = model.scales(particles)
+    coefficients = (design.features[:, :, : len(scales)].transpose(0, 2, 1) @ weights)[:, :, 0]
+    return Shift(np.clip(coefficients.T * scales, -REACH, REACH))
 
 
 def _shares(weights: Array, count: int) -> list[int]:
