@@ -213,7 +213,7 @@ def run(*, model: str, out: Path | None, few: bool, device: str = "cuda") -> int
 
 
 def _note(results: dict[str, Any], kind: str, setting: Setting, measure: Any, out: Path | None) -> None:
-    """Keep a measurement, or that it failed, at once: a machine that is lent for minutes may be gone before the end."""
+    """Keep a measurement, or that it failed, at once, so that a run that is cut off keeps what it has."""
     try:
         results[kind].append(measure())
     except (RuntimeError, ValueError) as error:

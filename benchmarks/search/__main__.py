@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=30.0, help="full runs until a row is censored")
     parser.add_argument("--kinds", default="", help="only grid, adapter or pool")
     parser.add_argument("--tasks", default="", help="only tasks whose name holds one of these words")
+    parser.add_argument(
+        "--targets", type=float, nargs="+", help="regrets that count, in %% or points (noisy surfaces want wide ones)"
+    )
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--with", dest="earlier", type=Path, action="append", default=[], help="rows of an earlier run")
     parser.add_argument("--plot", type=Path, help="an image of regret against cost (needs matplotlib)")
@@ -88,7 +92,7 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
     kept = [task for task in tasks if not args.tasks or any(word in task.name for word in args.tasks.split(","))]
     if not kept:
         raise BadInput("`--kinds` and `--tasks` must leave a task", value=[task.name for task in tasks])
-    return kept
+    return [replace(task, targets=tuple(args.targets)) for task in kept] if args.targets else kept
 
 
 def _engines(names: str) -> Iterator[str]:
