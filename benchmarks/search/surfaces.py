@@ -30,7 +30,8 @@ BATCH_COLUMNS = ("bs", "batch_size", "effective_batch_size")
 RATE_COLUMNS = ("lr_grid", "lr", "learning_rate")
 ADAPTER_LOSS_COLUMNS = ("test_nll", "eval_loss", "mean_last50_loss", "final_loss")
 ACCURACY_COLUMNS = ("acc_matched", "val_acc", "accuracy", "acc")
-MODEL_COLUMNS = ("model", "N", "Na", "h", "ffnh", "numh", "numl", "E", "num_experts", "topk", "sparsity", "method")
+METHOD_COLUMN = "method"
+MODEL_COLUMNS = ("model", "N", "Na", "h", "ffnh", "numh", "numl", "E", "num_experts", "topk", "sparsity", METHOD_COLUMN)
 DIVERGED = ("diverged", "nan", "failed")
 KEPT_SHARE = 2 / 3
 """Share of the values of each axis that an offset box keeps."""
@@ -63,6 +64,8 @@ class Task:
     fidelities: tuple[float, ...]
     cells: Mapping[float, tuple[Cell, ...]]
     maximize: bool = False
+    is_finetuning: bool = False
+    """A grid of fine-tunes, whose optimum moves with length otherwise than that of pre-training."""
     targets: tuple[float, ...] = (0.5, 0.25, 0.1)
     bounds: tuple[tuple[float, float], ...] = field(default=())
 
@@ -199,7 +202,8 @@ def _grid_tasks(path: Path, rows: list[Row]) -> list[Task]:
         point = (_snap(math.log2(_positive(row, rate, path=path, line=line))), _log2(row, batch, path, line))
         surface = families[_family(row)].setdefault(float(f"{tokens:.3g}"), {})
         surface.setdefault(point, []).append(_number(row.get(loss)))
-    return [_grid_task(name, lengths) for name, lengths in families.items()]
+    is_finetuning = METHOD_COLUMN in rows[0]
+    return [replace(_grid_task(name, lengths), is_finetuning=is_finetuning) for name, lengths in families.items()]
 
 
 def _log2(row: Row, column: str, path: Path, line: int) -> float:
@@ -318,4 +322,6 @@ def _pool_task(
         cells.append(Cell(point, max(value for _, value in curve), curve[-1][0], curve))
     bounds = _bounds([cell.point for cell in cells])
     names = tuple(axis[0] for axis in axes)
-    return Task(name, "pool", names, (1.0,), {1.0: tuple(cells)}, True, (1.0, 0.5, 0.25), bounds)
+    return Task(
+        name, "pool", names, (1.0,), {1.0: tuple(cells)}, maximize=True, targets=(1.0, 0.5, 0.25), bounds=bounds
+    )

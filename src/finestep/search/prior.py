@@ -26,8 +26,9 @@ class SearchPrior(BaseModel):
     Sources of the defaults: curvature from the 35-model LoRA learning-rate sweep (0.010 per squared natural log unit,
     interquartile range 0.006 to 0.016); slope from the fixed-epoch exponents 0.60 (Lee), 0.23 (O'Neill), 0.5 (Tinker)
     and 0.16 (Marek 2507.07101); shift of the rate with length from -0.32 (Bjorck 2409.19913), -0.26 (Lee), -0.2
-    (Thinking Machines) and +0.18 (O'Neill, confounded); shift of the batch from 0.38 and 0.46 (Power Lines 2505.13738),
-    0.47 (critical batch sizes, 2410.21676) and 0.65 (DeepSeek, as C^0.327); cliff from P(diverged) of the LoRA sweep.
+    (Thinking Machines) and +0.18 (O'Neill, confounded); cliff from P(diverged) of the LoRA sweep. The best batch of
+    pre-training grows with length (0.38 to 0.65: Power Lines 2505.13738, critical batch sizes 2410.21676, DeepSeek as
+    C^0.327), that of the project's own fine-tunes does not (-0.25 to 0.25 on five surfaces, benchmarks/data/finetuning).
     `wander` has no source: fine-tunes of a real encoder stray, and 0.2 to 0.3 served all surfaces tried (docs/log.md).
     """
 
@@ -45,7 +46,7 @@ class SearchPrior(BaseModel):
     batch_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
     rate_exponent: float = Field(-0.2, description="Best learning rate at a fixed batch ~ length^exponent.")
     rate_exponent_sd: float = Field(0.35, gt=0, description="Wide: the sources disagree even about the sign.")
-    batch_exponent: float = Field(0.45, description="Best batch size ~ length^exponent.")
+    batch_exponent: float = Field(0.0, description="Best batch size ~ length^exponent; 0.45 in pre-training.")
     batch_exponent_sd: float = Field(0.45, gt=0)
     wander: float = Field(
         0.2, ge=0, description="How far the optimum strays from a power law of the length, octaves per root octave."
