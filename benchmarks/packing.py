@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,20 +83,45 @@ def write_model(folder: Path, size: str) -> None:
         shutil.copy(SHIPPED_MODEL / name, folder / name)
 
 
+def resident_of(folder: Path, recipe: Any, device: str) -> Any:
+    """That model with a few rows of text, for rows of its own to be put in their place."""
+    from finestep.study import DataSpec, ModelSpec
+    from finestep.train.resident import Resident
+
+    data = folder / "rows.jsonl"
+    data.write_text("\n".join(json.dumps({"text": f"row {n} of many"}) for n in range(40)))
+    return Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), recipe)
+
+
+def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., None]) -> Any:
+    """A pack with a trial of each recipe in it, which writes nothing."""
+    from finestep.protocol import TrialRequest
+    from finestep.train.loop import Pack
+
+    waiting = [
+        TrialRequest(number=number, recipe=recipe, folder="/nowhere", checkpoint_every_s=1e9)
+        for number, recipe in enumerate(recipes)
+    ]
+    pack = Pack(
+        resident,
+        emit=emit,
+        should_stop=lambda: False,
+        take=lambda: waiting.pop(0) if waiting else None,
+        num_lanes=len(recipes),
+    )
+    pack._fill()
+    return pack
+
+
 class Rivals:
     """One model and one shape; every rival makes the same steps of the same eight trials."""
 
     def __init__(self, folder: Path, shape: Shape, device: str, *, num_trials: int = len(RATES)):
         import torch
 
-        from finestep.study import DataSpec, ModelSpec
-        from finestep.train.resident import Resident
-
         self.folder, self.shape, self.device = folder, shape, torch.device(device)
-        data = folder / "rows.jsonl"
-        data.write_text("\n".join(json.dumps({"text": f"row {n} of many"}) for n in range(40)))
         self.recipes = [self._recipe(rate, shape.rows) for rate in RATES]
-        self.resident = Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), self.recipes[0])
+        self.resident = resident_of(folder, self.recipes[0], device)
         self.resident.data = self._synthetic()
         self.ids = torch.from_numpy(self.resident.data.train.ids.reshape(-1, shape.length)).to(self.device)
         self.base_bytes = sum(value.numel() * value.element_size() for value in self.resident.base.parameters())
@@ -218,29 +244,11 @@ class Rivals:
         return f"{plan.num_lanes}"
 
     def _engine(self, groups: list[list[Any]], micro: int) -> tuple[float, float]:
-        from finestep.protocol import TrialRequest
-        from finestep.train.loop import Pack
-
         setup = steps = 0.0
         for group in groups:
             began = self._now()
-            waiting = [
-                TrialRequest(
-                    number=number,
-                    recipe=recipe.changed(micro_batch_size=micro),
-                    folder="/nowhere",
-                    checkpoint_every_s=1e9,
-                )
-                for number, recipe in enumerate(group)
-            ]
-            pack = Pack(
-                self.resident,
-                emit=_without_shrinking,
-                should_stop=lambda: False,
-                take=lambda waiting=waiting: waiting.pop(0) if waiting else None,
-                num_lanes=len(group),
-            )
-            pack._fill()
+            recipes = [recipe.changed(micro_batch_size=micro) for recipe in group]
+            pack = filled_pack(self.resident, recipes, emit=_without_shrinking)
             middle = self._now()
             for _ in range(self.shape.num_steps * (self.shape.rows // micro)):
                 pack._micro_step()

@@ -19,18 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.packing import write_model
+from benchmarks.packing import filled_pack, resident_of, write_model
 from finestep.facts import HardwareFacts
 from finestep.probe import Lever, MemoryCurve
 from finestep.probes.predict import Predictor
-from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.memory_case import chunk_tokens, memory_case
 from finestep.rules.memory_lines import ADAPTER_BYTES, largest_rows, peak_bytes, peak_line
-from finestep.study import DataSpec, ModelSpec
 from finestep.train.checkpointing import checkpoint_layers, keep_activations
 from finestep.train.loop import Pack
-from finestep.train.resident import Resident
 from finestep.train.tokens import TokenRows, TrainingData
 
 GIB, MIB = 2**30, 2**20
@@ -87,10 +84,8 @@ class Engine:
     """A resident base of one method, and steps of the loop on it."""
 
     def __init__(self, folder: Path, method: str, device: str):
-        data = folder / "rows.jsonl"
-        data.write_text("\n".join(json.dumps({"text": f"row {n} of many"}) for n in range(40)))
         self.recipe = Recipe.model_validate({"method": method, "lora": {"rank": 8, "alpha": 16}})
-        self.resident = Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), self.recipe)
+        self.resident = resident_of(folder, self.recipe, device)
         self._predictor = Predictor(self.resident.base.config, memory_case(self.recipe, HARDWARE))
         self._curves: dict[tuple[int, Lever], MemoryCurve] = {}
 
@@ -116,19 +111,13 @@ class Engine:
         """(trials in training with the levers pulled, what the loop says of memory)."""
         self.resident.data = _rows(setting.length)
         recipe = self.recipe.changed(effective_batch_size=setting.rows, micro_batch_size=setting.rows)
-        waiting = [
-            TrialRequest(number=number, recipe=recipe, folder="/nowhere", checkpoint_every_s=1e9)
-            for number in range(setting.lanes)
-        ]
         said: list[str] = []
-        pack = Pack(
-            self.resident,
-            emit=lambda kind, data, trial: said.append(data["text"]) if kind == "note" else None,
-            should_stop=lambda: False,
-            take=lambda: waiting.pop(0) if waiting else None,
-            num_lanes=setting.lanes,
-        )
-        pack._fill()
+
+        def hear(kind: str, data: Any, *, trial: int) -> None:
+            if kind == "note":
+                said.append(data["text"])
+
+        pack = filled_pack(self.resident, [recipe] * setting.lanes, emit=hear)
         if setting.chunked:
             self.resident.token_loss.cut_into_chunks(self.resident.base, self.lever(setting).chunk_tokens or 0)
         if setting.checkpointing:

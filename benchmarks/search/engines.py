@@ -24,14 +24,14 @@ from finestep.trial import Outcome, Trial
 PRIORS = ("good", "off4", "off16", "none")
 FROM_OTHER_DATA = {
     "grid": {"rate_curvature": 0.48, "batch_curvature": 0.48, "batch_exponent": 0.45},
-    "finetuning": {"rate_curvature": 0.48, "batch_curvature": 0.48},
+    "finetuning": {},
     "adapter": {"rate_curvature": 0.74, "batch_curvature": 0.60},
     "pool": {"rate_curvature": 3.0, "batch_curvature": 3.0, "noise": 1.0, "raggedness": 1.0},
 }
 """Shape of the prior by what is judged, always from other data: LoRA sweep for pre-training grids and the reverse.
 
-The best batch of pre-training grows with length^0.38 to 0.65 (Power Lines, critical batch sizes, DeepSeek); for fine-tunes the
-default of `SearchPrior` stands, which their surfaces have shown.
+The best batch of pre-training grows with length^0.38 to 0.65 (Power Lines, critical batch sizes, DeepSeek); fine-tunes are
+judged with the defaults of `SearchPrior`, as `tune` is.
 
 Pools are judged by error rate, whose relative basin is sharper: accuracy of Gemma-1B on MATH (Lee) falls by a tenth of
 the correct answers at a factor of 3; binomial noise of an error of 12 % on 10,000 rows is 2.7 % of it.

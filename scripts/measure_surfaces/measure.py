@@ -81,8 +81,8 @@ class Surface:
     """What each finished run took besides its steps: evaluations and saving."""
 
     def missing(self) -> list[Cell]:
-        """Cells that are neither measured nor under way, in their order."""
-        done = {cell_of(row).key for row in self.rows} | self.taken
+        """Cells that are not measured, in their order."""
+        done = {cell_of(row).key for row in self.rows}
         return [cell for cell in cells(self.plan, self.rows) if cell.key not in done]
 
     def expected_seconds(self, cell: Cell) -> float:
@@ -92,6 +92,15 @@ class Surface:
             return 0.0
         num_steps = math.ceil(self.run_rows * cell.fidelity / cell.batch)
         return statistics.median(known) * num_steps + statistics.median(self.other_seconds)
+
+    def lines(self) -> list[str]:
+        """What was made and what is left, and how long the finished runs took."""
+        others = f", {statistics.median(self.other_seconds):.2f} s each besides steps" if self.other_seconds else ""
+        out = [f"{self.name}: {len(self.rows)} runs made{others}; {len(self.missing())} left"]
+        steps = sorted(self.step_seconds.items())
+        return out + [
+            f"{self.name} batch {batch}: {1000 * statistics.median(all_s):.1f} ms a step" for batch, all_s in steps
+        ]
 
 
 class Board:
@@ -103,7 +112,6 @@ class Board:
 
     def __init__(self, surfaces: list[Surface], deadline: float):
         self.surfaces, self.deadline = surfaces, deadline
-        self.pace = Pace()
         self._changed = threading.Condition()
         self._num_under_way = 0
 
@@ -162,45 +170,8 @@ class Board:
 
     def _open(self, surface: Surface) -> list[Cell]:
         left = self.deadline - time.monotonic()
-        return [cell for cell in surface.missing() if TIME_RESERVE * surface.expected_seconds(cell) < left]
-
-
-class Pace:
-    """How fast steps are made: by plan and batch within a run, and in all processes together."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._starts: list[float] = []
-        self._steps: list[float] = []
-        self._runs: dict[tuple[str, int], dict[object, tuple[float, float, int]]] = defaultdict(dict)
-
-    def started(self) -> None:
-        """A worker is ready."""
-        self._starts.append(time.monotonic())
-
-    def stepped(self, surface: str, batch: int, run: object) -> float:
-        """A step of a run was reported; when."""
-        now = time.monotonic()
-        first, _, num_steps = self._runs[surface, batch].get(run, (now, now, -1))
-        self._runs[surface, batch][run] = (first, now, num_steps + 1)
-        self._steps.append(now)
-        return now
-
-    def lines(self) -> list[str]:
-        """The figures in words; the steps of all processes are counted from when the last worker was ready."""
-        out = []
-        if self._starts:
-            first, last = min(self._starts) - self._began, max(self._starts) - self._began
-            out.append(f"workers ready after {first:.1f} to {last:.1f} s")
-        for (surface, batch), runs in sorted(self._runs.items()):
-            num_steps = sum(steps for _, _, steps in runs.values())
-            if num_steps:
-                seconds = sum(last - first for first, last, _ in runs.values())
-                out.append(f"{surface} batch {batch}: {1000 * seconds / num_steps:.1f} ms a step ({num_steps} steps)")
-        counted = [at for at in self._steps if at >= max(self._starts)]
-        if len(counted) > 1:
-            out.append(f"all processes: {len(counted) / (max(counted) - min(counted)):.0f} steps a second")
-        return out
+        free = (cell for cell in surface.missing() if cell.key not in surface.taken)
+        return [cell for cell in free if TIME_RESERVE * surface.expected_seconds(cell) < left]
 
 
 class Process(threading.Thread):
@@ -239,7 +210,6 @@ class Process(threading.Thread):
         try:
             ready = self._executor.start()
             surface.run_rows = ready["card"]["facts"]["num_rows"] * session.recipe.num_epochs
-            self._board.pace.started()
             while not self._is_ending:
                 if (cell := self._board.take(surface)) is not None:
                     self._measure(surface, cell, ready)
@@ -264,7 +234,7 @@ class Process(threading.Thread):
             )
         )
         try:
-            end, times = self._listen(surface, cell)
+            end, times = self._listen()
             if end.kind != "finished":
                 raise FinestepError(f"{surface.name}, {cell}: the worker {end.kind}: {end.data}")
             row = row_of(surface.name, cell, recipe, Outcome.model_validate(end.data), ready)
@@ -273,13 +243,13 @@ class Process(threading.Thread):
             self._board.ended()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _listen(self, surface: Surface, cell: Cell) -> tuple[Event, list[float]]:
+    def _listen(self) -> tuple[Event, list[float]]:
         """(the event that ends a run, when its steps were reported)."""
         assert self._executor is not None
         times, end = [], Event(kind="died")
         for event in self._executor.events():
             if event.kind == "step":
-                times.append(self._board.pace.stepped(surface.name, cell.batch, (self.name, self._number)))
+                times.append(time.monotonic())
             elif event.kind in {"finished", "interrupted", "died"}:
                 end = event
         return end, times
@@ -291,12 +261,8 @@ def main() -> None:
     board = Board([_surface(name, options) for name in options.plans], deadline)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         faults = measure(board, folder=Path(folder), num_processes=options.processes)
-    for surface in board.surfaces:
-        others = (
-            f", {statistics.median(surface.other_seconds):.2f} s each besides steps" if surface.other_seconds else ""
-        )
-        print(f"{surface.name}: {len(surface.rows)} runs made{others}; {_num_left(surface)} left")
-    print("\n".join([*board.pace.lines(), *(f"fault: {fault}" for fault in faults)]), flush=True)
+    lines = [line for surface in board.surfaces for line in surface.lines()]
+    print("\n".join([*lines, *(f"fault: {fault}" for fault in faults)]), flush=True)
     raise SystemExit(1 if faults else 0)
 
 
@@ -336,11 +302,6 @@ def _place(name: str, named: list[str], option: str, shipped: Path) -> str:
     if name not in given and name != "shipped":
         raise SystemExit(f"say where it is: {option} {name}=PATH")
     return given.get(name, str(shipped))
-
-
-def _num_left(surface: Surface) -> int:
-    done = {cell_of(row).key for row in surface.rows}
-    return sum(cell.key not in done for cell in cells(surface.plan, surface.rows))
 
 
 def recipe_of(plan: Mapping, recipe: Recipe, cell: Cell) -> Recipe:

@@ -23,7 +23,7 @@ from finestep.rules.warmup import warmup_steps
 from finestep.train.adapters import AdapterRows, Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
-from finestep.train.memory import in_parts_that_fit, is_out_of_memory, peak_memory_bytes
+from finestep.train.memory import in_parts_that_fit, peak_memory_bytes, unless_out_of_memory
 from finestep.train.optimizer import Optimizer, Slice
 from finestep.train.order import Order
 from finestep.train.pairing import exchanged
@@ -224,13 +224,8 @@ class Lane:
         small = sum(piece.value.numel() for piece in slices) <= NORMS_EVERY_STEP_BELOW
         if not small and self.progress.step % NORMS_EVERY:
             return None, None
-        try:
-            update, weights = self.optimizer.update_norms(slices, rate)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None, None
-        return update, update / weights if weights else None
+        update, weights = unless_out_of_memory(self.optimizer.update_norms, slices, rate) or (None, None)
+        return update, update / weights if update is not None and weights else None
 
     # ---- trouble
 

@@ -18,8 +18,8 @@ from finestep.recipe import Recipe
 from finestep.train.evaluate import StopRequested
 from finestep.train.lane import Emit, Lane
 from finestep.train.levers import relieve
-from finestep.train.memory import is_out_of_memory, release_memory
-from finestep.train.optimizer import gradient_norms
+from finestep.train.memory import is_out_of_memory, release_memory, unless_out_of_memory
+from finestep.train.optimizer import Slice, gradient_norms
 from finestep.train.resident import Resident, Rows
 from finestep.train.tokens import collate_lanes
 
@@ -100,12 +100,7 @@ class Pack:
     def _micro_step(self) -> None:
         """One pass for the next micro-batch of every trial, and an optimizer step for those whose batch is complete."""
         began = time.monotonic()
-        try:
-            losses = self._forward_backward()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            losses = None
+        losses = unless_out_of_memory(self._forward_backward)
         if losses is None:
             self._shrink()
             return
@@ -132,16 +127,11 @@ class Pack:
 
     def _step(self, due: list[Lane]) -> None:
         began = time.monotonic()
-        try:
-            slices = [lane.slices() for lane in due]  # the first time it makes room for Adam's moments of a whole model
-            norms = gradient_norms(slices)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            slices = []
-        if not slices:
+        found = unless_out_of_memory(_slices_and_norms, due)
+        if found is None:
             self._shrink()
             return
+        slices, norms = found
         losses = torch.stack([lane.loss for lane in due]).tolist()
         waited = time.monotonic() - began
         for lane, pieces, loss, norm in zip(due, slices, losses, norms, strict=True):
@@ -261,6 +251,12 @@ class Pack:
                 "micro_batch_limit": micro,
             },
         )
+
+
+def _slices_and_norms(lanes: list[Lane]) -> tuple[list[list[Slice]], list[float]]:
+    """Tensors and gradient norm of each trial; the first time it makes room for Adam's moments of a whole model."""
+    slices = [lane.slices() for lane in lanes]
+    return slices, gradient_norms(slices)
 
 
 def _family(recipe: Recipe) -> object:

@@ -6,7 +6,7 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+
+
+def unless_out_of_memory(compute: Callable[..., Found], *arguments: Any) -> Found | None:
+    """What `compute` gives; None when memory was too short. The error is over then, and with it what its frames held."""
+    try:
+        return compute(*arguments)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def release_memory(device: torch.device) -> None:
@@ -53,12 +63,8 @@ def in_parts_that_fit(
         if len(rows) > most:
             waiting.extendleft([rows[most:], rows[:most]])
             continue
-        try:
-            found = compute(rows)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(rows) == 1:
-                raise
-        else:
+        found = compute(rows) if len(rows) == 1 else unless_out_of_memory(compute, rows)
+        if found is not None:
             yield rows, found
             continue
         release_memory(device)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from finestep.recipe import Recipe
 from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
 from finestep.survey.hardware import hardware_facts
-from finestep.train.memory import is_out_of_memory, peak_memory_bytes, release_memory
+from finestep.train.memory import peak_memory_bytes, release_memory, unless_out_of_memory
 from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import collate_lanes
@@ -113,13 +113,11 @@ def time_threads(
     clock, rows = _Clock(resident, recipe), _most_rows(recipe, row_limit)
     for count in sorted(threads, reverse=True):
         torch.set_num_threads(count)
-        try:
-            seconds[count] = clock.step_seconds(1, rows)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+        found = unless_out_of_memory(clock.step_seconds, 1, rows)
+        if found is None:
             release_memory(clock.resident.placement.device)
             break
+        seconds[count] = found
         if seconds[count] > LONG_STEP_S:
             break
     return seconds
@@ -150,13 +148,11 @@ def _plan(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int
         return LanePlan()
     if reason := resident.why_alone(recipe):
         return LanePlan(why=f"one by one: {reason}")
-    try:
-        return _measured(_Clock(resident, recipe), asked, most_lanes, row_limit)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+    plan = unless_out_of_memory(lambda: _measured(_Clock(resident, recipe), asked, most_lanes, row_limit))
+    if plan is None:
         release_memory(resident.placement.device)
         return LanePlan(why="one by one: memory holds no second trial")
+    return plan
 
 
 def _most_rows(recipe: Recipe, row_limit: int | None) -> int:
@@ -221,9 +217,8 @@ class _Clock:
         seconds = []
         try:
             if self.resident.placement.device.type != "cpu":
-                self._losses(
-                    [micro_batches[0]] * num_lanes
-                ).sum().backward()  # a GPU loads its kernels when they are first used
+                # a GPU loads its kernels when they are first used
+                self._losses([micro_batches[0]] * num_lanes).sum().backward()
             for _ in range(TIMINGS):
                 self._finish_on_device()
                 began = time.perf_counter()
