@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +14,56 @@ from benchmarks.search.surfaces import Task
 
 
 def print_table(rows: Iterable[dict[str, object]], tasks: list[Task]) -> None:
-    """Median and p90 of the cost (and of the wall clock) by engine, group of tasks and target."""
-    groups = {task.name: _group(task) for task in tasks}
+    """Median, p90 and mean of the cost (and the median of the wall clock) by engine, group of tasks and target."""
     costs: dict[tuple[str, str], dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        pair = tuple(math.inf if row[key] is None else float(row[key]) for key in ("cost", "wall"))  # type: ignore[arg-type]
-        for group in (groups[str(row["task"])], f"  {row['task']}"):
-            costs[(group, str(row["engine"]))][float(row["target"])].append(pair)  # type: ignore[arg-type]
-    print("cost in full runs, median / p90 (reached) ; wall-clock median")
+    for row, group in _grouped(rows, tasks):
+        pair = (_number(row["cost"]), _number(row["wall"]))
+        costs[(group, str(row["engine"]))][float(row["target"])].append(pair)  # type: ignore[arg-type]
+    print("cost in full runs, median / p90, mean (reached) ; wall-clock median")
     for (group, engine), by_target in sorted(costs.items(), key=lambda item: (item[0][0].startswith("  "), item[0])):
         if group.startswith("  ") and len(tasks) > 12:
             continue
         print(
             f"{group:34s} {engine:26s} " + "   ".join(_cell(t, pairs) for t, pairs in sorted(by_target.items())[::-1])
         )
+
+
+def print_differences(rows: Iterable[dict[str, object]], tasks: list[Task], against: str) -> None:
+    """Mean difference of the cost to one engine on the same task and seed, with its 90 % interval (bootstrap).
+
+    A pair where either did not reach the target is left out, and the share of pairs that are left is said.
+    """
+    costs: dict[tuple[str, float, str], dict[tuple[str, int], float]] = defaultdict(dict)
+    for row, group in _grouped(rows, tasks):
+        key = (group, float(row["target"]), str(row["engine"]))  # type: ignore[arg-type]
+        costs[key][str(row["task"]), int(row["seed"])] = _number(row["cost"])  # type: ignore[call-overload]
+    print(f"mean difference to {against} in full runs, 90 % interval (pairs)")
+    for group, target, engine in sorted(costs):
+        own, other = costs[group, target, engine], costs.get((group, target, against), {})
+        both = [own[run] - other[run] for run in own.keys() & other.keys()]
+        paired = np.array([difference for difference in both if math.isfinite(difference)])
+        if engine != against and len(paired) and not (group.startswith("  ") and len(tasks) > 12):
+            low, high = _bootstrap(paired)
+            share = f"{len(paired) / len(own):4.0%}"
+            print(f"{group:34s} {engine:26s} {target}: {paired.mean():+6.2f} [{low:+.2f}, {high:+.2f}] ({share})")
+
+
+def _bootstrap(values: np.ndarray, *, count: int = 2000) -> tuple[float, float]:
+    draws = np.random.default_rng(0).integers(0, len(values), (count, len(values)))
+    low, high = np.quantile(values[draws].mean(axis=1), (0.05, 0.95))
+    return float(low), float(high)
+
+
+def _grouped(rows: Iterable[dict[str, object]], tasks: list[Task]) -> Iterator[tuple[dict[str, object], str]]:
+    """Each row with its group of tasks, and once more with its task alone."""
+    groups = {task.name: _group(task) for task in tasks}
+    for row in rows:
+        yield row, groups[str(row["task"])]
+        yield row, f"  {row['task']}"
+
+
+def _number(cost: object) -> float:
+    return math.inf if cost is None else float(cost)  # type: ignore[arg-type]
 
 
 def _group(task: Task) -> str:
@@ -41,7 +77,7 @@ def _cell(target: float, pairs: list[tuple[float, float]]) -> str:
     wall = np.array([pair[1] for pair in pairs])
     reached = np.isfinite(cost).mean()
     p90 = np.quantile(cost, 0.9, method="higher")
-    return f"{target}: {np.median(cost):5.2f} /{p90:6.2f} ({reached:4.0%}) ; {np.median(wall):5.2f}"
+    return f"{target}: {np.median(cost):5.2f} /{p90:6.2f},{cost.mean():6.2f} ({reached:4.0%}) ; {np.median(wall):5.2f}"
 
 
 def plot(curves: list[tuple[str, list[Mark]]], path: Path) -> None:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class FinestepWarning(UserWarning):
@@ -76,3 +80,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A short hint, e.g. " (did you mean `warmup_steps`?)", or an empty string when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean `{near[0]}`?)" if near else ""
+
+
+def first_complaint(error: ValidationError) -> tuple[str, str, object]:
+    """Dotted name of the first field that pydantic refuses (may be empty), the law in its words, and the value."""
+    first = error.errors()[0]
+    name = ".".join(part for part in first["loc"] if isinstance(part, str))
+    law = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    return name, f"`{name}`: {law[0].lower()}{law[1:]}" if name else law, first["input"]

@@ -6,9 +6,12 @@ The one rule of batches lives here too: effective batch = micro-batch x accumula
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from finestep.errors import BadInput, first_complaint
 
 Method = Literal["full", "lora", "qlora"]
 ScheduleName = Literal["linear", "cosine", "constant", "polynomial", "inverse_sqrt", "wsd"]
@@ -133,6 +136,25 @@ class Recipe(_Group):
             else:
                 values[key] = change
         return Recipe.model_validate(values)
+
+    def with_fields(self, values: Mapping[str, object], *, place: str | None = None) -> Recipe:
+        """A copy with other values by dotted name, e.g. `{"learning_rate": 1e-4, "lora.rank": 8}`.
+
+        Args:
+            place: what an error calls the source of the values.
+
+        Raises:
+            BadInput: there is no such field, or it does not allow the value.
+        """
+        changes: dict[str, Any] = {}
+        for name, value in values.items():
+            group, dot, leaf = name.partition(".")
+            changes = {**changes, **({group: {**changes.get(group, {}), leaf: value}} if dot else {name: value})}
+        try:
+            return self.changed(**changes)
+        except ValidationError as error:
+            _, law, value = first_complaint(error)
+            raise BadInput(law, value=value, place=place) from None
 
 
 def accumulation_steps(effective_batch_size: int, *, micro_batch_size: int, num_devices: int = 1) -> int:

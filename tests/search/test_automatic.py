@@ -225,8 +225,8 @@ def test_tuned_fields_join_the_space_and_the_recipe():
         ("ranc", "lora", "did you mean `rank`"),
         ("rank", "full", "needs an adapter"),
         ("rank=8/x", "lora", "values with `/`"),
-        ("rank=0/8", "lora", "cannot be tuned over this value"),
-        ("schedule=linear/cosin", "lora", "cannot be tuned over this value"),
+        ("rank=0/8", "lora", "`lora.rank`: input should be greater"),
+        ("schedule=linear/cosin", "lora", "`schedule.name`: input should be .linear"),
         ("rank,rank", "lora", "once"),
     ],
 )

@@ -196,6 +196,36 @@ def test_bad_spaces_say_what_is_wrong():
         SearchSpace(learning_rates=(2e-4, 1e-4), batch_sizes=(8,))
     with pytest.raises(BadInput, match="last of `fidelities`"):
         SearchSpace(learning_rates=(1e-4,), batch_sizes=(8,), fidelities=(0.5,))
+    with pytest.raises(BadInput, match="`learning_rate`: input should be less than or equal to 10"):
+        SearchSpace.between((1, 100), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "schedule.decay", "values": ("cosine",), "scale": "choice"}, "there is no such field"),
+        ({"name": "effective_batch_size", "values": (8, 16)}, "their own ranges"),
+        ({"name": "lora.rank", "values": (8, "many"), "scale": "log"}, "valid integer; got 'many'|unable to parse"),
+        ({"name": "schedule.name", "values": ("linear", "cosine")}, "scale `linear` needs numbers"),
+        ({"name": "optimizer.weight_decay", "values": (0.0, 0.1), "scale": "log"}, "numbers > 0"),
+        ({"name": "lora.rank", "values": (8, 16), "default": 7}, "`default` must be among"),
+    ],
+)
+def test_a_dimension_that_no_recipe_can_have_is_refused(values, message):
+    with pytest.raises(BadInput, match=message):
+        Dimension(**values)
+
+
+def test_a_loop_of_ones_own_pays_for_its_epochs():
+    epochs = Dimension(name="num_epochs", values=(1, 4), default=4, scale="log", effect=4.0, costs=True)
+    space = SPACE.model_copy(update={"extras": (epochs,), "fidelities": (1.0,)})
+    loop = AskTell(StructuredSearch(space, PRIOR, stop_below=0.0), budget_runs=3)
+    asked = []
+    while proposal := loop.ask():
+        asked.append(proposal.changes["num_epochs"])
+        loop.tell(proposal, bowl(proposal.learning_rate, proposal.effective_batch_size) * asked[-1] ** -0.1)
+    assert 1 in asked
+    assert 4 * 3 - 1 < sum(asked) <= 4 * 3
 
 
 def test_telling_an_unknown_proposal_is_an_error():

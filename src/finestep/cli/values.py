@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.errors import BadInput, did_you_mean
+from finestep.errors import BadInput, did_you_mean, first_complaint
 from finestep.study import CommandSpec, DataSpec, ModelSpec, RetentionSpec
 
 Value = TypeVar("Value", bound=BaseModel)
@@ -36,10 +36,9 @@ def checked(kind: type[Value], place: str, **values: Any) -> Value:
 
 def option_error(error: ValidationError, place: str) -> BadInput:
     """The first complaint of pydantic, in our words."""
-    first = error.errors()[0]
-    field = str(first["loc"][0]) if first["loc"] else place
-    law = first["msg"].removeprefix("Value error, ")
-    return BadInput(f"`{OPTION_NAMES.get(field, field)}`: {law[0].lower()}{law[1:]}", value=first["input"])
+    name, law, value = first_complaint(error)
+    field = name.partition(".")[0] or place
+    return BadInput(f"`{OPTION_NAMES.get(field, field)}`: {law.removeprefix(f'`{name}`: ')}", value=value)
 
 
 @dataclass(frozen=True)

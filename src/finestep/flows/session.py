@@ -20,7 +20,6 @@ from finestep.probe import Lever
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
 from finestep.search.automatic import MOST_AT_ONCE, most_at_once
-from finestep.search.further_fields import with_value
 from finestep.search.leader import TIE_PERCENT, worth_keeping
 from finestep.store.study_store import SPEC, StudyStore, read_study_file
 from finestep.study import Budget, StartingPoint, StudySpec
@@ -134,8 +133,10 @@ def _may_need_two(session: SessionRequest) -> bool:
     """True where the first worker may find that a second one pays: on a CPU with several cores, unless the user has decided."""
     if session.pack is not None or session.num_threads is not None or session.most_lanes == 1:
         return False
+    from joblib import cpu_count  # counts what a container may use, not what the machine has
+
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    cores = int(threads) if threads.isdecimal() else os.cpu_count() or 1
+    cores = int(threads) if threads.isdecimal() else cpu_count()
     device = session.model.device
     return cores > 1 and (device == "cpu" or (device == "auto" and hardware_facts().device == "cpu"))
 
@@ -161,7 +162,6 @@ def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     if not known or known.get("why") != spec.start.why:
         return spec
     begun = StartingPoint.model_validate(known)
-    recipe = spec.recipe
-    for name in begun.fields.keys() & spec.start.fields.keys():
-        recipe = with_value(recipe, name, begun.fields[name].value)
+    both = begun.fields.keys() & spec.start.fields.keys()
+    recipe = spec.recipe.with_fields({name: begun.fields[name].value for name in both})
     return spec.model_copy(update={"start": begun, "recipe": recipe})

@@ -9,7 +9,6 @@ from finestep.errors import FinestepError
 from finestep.facts import HardwareFacts
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
-from finestep.search.further_fields import with_value
 from finestep.search.study_space import no_prior
 from finestep.study import DataSpec, ModelSpec, StartingPoint
 
@@ -74,8 +73,7 @@ def with_start_fields(recipe: Recipe, start: StartingPoint, *, own: Collection[s
         for name, estimate in start.fields.items()
         if not any(name == one or name.startswith(f"{one}.") for one in own)
     }
-    for name, estimate in taken.items():
-        recipe = with_value(recipe, name, estimate.value)
+    recipe = recipe.with_fields({name: estimate.value for name, estimate in taken.items()})
     return recipe, start.model_copy(update={"fields": taken})
 
 

@@ -283,13 +283,7 @@ def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
     }
     if start.micro_batch_size is not None:
         changes["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)
-    for name, value in proposal.changes.items():
-        group, dot, inner = name.partition(".")
-        if dot:
-            changes.setdefault(group, {})[inner] = value
-        else:
-            changes[name] = value
-    return start.changed(**changes)
+    return start.with_fields({**changes, **proposal.changes})
 
 
 def num_workers(pack: Mapping[str, Any]) -> int:

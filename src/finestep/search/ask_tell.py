@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.search.answer import Answer
+from finestep.search.observations import field_of
 from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
 from finestep.trial import Outcome, Trial, TrialState
@@ -24,7 +25,7 @@ class AskTell:
 
     Args:
         search: the strategy.
-        budget_runs: what may be spent, in full runs; a shorter run costs its fidelity.
+        budget_runs: what may be spent, in full runs; a shorter run costs its fidelity, and twice the epochs twice as much.
     """
 
     def __init__(self, search: StructuredSearch, *, budget_runs: float):
@@ -34,7 +35,7 @@ class AskTell:
 
     def ask(self) -> Proposal | None:
         """The next trial; None when the search is done (or waits for running trials)."""
-        spent = sum(trial.fidelity for trial in self.trials)
+        spent = sum(self._cost(trial) for trial in self.trials)
         found = self.search.propose(self.trials, remaining_runs=self.budget_runs - spent)
         if not found:
             return None
@@ -54,6 +55,10 @@ class AskTell:
         objective = self.search.objective
         self.trials[match[1]] = ended(self.trials[match[1]], value, metric=objective.metric)
 
+    def _cost(self, trial: Trial) -> float:
+        space = self.search.space
+        return trial.fidelity * space.full_run_cost([field_of(trial, d.name) for d in space.extras])
+
     def answer(self) -> Answer:
         """What the search believes now."""
         return self.search.answer(self.trials)
@@ -61,19 +66,8 @@ class AskTell:
 
 def recipe_of(proposal: Proposal) -> Recipe:
     """The recipe of a proposal: its pair and its further fields, over the defaults."""
-    changes: dict[str, object] = {
-        "learning_rate": proposal.learning_rate,
-        "effective_batch_size": proposal.effective_batch_size,
-    }
-    for name, value in proposal.changes.items():
-        group, _, leaf = name.rpartition(".")
-        if group:
-            inner = changes.setdefault(group, {})
-            assert isinstance(inner, dict)
-            inner[leaf] = value
-        else:
-            changes[leaf] = value
-    return Recipe().changed(**changes)
+    pair = {"learning_rate": proposal.learning_rate, "effective_batch_size": proposal.effective_batch_size}
+    return Recipe().with_fields({**pair, **proposal.changes}, place="search space")
 
 
 def ended(trial: Trial, value: float | None, *, metric: str | None = None, state: TrialState = "completed") -> Trial:

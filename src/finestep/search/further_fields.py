@@ -101,7 +101,7 @@ def _tuned(word: str, recipe: Recipe) -> TunedField:
     if known.scale != "choice":
         values = tuple(sorted({*values, start_of(known, recipe)}, key=float))
     for value in values:
-        with_value(recipe, known.name, value)
+        recipe.with_fields({known.name: value}, place="--tune")
     return TunedField(name=known.name, values=values)
 
 
@@ -125,26 +125,11 @@ def start_of(field: FurtherField, recipe: Recipe) -> float | str:
     return field.start if value is None else value  # type: ignore[return-value]
 
 
-def with_value(recipe: Recipe, name: str, value: object) -> Recipe:
-    """The recipe with one field changed, by dotted name.
-
-    Raises:
-        BadInput: the recipe does not allow the value.
-    """
-    group, _, leaf = name.rpartition(".")
-    try:
-        return recipe.changed(**({group: {leaf: value}} if group else {leaf: value}))
-    except ValueError as error:
-        reason = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else str(error)
-        raise BadInput(f"`{name}` cannot be tuned over this value: {reason}", value=value, place="--tune") from None
-
-
 def with_starts(recipe: Recipe, tuned: tuple[TunedField, ...]) -> Recipe:
     """The recipe with every tuned field set, so that each trial says where it lies."""
     by_name = {field.name: field for field in FURTHER_FIELDS.values()}
-    for field in tuned:
-        recipe = with_value(recipe, field.name, start_of(by_name[field.name], recipe))
-    return recipe
+    starts = {field.name: start_of(by_name[field.name], recipe) for field in tuned}
+    return recipe.with_fields(starts, place="--tune")
 
 
 def dimensions(tuned: tuple[TunedField, ...], recipe: Recipe) -> tuple[Dimension, ...]:

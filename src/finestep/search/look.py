@@ -47,7 +47,7 @@ def candidates_of(space: SearchSpace) -> Candidates:
     x, v, which = (axis.ravel() for axis in np.meshgrid(rates, batches, np.arange(len(combinations)), indexing="ij"))
     places = [[d.coordinate(value) for d, value in zip(space.extras, c, strict=True)] for c in combinations]
     extra = np.array(places, dtype=float).reshape(len(combinations), len(space.extras))[which]
-    cost = np.array([_cost(space.extras, combination) for combination in combinations])[which]
+    cost = np.array([space.full_run_cost(combination) for combination in combinations])[which]
     return Candidates(Points(x, v, np.zeros(len(x)), extra), which, combinations, cost)
 
 
@@ -61,14 +61,6 @@ def combinations_of(extras: tuple[Dimension, ...]) -> tuple[tuple[object, ...], 
     rest = [c for c in every if c not in single]
     step = max(1, len(rest) // max(1, MAX_COMBINATIONS - len(single)))
     return (*single, *rest[::step])
-
-
-def _cost(extras: tuple[Dimension, ...], combination: tuple[object, ...]) -> float:
-    ratio = 1.0
-    for dimension, value in zip(extras, combination, strict=True):
-        if dimension.costs:
-            ratio *= float(value) / float(dimension.start)  # type: ignore[arg-type]
-    return ratio
 
 
 def at_lengths(candidates: Candidates, fidelities: tuple[float, ...]) -> Candidates:

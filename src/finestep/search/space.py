@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finestep.errors import BadInput
+from finestep.recipe import Recipe
 
 Array = np.ndarray
+PAIR = ("learning_rate", "effective_batch_size")
 
 
 class Dimension(BaseModel):
@@ -27,6 +30,21 @@ class Dimension(BaseModel):
     scale: Literal["linear", "log", "choice"] = "linear"
     effect: float = Field(0.3, gt=0, description="Typical loss between a good and a bad value, % of the loss.")
     costs: bool = Field(False, description="True when a run costs in proportion to the value (epochs).")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Dimension:
+        place = f"dimension `{self.name}`"
+        if self.name in PAIR:
+            raise BadInput("learning rate and batch size have their own ranges", value=self.name, place="search space")
+        for value in self.values:
+            Recipe().with_fields({self.name: value}, place=place)
+            if self.scale != "choice" and not isinstance(value, int | float):
+                raise BadInput(f"scale `{self.scale}` needs numbers", value=value, place=place)
+            if self.scale == "log" and value <= 0:  # type: ignore[operator]
+                raise BadInput("scale `log` needs numbers > 0", value=value, place=place)
+        if self.default is not None and self.default not in self.values:
+            raise BadInput("`default` must be among `values`", value=self.default, place=place)
+        return self
 
     def coordinate(self, value: object) -> float:
         """Where a value lies: 0 to 1 over the range, or the index of a category."""
@@ -63,7 +81,16 @@ class SearchSpace(BaseModel):
                 raise BadInput(f"`{name}` must be rising, distinct and > 0", value=values, place="search space")
         if self.fidelities[-1] != 1.0:
             raise BadInput("the last of `fidelities` must be 1", value=self.fidelities, place="search space")
+        for name, values in zip(PAIR, (self.learning_rates, self.batch_sizes), strict=True):
+            for value in values:
+                Recipe().with_fields({name: value}, place="search space")
         return self
+
+    def full_run_cost(self, values: Sequence[object]) -> float:
+        """Cost of a full-length run with these values of `extras`, in runs with their starting values."""
+        pairs = zip(self.extras, values, strict=True)
+        ratios = [float(value) / float(d.start) for d, value in pairs if d.costs]  # type: ignore[arg-type]
+        return math.prod(ratios)
 
     @classmethod
     def between(

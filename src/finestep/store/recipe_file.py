@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from finestep.errors import BadInput, did_you_mean
+from finestep.errors import BadInput, did_you_mean, first_complaint
 from finestep.recipe import Recipe
 from finestep.store.records import write_whole
 from finestep.yaml_text import Noted, yaml_text
@@ -181,18 +181,13 @@ def _line(tree: Any, key: object, place: str) -> str:
 
 
 def _explain(error: ValidationError, tree: Mapping[str, Any], place: str) -> BadInput:
-    first = error.errors()[0]
-    names = [str(part) for part in first["loc"] if isinstance(part, str)]
+    name, law, value = first_complaint(error)
+    names = name.split(".") if name else []
     node: Any = tree
     for name in names[:-1]:
         node = node.get(name, node) if isinstance(node, Mapping) else node
     where = _line(node, names[-1], place) if names else place
-    law = first["msg"].removeprefix("Value error, ")
-    if not names:
-        return BadInput(law, place=where)
-    return BadInput(
-        f"`{'.'.join(names)}`: {law[0].lower()}{law[1:]}", value=first["input"], place=where, next_step=_allowed(names)
-    )
+    return BadInput(law, value=value, place=where, next_step=_allowed(names)) if names else BadInput(law, place=where)
 
 
 def _allowed(names: list[str]) -> str | None:
