@@ -10,10 +10,12 @@ import pytest
 from finestep.errors import BadInput
 from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import drop_other_models, write_results
+from finestep.flows.session import may_need_two
 from finestep.flows.setup import tuning_spec
 from finestep.flows.start import start_words, starting_point
 from finestep.flows.strategies import default_budget_runs, make_judge, make_strategy, objective_and_goal
 from finestep.flows.tune import Tuning
+from finestep.protocol import SessionRequest
 from finestep.recipe import Recipe
 from finestep.search.further_fields import parse_tuned, with_starts
 from finestep.search.leader import worth_keeping
@@ -226,3 +228,23 @@ def test_an_objective_that_no_run_would_have_is_refused(shipped_model, instruct_
 def test_auto_may_spend_half_of_a_sweep():
     assert default_budget_runs("auto") == 6.0
     assert default_budget_runs("sweep") == default_budget_runs("tpe") == 16.0
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "changes", "may"),
+    [
+        (4, None, {}, True),
+        (1, None, {}, False),  # a container with one core on a large machine
+        (4, "1", {}, False),
+        (1, "2", {}, True),
+        (4, None, {"num_threads": 4}, False),
+        (4, None, {"most_lanes": 1}, False),
+    ],
+)
+def test_a_second_worker_is_prepared_only_where_it_may_pay(cores, threads, changes, may, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    model, data = ModelSpec(path="m", device="cpu"), DataSpec(path="d.jsonl")
+    assert may_need_two(SessionRequest(model=model, data=data, recipe=Recipe(), study_dir="s", **changes)) is may

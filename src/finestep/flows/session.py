@@ -102,7 +102,7 @@ class StudyRun:
         if self.spec.trainer is not None:
             return CommandExecutor(self.spec.trainer)
         session = self._session()
-        return LocalExecutor(session, folder=self.folder, starts_ahead=_may_need_two(session))
+        return LocalExecutor(session, folder=self.folder, starts_ahead=may_need_two(session))
 
     def _session(self) -> SessionRequest:
         limits = [
@@ -129,7 +129,7 @@ class StudyRun:
         )
 
 
-def _may_need_two(session: SessionRequest) -> bool:
+def may_need_two(session: SessionRequest) -> bool:
     """True where the first worker may find that a second one pays: on a CPU with several cores, unless the user has decided."""
     if session.pack is not None or session.num_threads is not None or session.most_lanes == 1:
         return False

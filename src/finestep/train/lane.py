@@ -22,14 +22,14 @@ from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train.adapters import AdapterRows, Values
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from finestep.train.evaluate import EVAL_BATCH_SIZE, Evaluation, evaluate_rows, extra_metrics
-from finestep.train.memory import in_parts_that_fit, peak_memory_bytes, unless_out_of_memory
+from finestep.train.evaluate import Evaluation, evaluate_rows, extra_metrics
+from finestep.train.memory import peak_memory_bytes, unless_out_of_memory
 from finestep.train.optimizer import Optimizer, Slice
 from finestep.train.order import Order
 from finestep.train.pairing import exchanged
 from finestep.train.resident import Resident, Rows, lora_scale
 from finestep.train.rollback import Guard, Snapshot, onset_of
-from finestep.train.tokens import TokenRows, collate
+from finestep.train.row_losses import RowLosses
 from finestep.trial import KL_TO_BASE, EvalRecord, Outcome, StepRecord
 
 Emit = Callable[..., None]
@@ -207,7 +207,7 @@ class Lane:
             float(((piece.value - old) * piece.grad).sum()) for piece, old in zip(slices, before, strict=True)
         )
         units = np.array([self.data.train.num_loss_units([row]) for row in self._step_rows])
-        after = float((self._row_losses(self._step_rows) * units).sum() / max(units.sum(), 1))
+        after = float((self._losses.of(self._step_rows) * units).sum() / max(units.sum(), 1))
         return (loss - after) * scale / predicted if predicted > 0 else None
 
     def _rate(self, step: int) -> float:
@@ -244,11 +244,11 @@ class Lane:
         onset = onset_of(trouble, record)
         good = self.guard.good_state(onset)
         fixed, troubled = self.order.rows_of_step(1), self.order.rows_of_step(onset)
-        now = self._mean_loss(fixed)
+        now = float(self._losses.of(fixed).mean())
         self._go_back(good)
-        rows = self._row_losses(troubled)
+        rows = self._losses.of(troubled)
         probes = Probes(
-            probe_loss_good=self._mean_loss(fixed),
+            probe_loss_good=float(self._losses.of(fixed).mean()),
             probe_loss_now=now,
             replay_loss=float(rows.mean()),
             row_losses=tuple(rows.tolist()),
@@ -304,32 +304,6 @@ class Lane:
         is_copy = isinstance(self._rows, AdapterRows)
         return {name: value.detach().to("cpu", copy=not is_copy) for name, value in values.items()}
 
-    def _mean_loss(self, rows: np.ndarray) -> float:
-        return float(self._row_losses(rows).mean())
-
-    @torch.no_grad()
-    def _row_losses(self, rows: np.ndarray, data: TokenRows | None = None) -> np.ndarray:
-        """Mean loss a token of each row, of the training rows or of `data`, as the trial is now."""
-        data, model = data or self.data.train, self.resident.base
-        was_training = model.training
-        model.eval()
-        try:
-            with self._rows.only(self.number):
-                parts = in_parts_that_fit(
-                    lambda part: self._losses_of(part, data), [np.asarray(rows)], self.resident.placement.device
-                )
-                return np.concatenate([losses for _, losses in parts])
-        finally:
-            model.train(was_training)
-
-    def _losses_of(self, rows: np.ndarray, data: TokenRows) -> np.ndarray:
-        batch = collate(data, rows, pad_id=self.data.pad_id, device=self.resident.placement.device)
-        each = self.resident.token_loss.each(self.resident.base, batch)
-        if data.classes is not None:
-            return each.cpu().numpy()
-        units = [data.num_loss_units([row]) for row in rows]
-        return np.array([float(part.mean()) if len(part) else 0.0 for part in each.split(units)])
-
     # ---- between steps
 
     def settle(self) -> None:
@@ -366,6 +340,10 @@ class Lane:
     def values(self) -> Values:
         """The trained tensors as they are now."""
         return self._parked[0] if self._parked else self._rows.values(self.number)
+
+    @property
+    def _losses(self) -> RowLosses:
+        return RowLosses(self.resident, self._rows, self.number)
 
     def _moments(self) -> Values:
         return self._parked[1] if self._parked else self._rows.moments(self.number)
@@ -470,17 +448,11 @@ class Lane:
         if pairs is None:
             return []
         chosen, others = pairs
-        own, mixed = (self._token_losses(each, each_rows) for each, each_rows in ((rows, chosen), (others, None)))
+        own, mixed = self._losses.in_batches(chosen, rows), self._losses.in_batches(np.arange(len(others)), others)
         gap, error = paired_gain(mixed.tolist(), own.tolist())
         found = pairing_findings(gap, error)
         self.guard.findings += found
         return found
-
-    def _token_losses(self, rows: TokenRows, chosen: np.ndarray | None) -> np.ndarray:
-        """Mean loss a token of each chosen row."""
-        chosen = np.arange(len(rows)) if chosen is None else chosen
-        parts = [chosen[at : at + EVAL_BATCH_SIZE] for at in range(0, len(chosen), EVAL_BATCH_SIZE)]
-        return np.concatenate([self._row_losses(part, rows) for part in parts])
 
     def _end_without_weights(self, state: Any, reason: str) -> None:
         if self.guard.last_eval_is_finite and self._is_over_limit():
