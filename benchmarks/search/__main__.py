@@ -48,7 +48,7 @@ def main() -> int:
     try:
         names = list(_engines(args.engines))
         tasks = _tasks(args)
-        earlier = [row for path in args.earlier for row in read_rows(path) if _same_protocol(row, args)]
+        earlier = [row for path in args.earlier for row in read_rows(path) if _belongs(row, args, tasks)]
         rows, curves = _run(args, names, tasks)
     except FinestepError as error:
         print(error, file=sys.stderr)
@@ -163,9 +163,9 @@ def read_rows(path: Path) -> list[Row]:
     return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line]
 
 
-def _same_protocol(row: Row, args: argparse.Namespace) -> bool:
-    """True for a row that this run would repeat: an engine that is told nothing of the prior plays the same for each."""
-    same = (row["workers"], row.get("box")) == (args.workers, args.box)
+def _belongs(row: Row, args: argparse.Namespace, tasks: list[Task]) -> bool:
+    """True for an earlier row of this protocol; an engine that is told nothing of the prior plays the same for each."""
+    same = (row["workers"], row.get("box")) == (args.workers, args.box) and row["task"] in {task.name for task in tasks}
     return same and (row["prior"] == args.prior or _is_blind(str(row["engine"])))
 
 

@@ -18,7 +18,7 @@ from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
-from finestep.search.unit import in_units, prior_in_units, unit_of
+from finestep.search.unit import Reading
 from finestep.trial import Outcome, Trial
 
 PRIORS = ("good", "off4", "off16", "none")
@@ -148,9 +148,9 @@ class Finestep:
     def _view(self, trials: list[Trial]) -> tuple[StructuredSearch, list[Trial], float]:
         """What `tune` gives to the search: losses in the study's own unit, and that unit."""
         objective, prior = self._search.objective, self._search.prior
-        unit = unit_of(trials, objective, prior)
-        search = replace(self._search, prior=prior_in_units(prior, unit), objective=Objective())
-        return search, in_units(trials, objective, unit), unit
+        reading = Reading.of(trials, objective, prior)
+        search = replace(self._search, prior=reading.prior(prior), objective=Objective())
+        return search, reading.losses(trials), reading.unit
 
     def answer(self) -> Answer:
         """What the search says of the trials that have ended; its regret in per cent of the loss."""

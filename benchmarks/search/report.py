@@ -29,23 +29,29 @@ def print_table(rows: Iterable[dict[str, object]], tasks: list[Task]) -> None:
 
 
 def print_differences(rows: Iterable[dict[str, object]], tasks: list[Task], against: str) -> None:
-    """Mean difference of the cost to one engine on the same task and seed, with its 90 % interval (bootstrap).
+    """Mean difference of the cost to one engine on the same task and seed, with its 90 % interval (bootstrap), by target.
 
-    A pair where either did not reach the target is left out, and the share of pairs that are left is said.
+    A pair where either did not reach the target is left out; the share of pairs that remain is told.
     """
-    costs: dict[tuple[str, float, str], dict[tuple[str, int], float]] = defaultdict(dict)
+    costs: dict[tuple[str, str], dict[float, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
     for row, group in _grouped(rows, tasks):
-        key = (group, float(row["target"]), str(row["engine"]))  # type: ignore[arg-type]
-        costs[key][str(row["task"]), int(row["seed"])] = _number(row["cost"])  # type: ignore[call-overload]
+        runs = costs[group, str(row["engine"])][float(row["target"])]  # type: ignore[arg-type]
+        runs[str(row["task"]), int(row["seed"])] = _number(row["cost"])  # type: ignore[call-overload]
     print(f"mean difference to {against} in full runs, 90 % interval (pairs)")
-    for group, target, engine in sorted(costs):
-        own, other = costs[group, target, engine], costs.get((group, target, against), {})
-        both = [own[run] - other[run] for run in own.keys() & other.keys()]
-        paired = np.array([difference for difference in both if math.isfinite(difference)])
-        if engine != against and len(paired) and not (group.startswith("  ") and len(tasks) > 12):
-            low, high = _bootstrap(paired)
-            share = f"{len(paired) / len(own):4.0%}"
-            print(f"{group:34s} {engine:26s} {target}: {paired.mean():+6.2f} [{low:+.2f}, {high:+.2f}] ({share})")
+    for (group, engine), by_target in sorted(costs.items(), key=lambda item: (item[0][0].startswith("  "), item[0])):
+        if engine == against or (group.startswith("  ") and len(tasks) > 12):
+            continue
+        told = [_difference(target, runs, costs[group, against][target]) for target, runs in by_target.items()]
+        print(f"{group:34s} {engine:26s} " + "   ".join(told))
+
+
+def _difference(target: float, own: dict[tuple[str, int], float], other: dict[tuple[str, int], float]) -> str:
+    both = [own[run] - other[run] for run in own.keys() & other.keys()]
+    paired = np.array([difference for difference in both if math.isfinite(difference)])
+    if not len(paired):
+        return f"{target}: -"
+    low, high = _bootstrap(paired)
+    return f"{target}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] ({len(paired) / len(own):4.0%})"
 
 
 def _bootstrap(values: np.ndarray, *, count: int = 2000) -> tuple[float, float]:

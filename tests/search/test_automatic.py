@@ -21,7 +21,7 @@ from finestep.search.study_space import (
     search_prior,
     search_space,
 )
-from finestep.search.unit import in_units, prior_in_units, unit_of
+from finestep.search.unit import Reading, unit_of
 from finestep.study import DataSpec, ModelSpec, StartingPoint, StudySpec, TunedField
 from finestep.trial import Outcome, Trial
 
@@ -111,15 +111,42 @@ def test_a_steep_study_is_seen_in_its_own_unit():
     assert unit_of(usual, Objective(), search_prior(START)) == 1.0
     unit = unit_of(steep, Objective(), search_prior(START))
     assert 10 < unit < 40
-    seen = [t.outcome.eval_loss for t in in_units(steep, Objective(), unit)]
+    seen = [t.outcome.eval_loss for t in Reading.of(steep, Objective(), search_prior(START)).losses(steep)]
     assert sorted(range(4), key=seen.__getitem__) == sorted(range(4), key=lambda i: steep[i].outcome.eval_loss)
     assert max(seen) / min(seen) - 1 < 0.15
 
 
 def test_a_little_steeper_is_a_little_noisier():
     prior = search_prior(START)
-    noise = [prior_in_units(prior, unit).noise / prior.noise for unit in (1.0, 1.1, 6.0, 30.0)]
+    readings = [Reading(Objective(), unit, Objective(), unit) for unit in (1.0, 1.1, 6.0, 30.0)]
+    noise = [reading.prior(prior).noise / prior.noise for reading in readings]
     assert noise == pytest.approx([1.0, 1.1, 6.0, 8.0])
+
+
+def test_a_short_run_shows_its_loss_where_a_share_of_rows_is_optimised():
+    accuracy = Objective(metric="accuracy", goal="maximize")
+
+    def measured(number, rate, fidelity, loss, share):
+        outcome = Outcome(state="completed", eval_loss=loss, metrics={"accuracy": share})
+        recipe = Recipe(learning_rate=rate, effective_batch_size=16)
+        return Trial(number=number, recipe=recipe, fidelity=fidelity, state="completed", outcome=outcome)
+
+    short = [
+        measured(0, 1e-4, 0.125, 4.3, 0.02),
+        measured(1, 2e-4, 0.125, 4.1, 0.02),
+        measured(2, 4e-4, 0.125, 3.8, 0.01),
+    ]
+    full = [measured(3, 1e-4, 1.0, 2.4, 0.5), measured(4, 2e-4, 1.0, 2.5, 0.7)]
+    prior = search_prior(START)
+    reading = Reading.of([*short, *full], accuracy, prior)
+    seen = [t.outcome.eval_loss for t in reading.losses([*short, *full])]
+    assert seen[0] > seen[1] > seen[2]  # by loss, where the accuracy says nothing yet
+    assert seen[3] > seen[4]  # by accuracy, whatever the loss
+    noisy = reading.prior(prior, metric_noise=60.0)
+    assert noisy.noise == pytest.approx(60.0 / reading.unit)
+    assert noisy.short_noise_share * noisy.noise == pytest.approx(min(reading.short_unit, 8.0) * prior.noise)
+    as_loss = Reading.of([*short, *full], Objective(), prior)
+    assert as_loss.prior(prior).short_noise_share == 1.0
 
 
 def test_the_answer_is_in_per_cent_of_the_loss_whatever_the_unit():

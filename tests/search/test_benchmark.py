@@ -187,6 +187,28 @@ def test_the_command_writes_a_row_per_engine_task_seed_and_target(tmp_path, monk
     assert main() == 2
 
 
+def test_rows_of_peers_without_a_prior_serve_every_prior_and_differences_are_run_by_run(tmp_path, monkeypatch, capsys):
+    from benchmarks.search.__main__ import main, read_rows
+
+    grid_csv(tmp_path)
+    earlier = tmp_path / "earlier.json"
+    words = f"x --surfaces {tmp_path} --seeds 3 --engines finestep,random --prior none --json {earlier}".split()
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    foreign = {**read_rows(earlier)[0], "task": "another", "engine": "random"}
+    earlier.write_text(json.dumps([*read_rows(earlier), foreign]))
+    capsys.readouterr()
+    words = f"x --surfaces {tmp_path} --seeds 3 --engines sweep --prior off4 --with {earlier} --against sweep".split()
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    table, differences = capsys.readouterr().out.split("mean difference to sweep")
+    assert "random" in table
+    assert "finestep" not in table  # it was told another prior
+    line = next(line for line in differences.splitlines() if "random" in line)
+    assert "(100%)" in line
+    assert line.count("[") == 3
+
+
 def test_an_engine_that_only_repeats_free_runs_comes_to_an_end(tmp_path):
     from benchmarks.search.engines import Random, prior_centre
     from benchmarks.search.simulate import Clock, Wish

@@ -17,7 +17,7 @@ from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective, Points, observe, squash
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
-from finestep.search.surrogate import Model, Posterior, noise_variance, particles_of
+from finestep.search.surrogate import Model, Posterior, particles_of
 from finestep.search.surrogate import bowl as bowl_of
 
 TRIALS = [trial(0, 1e-4, 16, value=2.02), trial(1, 4e-4, 32, value=2.0), trial(2, 1e-3, 64, value=2.01)]
@@ -40,7 +40,7 @@ def test_moments_agree_with_a_slow_twin_over_particles():
         a, b = post.model.design(observations.points, one, shift), post.model.design(points, one, shift)
         ragged = one.raggedness[0] ** 2
         k_oo = a.features[0] @ a.features[0].T + ragged * post.model.ragged(observations.points, observations.points)
-        k_oo += np.diag(noise_variance(observations.excess, one)[0])
+        k_oo += np.diag(post.model.noise_variance(observations.points, observations.excess, one)[0])
         k_po = b.features[0] @ a.features[0].T + ragged * post.model.ragged(points, observations.points)
         k_pp = b.features[0] @ b.features[0].T + ragged * post.model.ragged(points, points)
         mean = b.mean[0] + k_po @ np.linalg.solve(k_oo, observations.excess - a.mean[0])

@@ -96,9 +96,11 @@ class Screen:
             self._trials[trial.number] = trial
         rows, device = data.get("card", {}).get("facts", {}), data.get("facts", {})
         if rows.get("num_tokens"):
+            share = rows["num_trained_tokens"] / rows["num_tokens"]
+            kind = f"{rows['num_labels']} labels" if rows.get("num_labels") else f"{share:.0%} of them trained"
             self.say(
                 f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
-                f"{words.size(rows['num_tokens'])} tokens, {rows['num_trained_tokens'] / max(rows['num_tokens'], 1):.0%} of them trained"
+                f"{words.size(rows['num_tokens'])} tokens, {kind}"
             )
         for note in data.get("card", {}).get("notes", []):
             self.say(f"      {note}")

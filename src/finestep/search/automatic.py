@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 
 from finestep.search.answer import Answer, TradeOff
 from finestep.search.further_fields import value_words
-from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
 from finestep.search.study_space import metric_noise_percent, objective_of
 from finestep.search.sweep import BASELINE_RATES
-from finestep.search.unit import in_units, prior_in_units, unit_of
+from finestep.search.unit import Reading
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
@@ -51,7 +50,6 @@ class _View:
 
     search: StructuredSearch
     trials: list[Trial]
-    objective: Objective
     unit: float
 
 
@@ -98,12 +96,11 @@ class Automatic:
     def _view(self, trials: Sequence[Trial]) -> _View:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""
         objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
-        unit = unit_of(trials, objective, self.prior)
+        reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
-        prior = prior_in_units(self.prior, unit)
-        prior = prior.model_copy(update={"noise": max(prior.noise, (noise or 0.0) / unit)})
+        prior = reading.prior(self.prior, metric_noise=noise)
         search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
-        return _View(search, in_units(self.visible(trials), objective, unit), objective, unit)
+        return _View(search, reading.losses(self.visible(trials)), reading.unit)
 
     def tie_percent(self, trials: Sequence[Trial]) -> float:
         """Trials this near the best may become the answer; with room for what later trials teach about the noise."""

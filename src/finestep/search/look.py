@@ -15,7 +15,7 @@ from finestep.search.divergence import divergence_probability
 from finestep.search.observations import Array, Observations, Points
 from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
-from finestep.search.surrogate import Model, Posterior, noise_variance
+from finestep.search.surrogate import Model, Posterior
 
 MAX_TARGETS = 240
 """Full-length candidates that are weighed; of more, the most promising are kept."""
@@ -122,7 +122,9 @@ class Look:
         for length in np.unique(self.points.length):
             here = self.points.length == length
             excess[here] = self.mean[here] - self.mean[here].min()
-        return self.posterior.weights @ noise_variance(excess, self.posterior.particles)
+        return self.posterior.weights @ self.posterior.model.noise_variance(
+            self.points, excess, self.posterior.particles
+        )
 
     def _closed(self, space: SearchSpace) -> Array:
         """True for candidates that were measured or are running."""

@@ -57,6 +57,7 @@ class SearchPrior(BaseModel):
     cliff_sd: float = Field(0.8, gt=0)
     raggedness: float = Field(0.15, gt=0, description="Smooth departure of the loss from the bowl, %.")
     noise: float = Field(0.05, gt=0, description="Repeat noise near the optimum, sd, % (LoRA repeats: 0.013 to 0.05).")
+    short_noise_share: float = Field(1.0, gt=0, description="Repeat noise of a short run over that of a full one.")
 
     def within(self, space: SearchSpace) -> SearchPrior:
         """The same prior for a best learning rate that lies in the space.

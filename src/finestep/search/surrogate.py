@@ -219,6 +219,12 @@ class Model:
         drift = self.prior.rate_exponent * points.length
         return points.x - self.prior.slope * points.v - drift, points.v - self.prior.batch_exponent * points.length
 
+    def noise_variance(self, points: Points, excess: Array, particles: Particles) -> Array:
+        """Variance of an observation, [P, n]: repeat noise, plus the bowl's error of form, which grows with the excess."""
+        share = np.where(points.length < 0, self.prior.short_noise_share, 1.0)
+        form = FORM_ERROR * np.clip(excess, 0, SQUASH_FROM) + FAR_ERROR * np.clip(excess - SQUASH_FROM, 0, None)
+        return (particles.noise[:, None] * share[None, :]) ** 2 + form[None, :] ** 2
+
     def ragged(self, a: Points, b: Points) -> Array:
         """Correlation of the departure from the bowl between two sets of points, [m, k]; the same for all particles."""
         (a_w, a_v), (b_w, b_v) = self._typical(a), self._typical(b)
@@ -234,12 +240,6 @@ class Model:
 
 def _squared(a: Array, b: Array, scale: float) -> Array:
     return ((a[:, None] - b[None, :]) / scale) ** 2
-
-
-def noise_variance(excess: Array, particles: Particles) -> Array:
-    """Variance of an observation, [P, n]: repeat noise, plus the bowl's error of form, which grows with the excess."""
-    form = FORM_ERROR * np.clip(excess, 0, SQUASH_FROM) + FAR_ERROR * np.clip(excess - SQUASH_FROM, 0, None)
-    return particles.noise[:, None] ** 2 + form[None, :] ** 2
 
 
 class Posterior:
@@ -264,7 +264,7 @@ class Posterior:
         self.particles, self.shift = every.take(keep), used.take(keep)
         self._features = design.features[keep]
         self._root, self._white = root[keep], white[keep]
-        self._noise = np.sqrt(noise_variance(observations.excess, self.particles))
+        self._noise = np.sqrt(model.noise_variance(self.points, observations.excess, self.particles))
 
     def at(self, points: Points) -> Prediction:
         """The joint prediction at some points, level included, noise excluded."""
@@ -281,7 +281,7 @@ def _condition(model: Model, data: Observations, particles: Particles, design: D
     size = len(data)
     kernel = design.features @ design.features.transpose(0, 2, 1)
     kernel = kernel + (particles.raggedness**2)[:, None, None] * model.ragged(data.points, data.points)[None]
-    variance = noise_variance(data.excess, particles)
+    variance = model.noise_variance(data.points, data.excess, particles)
     kernel[:, np.arange(size), np.arange(size)] += variance
     cholesky = np.linalg.cholesky(kernel)
     residual = data.excess[None, :] - design.mean

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
@@ -45,14 +46,45 @@ def unit_of(trials: Sequence[Trial], objective: Objective, prior: SearchPrior) -
     return min(max(statistics.median(ratios), 1.0), LARGEST_UNIT) if ratios else 1.0
 
 
-def prior_in_units(prior: SearchPrior, unit: float) -> SearchPrior:
-    """The prior for losses in this unit: its shape stays, its noise is that of a study so steep."""
-    return prior.model_copy(update={"noise": min(unit, STEEP_NOISE) * prior.noise})
+@dataclass(frozen=True)
+class Reading:
+    """How results become losses that the search can compare, each in its own unit: a difference of `unit` per cent counts as one.
 
+    Of a metric that is a share of rows a short run shows its validation loss instead: after an eighth of a run an exact match is
+    still zero and an accuracy near chance, and a rate that is best for them then is not best in the end.
+    """
 
-def in_units(trials: Sequence[Trial], objective: Objective, unit: float) -> list[Trial]:
-    """The trials with the objective as a loss in this unit: a difference of `unit` per cent becomes one per cent."""
-    return [_converted(trial, objective, unit) for trial in trials]
+    objective: Objective
+    unit: float
+    short: Objective
+    short_unit: float
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], objective: Objective, prior: SearchPrior) -> Reading:
+        """The units that the trials ask for."""
+        if objective.metric is None or objective.goal == "minimize":
+            unit = unit_of(trials, objective, prior)
+            return cls(objective, unit, objective, unit)
+        full, short = ([t for t in trials if (t.fidelity == 1.0) == whole] for whole in (True, False))
+        return cls(objective, unit_of(full, objective, prior), Objective(), unit_of(short, Objective(), prior))
+
+    def losses(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials with what is optimised, or stands for it, as their loss."""
+        return [
+            _converted(t, *((self.objective, self.unit) if t.fidelity == 1.0 else (self.short, self.short_unit)))
+            for t in trials
+        ]
+
+    def prior(self, prior: SearchPrior, *, metric_noise: float | None = None) -> SearchPrior:
+        """The prior for these losses: its shape stays, its noise is that of a study so steep.
+
+        Args:
+            metric_noise: repeat noise of the objective where it is known, % of its distance from the ceiling.
+        """
+        noise, short = (min(unit, STEEP_NOISE) * prior.noise for unit in (self.unit, self.short_unit))
+        noise = max(noise, (metric_noise or 0.0) / self.unit)
+        share = 1.0 if self.short == self.objective else short / noise
+        return prior.model_copy(update={"noise": noise, "short_noise_share": share})
 
 
 def _converted(trial: Trial, objective: Objective, unit: float) -> Trial:
