@@ -50,7 +50,7 @@ def unit_of(trials: Sequence[Trial], objective: Objective, prior: SearchPrior) -
 class Reading:
     """How results become losses that the search can compare, each in its own unit: a difference of `unit` per cent counts as one.
 
-    Of a metric that is a share of rows a short run shows its validation loss instead: after an eighth of a run an exact match is
+    Of a metric that is maximised a short run shows its validation loss instead: after an eighth of a run an exact match is
     still zero and an accuracy near chance, and a rate that is best for them then is not best in the end.
     """
 
