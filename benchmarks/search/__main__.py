@@ -49,6 +49,9 @@ def main() -> int:
         names = list(_engines(args.engines))
         tasks = _tasks(args)
         earlier = [row for path in args.earlier for row in read_rows(path) if _belongs(row, args, tasks)]
+        known = {*names, *(str(row["engine"]) for row in earlier)}
+        if args.against and args.against not in known:
+            raise BadInput(f"`--against` must be in the table: {', '.join(sorted(known))}", value=args.against)
         rows, curves = _run(args, names, tasks)
     except FinestepError as error:
         print(error, file=sys.stderr)

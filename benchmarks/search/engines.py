@@ -285,12 +285,12 @@ def _recipe(point: Sequence[float], task: Task) -> Recipe:
         "effective_batch_size": max(1, round(2 ** values.get("batch", 5.0))),
     }
     if "rank" in values:
-        changes["lora"] = {"rank": round(2 ** values["rank"])}
+        changes["lora.rank"] = round(2 ** values["rank"])
     if "epochs" in values:
         changes["num_epochs"] = 2 ** values["epochs"]
     if "warmup" in values:
-        changes["schedule"] = {"warmup_ratio": values["warmup"]}
-    return Recipe().changed(**changes)
+        changes["schedule.warmup_ratio"] = values["warmup"]
+    return Recipe().with_fields(changes)
 
 
 def _finished(trial: Trial, cell: Cell, value: float | None, task: Task) -> Trial:

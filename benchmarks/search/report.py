@@ -20,12 +20,9 @@ def print_table(rows: Iterable[dict[str, object]], tasks: list[Task]) -> None:
         pair = (_number(row["cost"]), _number(row["wall"]))
         costs[(group, str(row["engine"]))][float(row["target"])].append(pair)  # type: ignore[arg-type]
     print("cost in full runs, median / p90, mean (reached) ; wall-clock median")
-    for (group, engine), by_target in sorted(costs.items(), key=lambda item: (item[0][0].startswith("  "), item[0])):
-        if group.startswith("  ") and len(tasks) > 12:
-            continue
-        print(
-            f"{group:34s} {engine:26s} " + "   ".join(_cell(t, pairs) for t, pairs in sorted(by_target.items())[::-1])
-        )
+    for group, engine in _lines(costs, tasks):
+        by_target = sorted(costs[group, engine].items(), reverse=True)
+        print(f"{group:34s} {engine:26s} " + "   ".join(_cell(target, pairs) for target, pairs in by_target))
 
 
 def print_differences(rows: Iterable[dict[str, object]], tasks: list[Task], against: str) -> None:
@@ -38,11 +35,17 @@ def print_differences(rows: Iterable[dict[str, object]], tasks: list[Task], agai
         runs = costs[group, str(row["engine"])][float(row["target"])]  # type: ignore[arg-type]
         runs[str(row["task"]), int(row["seed"])] = _number(row["cost"])  # type: ignore[call-overload]
     print(f"mean difference to {against} in full runs, 90 % interval (pairs)")
-    for (group, engine), by_target in sorted(costs.items(), key=lambda item: (item[0][0].startswith("  "), item[0])):
-        if engine == against or (group.startswith("  ") and len(tasks) > 12):
-            continue
-        told = [_difference(target, runs, costs[group, against][target]) for target, runs in by_target.items()]
-        print(f"{group:34s} {engine:26s} " + "   ".join(told))
+    for group, engine in _lines(costs, tasks):
+        if engine != against:
+            by_target, other = sorted(costs[group, engine].items(), reverse=True), costs[group, against]
+            told = (_difference(target, runs, other[target]) for target, runs in by_target)
+            print(f"{group:34s} {engine:26s} " + "   ".join(told))
+
+
+def _lines(pairs: Iterable[tuple[str, str]], tasks: list[Task]) -> list[tuple[str, str]]:
+    """(group, engine) in the order in which they are printed: groups first, then single tasks where they are few."""
+    shown = (pair for pair in pairs if len(tasks) <= 12 or not pair[0].startswith("  "))
+    return sorted(shown, key=lambda pair: (pair[0].startswith("  "), pair))
 
 
 def _difference(target: float, own: dict[tuple[str, int], float], other: dict[tuple[str, int], float]) -> str:

@@ -83,8 +83,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str, object]:
-    """Dotted name of the first field that pydantic refuses (may be empty), the law in its words, and the value."""
+    """Dotted name of the first field that pydantic refuses (empty: of the whole), the law in its words, and the value."""
     first = error.errors()[0]
     name = ".".join(part for part in first["loc"] if isinstance(part, str))
     law = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-    return name, f"`{name}`: {law[0].lower()}{law[1:]}" if name else law, first["input"]
+    return name, f"{law[0].lower()}{law[1:]}" if name else law, first["input"]

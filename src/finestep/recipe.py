@@ -5,6 +5,7 @@ The one rule of batches lives here too: effective batch = micro-batch x accumula
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -137,6 +138,10 @@ class Recipe(_Group):
                 values[key] = change
         return Recipe.model_validate(values)
 
+    def field(self, name: str) -> object:
+        """The value of a field by dotted name, e.g. `lora.rank`."""
+        return functools.reduce(getattr, name.split("."), self)
+
     def with_fields(self, values: Mapping[str, object], *, place: str | None = None) -> Recipe:
         """A copy with other values by dotted name, e.g. `{"learning_rate": 1e-4, "lora.rank": 8}`.
 
@@ -149,12 +154,16 @@ class Recipe(_Group):
         changes: dict[str, Any] = {}
         for name, value in values.items():
             group, dot, leaf = name.partition(".")
-            changes = {**changes, **({group: {**changes.get(group, {}), leaf: value}} if dot else {name: value})}
+            if dot:
+                changes.setdefault(group, {})[leaf] = value
+            else:
+                changes[name] = value
         try:
             return self.changed(**changes)
         except ValidationError as error:
-            _, law, value = first_complaint(error)
-            raise BadInput(law, value=value, place=place) from None
+            name, law, _ = first_complaint(error)
+            law = f"`{name}`: {law}" if name else law
+            raise BadInput(law, value=values.get(name, dict(values)), place=place) from None
 
 
 def accumulation_steps(effective_batch_size: int, *, micro_batch_size: int, num_devices: int = 1) -> int:

@@ -190,7 +190,7 @@ def tune(
     )
     trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
     recipe = read_recipe(recipe_file) if recipe_file else starting_recipe(_method(method), named.data)
-    recipe = recipe.changed(num_epochs=epochs) if epochs else recipe
+    recipe = recipe if epochs is None else recipe.with_fields({"num_epochs": epochs}, place="--epochs")
     recipe = apply_settings(recipe, setting or [])
     name, goal = objective_and_goal(objective)
     spec, notes = tuning_spec(

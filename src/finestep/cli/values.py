@@ -38,7 +38,7 @@ def option_error(error: ValidationError, place: str) -> BadInput:
     """The first complaint of pydantic, in our words."""
     name, law, value = first_complaint(error)
     field = name.partition(".")[0] or place
-    return BadInput(f"`{OPTION_NAMES.get(field, field)}`: {law.removeprefix(f'`{name}`: ')}", value=value)
+    return BadInput(f"`{OPTION_NAMES.get(field, field)}`: {law[0].lower()}{law[1:]}", value=value)
 
 
 @dataclass(frozen=True)

@@ -277,13 +277,10 @@ class Tuning:
 
 def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
     """The starting recipe with what the strategy wants."""
-    changes: dict[str, Any] = {
-        "learning_rate": proposal.learning_rate,
-        "effective_batch_size": proposal.effective_batch_size,
-    }
+    wanted = proposal.fields
     if start.micro_batch_size is not None:
-        changes["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)
-    return start.with_fields({**changes, **proposal.changes})
+        wanted["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)
+    return start.with_fields(wanted)
 
 
 def num_workers(pack: Mapping[str, Any]) -> int:

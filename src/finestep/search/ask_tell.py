@@ -66,8 +66,7 @@ class AskTell:
 
 def recipe_of(proposal: Proposal) -> Recipe:
     """The recipe of a proposal: its pair and its further fields, over the defaults."""
-    pair = {"learning_rate": proposal.learning_rate, "effective_batch_size": proposal.effective_batch_size}
-    return Recipe().with_fields({**pair, **proposal.changes}, place="search space")
+    return Recipe().with_fields(proposal.fields, place="search space")
 
 
 def ended(trial: Trial, value: float | None, *, metric: str | None = None, state: TrialState = "completed") -> Trial:

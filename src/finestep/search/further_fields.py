@@ -119,9 +119,7 @@ def _value(text: str, field: FurtherField) -> float | str:
 
 def start_of(field: FurtherField, recipe: Recipe) -> float | str:
     """What the recipe has now, or the tool's own choice where it has none."""
-    value: object = recipe
-    for part in field.name.split("."):
-        value = getattr(value, part)
+    value = recipe.field(field.name)
     return field.start if value is None else value  # type: ignore[return-value]
 
 

@@ -127,10 +127,7 @@ def points_of(trials: Sequence[Trial], space: SearchSpace) -> Points:
 
 def field_of(trial: Trial, name: str) -> object:
     """A field of the trial's recipe by dotted name."""
-    value: object = trial.recipe
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return trial.recipe.field(name)
 
 
 def _excess(trials: Sequence[Trial], failed: Array, points: Points, objective: Objective) -> Array:

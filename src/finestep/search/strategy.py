@@ -27,6 +27,12 @@ class Proposal(BaseModel):
         default_factory=dict, description="Other fields of the recipe, by dotted name."
     )
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """All that it asks of the recipe, by dotted name."""
+        pair = {"learning_rate": self.learning_rate, "effective_batch_size": self.effective_batch_size}
+        return {**pair, **self.changes}
+
 
 class Strategy(Protocol):
     """Chooses trials."""

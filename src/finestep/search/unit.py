@@ -70,10 +70,15 @@ class Reading:
 
     def losses(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials with what is optimised, or stands for it, as their loss."""
-        return [
-            _converted(t, *((self.objective, self.unit) if t.fidelity == 1.0 else (self.short, self.short_unit)))
-            for t in trials
-        ]
+        return [self._as_loss(trial) for trial in trials]
+
+    def _as_loss(self, trial: Trial) -> Trial:
+        if trial.outcome is None or not trial.ranks:
+            return trial
+        objective, unit = (self.objective, self.unit) if trial.fidelity == 1.0 else (self.short, self.short_unit)
+        value = objective.value(trial)
+        loss = None if value is None else math.exp(objective.log_loss(value) / 100 / unit)
+        return trial.model_copy(update={"outcome": trial.outcome.model_copy(update={"eval_loss": loss})})
 
     def prior(self, prior: SearchPrior, *, metric_noise: float | None = None) -> SearchPrior:
         """The prior for these losses: its shape stays, its noise is that of a study so steep.
@@ -85,14 +90,6 @@ class Reading:
         noise = max(noise, (metric_noise or 0.0) / self.unit)
         share = 1.0 if self.short == self.objective else short / noise
         return prior.model_copy(update={"noise": noise, "short_noise_share": share})
-
-
-def _converted(trial: Trial, objective: Objective, unit: float) -> Trial:
-    if trial.outcome is None or not trial.ranks:
-        return trial
-    value = objective.value(trial)
-    loss = None if value is None else math.exp(objective.log_loss(value) / 100 / unit)
-    return trial.model_copy(update={"outcome": trial.outcome.model_copy(update={"eval_loss": loss})})
 
 
 def _along(trial: Trial, prior: SearchPrior) -> float:

@@ -182,12 +182,14 @@ def _line(tree: Any, key: object, place: str) -> str:
 
 def _explain(error: ValidationError, tree: Mapping[str, Any], place: str) -> BadInput:
     name, law, value = first_complaint(error)
-    names = name.split(".") if name else []
+    if not name:
+        return BadInput(law, place=place)
+    names = name.split(".")
     node: Any = tree
-    for name in names[:-1]:
-        node = node.get(name, node) if isinstance(node, Mapping) else node
-    where = _line(node, names[-1], place) if names else place
-    return BadInput(law, value=value, place=where, next_step=_allowed(names)) if names else BadInput(law, place=where)
+    for part in names[:-1]:
+        node = node.get(part, node) if isinstance(node, Mapping) else node
+    where = _line(node, names[-1], place)
+    return BadInput(f"`{name}`: {law}", value=value, place=where, next_step=_allowed(names))
 
 
 def _allowed(names: list[str]) -> str | None:
