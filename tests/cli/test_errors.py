@@ -125,6 +125,7 @@ def test_bad_files(content, name, message, tmp_path):
         (["tune", "MODEL", "DATA", "--set", "nonsense"], "group.field=value"),
         (["tune", "MODEL", "DATA", "--epochs", "0"], "greater than 0; got 0.0 in --epochs"),
         (["tune", "MODEL", "DATA", "--epochs", "-1"], "greater than 0; got -1.0 in --epochs"),
+        (["tune", "--max-length", "0"], "`--max-length`: input should be greater than or equal to 8; got 0"),
         (["tune", "MODEL", "DATA", "--device", "tpu"], "--device"),
         (["train", "nothere.yaml"], "no such recipe file"),
         (["report", "nothere"], "holds no study"),
@@ -138,6 +139,13 @@ def test_bad_commands(arguments, message, shipped_model, tmp_path, monkeypatch, 
     assert code == 2
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["tune", "train", "probe"])
+def test_no_threads_at_all_are_refused(command, monkeypatch, capsys):
+    code, error = _run(monkeypatch, capsys, command, "--threads", "0")
+    assert code == 2
+    assert "Invalid value for '--threads'" in error
 
 
 @pytest.mark.parametrize(

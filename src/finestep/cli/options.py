@@ -103,7 +103,7 @@ TrustRemoteCode = Annotated[
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MEMORY)]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", help="CPU threads for training. [default: measured]", rich_help_panel=MEMORY),
+    typer.Option(metavar="N", min=1, help="CPU threads for training. [default: measured]", rich_help_panel=MEMORY),
 ]
 Json = Annotated[
     bool,

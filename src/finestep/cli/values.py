@@ -75,8 +75,8 @@ def named_specs(
     else:
         model_path, data_path, is_shipped = shipped_default(model, data)
     options = dict(data_options)
-    if is_shipped:
-        options["max_length"] = options.get("max_length") or SHIPPED_MAX_LENGTH
+    if is_shipped and options.get("max_length") is None:
+        options["max_length"] = SHIPPED_MAX_LENGTH
     data_spec = checked(DataSpec, "data", path=data_path, columns=parse_columns(columns), **options)
     return Named(checked(ModelSpec, "model", path=model_path, **(model_options or {})), data_spec, is_shipped)
 
