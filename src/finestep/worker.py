@@ -254,12 +254,14 @@ def _end(lane: Any, line: Line) -> None:
 
 
 def _save_model(lane: Any, folder: Path) -> None:
+    from finestep.survey.adapter_files import point_at_own_base
     from finestep.train.checkpoint import seal
 
     partial, final = folder / "model.partial", folder / "model"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
+    point_at_own_base(partial, final)
     seal(partial)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
