@@ -76,8 +76,9 @@ class TokenLoss:
 
     def class_logits(self, model: Any, batch: Batch) -> torch.Tensor:
         """Logits of the labels, [N, C], fp32."""
+        types = {} if batch.types_NS is None else {"token_type_ids": batch.types_NS}
         with self.placement.computing():
-            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits.float()
+            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS, **types).logits.float()
 
     @torch.no_grad()
     def cut_into_chunks(self, model: Any, chunk_tokens: int) -> None:
