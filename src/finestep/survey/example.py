@@ -7,7 +7,7 @@ import marshal
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -60,6 +60,10 @@ class Example:
         return bool(self.text.strip() or (self.pair or "").strip())
 
 
+NOTHING: tuple[int, tuple[()], str, None, None, str] = (0, (), "", None, None, "")
+"""The fields of an example that holds nothing."""
+
+
 class ExampleStore(Sequence[Example]):
     """Examples packed into one buffer; each is unpacked when it is asked for.
 
@@ -74,9 +78,11 @@ class ExampleStore(Sequence[Example]):
     def append(self, example: Example) -> None:
         """Add one."""
         turns = tuple(
-            (turn.role, turn.content, turn.trained, turn.reasoning, turn.calls, turn.name) for turn in example.turns
+            _short((turn.role, turn.content, turn.trained, turn.reasoning, turn.calls, turn.name))
+            for turn in example.turns
         )
-        self._packed += marshal.dumps((example.row, turns, example.text, example.label, example.pair, example.tools), 2)
+        fields = (example.row, turns, example.text, example.label, example.pair, example.tools)
+        self._packed += marshal.dumps(_short(fields))
         self._ends.append(len(self._packed))
 
     def extend(self, examples: Iterable[Example]) -> None:
@@ -98,8 +104,9 @@ class ExampleStore(Sequence[Example]):
             raise IndexError(place)
         place %= len(self)
         view = memoryview(self._packed)[self._ends[place] : self._ends[place + 1]]
-        row, turns, text, label, pair, tools = marshal.loads(view)
-        return Example(row, tuple(Turn(*turn) for turn in turns), text, self.classes.get(label, label), pair, tools)
+        row, turns, text, label, pair, tools = (*(fields := marshal.loads(view)), *NOTHING[len(fields) :])
+        named = self.classes.get(label, label) if label is not None else None
+        return Example(row, tuple(Turn(*turn) for turn in turns), text, named, pair, tools)
 
 
 class Chosen(Sequence[Example]):
@@ -122,6 +129,14 @@ class Chosen(Sequence[Example]):
         if isinstance(place, slice):
             return [self._store[int(one)] for one in self._places[place]]
         return self._store[int(self._places[place])]
+
+
+def _short(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The fields without the empty ones at their end, which have a default."""
+    end = len(fields)
+    while end > 2 and not fields[end - 1]:
+        end -= 1
+    return fields[:end]
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -61,10 +61,9 @@ def split_data(spec: DataSpec) -> Split:
     if has_own:
         return _with_own_validation(spec, read, marks, notes)
     held, more = _held_out(marks, num_eval_rows(len(rows), spec.eval_fraction), spec.path)
-    places = np.arange(len(rows))
     return Split(
-        Chosen(rows, places[~held]),
-        Chosen(rows, places[held]),
+        Chosen(rows, np.flatnonzero(~held)),
+        Chosen(rows, np.flatnonzero(held)),
         read.format,
         marks.num_duplicates,
         notes + more,
@@ -102,7 +101,8 @@ class _Marks:
 
     @property
     def num_duplicates(self) -> int:
-        return len(self.wholes) - len(np.unique(self.wholes))
+        ordered = np.sort(self.wholes)
+        return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def _rank(key: str, seed: int) -> int:
@@ -128,19 +128,20 @@ def _held_out(marks: _Marks, wanted: int, place: str) -> tuple[np.ndarray, list[
 
 
 def _hold_out(keys: np.ndarray, ranks: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
-    unique, first, group_of, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    unique, first, counts = np.unique(keys, return_index=True, return_counts=True)
     order = np.argsort(ranks[first], kind="stable")
-    group_labels = labels[first]
-    held = np.zeros(len(unique), dtype=bool)
+    group_labels, counts = labels[first], counts.astype(np.int32)
+    del first
+    chosen: list[np.uint64] = []
     for label, quota in _quotas(labels, wanted).items():
         total = 0
         for group in order[group_labels[order] == label]:
             if total >= quota:
                 break
             if total + counts[group] <= max(quota, 1) * 1.5:
-                held[group] = True
+                chosen.append(unique[group])
                 total += int(counts[group])
-    return held[group_of]
+    return np.isin(keys, np.array(chosen, dtype=np.uint64))
 
 
 def _quotas(labels: np.ndarray, wanted: int) -> dict[int, int]:

@@ -17,6 +17,7 @@ from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec, RetentionSpec
 from finestep.train.adapters import AdapterRows, Values, WholeModel, load_trained, trained
+from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.retention import Retention, read_general_text
@@ -46,7 +47,9 @@ class Resident:
     ):
         self.placement = placement or choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
-        self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
+        self.data: TrainingData = prepare_data(
+            data, self.tokenizer, context_length=context_length(model), longest=longest_row(model, recipe)
+        )
         self.base, self.new_names = load_model(model, self.data, recipe, self.placement)
         self.token_loss = TokenLoss(self.base, self.placement)
         self._has_dropout = _has_dropout(self.base)
