@@ -19,6 +19,7 @@ OPTION_NAMES = {
     "format": "--format",
     "device": "--device",
     "max_rows": "--max-rows",
+    "eval_fraction": "--eval-share",
     "max_length": "--max-length",
     "num_epochs": "--epochs",
     "num_threads": "--threads",

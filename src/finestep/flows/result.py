@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from finestep.flows.data_words import result_notes
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
@@ -57,6 +58,7 @@ def write_results(
     result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
+    result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
     render_report(store, trials, result, command=command)
     write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
@@ -209,7 +211,8 @@ def passed_over(result: Mapping[str, Any]) -> str | None:
 def report_notes(result: Mapping[str, Any]) -> list[str]:
     """What the search believes, in sentences for the page."""
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
-    notes = [_whole_sentence(said)] if said else []
+    notes = [_whole_sentence(note) for note in (result.get("data") or {}).get("notes", [])]
+    notes += [_whole_sentence(said)] if said else []
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
     if not answer:

@@ -24,7 +24,8 @@ from finestep.search.further_fields import with_starts
 from finestep.search.study_space import no_prior
 from finestep.search.sweep import BASELINE_RATES
 from finestep.study import CommandSpec, DataSpec, ModelSpec, StudySpec, TunedField
-from finestep.survey.formats import choose_format
+from finestep.survey.formats import SAMPLE_ROWS
+from finestep.survey.layout import choose_layout
 from finestep.survey.rows import read_rows
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
@@ -173,5 +174,5 @@ def _check_retention(data: DataSpec, trainer: CommandSpec | None) -> None:
 
 
 def _is_labelled(data: DataSpec) -> bool:
-    sample = [row for _, row in read_rows(data.path, limit=50)]
-    return bool(sample) and choose_format(sample, data, place=data.path)[1] == "labels"
+    sample = [row for _, row in read_rows(data.path, limit=SAMPLE_ROWS)]
+    return bool(sample) and choose_layout(sample, data, place=data.path).format == "labels"

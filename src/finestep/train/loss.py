@@ -88,8 +88,9 @@ class TokenLoss:
         if self.one_length_at_a_time and len(parts := by_length(batch)) > 1:
             logits = torch.cat([self.class_logits(model, part) for _, part in parts])
             return logits[torch.cat([places for places, _ in parts]).argsort()]
+        types = {} if batch.types_NS is None else {"token_type_ids": batch.types_NS}
         with self.placement.computing():
-            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits.float()
+            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS, **types).logits.float()
 
     @torch.no_grad()
     def cut_into_chunks(self, model: Any, chunk_tokens: int) -> None:
@@ -158,17 +159,13 @@ def by_length(batch: Batch) -> list[tuple[torch.Tensor, Batch]]:
     parts = []
     for length in lengths_N.unique().tolist():
         places = (lengths_N == length).nonzero().squeeze(1)
-        parts.append(
-            (
-                places,
-                Batch(
-                    batch.ids_NS[places, :length],
-                    batch.attention_NS[places, :length],
-                    None if batch.labels_NS is None else batch.labels_NS[places, :length],
-                    None if batch.classes_N is None else batch.classes_N[places],
-                ),
-            )
-        )
+        cut = [
+            None if values is None else values[places, :length]
+            for values in (batch.ids_NS, batch.attention_NS, batch.labels_NS)
+        ]
+        classes_N = None if batch.classes_N is None else batch.classes_N[places]
+        types_NS = None if batch.types_NS is None else batch.types_NS[places, :length]
+        parts.append((places, Batch(*cut, classes_N, types_NS)))  # type: ignore[arg-type]
     return parts
 
 

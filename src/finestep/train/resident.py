@@ -27,6 +27,7 @@ from finestep.train.behaviour import (
     vocabulary_size,
 )
 from finestep.train.independence import padding_changes_loss
+from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.new_weights import reset_new
@@ -61,7 +62,9 @@ class Resident:
         self.model_spec = model
         self.placement = placement or choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
-        self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
+        self.data: TrainingData = prepare_data(
+            data, self.tokenizer, context_length=context_length(model), longest=longest_row(model, recipe)
+        )
         self.base, self.new_names, self.notes = load_model(model, self.data, recipe, self.placement)
         self.outside = self._look_at_base()
         self.token_loss = TokenLoss(self.base, self.placement)
