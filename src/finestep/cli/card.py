@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +62,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     rows += [
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
-        *((name, _near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
+        *((name, words.near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
         ("again", result["command"]),
     ]
     return rows
@@ -144,7 +143,9 @@ def _predicted(result: Mapping[str, Any]) -> str:
         f"{result['answer']['sentence']}",
         "no run at full length was made: train the recipe, or give a larger --budget",
     ]
-    lines += [f"{name:<7} {_near(result['paths'][name])}" for name in ("recipe", "report") if name in result["paths"]]
+    lines += [
+        f"{name:<7} {words.near(result['paths'][name])}" for name in ("recipe", "report") if name in result["paths"]
+    ]
     return "\n".join(lines)
 
 
@@ -172,12 +173,10 @@ def _no_answer(result: Mapping[str, Any]) -> str:
     if not result["trials"]:
         return "no trial was run: the budget allows none"
     if sentence := (result.get("forgetting") or {}).get("sentence"):
-        return f"{sentence}\nreport: {_near(result['paths']['report'])}"
+        return f"{sentence}\nreport: {words.near(result['paths']['report'])}"
     reasons = Counter(trial["reason"] or trial["state"] for trial in result["trials"])
     lines = [f"{number} x {reason}" for reason, number in reasons.most_common(4)]
-    return "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\nreport: {_near(result['paths']['report'])}"
-
-
-def _near(path: str) -> str:
-    near = os.path.relpath(path)
-    return path if near.startswith("..") else near
+    lines += [f"log: {words.near(log)}" for log in dict.fromkeys(trial.get("log") for trial in result["trials"]) if log]
+    return (
+        "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\nreport: {words.near(result['paths']['report'])}"
+    )

@@ -186,7 +186,8 @@ class Screen:
         if outcome.forgets_too_much:
             return f"{line} loss {words.loss(outcome.eval_loss)}  FORGETS TOO MUCH: {outcome.reason}", "yellow"
         if not trial.ranks:
-            return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
+            log = f" (log: {words.near(outcome.log)})" if outcome.log else ""
+            return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}{log}", "red"
         best = leader(self._spec, list(self._trials.values()))
         leads = best is not None and best.number == trial.number and self._spec.strategy != "single"
         extra = "".join(

@@ -248,6 +248,7 @@ def _figures(spec: StudySpec, trial: Trial) -> dict[str, Any]:
         "kl_at_end": outcome.kl_at_end if outcome else None,
         "forgets_too_much": outcome.forgets_too_much if outcome else False,
         "reason": outcome.reason if outcome else "",
+        "log": outcome.log if outcome else None,
         "num_train_tokens": outcome.num_train_tokens if outcome else 0,
         "seconds": outcome.elapsed_s if outcome else 0.0,
     }

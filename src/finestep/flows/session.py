@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finestep import __version__
+from finestep.errors import FinestepError
 from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.probe import cached
@@ -55,7 +56,11 @@ class StudyRun:
         self.executor: Executor = self._executor()
 
     def events(self, should_stop: Callable[[], bool]) -> Iterator[TuneEvent]:
-        """Run the study; results are written even when it is interrupted."""
+        """Run the study; results are written even when it is interrupted.
+
+        Raises:
+            FinestepError: what a worker or a trial came upon that a user can act on.
+        """
         tuning = Tuning(
             self.store,
             self.executor,
@@ -66,10 +71,17 @@ class StudyRun:
             keeps=lambda trials: self._kept(trials, tuning.card),
         )
         try:
-            last = None
-            for event in tuning.run():
-                last = event.kind
-                yield event
+            last: str | None = None
+            refusal: FinestepError | None = None
+            try:
+                for event in tuning.run():
+                    last = event.kind
+                    yield event
+            except FinestepError as error:
+                if not any(trial.outcome for trial in self.store.trials()):
+                    raise
+                refusal = error
+                last = None
             self.executor.close()
             self.result = write_results(
                 self.store,
@@ -81,6 +93,8 @@ class StudyRun:
             )
             if last == "done":
                 drop_other_models(self.store, self.result)
+            if refusal is not None:
+                raise refusal
         finally:
             self.executor.close()
             self.store.close()

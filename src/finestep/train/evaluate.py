@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from finestep.errors import BadInput
+from finestep.errors import BadInput, cause_words
 from finestep.train.loss import TokenLoss
 from finestep.train.memory import in_parts_that_fit
 from finestep.train.model import Placement
@@ -229,7 +229,12 @@ def _user_function(name: str) -> Callable[[list[str], list[str]], Any]:
 
 
 def _user_metric(name: str, predictions: list[str], references: list[str]) -> dict[str, float]:
-    value = _user_function(name)(predictions, references)
-    if isinstance(value, dict):
-        return {str(key): float(number) for key, number in value.items()}
-    return {name.partition(":")[2]: float(value)}
+    try:
+        value = _user_function(name)(predictions, references)
+    except Exception as error:
+        raise RuntimeError(f"the metric `{name}` raised {cause_words(error)}") from error
+    named = value if isinstance(value, dict) else {name.partition(":")[2]: value}
+    try:
+        return {str(key): float(number) for key, number in named.items()}
+    except (TypeError, ValueError):
+        raise BadInput("a metric must return a number, or a mapping of numbers", value=value, place=name) from None

@@ -333,6 +333,10 @@ class Lane:
         """End the trial: not even one row fits."""
         self.outcome = self._outcome("out_of_memory", "even a micro-batch of 1 does not fit")
 
+    def fail(self, reason: str) -> None:
+        """End the trial: something in it raised, and would raise again."""
+        self.outcome = self._outcome("failed", reason)
+
     def spend(self, seconds: float) -> None:
         """Count time; trials that share a forward pass share its time."""
         self.progress.elapsed_s += seconds
