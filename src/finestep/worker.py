@@ -193,7 +193,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     )
     while inbox.wait():
         for lane in pack.run():
-            _end(lane, line, log=request.log)
+            _end(lane, line, request)
 
 
 def _plan(request: SessionRequest, resident: Any) -> Any:
@@ -245,45 +245,34 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
     return emit
 
 
-def _end(lane: Any, line: Line, *, log: str | None) -> None:
+def _end(lane: Any, line: Line, request: SessionRequest) -> None:
     """Keep what a trial leaves behind, then say how it ended."""
     if lane.outcome is None:
         line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
         return
     outcome, folder = lane.outcome, lane.folder
     if outcome.eval_loss is not None:
-        outcome = _with_model(lane, folder)
+        outcome = _with_model(lane, folder, request)
     if outcome.state == "failed":
-        outcome = outcome.model_copy(update={"log": log})
+        outcome = outcome.model_copy(update={"log": request.log})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "outcome.json", outcome.model_dump_json())
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     line.send("finished", outcome, trial=lane.number)
 
 
-def _with_model(lane: Any, folder: Path) -> Outcome:
+def _with_model(lane: Any, folder: Path, request: SessionRequest) -> Outcome:
     """The outcome of a trial whose model is on disk; a failure where it cannot be written."""
     from finestep.train.faults import logged_cause
+    from finestep.train.saved_files import save_trial
 
     try:
-        _save_model(lane, folder)
+        save_trial(lane, folder, request)
     except FinestepError:
         raise
     except Exception as error:
         return Outcome(state="failed", reason=f"the tuned model could not be saved: {logged_cause(error)}")
     return lane.outcome.model_copy(update={"model_dir": "model"})
-
-
-def _save_model(lane: Any, folder: Path) -> None:
-    from finestep.train.checkpoint import seal
-
-    partial, final = folder / "model.partial", folder / "model"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
-    seal(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
 
 
 def _facts(resident: Any) -> dict[str, Any]:

@@ -45,7 +45,9 @@ def best_alone(trials: Sequence[Trial]) -> set[int]:
 class TuneEvent:
     """Something that happened, for a terminal or a log."""
 
-    kind: Literal["ready", "trial_started", "step", "evaluation", "note", "trial_finished", "interrupted", "done"]
+    kind: Literal[
+        "ready", "trial_started", "step", "evaluation", "note", "trial_finished", "saved", "interrupted", "done"
+    ]
     trial: Trial | None = None
     record: StepRecord | EvalRecord | None = None
     data: Mapping[str, Any] = field(default_factory=dict)

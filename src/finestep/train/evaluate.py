@@ -174,7 +174,7 @@ def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tu
 def _generate(
     model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, placement: Placement
 ) -> tuple[list[str], list[str]]:
-    cut = {int(row): _prompt_and_answer(rows, int(row)) for row in chosen}
+    cut = {int(row): prompt_and_answer(rows, int(row)) for row in chosen}
     predictions: dict[int, str] = {}
     order = sorted(cut, key=lambda row: len(cut[row][0]))
     for at in range(0, len(order), EVAL_BATCH_SIZE):
@@ -208,7 +208,8 @@ def _generate_group(
     return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
 
 
-def _prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
+def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
+    """Ids of what comes before the last answer of a row, and of this answer."""
     start, end = int(rows.offsets[row]), int(rows.offsets[row + 1])
     flags = rows.trained[start:end]
     last = int(np.flatnonzero(flags)[-1])
