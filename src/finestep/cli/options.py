@@ -129,6 +129,13 @@ Threads = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="CPU threads for training. [default: measured]", rich_help_panel=MEMORY),
 ]
+CheckSaved = Annotated[
+    bool,
+    typer.Option(
+        help="At the end, load the saved model again and compare its loss with what was measured.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(

@@ -46,6 +46,7 @@ def train(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
+    check_saved: o.CheckSaved = True,
     as_json: o.Json = False,
 ) -> None:
     """Train one recipe.
@@ -92,5 +93,6 @@ def train(
         Budget(full_runs=1.0),
         command=this_command(),
         options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
+        check_saved=check_saved,
     )
     run_study(study, as_json=as_json)

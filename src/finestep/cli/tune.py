@@ -167,6 +167,7 @@ def tune(
         str | None,
         typer.Option(metavar="URL", help="Keep the trials in this Optuna storage instead.", rich_help_panel=o.OUTPUT),
     ] = None,
+    check_saved: o.CheckSaved = True,
     as_json: o.Json = False,
 ) -> None:
     """Find the learning rate and the batch size, and train.
@@ -236,6 +237,7 @@ def tune(
         command=this_command(),
         storage_url=storage,
         pack=parse_pack(pack),
+        check_saved=check_saved,
     )
     run_study(study, as_json=as_json, notes=notes)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from finestep.flows.data_words import result_notes
+from finestep.flows.saved import known_check
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import build_view
+from finestep.saved_model import ADAPTER_CONFIG, CONFIG, load_lines, read_saved
 from finestep.search.answer import Answer
 from finestep.search.forgetting import forgetting_sentence, second_best
 from finestep.search.further_fields import tuned_values
@@ -59,9 +63,31 @@ def write_results(
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
     result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
+    result |= _saved(store, best, result["paths"].get("model"))
     render_report(store, trials, result, command=command)
     write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
+
+
+def _saved(store: StudyStore, best: Trial | None, model: str | None) -> dict[str, Any]:
+    """Whether the saved model is what was measured, what it answers, and how it is used; None where that is not known."""
+    if best is None or model is None:
+        return {"saved": None, "answers": [], "use": None}
+    check = dict(known_check(store.trial_folder(best.number)) or {})
+    answers = check.pop("answers", [])
+    return {"saved": check or None, "answers": answers, "use": _use(Path(model).resolve())}
+
+
+def _use(folder: Path) -> dict[str, Any] | None:
+    """Where the model is and how it is loaded; None for a model whose trainer did not say."""
+    saved = read_saved(folder)
+    if saved is None:
+        return None
+    has_own_base = (folder / CONFIG).is_file() and (folder / ADAPTER_CONFIG).is_file()
+    use = {"folder": str(folder), "load": load_lines(saved, place=str(folder), has_own_base=has_own_base)}
+    if saved.method == "lora":
+        use["merge"] = shlex.join(["finestep", "merge", str(folder)])
+    return use
 
 
 def _forgetting(spec: StudySpec, trials: Sequence[Trial], best: Trial | None) -> dict[str, Any] | None:
@@ -191,6 +217,7 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
         baseline=baseline.number if baseline else None,
         best=best["trial"] if best else None,
         notes=report_notes(result),
+        answers=result["answers"],
         spent=result["spent"],
     )
     write_whole(store.folder / REPORT, render_page(view))
@@ -215,6 +242,10 @@ def report_notes(result: Mapping[str, Any]) -> list[str]:
     notes += [_whole_sentence(said)] if said else []
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
+    if result.get("saved"):
+        notes.append(_whole_sentence(result["saved"]["sentence"]))
+    if result.get("use"):
+        notes.append(f"The tuned model is in {result['use']['folder']}; its README.md has the lines that load it.")
     if not answer:
         return notes
     notes += [] if said and answer["learning_rate"] is None else [_whole_sentence(answer["sentence"])]
@@ -252,6 +283,7 @@ def _figures(spec: StudySpec, trial: Trial) -> dict[str, Any]:
         "kl_at_end": outcome.kl_at_end if outcome else None,
         "forgets_too_much": outcome.forgets_too_much if outcome else False,
         "reason": outcome.reason if outcome else "",
+        "log": outcome.log if outcome else None,
         "num_train_tokens": outcome.num_train_tokens if outcome else 0,
         "seconds": outcome.elapsed_s if outcome else 0.0,
     }

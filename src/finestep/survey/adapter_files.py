@@ -44,11 +44,11 @@ def point_at_own_base(folder: Path, place: Path | None = None) -> None:
         write_base_name(folder, str((place or folder).resolve() / BASE))
 
 
-def write_base_name(folder: Path, name: str) -> None:
+def write_base_name(folder: Path, name: str, *, revision: str | None = None) -> None:
     """Change the name of the base, in a new file: the old one may be linked from another folder."""
     path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = name
+    config["base_model_name_or_path"], config["revision"] = name, revision
     written = path.with_suffix(".partial")
     written.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     os.replace(written, path)

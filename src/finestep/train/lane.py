@@ -30,6 +30,7 @@ from finestep.train.pairing import exchanged
 from finestep.train.resident import Resident, Rows, lora_scale
 from finestep.train.rollback import Guard, Snapshot, onset_of
 from finestep.train.row_losses import RowLosses
+from finestep.train.saved_files import checked_rows
 from finestep.train.whole_model import Values
 from finestep.trial import KL_TO_BASE, EvalRecord, Outcome, StepRecord
 
@@ -47,6 +48,8 @@ class Progress:
     best_step: int = 0
     best_loss: float = math.inf
     best_metrics: dict[str, float] = field(default_factory=dict)
+    best_sums: list[float] = field(default_factory=list)
+    """Sums of the rows that a reload is checked on, at the best evaluation."""
     base_loss: float = math.nan
     evaluations_without_gain: int = 0
     reference: list[float] | None = None
@@ -334,6 +337,10 @@ class Lane:
         """End the trial: not even one row fits."""
         self.outcome = self._outcome("out_of_memory", "even a micro-batch of 1 does not fit")
 
+    def fail(self, reason: str) -> None:
+        """End the trial: something in it raised, and would raise again."""
+        self.outcome = self._outcome("failed", reason)
+
     def spend(self, seconds: float) -> None:
         """Count time; trials that share a forward pass share its time."""
         self.progress.elapsed_s += seconds
@@ -384,6 +391,7 @@ class Lane:
             return False
         if loss < progress.best_loss and self._is_within_budget(metrics):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics
+            progress.best_sums = row_sums[checked_rows(len(row_sums))].tolist()
             if progress.step < self.num_steps:
                 self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.values().items()}
         return self._is_stalled(row_sums)

@@ -30,7 +30,7 @@ def save_model(model: Any, folder: Path, *, base: ModelSpec, is_classifier: bool
 def _name_base(folder: Path, base: ModelSpec) -> None:
     """A local base by its absolute path, so that the adapter loads from any working directory."""
     place = Path(base.path).expanduser()
-    write_base_name(folder, str(place.resolve()) if place.is_dir() else base.path)
+    write_base_name(folder, str(place.resolve()) if place.is_dir() else base.path, revision=base.revision)
 
 
 def _embed_base(model: Any, folder: Path, base: ModelSpec) -> None:
