@@ -75,6 +75,12 @@ class StartingPoint(_Value):
     batch_size: float = Field(gt=0, description="Best effective batch size, full length.")
     batch_size_sd: float = Field(gt=0, description="Its spread, octaves.")
     why: str = Field("", description="Where it comes from, in one clause.")
+    learning_rate_reach: float | None = Field(
+        None, gt=0, description="Octaves that the search may go from the rate; None: by its spread."
+    )
+    batch_size_reach: int | None = Field(
+        None, gt=0, description="Octaves that the search may go from the batch size; None: one down, three up."
+    )
     fields: dict[str, Estimate] = Field(
         default_factory=dict, description="Further fields of the recipe that it sets, by dotted name."
     )

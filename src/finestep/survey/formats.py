@@ -52,14 +52,25 @@ def read_examples(spec: DataSpec, *, path: str | None = None, validation: bool =
     place = path or spec.path
     if spec.max_rows is not None and not validation and path is None:
         total, rows = sampled_rows(place, spec.max_rows, seed=spec.split_seed)
-        return examples_of(rows, spec, place=place, num_rows=total)
-    return examples_of(read_rows(place, validation=validation), spec, place=place)
+        return examples_of(rows, spec, place=place, num_rows=total, notes=source_notes(place))
+    rows_of_place = read_rows(place, validation=validation)
+    return examples_of(rows_of_place, spec, place=place, notes=() if validation else source_notes(place))
 
 
 def examples_of(
-    rows: Iterable[tuple[int, Row]], spec: DataSpec, *, place: str, num_rows: int | None = None
+    rows: Iterable[tuple[int, Row]],
+    spec: DataSpec,
+    *,
+    place: str,
+    num_rows: int | None = None,
+    notes: Sequence[str] = (),
 ) -> Examples:
-    """The examples of rows that are at hand; the first of them say what the layout is."""
+    """The examples of rows that are at hand; the first of them say what the layout is.
+
+    Args:
+        num_rows: rows of the files, where not all are at hand.
+        notes: what is to be said of the files.
+    """
     rows = iter(rows)
     first = list(islice(rows, SAMPLE_ROWS))
     if not first:
@@ -68,12 +79,12 @@ def examples_of(
     reader = _Reader(layout, place)
     store = ExampleStore()
     store.extend(reader.examples(chain(first, rows)))
-    notes = [*source_notes(place), *layout.notes, *reader.notes(len(store))]
+    said = [*notes, *layout.notes, *reader.notes()]
     if not len(store):
         raise reader.first_refusal or BadInput("no row has an answer or text", value=place)
     unused = reader.unused_shares()
-    notes += unused_notes(unused, layout)
-    return Examples(layout.format, store, layout, notes, unused, num_rows or reader.num_rows)
+    said += unused_notes(unused, layout)
+    return Examples(layout.format, store, layout, said, unused, num_rows or reader.num_rows)
 
 
 def unused_notes(unused: Mapping[str, float], layout: Layout) -> list[str]:
@@ -126,7 +137,7 @@ class _Reader:
             else:
                 yield example
 
-    def notes(self, num_kept: int) -> list[str]:
+    def notes(self) -> list[str]:
         """What was left out, and why."""
         notes = []
         for why, count in self._left_out.items():
@@ -188,7 +199,7 @@ def _conversation(row: Mapping[str, Any], layout: Layout, place: str, tally: Tal
     column = layout.columns["turns"]
     if column not in row:
         raise BadInput(f"the row has no `{column}`", value=list(row), place=place)
-    turns = turns_of(row[column], place, tally=tally, column=column)
+    turns = [*_history(row, layout, place, tally), *turns_of(row[column], place, tally=tally, column=column)]
     if has_system and turns and turns[0].role == "system" and "system" in layout.writers:
         first, turns = turns[0], turns[1:]
         if (
@@ -206,17 +217,23 @@ def _conversation(row: Mapping[str, Any], layout: Layout, place: str, tally: Tal
 
 
 def _answered(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:
-    turns: list[Turn] = []
-    if column := layout.columns.get("history"):
-        history = parsed(row.get(column)) or []
-        if not isinstance(history, list):
-            raise BadInput("`history` must be a list of [question, answer], or of messages", value=history, place=place)
-        turns += turns_of(history, place, tally=tally, column=column)
+    turns = _history(row, layout, place, tally)
     writers = layout.writers
     reasoning = writers["reasoning"].write(row, place) if "reasoning" in writers else ""
     turns.append(Turn("user", writers["prompt"].write(row, place)))
     turns.append(Turn("assistant", writers["completion"].write(row, place), trained=True, reasoning=reasoning))
     return turns
+
+
+def _history(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:
+    """Earlier turns from a column of their own."""
+    column = layout.columns.get("history")
+    history = parsed(row.get(column)) if column else None
+    if not history:
+        return []
+    if not isinstance(history, list):
+        raise BadInput("`history` must be a list of [question, answer], or of messages", value=history, place=place)
+    return turns_of(history, place, tally=tally, column=str(column))
 
 
 def _labelled(number: int, row: Mapping[str, Any], layout: Layout, place: str) -> Example:

@@ -299,9 +299,8 @@ def _prompt_parts(table: _Table, prompt: str, answer: str) -> _PromptParts:
     used.append(instruction)
     extra = table.first(w.INPUTS, without=used)
     used.append(extra)
-    candidates = table.every(
-        (*w.CONTEXTS, *w.DOCUMENTS), without=[*used, *_by_name(table, (*w.SUMMARIES, *w.HISTORIES, *w.SYSTEMS))]
-    )
+    apart = [*_by_name(table, (*w.SUMMARIES, *w.SYSTEMS)), *_structures(table, used).values()]
+    candidates = table.every((*w.CONTEXTS, *w.DOCUMENTS, *w.HISTORIES), without=[*used, *apart])
     context = [
         column for column in candidates if not table.repeats(column, (prompt, answer)) and not table.is_turns(column)
     ]
@@ -359,8 +358,15 @@ def _system(table: _Table, used: Iterable[str | None]) -> dict[str, Writer]:
 
 
 def _structures(table: _Table, used: Iterable[str | None]) -> dict[str, str]:
-    found = {"history": table.first(w.HISTORIES, without=used), "tools": table.first(w.TOOLS, without=used)}
-    return {name: column for name, column in found.items() if column is not None}
+    """Columns of earlier turns and of tools, where they hold such."""
+    history = table.first(w.HISTORIES, without=used)
+    tools = table.first(w.TOOLS, without=used)
+    found = {}
+    if history is not None and (table.is_turns(history) or table.is_alternating(history)):
+        found["history"] = history
+    if tools is not None and isinstance(parsed(next(iter(table.values(tools)), None)), list | dict):
+        found["tools"] = tools
+    return found
 
 
 def _as_named(spec: DataSpec, table: _Table) -> Layout:
