@@ -17,7 +17,7 @@ OPTION_OF = {
 }
 """Options whose parameter has another name."""
 READING = ("columns", "data_format", "prompt", "completion", "system", "eval_data", "eval_share", "max_rows")
-OWN_TRAINING = ("unsafe_pickle", "trust_remote_code", "metric", "device", "threads", "pack", "max_length")
+OWN_TRAINING = ("template", "unsafe_pickle", "trust_remote_code", "metric", "device", "threads", "pack", "max_length")
 
 
 def given(context: typer.Context) -> set[str]:

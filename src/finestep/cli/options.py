@@ -68,6 +68,14 @@ EvalData = Annotated[
         metavar="FILE", help="Validation rows of their own. [default: split off the data]", rich_help_panel=DATA
     ),
 ]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="auto: the tokenizer's chat template; raw: prompt and answer joined as they are. [default: auto]",
+        rich_help_panel=MODEL,
+    ),
+]
 MaxRows = Annotated[
     int | None, typer.Option(metavar="N", help="Use at most this many rows, chosen by chance.", rich_help_panel=DATA)
 ]

@@ -49,6 +49,7 @@ def tune(
     system: o.System = None,
     eval_data: o.EvalData = None,
     eval_share: o.EvalShare = None,
+    template: o.Template = None,
     max_rows: o.MaxRows = None,
     max_length: o.MaxLength = None,
     budget: Annotated[
@@ -201,6 +202,7 @@ def tune(
             "system": system,
             "eval_path": eval_data,
             "eval_fraction": eval_share,
+            "template": template or "auto",
             "max_rows": max_rows,
             "max_length": max_length,
         },

@@ -20,6 +20,7 @@ OPTION_NAMES = {
     "device": "--device",
     "max_rows": "--max-rows",
     "eval_fraction": "--eval-share",
+    "template": "--template",
     "max_length": "--max-length",
     "num_epochs": "--epochs",
     "num_threads": "--threads",

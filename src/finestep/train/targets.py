@@ -7,9 +7,10 @@ where PEFT adapts them. What cannot be attached, or does not compute, gives way 
 from __future__ import annotations
 
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,7 +113,8 @@ def find_targets(
         candidate = Targets(names, excluded, tuple(saved), note)
         fault = _fault(base, recipe, candidate, is_classifier=is_classifier, works=works)
         if fault is None:
-            return candidate
+            lost = lost_on_reload(base, recipe, candidate, is_classifier=is_classifier)
+            return candidate if not lost else _without(candidate, lost, saved=[*saved, *outside])
         faults.append(fault)
     if recipe.lora.target_modules:
         raise BadInput(
@@ -173,6 +175,35 @@ def _fault(
         return f"PEFT says: {' '.join(str(error).split())[:120]}"
     finally:
         detach(base, structure)
+
+
+def lost_on_reload(base: Any, recipe: Recipe, targets: Targets, *, is_classifier: bool) -> list[str]:
+    """Modules whose adapter PEFT does not find again in its own file; it leaves the base as it was.
+
+    PEFT renames tensors while it loads, as transformers renames weights of some checkpoints, and a name that ends up
+    nowhere is dropped without a word. So an adapter is written and read once before anything is trained.
+    """
+    import peft
+
+    structure = structure_of(base)
+    try:
+        with tempfile.TemporaryDirectory(prefix="finestep-") as folder:
+            model = attach(base, recipe, targets, is_classifier=is_classifier)
+            written = {name: value.detach().clone() for name, value in trained(model).items()}
+            model.save_pretrained(folder)
+            detach(base, structure)
+            read = dict(peft.PeftModel.from_pretrained(base, folder, is_trainable=True).named_parameters())
+            lost = [name for name, value in written.items() if name not in read or not torch.equal(value, read[name])]
+    finally:
+        detach(base, structure)
+    paths = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in lost if ".lora_" in name}
+    return sorted(paths)
+
+
+def _without(targets: Targets, lost: Sequence[str], *, saved: Sequence[str]) -> Targets:
+    """The same choice without layers that PEFT would lose, and the note that says so."""
+    note = f"no adapter is on {', '.join(sorted({path.rpartition('.')[0] for path in lost})[:3])}: PEFT would not load it again"
+    return replace(targets, excluded=_any_of([*saved, *lost]), note=f"{targets.note}; {note}" if targets.note else note)
 
 
 def can_share_a_pass(model: Any) -> bool:

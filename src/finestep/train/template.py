@@ -83,6 +83,8 @@ def _until_content(text: str, turn: Turn) -> str:
 
 def _last_turn_only(turns: list[Turn], render: _Renderer) -> list[Piece]:
     """Some templates rewrite earlier turns (they drop old reasoning): then only the last answer carries loss."""
+    if sum(turn.trained for turn in turns) > 1:
+        render.fields.folded["earlier answers"] += 1
     before = render(turns[:-1], prompt=True)
     after = render(turns, prompt=False)
     if not after.startswith(before):
@@ -107,12 +109,12 @@ class _Renderer:
     """Renders turns of one example by the tokenizer's chat template, with the tools that belong to it."""
 
     def __init__(self, tokenizer: Any, fields: TemplateFields, example: Example) -> None:
-        self.tokenizer, self.row, self._fields = tokenizer, example.row, fields
+        self.tokenizer, self.row, self.fields = tokenizer, example.row, fields
         self._more = {"tools": json.loads(example.tools)} if example.tools else {}
         self._spare = SPARE_CHARACTERS + MAX_GROWTH * len(example.tools)
 
     def __call__(self, turns: list[Turn], *, prompt: bool) -> str:
-        messages = [self._fields.message(turn) for turn in turns]
+        messages = [self.fields.message(turn) for turn in turns]
         size = sum(len(turn.content) + len(turn.reasoning) + len(turn.calls) for turn in turns)
         try:
             with time_limit(TEMPLATE_TIME_LIMIT_S):

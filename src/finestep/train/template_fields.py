@@ -33,6 +33,7 @@ class TemplateFields:
     takes_tools: bool = False
     takes_calls: bool = False
     takes_tool_turns: bool = False
+    takes_system: bool = True
     folded: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -57,26 +58,46 @@ class TemplateFields:
             takes_tools=_shows(tokenizer, [_user()], tools=[A_TOOL]),
             takes_calls=_shows(tokenizer, called),
             takes_tool_turns=_shows(tokenizer, answered),
+            takes_system=_shows(tokenizer, [{"role": "system", "content": MARK}, _user()]),
         )
 
     def fold(self, example: Example) -> Example:
         """The example with everything that the template has no place for in its texts."""
-        if not example.tools and all(
-            not (turn.reasoning or turn.calls or turn.role == "tool") for turn in example.turns
-        ):
-            return example
         turns = [self._folded_turn(turn) for turn in example.turns]
-        if not example.tools or self.takes_tools:
-            return replace(example, turns=tuple(turns))
+        tools = example.tools
+        if tools and not self.takes_tools:
+            turns, tools = self._with_tools_as_text(turns, tools), ""
+        if not self.takes_system and any(turn.role == "system" for turn in turns):
+            turns = self._with_system_in_user_turns(turns)
+        if tools == example.tools and tuple(turns) == example.turns:
+            return example
+        return replace(example, turns=tuple(turns), tools=tools)
+
+    def _with_tools_as_text(self, turns: list[Turn], tools: str) -> list[Turn]:
         self.folded["tools"] += 1
         text = "Tools that may be called:\n" + "\n".join(
-            json.dumps(tool, ensure_ascii=False) for tool in json.loads(example.tools)
+            json.dumps(tool, ensure_ascii=False) for tool in json.loads(tools)
         )
         if turns and turns[0].role == "system":
-            turns[0] = replace(turns[0], content=f"{turns[0].content}\n\n{text}")
-        else:
-            turns.insert(0, Turn("system", text))
-        return replace(example, turns=tuple(turns), tools="")
+            return [replace(turns[0], content=f"{turns[0].content}\n\n{text}"), *turns[1:]]
+        return [Turn("system", text), *turns]
+
+    def _with_system_in_user_turns(self, turns: list[Turn]) -> list[Turn]:
+        """System texts at the head of the user's turn that follows, as the authors of such templates advise."""
+        self.folded["system"] += 1
+        out: list[Turn] = []
+        waiting: list[str] = []
+        for turn in turns:
+            if turn.role == "system":
+                waiting.append(turn.content)
+            elif turn.role == "user" and waiting:
+                out.append(replace(turn, content="\n\n".join([*waiting, turn.content])))
+                waiting = []
+            else:
+                out += [Turn("user", text) for text in waiting]
+                waiting = []
+                out.append(turn)
+        return out
 
     def message(self, turn: Turn) -> dict[str, Any]:
         """A turn as the template takes it."""
@@ -92,6 +113,9 @@ class TemplateFields:
     def notes(self) -> list[str]:
         """What was written as text, and how."""
         how = {
+            "system": "the chat template has no place for a system text: it stands at the head of the user's turn",
+            "earlier answers": "the chat template rewrites earlier answers once another turn follows (it drops their "
+            "reasoning): in rows with several answers only the last one carries loss",
             "tools": "the chat template has no place for `tools`: they stand in the system text",
             "calls": "the chat template has no place for tool calls: they stand in the answer as <tool_call>",
             "tool turns": "the chat template has no place for tool answers: they are the user's turns",
