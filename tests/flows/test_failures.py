@@ -29,7 +29,7 @@ def tune(tmp_path, monkeypatch, capsys, shipped_model):
     monkeypatch.chdir(tmp_path)
 
     def run(metric: str, *more: str):
-        study = ["--out", "s", "--threads", "1", "--pack", "off", "--set", "lora.rank=2"]
+        study = ["--out", "s", "--threads", "1", "--pack", "off", "--no-check-saved", "--set", "lora.rank=2"]
         options = [*study, "--epochs", "1", "--metric", f"my_metrics:{metric}", "--device", "cpu"]
         monkeypatch.setattr("sys.argv", ["finestep", "tune", str(shipped_model), "short.jsonl", *options, *more])
         try:

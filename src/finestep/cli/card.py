@@ -41,7 +41,7 @@ def print_card(console: Console, result: Mapping[str, Any]) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(result):
-        table.add_row(Text(name), _shown_text(text))
+        table.add_row(_shown_text(name), _shown_text(text))
     console.print(Panel(table, title=Text(_title(best)), border_style="green", title_align="left", expand=False))
     if rows := _answer_rows(result):
         answers = Table.grid(padding=(0, 2))
@@ -49,7 +49,8 @@ def print_card(console: Console, result: Mapping[str, Any]) -> None:
         answers.add_column(overflow="fold")
         for name, text in rows:
             answers.add_row(name, _shown_text(text))
-        title = Text(f"{len(result['answers'])} validation rows, and what the saved model makes of them")
+        number = len(result["answers"])
+        title = Text(f"{number} validation row{'s' * (number > 1)}, and what the saved model makes of them")
         console.print(Panel(answers, title=title, border_style="dim", title_align="left", expand=False))
 
 
