@@ -10,6 +10,7 @@ from typing import Any
 import finestep
 from finestep.errors import BadInput
 from finestep.executors.command import check_command, fields_of
+from finestep.flows.continuing import continued, continuing_words
 from finestep.flows.obeyed import check_recipe
 from finestep.flows.start import (
     EXTERNAL,
@@ -99,7 +100,7 @@ def tuning_spec(
         own_fields: fields of the recipe, or whole groups, that the user has set.
     """
     check_strategy(strategy)
-    recipe = with_starts(recipe, more.get("tuned", ()))
+    recipe = with_starts(continued(model.path, recipe, own_fields), more.get("tuned", ()))
     start, notes = None, []
     if strategy != "sweep":
         start, note = starting_point(model, data, recipe) if with_prior else (no_prior(recipe), None)
@@ -117,7 +118,7 @@ def tuning_spec(
     spec = study_spec(
         model=model, data=data, recipe=recipe, strategy=strategy, start=start, own_fields=own_fields, **more
     )
-    return spec, notes
+    return spec, [*continuing_words(model.path), *notes]
 
 
 def _not_the_starts(trainer: CommandSpec | None, tuned: Sequence[TunedField]) -> list[str]:
@@ -160,6 +161,7 @@ def study_spec(
 ) -> StudySpec:
     """Put a study together; `max_length` of recipe and data are one, and what would change nothing is refused."""
     check_strategy(strategy)
+    recipe = continued(model.path, recipe, own_fields)
     check_recipe(
         recipe,
         trainer=more.get("trainer"),

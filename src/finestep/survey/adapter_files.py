@@ -14,6 +14,34 @@ BASE = "base"
 """Folder beside the adapter of a classifier: the base's config with the labels, and links to its weights."""
 
 
+def adapter_folder(model: str) -> Path | None:
+    """The folder when `model` names that of a PEFT adapter, else None."""
+    folder = Path(model).expanduser()
+    return folder if (folder / ADAPTER_CONFIG).is_file() else None
+
+
+def base_of(model: str) -> str:
+    """The base of an adapter's folder; any other model is its own base.
+
+    Raises:
+        BadInput: the adapter names no base, or one that is not there any more.
+    """
+    folder = adapter_folder(model)
+    if folder is None:
+        return model
+    if (folder / BASE / "config.json").is_file():
+        return str(folder / BASE)
+    name = str(read_adapter_config(folder)["base_model_name_or_path"])
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise BadInput(
+            "the adapter's base is not where the adapter says",
+            value=name,
+            place=str(folder / ADAPTER_CONFIG),
+            next_step="write its folder or Hub name into `base_model_name_or_path`",
+        )
+    return name
+
+
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """The parsed adapter_config.json.
 

@@ -17,6 +17,7 @@ from typing import Any
 from finestep.errors import BadInput
 from finestep.facts import ModelFacts
 from finestep.knowledge.models import ENCODER_TYPES, known_model, known_names
+from finestep.survey.adapter_files import adapter_folder, base_of
 from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_weights, tensor_headers, weight_files
 
 HUB = "https://huggingface.co"
@@ -43,6 +44,8 @@ def model_facts(name: str, *, offline: bool = False) -> ModelFacts:
     """
     folder = Path(name).expanduser()
     refuse_gguf(folder)
+    if adapter_folder(name) is not None:
+        return model_facts(base_of(name), offline=offline)
     if folder.is_dir():
         return folder_facts(folder, name)
     if folder.is_file() or name.startswith((".", "/", "~")):
@@ -60,10 +63,10 @@ def model_facts(name: str, *, offline: bool = False) -> ModelFacts:
 
 def model_config(name: str) -> dict[str, Any] | None:
     """The parsed config.json of a folder or of the Hub cache; None when only the table of known models has the name."""
-    folder = Path(name).expanduser()
+    folder = Path(base_of(name)).expanduser()
     if folder.is_dir():
         return _read_json(folder / "config.json", next_step="give the folder that holds config.json")
-    return _cached_config(name)
+    return _cached_config(base_of(name))
 
 
 def stand_in_config(facts: ModelFacts) -> dict[str, Any]:

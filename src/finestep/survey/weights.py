@@ -129,11 +129,6 @@ def refuse_gguf(path: Path) -> None:
         )
 
 
-def is_adapter(folder: Path) -> bool:
-    """True for a folder that holds a PEFT adapter and no whole model of its own."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
-
-
 def _pointer(file: Path) -> BadInput:
     return BadInput(
         "the weights are a pointer of Git LFS, not the file itself",

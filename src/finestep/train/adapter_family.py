@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,16 +50,23 @@ def find_family(
     token_loss: TokenLoss,
     new_names: list[str],
     outside: list[str],
+    adapter: Path | None = None,
 ) -> AdapterFamily:
     """Choose the layers for adapters like that of `recipe`, and try whether rows of adapters compute them.
 
     It leaves the base without an adapter.
+
+    Args:
+        adapter: folder of an adapter that goes on; its layers are chosen already.
 
     Raises:
         BadInput: no adapter can be attached.
     """
     is_classifier = bool(data.label_names)
     trial = _Trial(base, token_loss, _two_rows(data, token_loss.placement.device))
+    if adapter is not None:
+        targets = Targets("all-linear", None, (), continues=str(adapter))
+        return AdapterFamily(targets, _why_alone(trial, recipe, targets, is_classifier=is_classifier))
     untouched = trial.loss()
     targets = find_targets(
         base,

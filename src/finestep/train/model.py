@@ -12,6 +12,7 @@ import torch
 from finestep.errors import BadInput, MissingDependency
 from finestep.recipe import Recipe
 from finestep.study import ModelSpec
+from finestep.survey.adapter_files import adapter_folder, base_of
 from finestep.survey.weights import SEQ2SEQ_LAW, SEQ2SEQ_NEXT_STEP, check_weights, refuse_gguf, refuse_packed_weights
 from finestep.train.memory import is_out_of_memory
 from finestep.train.optimizer import HEAD_NAMES
@@ -49,15 +50,22 @@ def choose_placement(spec: ModelSpec, recipe: Recipe) -> Placement:
     return Placement(device, weights, has_bf16)
 
 
+def based_on(spec: ModelSpec) -> ModelSpec:
+    """The specification of the base that is loaded: of an adapter's folder its base, else the model itself."""
+    return spec.model_copy(update={"path": base_of(spec.path)})
+
+
 def load_tokenizer(spec: ModelSpec) -> Any:
     """The model's tokenizer, with its chat template if it has one."""
     from transformers import AutoTokenizer
 
-    _check_folder(spec)
+    folder = adapter_folder(spec.path)
+    has_own = folder is not None and (folder / "tokenizer_config.json").is_file()
+    place = spec.path if has_own else based_on(spec).path
+    if not has_own:
+        _check_folder(based_on(spec))
     try:
-        return AutoTokenizer.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(place, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput("the tokenizer cannot be loaded", value=_short(error), place=spec.path) from None
 
@@ -68,7 +76,7 @@ def context_length(spec: ModelSpec) -> int | None:
     Models of the RoBERTa kind number positions from their padding id on, so that their table of positions holds fewer
     tokens than the config says. The table itself tells: a model without weights is built from the config to see it.
     """
-    config = _config(spec)
+    config = _config(based_on(spec))
     inner = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
         value = getattr(inner, name, None)

@@ -16,6 +16,7 @@ import torch
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec, RetentionSpec
+from finestep.survey.adapter_files import adapter_folder
 from finestep.train.adapter_family import AdapterFamily, find_family
 from finestep.train.adapters import AdapterRows
 from finestep.train.behaviour import (
@@ -29,7 +30,7 @@ from finestep.train.behaviour import (
 from finestep.train.independence import padding_changes_loss
 from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
-from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
+from finestep.train.model import Placement, based_on, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.new_weights import reset_new
 from finestep.train.retention import Retention, read_general_text
 from finestep.train.saving import save_model
@@ -59,13 +60,14 @@ class Resident:
         retention: RetentionSpec | None = None,
         placement: Placement | None = None,
     ):
-        self.model_spec = model
+        self.model_spec = based_on(model)
+        self.adapter = adapter_folder(model.path)
         self.placement = placement or choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
         self.data: TrainingData = prepare_data(
             data, self.tokenizer, context_length=context_length(model), longest=longest_row(model, recipe)
         )
-        self.base, self.new_names, self.notes = load_model(model, self.data, recipe, self.placement)
+        self.base, self.new_names, self.notes = load_model(self.model_spec, self.data, recipe, self.placement)
         self.outside = self._look_at_base()
         self.token_loss = TokenLoss(self.base, self.placement)
         with in_words(self.base):
@@ -122,6 +124,7 @@ class Resident:
                     token_loss=self.token_loss,
                     new_names=self.new_names,
                     outside=self.outside,
+                    adapter=self.adapter,
                 )
         return self._families[key]
 

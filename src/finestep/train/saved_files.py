@@ -35,7 +35,9 @@ def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
     partial.mkdir(parents=True)
     lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
     point_at_own_base(partial, final)
-    write_card(partial, describe(lane, session.model, session.data), name=Path(session.study_dir).resolve().name)
+    write_card(
+        partial, describe(lane, lane.resident.model_spec, session.data), name=Path(session.study_dir).resolve().name
+    )
     if (rows := check_rows(lane)) is not None:
         write_whole(folder / CHECK_ROWS, rows.model_dump_json())
     seal(partial)

@@ -23,6 +23,7 @@ from finestep.train.whole_model import trained
 NOT_IN_A_STATE_SPACE_MIXER = ("out_proj", "conv1d")
 """Layers that PEFT refuses in Mamba and its kin: their kernels read these weights without calling the layer."""
 ATTENTION = re.compile(r"attn|attention", flags=re.IGNORECASE)
+PLAIN_LORA = re.compile(r"\.lora_[AB]\.")
 ROUTER = re.compile(r"router|gate$", flags=re.IGNORECASE)
 
 
@@ -35,19 +36,27 @@ class Targets:
         excluded: a regular expression of modules that get no adapter, or None.
         saved: modules that are trained and saved whole beside the adapter.
         note: what a user should know about the choice; empty when it is simply every linear layer.
+        continues: folder of an adapter that goes on, whose layers and values are taken; None: a fresh one.
     """
 
     names: str | tuple[str, ...]
     excluded: str | None
     saved: tuple[str, ...]
     note: str = ""
+    continues: str | None = None
 
 
 def attach(base: Any, recipe: Recipe, targets: Targets, *, is_classifier: bool) -> Any:
-    """PEFT's model: `base` with a fresh adapter of `recipe` in it, drawn from its seed."""
+    """PEFT's model: `base` with a fresh adapter of `recipe` in it, drawn from its seed, or with the one that goes on.
+
+    Raises:
+        BadInput: the adapter that should go on does not fit the base or the labels.
+    """
     import peft
 
     base.requires_grad_(False)
+    if targets.continues is not None:
+        return _continued(base, targets.continues)
     config = peft.LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,  # type: ignore[arg-type]
@@ -62,6 +71,19 @@ def attach(base: Any, recipe: Recipe, targets: Targets, *, is_classifier: bool) 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You have passed exclude_modules")
         return peft.get_peft_model(base, config)
+
+
+def _continued(base: Any, folder: str) -> Any:
+    import peft
+
+    try:
+        return peft.PeftModel.from_pretrained(base, folder, is_trainable=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BadInput(
+            "the adapter must fit its base and the labels of the data",
+            value=" ".join(str(error).split())[:160],
+            place=folder,
+        ) from None
 
 
 Structure = list[tuple[torch.nn.Module, dict[str, torch.nn.Module | None]]]
@@ -215,7 +237,7 @@ def can_share_a_pass(model: Any) -> bool:
             return False
         if isinstance(module, LoraLayer) and len(set(module.r.values())) != 1:
             return False
-    return all(".lora_" in name or _is_linear_part(model, name) for name in trained(model))
+    return all(PLAIN_LORA.search(name) or _is_linear_part(model, name) for name in trained(model))
 
 
 def _is_linear_part(model: Any, name: str) -> bool:
