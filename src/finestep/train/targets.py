@@ -22,6 +22,8 @@ from finestep.train.whole_model import trained
 
 NOT_IN_A_STATE_SPACE_MIXER = ("out_proj", "conv1d")
 """Layers that PEFT refuses in Mamba and its kin: their kernels read these weights without calling the layer."""
+ORDINARY_HOMES = ("torch.", "transformers.pytorch_utils", "bitsandbytes.")
+"""Packages whose linear layers PEFT knows."""
 ATTENTION = re.compile(r"attn|attention", flags=re.IGNORECASE)
 PLAIN_LORA = re.compile(r"\.lora_[AB]\.")
 ROUTER = re.compile(r"router|gate$", flags=re.IGNORECASE)
@@ -160,9 +162,14 @@ def _choices(base: Any, recipe: Recipe, excluded: str | None) -> Iterator[tuple[
         return
     yield "all-linear", ""
     linear = [name for name in _linear_layers(base) if not (excluded and re.fullmatch(excluded, name))]
-    mixers = tuple(name for name in linear if name.rpartition(".")[2] not in NOT_IN_A_STATE_SPACE_MIXER)
-    if mixers and len(mixers) < len(linear):
-        yield mixers, "the adapter is on all linear layers but the output projections of the state-space mixers"
+    ordinary = tuple(
+        name
+        for name in linear
+        if name.rpartition(".")[2] not in NOT_IN_A_STATE_SPACE_MIXER and _is_ordinary(base.get_submodule(name))
+    )
+    if ordinary and len(ordinary) < len(linear):
+        left_out = sorted({name.rpartition(".")[2] for name in linear if name not in ordinary})
+        yield ordinary, f"the adapter is on all linear layers but {', '.join(left_out)}"
     attention = tuple(name for name in linear if ATTENTION.search(name) and not ROUTER.search(name))
     if attention:
         yield attention, "the adapter is on the attention layers alone; PEFT cannot adapt the others here"
@@ -177,6 +184,11 @@ def _linear_layers(base: Any) -> list[str]:
         for name, module in base.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
     ]
+
+
+def _is_ordinary(module: torch.nn.Module) -> bool:
+    """False for a layer with a forward pass of its own (a grouped product), which PEFT's adapters do not follow."""
+    return "forward" not in vars(type(module)) or type(module).__module__.startswith(ORDINARY_HOMES)
 
 
 def _fault(
