@@ -34,7 +34,7 @@ def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
-    name_base(partial, session.model)
+    name_base(partial, session.model, final=final)
     write_card(partial, describe(lane, session.model, session.data), name=Path(session.study_dir).resolve().name)
     if (rows := check_rows(lane)) is not None:
         write_whole(folder / CHECK_ROWS, rows.model_dump_json())
@@ -91,13 +91,19 @@ def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
     )
 
 
-def name_base(folder: Path, model: ModelSpec) -> None:
-    """Let an adapter name a local base by its absolute path, and a base of the Hub with its revision."""
+def name_base(folder: Path, model: ModelSpec, *, final: Path) -> None:
+    """Let an adapter name a local base by its absolute path, and a base of the Hub with its revision.
+
+    A base inside the folder is named by where it will be when the folder has its `final` name.
+    """
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
         return
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = _absolute(str(config.get("base_model_name_or_path") or model.path))
+    name = _absolute(str(config.get("base_model_name_or_path") or model.path))
+    if Path(name).is_relative_to(folder.resolve()):
+        name = str(final.resolve() / Path(name).relative_to(folder.resolve()))
+    config["base_model_name_or_path"] = name
     config["revision"] = config.get("revision") or model.revision
     write_whole(path, json.dumps(config, indent=2, sort_keys=True))
 
