@@ -30,6 +30,7 @@ MODULE = "finestep.saved"
 CHECKED = "checked.json"
 TOLERANCE = 1e-3
 """Of 1 + the measured loss: what rounding in another batch and order may change."""
+ALLOWED = f"may differ by {TOLERANCE:g} x (1 + loss)"
 MOST_CHECK_S = 900.0
 
 
@@ -117,10 +118,12 @@ def _compared(rows: Path, model: Path, facts: Mapping[str, Any]) -> dict[str, An
 def _words(measured: float, loss: float, number: int, *, agrees: bool) -> str:
     rows = f"{number} validation rows"
     if agrees:
-        return f"loaded again by transformers and PEFT alone, it has the measured loss on {rows} ({loss:.4f})"
+        return (
+            f"loaded again by transformers and PEFT alone, it has the measured loss on {rows} ({loss:.4f}; {ALLOWED})"
+        )
     return (
         f"WHAT IS SAVED IS NOT WHAT WAS MEASURED: loaded again by transformers and PEFT alone, it has a loss of {loss:.4f} "
-        f"on {rows}, where training measured {measured:.4f}"
+        f"on {rows}, where training measured {measured:.4f} ({ALLOWED})"
     )
 
 

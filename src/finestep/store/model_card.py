@@ -97,9 +97,10 @@ def _dataset_name(path: str) -> str:
 
 def _what(saved: SavedModel) -> str:
     kind = "classifier" if saved.auto_class == CLASSIFIER else "language model"
-    how = f"by {METHOD_WORDS[saved.method]}" + (", merged into its base" if saved.merged else "")
+    how = f"by {METHOD_WORDS[saved.method]}"
     what = "An adapter for a" if saved.is_adapter else "A"
-    return f"{what} {kind}, trained {how} with finestep.\n"
+    then = ", then merged into its base" if saved.merged else ""
+    return f"{what} {kind}, trained {how} with finestep{then}.\n"
 
 
 def _made(saved: SavedModel, layers: Sequence[str]) -> list[tuple[str, str]]:
