@@ -160,10 +160,16 @@ def _sole_worker(study_dir: Path, number: int) -> Iterator[None]:
 
 
 def _inspect(request: SessionRequest) -> dict[str, Any]:
+    from finestep.train.longest_row import longest_row
     from finestep.train.model import context_length, load_tokenizer
     from finestep.train.tokens import prepare_data
 
-    data = prepare_data(request.data, load_tokenizer(request.model), context_length=context_length(request.model))
+    data = prepare_data(
+        request.data,
+        load_tokenizer(request.model),
+        context_length=context_length(request.model),
+        longest=longest_row(request.model, request.recipe),
+    )
     return {"card": data.card}
 
 

@@ -23,8 +23,8 @@ ACCIDENT_STEP = 60
 
 @pytest.fixture(scope="module")
 def rows(shipped_model, tmp_path_factory) -> Path:
-    """440 rows of the shipped instructions: 83 steps of four."""
-    lines = (shipped_model.parent / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:440]
+    """500 rows of the shipped instructions, 375 of them to train on."""
+    lines = (shipped_model.parent / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:500]
     path = tmp_path_factory.mktemp("guard") / "rows.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finestep.cli import words
+from finestep.flows.data_words import error_words
 from finestep.flows.result import passed_over
 from finestep.plain_text import plain_lines, shortened
 from finestep.search.further_fields import value_words
@@ -100,11 +101,15 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         *([("with", value_words(best["tuned"]))] if best["tuned"] else []),
         ("validation", Text(_validation(result), style="bold")),
     ]
+    num_eval_rows = (result.get("data") or {}).get("num_eval_rows")
     rows += [
-        (name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items() if name not in OF_FORGETTING
+        (name.replace("_", " "), f"{value:.4g}{error_words(name, value, num_eval_rows)}")
+        for name, value in best["metrics"].items()
+        if name not in OF_FORGETTING
     ]
     rows += _passed_over(result) + _forgetting(result) + _belief(result)
     rows += [
+        *(("data", note) for note in (result.get("data") or {}).get("notes", [])),
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
         *((name, words.near(paths[name])) for name in ("model", "recipe", "report") if name in paths),

@@ -38,10 +38,42 @@ Format = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="Write the prompt from columns: '{context}\\n\\n{question}'.",
+        rich_help_panel=DATA,
+    ),
+]
+Completion = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="Write the answer from columns: '{answer}'.", rich_help_panel=DATA),
+]
+System = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="The system text, with or without columns.", rich_help_panel=DATA),
+]
+EvalShare = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the rows to validate on, e.g. 0.2. [default: a tenth, within 200 to 512 rows, at most a quarter]",
+        rich_help_panel=DATA,
+    ),
+]
 EvalData = Annotated[
     str | None,
     typer.Option(
         metavar="FILE", help="Validation rows of their own. [default: split off the data]", rich_help_panel=DATA
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="auto: the tokenizer's chat template; raw: prompt and answer joined as they are. [default: auto]",
+        rich_help_panel=MODEL,
     ),
 ]
 MaxRows = Annotated[
@@ -51,7 +83,7 @@ MaxLength = Annotated[
     int | None,
     typer.Option(
         metavar="TOKENS",
-        help="Cut rows that are longer. [default: what the model reads, at most 1,024]",
+        help="Cut rows that are longer. [default: 1,024, or more where over 1 % would be cut and memory allows]",
         rich_help_panel=DATA,
     ),
 ]

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from finestep.cli import words
+from finestep.flows.data_words import data_notes
 from finestep.flows.tune import TuneEvent, runs_spent
 from finestep.plain_text import plain_lines
 from finestep.search.automatic import length_words
@@ -105,7 +106,7 @@ class Screen:
                 f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
                 f"{words.size(rows['num_tokens'])} tokens, {kind}"
             )
-        for note in data.get("card", {}).get("notes", []):
+        for note in [*data_notes(data.get("card", {})), *data.get("card", {}).get("notes", [])]:
             self.say(f"      {note}")
         if device.get("num_parameters"):
             adapter = "" if self._spec.recipe.method == "full" else " with the adapter"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finestep.flows.data_words import result_notes
 from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
@@ -23,6 +24,7 @@ from finestep.store.recipe_file import write_recipe
 from finestep.store.records import write_whole
 from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StudySpec
+from finestep.survey.adapter_files import point_at_own_base
 from finestep.trial import Trial
 
 MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
@@ -58,6 +60,7 @@ def write_results(
     result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
+    result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
     model = result["paths"].get("model")
     result |= saved_part(store.trial_folder(best.number) if best else None, Path(model) if model else None)
     render_report(store, trials, result, command=command)
@@ -213,7 +216,8 @@ def passed_over(result: Mapping[str, Any]) -> str | None:
 def report_notes(result: Mapping[str, Any]) -> list[str]:
     """What the search believes, in sentences for the page."""
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
-    notes = [_whole_sentence(said)] if said else []
+    notes = [_whole_sentence(note) for note in (result.get("data") or {}).get("notes", [])]
+    notes += [_whole_sentence(said)] if said else []
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
     if result.get("saved"):
@@ -285,6 +289,7 @@ def _place_model(store: StudyStore, best: Trial) -> None:
     partial = target.with_name(MODEL + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, copy_function=_link_or_copy)
+    point_at_own_base(partial, target)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
 

@@ -192,7 +192,8 @@ def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     if spec.start is None or not (folder / SPEC).exists():
         return spec
     known = read_study_file(folder).get("spec", {}).get("start")
-    if not known or known.get("why") != spec.start.why:
+    is_own = spec.start.learning_rate_reach is not None or spec.start.batch_size_reach is not None
+    if not known or is_own or known.get("why") != spec.start.why:
         return spec
     begun = StartingPoint.model_validate(known)
     both = begun.fields.keys() & spec.start.fields.keys()

@@ -20,7 +20,7 @@ from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
-from finestep.train.adapters import AdapterRows, Values
+from finestep.train.adapters import AdapterRows
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from finestep.train.evaluate import Evaluation, evaluate_rows, extra_metrics
 from finestep.train.memory import peak_memory_bytes, unless_out_of_memory
@@ -31,6 +31,7 @@ from finestep.train.resident import Resident, Rows, lora_scale
 from finestep.train.rollback import Guard, Snapshot, onset_of
 from finestep.train.row_losses import RowLosses
 from finestep.train.saved_files import checked_rows
+from finestep.train.whole_model import Values
 from finestep.trial import KL_TO_BASE, EvalRecord, Outcome, StepRecord
 
 Emit = Callable[..., None]
@@ -90,7 +91,7 @@ class Lane:
         self.best: dict[str, torch.Tensor] = {}
         self.guard = Guard(
             request.on_trouble,
-            chance_loss=math.log(len(self.data.label_names) or resident.base.config.vocab_size),
+            chance_loss=math.log(len(self.data.label_names) or resident.base.config.get_text_config().vocab_size),
             num_steps=self.num_steps,
         )
         units = [self.data.evaluation.num_loss_units([row]) for row in range(len(self.data.evaluation))]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finestep.protocol import SessionRequest
-from finestep.saved_model import ADAPTER_CONFIG, CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
+from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
 from finestep.store.model_card import CHECK_ROWS, write_card
 from finestep.store.records import write_whole
 from finestep.study import DataSpec, ModelSpec
+from finestep.survey.adapter_files import point_at_own_base
 from finestep.train.checkpoint import seal
 from finestep.train.evaluate import prompt_and_answer
 from finestep.train.tokens import TokenRows
@@ -34,9 +35,11 @@ def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
-    name_base(partial, session.model, final=final)
+    point_at_own_base(partial, final)
     _allow_cache(partial)
-    write_card(partial, describe(lane, session.model, session.data), name=Path(session.study_dir).resolve().name)
+    write_card(
+        partial, describe(lane, lane.resident.model_spec, session.data), name=Path(session.study_dir).resolve().name
+    )
     if (rows := check_rows(lane)) is not None:
         write_whole(folder / CHECK_ROWS, rows.model_dump_json())
     seal(partial)
@@ -90,23 +93,6 @@ def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
         recipe=lane.recipe,
         figures={**figures, **outcome.metrics},
     )
-
-
-def name_base(folder: Path, model: ModelSpec, *, final: Path) -> None:
-    """Let an adapter name a local base by its absolute path, and a base of the Hub with its revision.
-
-    A base inside the folder is named by where it will be when the folder has its `final` name.
-    """
-    path = folder / ADAPTER_CONFIG
-    if not path.is_file():
-        return
-    config = json.loads(path.read_text(encoding="utf-8"))
-    name = _absolute(str(config.get("base_model_name_or_path") or model.path))
-    if Path(name).is_relative_to(folder.resolve()):
-        name = str(final.resolve() / Path(name).relative_to(folder.resolve()))
-    config["base_model_name_or_path"] = name
-    config["revision"] = config.get("revision") or model.revision
-    write_whole(path, json.dumps(config, indent=2, sort_keys=True))
 
 
 def _allow_cache(folder: Path) -> None:
