@@ -64,6 +64,11 @@ def read_saved(folder: Path) -> SavedModel | None:
         raise BadInput(f"{FILE} cannot be read", value=type(error).__name__, place=str(folder)) from None
 
 
+def has_own_base(folder: Path) -> bool:
+    """True where the base of a classifier's adapter stands beside it, with the labels in its config."""
+    return (folder / CONFIG).is_file() and (folder / ADAPTER_CONFIG).is_file()
+
+
 def load_lines(saved: SavedModel, *, place: str, has_own_base: bool) -> list[str]:
     """Python that loads the model from `place`, with the precision that its figures were measured in.
 

@@ -138,6 +138,7 @@ def test_the_lines_of_the_readme_give_the_reported_loss(kind, request, monkeypat
     names = from_readme(trained.model, monkeypatch)
     assert loss_of(names["model"], trained.rows) == pytest.approx(trained.loss_of["outcome"], abs=1e-4)
     assert names["tokenizer"].chat_template
+    assert names["model"].config.use_cache, "whoever lets it write needs its cache"
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)

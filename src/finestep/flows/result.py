@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finestep.flows.data_words import result_notes
-from finestep.flows.saved import known_check
+from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import build_view
-from finestep.saved_model import ADAPTER_CONFIG, CONFIG, load_lines, read_saved
 from finestep.search.answer import Answer
 from finestep.search.forgetting import forgetting_sentence, second_best
 from finestep.search.further_fields import tuned_values
@@ -63,31 +61,11 @@ def write_results(
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
     result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
-    result |= _saved(store, best, result["paths"].get("model"))
+    model = result["paths"].get("model")
+    result |= saved_part(store.trial_folder(best.number) if best else None, Path(model) if model else None)
     render_report(store, trials, result, command=command)
     write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
-
-
-def _saved(store: StudyStore, best: Trial | None, model: str | None) -> dict[str, Any]:
-    """Whether the saved model is what was measured, what it answers, and how it is used; None where that is not known."""
-    if best is None or model is None:
-        return {"saved": None, "answers": [], "use": None}
-    check = dict(known_check(store.trial_folder(best.number)) or {})
-    answers = check.pop("answers", [])
-    return {"saved": check or None, "answers": answers, "use": _use(Path(model).resolve())}
-
-
-def _use(folder: Path) -> dict[str, Any] | None:
-    """Where the model is and how it is loaded; None for a model whose trainer did not say."""
-    saved = read_saved(folder)
-    if saved is None:
-        return None
-    has_own_base = (folder / CONFIG).is_file() and (folder / ADAPTER_CONFIG).is_file()
-    use = {"folder": str(folder), "load": load_lines(saved, place=str(folder), has_own_base=has_own_base)}
-    if saved.method == "lora":
-        use["merge"] = shlex.join(["finestep", "merge", str(folder)])
-    return use
 
 
 def _forgetting(spec: StudySpec, trials: Sequence[Trial], best: Trial | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,16 @@ from typing import Any
 from finestep.errors import BadInput, FinestepError
 from finestep.executors.question import ask
 from finestep.plain_text import shortened
-from finestep.saved_model import ADAPTER_CONFIG, CONFIG, CheckRows, SavedModel, SavedRequest, read_saved
+from finestep.saved_model import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    CheckRows,
+    SavedModel,
+    SavedRequest,
+    has_own_base,
+    load_lines,
+    read_saved,
+)
 from finestep.store.model_card import CHECK_ROWS
 from finestep.store.records import write_whole
 from finestep.store.study_store import SPEC
@@ -20,6 +30,7 @@ MODULE = "finestep.saved"
 CHECKED = "checked.json"
 TOLERANCE = 1e-3
 """Of 1 + the measured loss: what rounding in another batch and order may change."""
+ALLOWED = f"may differ by {TOLERANCE:g} x (1 + loss)"
 MOST_CHECK_S = 900.0
 
 
@@ -55,6 +66,29 @@ def known_check(trial_folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def saved_part(trial_folder: Path | None, model: Path | None) -> dict[str, Any]:
+    """Of a study's result: is the saved model what was measured, what it answers, and how it is used; None where not known."""
+    if trial_folder is None or model is None:
+        return {"saved": None, "answers": [], "use": None}
+    check = dict(known_check(trial_folder) or {})
+    answers = check.pop("answers", [])
+    return {"saved": check or None, "answers": answers, "use": _use(model.resolve())}
+
+
+def _use(folder: Path) -> dict[str, Any] | None:
+    """Where the model is and how it is loaded; None for a model whose trainer did not say."""
+    saved = read_saved(folder)
+    if saved is None:
+        return None
+    use: dict[str, Any] = {
+        "folder": str(folder),
+        "load": load_lines(saved, place=str(folder), has_own_base=has_own_base(folder)),
+    }
+    if saved.method == "lora":
+        use["merge"] = shlex.join(["finestep", "merge", str(folder)])
+    return use
+
+
 def _compared(rows: Path, model: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     if not rows.is_file():
         return _unchecked("the rows that it would be checked on were not kept")
@@ -84,10 +118,12 @@ def _compared(rows: Path, model: Path, facts: Mapping[str, Any]) -> dict[str, An
 def _words(measured: float, loss: float, number: int, *, agrees: bool) -> str:
     rows = f"{number} validation rows"
     if agrees:
-        return f"loaded again by transformers and PEFT alone, it has the measured loss on {rows} ({loss:.4f})"
+        return (
+            f"loaded again by transformers and PEFT alone, it has the measured loss on {rows} ({loss:.4f}; {ALLOWED})"
+        )
     return (
         f"WHAT IS SAVED IS NOT WHAT WAS MEASURED: loaded again by transformers and PEFT alone, it has a loss of {loss:.4f} "
-        f"on {rows}, where training measured {measured:.4f}"
+        f"on {rows}, where training measured {measured:.4f} ({ALLOWED})"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finestep.saved_model import ADAPTER_CONFIG, CLASSIFIER, CONFIG, PEFT_CLASSES, SavedModel
+from finestep.saved_model import ADAPTER_CONFIG, CLASSIFIER, PEFT_CLASSES, SavedModel, has_own_base
 
 
 def load_saved(folder: Path, saved: SavedModel) -> Any:
@@ -33,11 +33,6 @@ def load_saved(folder: Path, saved: SavedModel) -> Any:
 def named_base(folder: Path) -> str:
     """The base that the adapter names."""
     return str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
-
-
-def has_own_base(folder: Path) -> bool:
-    """True where the base of a classifier's adapter stands beside it, with the labels in its config."""
-    return (folder / CONFIG).is_file() and (folder / ADAPTER_CONFIG).is_file()
 
 
 def _with_peft(folder: Path, saved: SavedModel, options: dict[str, Any]) -> Any:

@@ -12,11 +12,11 @@ from finestep.plain_text import shortened
 from finestep.saved_model import (
     ADAPTER_CONFIG,
     CLASSIFIER,
-    CONFIG,
     FILE,
     PEFT_CLASSES,
     SavedModel,
     base_lines,
+    has_own_base,
     load_lines,
 )
 from finestep.store.records import write_whole
@@ -38,7 +38,7 @@ def write_card(folder: Path, saved: SavedModel, *, name: str) -> None:
         saved,
         name=name,
         base=adapter.get("base_model_name_or_path") or saved.base,
-        has_own_base=bool(adapter) and (folder / CONFIG).is_file(),
+        has_own_base=has_own_base(folder),
         layers=[layers] if isinstance(layers, str) else sorted(layers),
     )
     write_whole(folder / README, text)
@@ -97,9 +97,10 @@ def _dataset_name(path: str) -> str:
 
 def _what(saved: SavedModel) -> str:
     kind = "classifier" if saved.auto_class == CLASSIFIER else "language model"
-    how = f"by {METHOD_WORDS[saved.method]}" + (", merged into its base" if saved.merged else "")
+    how = f"by {METHOD_WORDS[saved.method]}"
     what = "An adapter for a" if saved.is_adapter else "A"
-    return f"{what} {kind}, trained {how} with finestep.\n"
+    then = ", then merged into its base" if saved.merged else ""
+    return f"{what} {kind}, trained {how} with finestep{then}.\n"
 
 
 def _made(saved: SavedModel, layers: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finestep.protocol import SessionRequest
-from finestep.saved_model import CAUSAL, CLASSIFIER, CheckRows, Sample, SavedModel
+from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
 from finestep.store.model_card import CHECK_ROWS, write_card
 from finestep.store.records import write_whole
 from finestep.study import DataSpec, ModelSpec
@@ -35,6 +36,7 @@ def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
     partial.mkdir(parents=True)
     lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
     point_at_own_base(partial, final)
+    _allow_cache(partial)
     write_card(
         partial, describe(lane, lane.resident.model_spec, session.data), name=Path(session.study_dir).resolve().name
     )
@@ -91,6 +93,18 @@ def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
         recipe=lane.recipe,
         figures={**figures, **outcome.metrics},
     )
+
+
+def _allow_cache(folder: Path) -> None:
+    """Training switches the cache of keys and values off; who writes text with the saved model needs it on."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config") or {}):
+        if part.get("use_cache") is False:
+            part["use_cache"] = True
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _absolute(path: str) -> str:
