@@ -34,7 +34,8 @@ def run(function, *arguments: str):
 @pytest.fixture
 def chats(tmp_path):
     path = tmp_path / "chats.jsonl"
-    path.write_text("".join(json.dumps({"prompt": "a " * 50, "completion": "b " * 200}) + "\n" for _ in range(2000)))
+    rows = [{"prompt": f"{n} " + "a " * 50, "completion": "b " * 200} for n in range(2000)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 

@@ -9,7 +9,7 @@ import typer
 
 DATA, MODEL, SEARCH = "Data", "Model and recipe", "Search"
 QUALITY, MEMORY, COMMAND = "Quality", "Memory and speed", "Another trainer"
-OUTPUT = "Output"
+OUTPUT, TEXTS = "Output", "Texts written from columns"
 
 ModelArgument = Annotated[
     str | None,
@@ -43,16 +43,16 @@ Prompt = Annotated[
     typer.Option(
         metavar="FORMAT",
         help="Write the prompt from columns: '{context}\\n\\n{question}'.",
-        rich_help_panel=DATA,
+        rich_help_panel=TEXTS,
     ),
 ]
 Completion = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help="Write the answer from columns: '{answer}'.", rich_help_panel=DATA),
+    typer.Option(metavar="FORMAT", help="Write the answer from columns: '{answer}'.", rich_help_panel=TEXTS),
 ]
 System = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help="The system text, with or without columns.", rich_help_panel=DATA),
+    typer.Option(metavar="FORMAT", help="The system text, with or without columns.", rich_help_panel=TEXTS),
 ]
 EvalShare = Annotated[
     float | None,

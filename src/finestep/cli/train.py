@@ -63,13 +63,13 @@ def train(
     from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
     from finestep.study import Budget
 
+    wanted = apply_settings(read_recipe(recipe), setting or [])
     if model is None or data is None:
         raise BadInput(
             "say which model and data the recipe trains",
             value=f"{recipe}" if model is None else model,
             next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
         )
-    wanted = apply_settings(read_recipe(recipe), setting or [])
     named = named_specs(
         model,
         data,

@@ -31,6 +31,7 @@ from finestep.study import CommandSpec, DataSpec, ModelSpec, StudySpec, TunedFie
 from finestep.survey.formats import SAMPLE_ROWS
 from finestep.survey.layout import choose_layout
 from finestep.survey.rows import read_rows
+from finestep.survey.split import check_one_validation
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
 SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"
@@ -162,6 +163,7 @@ def study_spec(
     """Put a study together; `max_length` of recipe and data are one, and what would change nothing is refused."""
     check_strategy(strategy)
     recipe = continued(model.path, recipe, own_fields)
+    check_one_validation(data)
     check_recipe(
         recipe,
         trainer=more.get("trainer"),

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-import numpy as np
-
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -112,14 +110,14 @@ class ExampleStore(Sequence[Example]):
 class Chosen(Sequence[Example]):
     """Some of the examples of a store, in a given order; it holds their places only."""
 
-    def __init__(self, store: Sequence[Example], places: np.ndarray) -> None:
+    def __init__(self, store: Sequence[Example], places: Sequence[int]) -> None:
         self._store, self._places = store, places
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __iter__(self) -> Iterator[Example]:
-        return (self._store[int(place)] for place in self._places)
+        return (self._store[place] for place in self._places)
 
     @overload
     def __getitem__(self, place: int) -> Example: ...
@@ -127,8 +125,8 @@ class Chosen(Sequence[Example]):
     def __getitem__(self, place: slice) -> list[Example]: ...
     def __getitem__(self, place: int | slice) -> Example | list[Example]:
         if isinstance(place, slice):
-            return [self._store[int(one)] for one in self._places[place]]
-        return self._store[int(self._places[place])]
+            return [self._store[one] for one in self._places[place]]
+        return self._store[self._places[place]]
 
 
 def _short(fields: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -6,12 +6,12 @@ Labels have the same shares on both sides. Files that a folder names as validati
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from finestep.errors import BadInput
 from finestep.study import DataSpec
@@ -45,12 +45,7 @@ def split_data(spec: DataSpec) -> Split:
     Raises:
         BadInput: too few rows, labels that are none, or validation rows of another kind.
     """
-    if spec.eval_path and spec.eval_fraction is not None:
-        raise BadInput(
-            "give validation rows of their own, or the share to split off, not both",
-            value=spec.eval_path,
-            place="--eval-share",
-        )
+    check_one_validation(spec)
     read = read_examples(spec)
     rows = read.examples
     if len(rows) < MIN_ROWS:
@@ -62,13 +57,22 @@ def split_data(spec: DataSpec) -> Split:
         return _with_own_validation(spec, read, marks, notes)
     held, more = _held_out(marks, num_eval_rows(len(rows), spec.eval_fraction), spec.path)
     return Split(
-        Chosen(rows, np.flatnonzero(~held)),
-        Chosen(rows, np.flatnonzero(held)),
+        Chosen(rows, _places(held, 0)),
+        Chosen(rows, _places(held, 1)),
         read.format,
         marks.num_duplicates,
         notes + more,
         read.unused,
     )
+
+
+def check_one_validation(spec: DataSpec) -> None:
+    """Raise BadInput where validation rows of their own are named and a share to split off too."""
+    if spec.eval_path and spec.eval_fraction is not None:
+        raise BadInput(
+            "give validation rows of their own (`--eval-data`), or the share to split off (`--eval-share`), not both",
+            value=spec.eval_path,
+        )
 
 
 def num_eval_rows(num_rows: int, share: float | None) -> int:
@@ -84,25 +88,22 @@ def num_eval_rows(num_rows: int, share: float | None) -> int:
 
 
 class _Marks:
-    """What the split needs of each row: what it asks, its place in the order of chance, its label, and itself, as numbers."""
+    """What the split needs of each row as numbers: what it asks, its place in the order of chance, itself, and its label."""
 
     def __init__(self, rows: Sequence[Example], *, seed: int) -> None:
-        count = len(rows)
-        self.keys, self.wholes = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
-        self.ranks = np.empty(count, dtype=np.uint64)
-        self.labels = np.zeros(count, dtype=np.int32)
-        number: dict[str, int] = {}
-        for place, row in enumerate(rows):
+        self.keys, self.ranks, self.wholes, self.labels = array("Q"), array("Q"), array("Q"), array("l")
+        number: dict[str | None, int] = {}
+        for row in rows:
             key = row.key
-            self.keys[place], self.wholes[place] = int(key[:16], 16), int(row.whole[:16], 16)
-            self.ranks[place] = _rank(key, seed)
-            if row.label is not None:
-                self.labels[place] = number.setdefault(row.label, len(number))
+            self.keys.append(int(key[:16], 16))
+            self.ranks.append(_rank(key, seed))
+            self.wholes.append(int(row.whole[:16], 16))
+            self.labels.append(number.setdefault(row.label, len(number)))
 
     @property
     def num_duplicates(self) -> int:
-        ordered = np.sort(self.wholes)
-        return int((ordered[1:] == ordered[:-1]).sum())
+        ordered = sorted(self.wholes)
+        return sum(one == other for one, other in itertools.pairwise(ordered))
 
 
 def _rank(key: str, seed: int) -> int:
@@ -110,48 +111,51 @@ def _rank(key: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big")
 
 
-def _held_out(marks: _Marks, wanted: int, place: str) -> tuple[np.ndarray, list[str]]:
+def _held_out(marks: _Marks, wanted: int, place: str) -> tuple[bytearray, list[str]]:
     """(which rows are held out, what to say): whole groups of rows that ask the same, or, where that cannot be, single rows."""
-    held, notes = _hold_out(marks.keys, marks.ranks, marks.labels, wanted), []
-    if held.sum() < wanted / 2 or held.all():
-        mixed = marks.wholes ^ marks.ranks
-        held = _hold_out(marks.wholes, mixed, marks.labels, wanted)
-        most = int(np.unique(marks.keys, return_counts=True)[1].max())
+    num_rows = len(marks.keys)
+    held, notes = _hold_out(marks.ranks, marks.labels, wanted), []
+    if sum(held) < wanted / 2 or sum(held) == num_rows:
+        mixed = array("Q", (whole ^ rank for whole, rank in zip(marks.wholes, marks.ranks, strict=True)))
+        held = _hold_out(mixed, marks.labels, wanted)
+        most = Counter(marks.keys).most_common(1)[0][1]
         notes = [
             f"{most:,} rows ask the same: the split is between answers, and a prompt may stand on both sides of it"
         ]
-    if not held.any() or held.all():
-        raise BadInput(
-            "the rows must not all be the same: no split is possible", value=f"{len(held)} rows", place=place
-        )
+    if not 0 < sum(held) < num_rows:
+        raise BadInput("the rows must not all be the same: no split is possible", value=f"{num_rows} rows", place=place)
     return held, notes
 
 
-def _hold_out(keys: np.ndarray, ranks: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
-    unique, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    order = np.argsort(ranks[first], kind="stable")
-    group_labels, counts = labels[first], counts.astype(np.int32)
-    del first
-    chosen: list[np.uint64] = []
-    for label, quota in _quotas(labels, wanted).items():
-        total = 0
-        for group in order[group_labels[order] == label]:
-            if total >= quota:
-                break
-            if total + counts[group] <= max(quota, 1) * 1.5:
-                chosen.append(unique[group])
-                total += int(counts[group])
-    return np.isin(keys, np.array(chosen, dtype=np.uint64))
+def _hold_out(ranks: Sequence[int], labels: Sequence[int], wanted: int) -> bytearray:
+    """A mark a row. Rows of one group have one rank, so that groups stand together in its order; each label has its quota."""
+    held = bytearray(len(ranks))
+    left = _quotas(labels, wanted)
+    limits = {label: max(quota, 1) * 1.5 for label, quota in left.items()}
+    taken = dict.fromkeys(left, 0)
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    for _, group in itertools.groupby(order, key=ranks.__getitem__):
+        rows = list(group)
+        label = labels[rows[0]]
+        if left.get(label, 0) <= taken.get(label, 0) or taken[label] + len(rows) > limits[label]:
+            continue
+        taken[label] += len(rows)
+        for row in rows:
+            held[row] = 1
+        if len(left) == 1 and taken[label] >= left[label]:
+            break
+    return held
 
 
-def _quotas(labels: np.ndarray, wanted: int) -> dict[int, int]:
+def _quotas(labels: Sequence[int], wanted: int) -> dict[int, int]:
     """Validation rows of each label, in proportion; what is left over by rounding goes where most was cut off."""
-    counts = np.bincount(labels)
-    exact = wanted * counts / counts.sum()
-    quotas = np.floor(exact).astype(int)
-    for label in np.argsort(quotas - exact, kind="stable")[: wanted - int(quotas.sum())]:
+    counts = Counter(labels)
+    exact = {label: wanted * count / len(labels) for label, count in counts.items()}
+    quotas = {label: int(share) for label, share in exact.items()}
+    spare = wanted - sum(quotas.values())
+    for label in sorted(exact, key=lambda label: (quotas[label] - exact[label], label))[:spare]:
         quotas[label] += 1
-    return {label: int(quota) for label, quota in enumerate(quotas) if quota}
+    return {label: quota for label, quota in quotas.items() if quota}
 
 
 def _name_classes(read: Examples, place: str) -> list[str]:
@@ -185,18 +189,23 @@ def _with_own_validation(spec: DataSpec, read: Examples, marks: _Marks, notes: l
             other, {label: name for label in written if label and (name := known.get(_plain(label))) and name != label}
         )
     theirs = _Marks(other.examples, seed=spec.split_seed)
-    kept = ~np.isin(marks.keys, theirs.keys)
-    train = Chosen(read.examples, np.flatnonzero(kept))
-    if not kept.all():
-        notes.append(f"{(~kept).sum():,} training rows also stand in the validation rows and were left out")
+    known_keys = set(theirs.keys)
+    both = bytearray(key in known_keys for key in marks.keys)
+    train = Chosen(read.examples, _places(both, 0))
+    if any(both):
+        notes.append(f"{sum(both):,} training rows also stand in the validation rows and were left out")
     if not len(train):
         raise BadInput("every training row also stands in the validation rows", value=place)
-    chosen = np.argsort(theirs.ranks, kind="stable")
+    chosen = sorted(range(len(theirs.ranks)), key=theirs.ranks.__getitem__)
     if len(chosen) > MAX_EVAL_ROWS:
         notes.append(f"{MAX_EVAL_ROWS} of the {len(chosen):,} validation rows are used")
     return Split(
         train, Chosen(other.examples, chosen[:MAX_EVAL_ROWS]), read.format, marks.num_duplicates, notes, read.unused
     )
+
+
+def _places(marks: bytearray, wanted: int) -> array[int]:
+    return array("q", (place for place, mark in enumerate(marks) if mark == wanted))
 
 
 def _plain(label: str | None) -> str:
