@@ -145,26 +145,26 @@ def plain_loss(model: Any, rows: Any) -> float:
 
 
 def load_as_a_user(folder: Path, *, is_classifier: bool, method: str) -> Any:
-    """With the classes of transformers and PEFT for this kind of folder; an error when weights are missing in it."""
+    """With the classes of transformers and PEFT for this kind of folder, in the precision that was measured (as its README says)."""
     import peft
     import transformers
 
     if is_classifier and method == "lora":
-        return peft.AutoPeftModelForSequenceClassification.from_pretrained(folder)
+        return peft.AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     if is_classifier:
-        return transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+        return transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     if method == "lora":
         try:
-            return peft.AutoPeftModelForCausalLM.from_pretrained(folder)
+            return peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         except ValueError:  # a vision-language model has no causal class: base and adapter are loaded one by one
             base = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
             return peft.PeftModel.from_pretrained(
-                transformers.AutoModelForImageTextToText.from_pretrained(base), folder
+                transformers.AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32), folder
             )
     config = transformers.AutoConfig.from_pretrained(folder)
     is_causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
     kind = transformers.AutoModelForCausalLM if is_causal else transformers.AutoModelForImageTextToText
-    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not info["missing_keys"]
     return model
 

@@ -143,6 +143,7 @@ def save_model(model_type: str, folder: Path, *, tokenizer: Any, dtype: str = "f
     config = config_of(model_type, **more)
     torch.manual_seed(0)
     classes = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel")
+    classes = ("AutoModelForSeq2SeqLM",) if config.is_encoder_decoder else classes
     kind = next(name for name in classes if type(config) in getattr(transformers, name)._model_mapping)
     model = getattr(transformers, kind).from_config(config)
     with torch.no_grad():

@@ -128,7 +128,7 @@ def load_model(
             "ignore_mismatched_sizes": True,
         }
     if recipe.method == "qlora":
-        options["quantization_config"] = _four_bit(transformers)
+        options["quantization_config"] = _four_bit(transformers, placement)
     torch.manual_seed(recipe.seed)
     try:
         model, loading = getattr(transformers, kind).from_pretrained(spec.path, **options)
@@ -155,6 +155,8 @@ def _notes(model: Any, replaced: list[str], data: TrainingData) -> list[str]:
         notes.append(
             f"the checkpoint's own head has other labels than the data's {len(data.label_names)}: a new head starts"
         )
+    if hasattr(model, "quantization_method") and model.device.type == "cpu":
+        notes.append("qlora on a CPU unpacks every weight in each pass: slow, good for trying things out")
     if getattr(model.config.get_text_config(), "output_router_logits", False):
         notes.append(
             "the auxiliary loss of the experts' router (`output_router_logits`) is not part of the training loss"
@@ -163,9 +165,16 @@ def _notes(model: Any, replaced: list[str], data: TrainingData) -> list[str]:
 
 
 def _prepared_for_adapters(model: Any) -> Any:
-    """PEFT's preparation of a base in 4 bits: what is not quantised goes to float32."""
+    """PEFT's preparation of a base in 4 bits: what is not quantised goes to float32.
+
+    On a CPU bitsandbytes repacks weights for a faster product that has no gradient once a layer is called in evaluation
+    mode. Our loop trains models without dropout in evaluation mode, so that shortcut is switched off.
+    """
     import peft
 
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
@@ -193,12 +202,13 @@ def _check_qlora(device: torch.device) -> None:
         )
 
 
-def _four_bit(transformers: Any) -> Any:
+def _four_bit(transformers: Any, placement: Placement) -> Any:
+    """NF4 with quantised scales (arXiv 2305.14314); products in bfloat16, on a CPU in float32."""
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.float32 if placement.device.type == "cpu" else torch.bfloat16,
     )
 
 
