@@ -69,7 +69,7 @@ def test_the_saved_model_was_loaded_again_and_is_what_was_measured(study):
     result = json.loads(done.stdout)
     saved = result["saved"]
     assert saved["agrees"] is True, saved
-    assert saved["num_rows"] == 32
+    assert saved["num_rows"] == min(32, result["facts"]["data eval rows"])
     assert abs(saved["reloaded_loss"] - saved["measured_loss"]) <= 1e-3 * (1 + saved["measured_loss"])
     assert [set(one) for one in result["answers"]] == [{"prompt", "answer", "expected"}] * 3
     assert result["use"]["folder"] == str((folder / "model").resolve())
