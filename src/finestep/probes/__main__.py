@@ -65,7 +65,7 @@ def _predict(request: PredictRequest) -> dict[str, Any]:
             levers=request.levers,
             loss_tokens=request.loss_tokens,
         )
-    except (RuntimeError, ValueError, AttributeError, TypeError, NotImplementedError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(
             "the memory of this architecture cannot be predicted from its shapes",
             value=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error) else ''}",

@@ -13,15 +13,19 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from finestep.errors import BadInput
 from finestep.probe import Lever, MemoryCase
 from finestep.probes.live_storages import GRADIENTS, OPTIMIZER, WEIGHTS, LiveStorages, Timeline
 from finestep.probes.twins import EightBitAdamW, FourBitLinear, quantise
-from finestep.recipe import OptimizerGroup
+from finestep.recipe import OptimizerGroup, Recipe
+from finestep.survey.weights import SEQ2SEQ_LAW, SEQ2SEQ_NEXT_STEP
 from finestep.train.adapters import AdapterRows
 from finestep.train.checkpointing import checkpoint_layers, checkpointable_layers, keep_activations
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
+from finestep.train.new_weights import trained_whole
 from finestep.train.optimizer import Optimizer
+from finestep.train.targets import attach, can_share_a_pass, detach, find_targets, structure_of
 from finestep.train.tokens import Batch
 from finestep.train.whole_model import WholeModel, trained
 
@@ -50,7 +54,8 @@ class Shadow:
     def _prepare(self, model: Any, shapes: dict[str, torch.Size]) -> None:
         self.model = model.eval()
         self._loss = TokenLoss(model, Placement(CPU, DTYPES[self._case.weights_dtype], self._case.autocast))
-        self._rows: AdapterRows | WholeModel = WholeModel(model) if not shapes else AdapterRows(model, CPU)
+        self._is_alone = not shapes
+        self._rows: AdapterRows | WholeModel = WholeModel(model) if self._is_alone else AdapterRows(model, CPU)
         for lane in range(self._lanes):
             values = {name: torch.zeros(shape) for name, shape in shapes.items()} or trained(model)
             self._rows.join(lane, values, scale=1.0)
@@ -130,7 +135,7 @@ class Shadow:
 
     def _first_update(self) -> None:
         """Adam's moments exist from the first update on."""
-        if self._case.method == "full":
+        if self._is_alone:
             for value in self._trained:
                 value.grad = torch.zeros_like(value)
         every = [] if self._eight_bit else range(self._lanes)
@@ -200,34 +205,55 @@ def _no_packed_rows() -> Iterator[None]:
 
 
 def with_depth(config: Any, num_layers: int) -> Any:
-    """A copy of `config` with another depth; lists that describe layer by layer are cut to it."""
+    """A copy of `config` with another depth; lists that describe layer by layer are cut to it, or repeated."""
     changed = copy.deepcopy(config)
     inner = changed.get_text_config()
     depth = inner.num_hidden_layers
     for name, value in list(vars(inner).items()):
         if isinstance(value, list) and len(value) == depth:
-            setattr(inner, name, value[:num_layers])
+            setattr(inner, name, (value * -(-num_layers // depth))[:num_layers])
     inner.num_hidden_layers = num_layers
     return changed
 
 
 def _build(config: Any, case: MemoryCase, *, device: str) -> tuple[Any, dict[str, torch.Size]]:
-    """(the model as `train/resident.py` makes it, but from the config alone; the shapes of an adapter on it by name)."""
+    """(the model as `train/resident.py` makes it, but from the config alone; the shapes of an adapter that can be a row).
+
+    Where rows of adapters cannot stand for PEFT's (experts of a mixture), PEFT's adapter is in the model and there are no shapes.
+    """
     import transformers
 
     dtype = DTYPES[case.weights_dtype]
-    kind = "AutoModelForCausalLM" if case.num_labels is None else "AutoModelForSequenceClassification"
     if case.num_labels is not None:
         config.num_labels = case.num_labels
         config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
     with torch.device(device):
-        model = getattr(transformers, kind).from_config(config, dtype=dtype)
+        model = getattr(transformers, _auto_class(config, case)).from_config(config, dtype=dtype)
         if case.method == "qlora":
             quantise(model, torch.bfloat16)
             _to_float32(model)
-        shapes = {} if case.method == "full" else _adapter_shapes(model, case)
-    model.requires_grad_(case.method == "full")
-    return model, shapes
+        if case.method == "full":
+            return model.requires_grad_(True), {}
+        return model, _adapter_shapes(model, case)
+
+
+def _auto_class(config: Any, case: MemoryCase) -> str:
+    """As `train/model.py` chooses it.
+
+    Raises:
+        BadInput: transformers has no such head for this type of model.
+    """
+    import transformers
+
+    names = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    if case.num_labels is not None:
+        names = ("AutoModelForSequenceClassification",)
+    elif config.is_encoder_decoder:
+        raise BadInput(SEQ2SEQ_LAW, value=config.model_type, next_step=SEQ2SEQ_NEXT_STEP)
+    for name in names:
+        if type(config) in getattr(transformers, name)._model_mapping:
+            return name
+    raise BadInput("transformers has no class for this model and task", value=config.model_type)
 
 
 def _to_float32(model: Any) -> None:
@@ -238,19 +264,39 @@ def _to_float32(model: Any) -> None:
 
 
 def _adapter_shapes(model: Any, case: MemoryCase) -> dict[str, torch.Size]:
-    import peft
-
-    adapted = peft.get_peft_model(
-        model.requires_grad_(False),
-        peft.LoraConfig(
-            r=case.rank,
-            target_modules=list(case.target_modules) if case.target_modules else "all-linear",
-            task_type="CAUSAL_LM" if case.num_labels is None else "SEQ_CLS",
-        ),
+    recipe = Recipe.model_validate(
+        {"method": "lora", "lora": {"rank": case.rank, "target_modules": case.target_modules}}
     )
+    is_classifier = case.num_labels is not None
+    targets = find_targets(
+        model,
+        recipe,
+        saved=trained_whole(model, [], is_classifier=is_classifier),
+        outside=_other_parts(model),
+        is_classifier=is_classifier,
+        works=lambda _: None,
+        has_weights=False,
+    )
+    structure = structure_of(model)
+    adapted = attach(model, recipe, targets, is_classifier=is_classifier)
+    if not can_share_a_pass(adapted):
+        return {}
     shapes = {name: value.shape for name, value in trained(adapted).items()}
-    adapted.unload()
+    detach(model, structure)
+    model.requires_grad_(False)
     return shapes
+
+
+def _other_parts(model: Any) -> list[str]:
+    """Children of a multimodal model beside its language model and its head: no text passes them, and nothing runs here to see it."""
+    if model.config.get_text_config() is model.config:
+        return []
+    language, head = model.get_decoder(), model.get_output_embeddings()
+    path = next(name for name, module in model.named_modules() if module is language)
+    parent = path.rpartition(".")[0]
+    beside = model.get_submodule(parent).named_children()
+    prefix = f"{parent}." if parent else ""
+    return [f"{prefix}{name}" for name, module in beside if module is not language and module is not head]
 
 
 def _materialise(model: Any) -> None:

@@ -90,6 +90,11 @@ class PackedLinear(torch.nn.Module):
         self.base = base
         self._rows = [rows]
 
+    @property
+    def weight(self) -> Any:
+        """The base's weight, for models that look at it (its dtype, its shape) without calling the layer."""
+        return self.base.weight
+
     def bind(self, pieces: Mapping[str, torch.nn.Parameter]) -> None:
         """Take the adapters [K, R, I] and [K, R, O], which alias the rows."""
         self.A, self.B = pieces["A"], pieces["B"]

@@ -64,14 +64,11 @@ def looks_ahead(model: Any, *, computing: Any) -> bool:
     return bool((logits_SV - changed_SV).abs().max() > VISIBLE * logits_SV.std())
 
 
-def draws_random_numbers(model: Any, *, computing: Any) -> bool:
-    """True when two passes in training mode differ by the random numbers that they draw.
+def draws_random_numbers(model: Any, *, computing: Any) -> tuple[bool, str]:
+    """(do two passes in training mode differ by the random numbers that they draw, why such a pass fails; empty: it works).
 
     Dropout may be a module, a call inside attention, or the jitter of a router, so that only two passes tell for sure.
     """
-    modules = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
-    if modules:
-        return True
     was_training = model.training
     model.train()
     try:
@@ -79,13 +76,14 @@ def draws_random_numbers(model: Any, *, computing: Any) -> bool:
         for seed in (1, 2):
             torch.manual_seed(seed)
             answers.append(_answers(model, _tokens(model), computing).float())
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        return False  # it cannot be run in training mode; the training loop then keeps it in evaluation mode
+        return False, " ".join(str(error).split())[:120]
     finally:
         model.train(was_training)
-    return not torch.equal(*answers)
+    modules = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    return modules or not torch.equal(*answers), ""
 
 
 def outside_of_text(model: Any, *, computing: Any) -> list[str]:

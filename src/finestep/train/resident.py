@@ -105,7 +105,9 @@ class Resident:
                 value=base.config.model_type,
                 next_step="this is an encoder: give rows with a text and a label",
             )
-        self._has_dropout = draws_random_numbers(base, computing=computing)
+        self._has_dropout, fault = draws_random_numbers(base, computing=computing)
+        if fault:
+            self.notes.append(f"a pass in training mode fails ({fault}): it trains as it is evaluated, without dropout")
         outside = outside_of_text(base, computing=computing)
         if outside:
             self.notes.append(f"only the text part is trained; {', '.join(outside[:4])} stay as they are")

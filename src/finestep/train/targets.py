@@ -118,6 +118,7 @@ def find_targets(
     outside: Sequence[str],
     is_classifier: bool,
     works: Callable[[Any], str | None],
+    has_weights: bool = True,
 ) -> Targets:
     """The first choice of layers that attaches and computes.
 
@@ -125,6 +126,7 @@ def find_targets(
         saved: modules that are trained whole; no adapter goes into them.
         outside: parts of the model that text does not pass (a vision tower); no adapter goes there either.
         works: from PEFT's model to what is wrong with it, or None.
+        has_weights: False for a shadow without numbers, which cannot be written and read.
 
     Raises:
         BadInput: the user's own choice does not attach, or no choice does.
@@ -137,7 +139,7 @@ def find_targets(
         candidate = Targets(names, excluded, tuple(saved), note)
         fault = _fault(base, recipe, candidate, is_classifier=is_classifier, works=works)
         if fault is None:
-            lost = lost_on_reload(base, recipe, candidate, is_classifier=is_classifier)
+            lost = lost_on_reload(base, recipe, candidate, is_classifier=is_classifier) if has_weights else []
             return candidate if not lost else _without(candidate, lost, saved=[*saved, *outside])
         faults.append(fault)
     if recipe.lora.target_modules:
