@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.diagnose import labelled
+from benchmarks.labelled_logs import labelled
 from finestep.diagnosis.training_log import EvalSeries, TrainingLog, TrainSeries
 from finestep.diagnosis.verdict import diagnose_log
 from finestep.flows.diagnose import diagnose_file
