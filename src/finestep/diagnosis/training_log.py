@@ -31,6 +31,19 @@ class TrainSeries:
     loss_scale: Column
     reward: Column
     elapsed_s: Column
+    reward_spread: Column
+    """Standard deviation of the rewards of one prompt's answers."""
+    zero_spread_share: Column
+    """Share of the prompts whose answers all got the same reward."""
+    clipped_completions: Column
+    """Share of the answers that were cut off at the longest length."""
+    kl: Column
+    margin: Column
+    """Reward of the chosen answer minus that of the rejected one."""
+    chosen_reward: Column
+    pair_accuracy: Column
+    """Share of the pairs whose chosen answer has the higher reward."""
+    entropy: Column
 
     def __len__(self) -> int:
         return len(self.step)
@@ -67,6 +80,15 @@ class RunContext:
     max_grad_norm: float | None = None
     patience: int | None = None
     precision: str | None = None
+    num_skipped_steps: int | None = None
+    """Optimizer steps that the trainer says it left out, e.g. after an overflow in fp16."""
+    num_parameters: float | None = None
+    num_train_rows: int | None = None
+    rank: int | None = None
+    usual_rate: tuple[float, float, float] | None = None
+    """Aim, low and high of the learning rate that is recommended for this model, method and data."""
+    starts_trained: bool = False
+    """True when the run goes on from an adapter or weights that were tuned before."""
 
 
 @dataclass(frozen=True)
