@@ -46,37 +46,65 @@ class Kind(NamedTuple):
 
 CATALOGUE: dict[str, Kind] = {
     "several_runs": Kind("notice", "other", 0),
+    "unreadable_layout": Kind("warning", "too_little_information", 1),
+    # Are the numbers sound?
     "non_finite_loss": Kind("error", "numerical_failure", 10),
     "hidden_nan": Kind("error", "numerical_failure", 11),
     "fp16_overflow": Kind("error", "numerical_failure", 12),
     "dead_gradients": Kind("error", "numerical_failure", 13),
-    "too_little_information": Kind("notice", "too_little_information", 20),
-    "nothing_trained": Kind("error", "no_learning", 25),
+    # Does anything train?
+    "steps_skipped": Kind("error", "numerical_failure", 20),
+    "no_labels": Kind("error", "no_learning", 21),
+    "nothing_trained": Kind("error", "no_learning", 22),
+    "stuck_at_plateau": Kind("warning", "no_learning", 23),
+    # Is there enough to judge?
+    "too_little_information": Kind("notice", "too_little_information", 25),
+    # Is the run lost?
     "data_changed": Kind("warning", "other", 28),
     "unexplained_rise": Kind("warning", "other", 29),
     "diverged": Kind("error", "lr_too_high_diverged", 30),
     "stuck_high_rate": Kind("error", "lr_too_high_diverged", 31),
     "stuck_at_chance": Kind("error", "no_learning", 32),
+    # Is it too good to be true?
     "too_good": Kind("warning", "other", 35),
+    # What does its objective say?
+    "answers_cut_off": Kind("warning", "no_learning", 36),
+    "reward_fell": Kind("warning", "lr_too_high_unstable", 37),
+    "no_reward_signal": Kind("warning", "no_learning", 38),
+    "reward_not_gained": Kind("warning", "no_learning", 39),
+    "preference_rate_too_low": Kind("warning", "lr_too_low", 39),
+    "preference_not_learned": Kind("warning", "no_learning", 39),
+    # Does it generalise?
     "overfitting": Kind("warning", "overfitting", 40),
     "memorised": Kind("warning", "overfitting", 41),
     "worse_than_base": Kind("warning", "lr_too_high_unstable", 44),
     "unstable": Kind("warning", "lr_too_high_unstable", 45),
-    "warmup_too_short": Kind("warning", "lr_too_high_unstable", NEVER),
     "bf16_stall": Kind("warning", "numerical_failure", 48),
+    # Were rate, warmup and length enough?
+    "warmup_never_ended": Kind("warning", "undertrained", 49),
     "learning_rate_too_low": Kind("warning", "lr_too_low", 50),
     "undertrained": Kind("warning", "undertrained", 51),
+    "rate_below_usual": Kind("warning", "lr_too_low", 52),
     "answers_unrelated": Kind("warning", "no_learning", 53),
     "already_converged": Kind("notice", "other", 55),
     "spike_recovered": Kind("notice", "spike_recovered", 60),
+    # Is the evaluation sound?
     "evaluation_broken": Kind("warning", "numerical_failure", 65),
     "healthy": Kind("info", "healthy", 100),
+    # Remarks
+    "warmup_too_short": Kind("warning", "lr_too_high_unstable", NEVER),
+    "rate_above_usual": Kind("notice", "lr_too_high_unstable", NEVER),
+    "rate_far_below_usual": Kind("notice", "lr_too_low", NEVER),
     "bad_batch": Kind("notice", "spike_recovered", NEVER),
     "warmup_too_long": Kind("notice", "undertrained", NEVER),
     "loss_scaled": Kind("notice", "other", NEVER),
     "loss_starts_high": Kind("notice", "other", NEVER),
     "starts_at_chance": Kind("info", "healthy", NEVER),
     "past_its_best": Kind("info", "overfitting", NEVER),
+    "loss_and_metric_part": Kind("info", "overfitting", NEVER),
+    "stairs": Kind("notice", "overfitting", NEVER),
+    "some_answers_cut_off": Kind("notice", "healthy", NEVER),
+    "chosen_reward_falls": Kind("notice", "healthy", NEVER),
     "evaluation_noisy": Kind("notice", "healthy", NEVER),
     "no_evaluation": Kind("info", "healthy", NEVER),
     "interrupted": Kind("info", "healthy", NEVER),

@@ -15,17 +15,35 @@ from finestep.finding import Finding
 
 _LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
 
+MOST_IGNORANT = 12.5
+"""Nats of a uniform guess in the largest common vocabulary; a first loss above it shows a wrong format or a sum."""
+GOOD_FOR_WORDS = 0.15
+"""Validation loss (nats) that no text reaches without a leak when it began above 1."""
+LATE_PEAK, RISEN = 0.8, 2.0
+"""A rate whose maximum lies this late, that far above its first value, was still warming up."""
+LONG_ENOUGH_EPOCHS = 5.0
+"""Epochs after which a training loss that falls is no sign that more are needed."""
+FIRST_TENTH = 0.1
+"""Share of the steps after which a gain is counted; before, a model learns the format."""
+ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
+"""Below this share of the peak rate, a last fall of less than that part of all that was gained, or than 1 %, is the end of the road."""
 MIN_ROWS_OF_RESPONSE = 24
 MIN_EVALUATIONS_OF_RESPONSE = 5
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
 
 
-def learning_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
-    """Everything between "nothing moves" and "it moved too little"."""
-    if signals.log.context.objective == "reinforcement":
+def too_good_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """A loss that is too good to be true."""
+    finding = _too_good(signals, limits) if signals.log.context.objective == "supervised" else None
+    return [finding] if finding is not None else []
+
+
+def length_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """Was the rate too low, the warmup too long, the run too short, or was there nothing left to learn?"""
+    if signals.log.context.objective != "supervised":
         return []
-    checks = (_nothing_trained, _too_good, _straight_response, _still_falling, _few_steps, _already_converged)
+    checks = (_warmup_never_ended, _straight_response, _still_falling, _few_steps, _already_converged)
     return [finding for check in checks if (finding := check(signals, limits)) is not None]
 
 
@@ -34,6 +52,17 @@ def first_loss_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.first <= 0:
         return []
+    if signals.loss_factor > 1:
+        factor = signals.loss_factor
+        meaning = f"The training loss is {factor:.1f} times the validation loss at the same steps: it is summed over accumulation steps."
+        return [
+            found(
+                "loss_scaled",
+                meaning,
+                advice="read the validation loss; divide the training loss by that",
+                factor=factor,
+            )
+        ]
     scaled = accumulation_factor(curve.first)
     if scaled:
         return [
@@ -99,42 +128,30 @@ def _starts_high(signals: Signals, curve: LossCurve) -> list[Finding]:
     ]
 
 
-def _nothing_trained(signals: Signals, limits: Thresholds) -> Finding | None:
-    curve = signals.loss
-    if curve is None or curve.num_rows < limits.min_rows:
-        return None
-    moves = abs(curve.end / curve.start - 1) if curve.start > 0 else 1.0
-    evaluation = signals.evaluation
-    eval_moves = abs(evaluation.last / evaluation.first - 1) if evaluation and evaluation.first > 0 else 0.0
-    if curve.spread > limits.flat_spread or moves > limits.flat_spread or eval_moves > limits.flat_spread:
-        return None
-    return found(
-        "nothing_trained",
-        "The loss does not move at all, to the third digit: no weight is being trained.",
-        advice="check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask",
-        confidence=0.9,
-        loss=curve.end,
-        spread=curve.spread,
-        grad_norm=signals.gradient.median if signals.gradient else None,
-    )
-
-
 def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
-    """Losses near zero within two epochs, or a validation loss that falls to almost nothing."""
-    if signals.log.context.objective == "preference":
-        return None
+    """A validation loss next to nothing, or a training loss next to nothing within two epochs where no validation loss says otherwise.
+
+    Falls are measured from the level after the first tenth of the run, because a first loss may only show a wrong format.
+    """
     evaluation, curve, epochs = signals.evaluation, signals.loss, signals.progress.epochs
-    if evaluation is not None and evaluation.num_rows >= 3 and evaluation.first > 0:
-        share = evaluation.last / evaluation.first
-        if evaluation.last < limits.too_good_loss / 2 or (share < limits.too_good_share and evaluation.first > 1):
+    if evaluation is not None and evaluation.num_rows >= 2 and evaluation.first > 0:
+        start = min(evaluation.first, MOST_IGNORANT)
+        fell = evaluation.last < limits.too_good_share * start and start > 1 and evaluation.last < GOOD_FOR_WORDS
+        if evaluation.num_rows >= 3 and (evaluation.last < limits.too_good_loss / 2 or fell):
             return _leak(evaluation.first, evaluation.last, "validation", signals)
+        return None
     if curve is None or curve.num_rows < limits.min_rows or curve.end < 0 or curve.start <= 0:
         return None
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
-    fell = float(early.min()) < limits.too_good_loss and float(early.min()) < limits.too_good_share * max(
-        curve.first, curve.start
+    start = max(curve.first, curve.start) if curve.start <= MOST_IGNORANT else float(curve.smooth[curve.num_rows // 10])
+    is_low = (
+        float(early.min()) / signals.loss_factor < limits.too_good_loss
+        and float(early.min()) < limits.too_good_share * start
     )
-    return _leak(curve.start, curve.end, "training", signals) if fell and not epochs < 0.01 else None
+    # One evaluation says whether the low training loss is the target's or learned by heart.
+    if evaluation is not None and evaluation.last > limits.too_good_loss:
+        return None
+    return _leak(curve.start, curve.end, "training", signals) if is_low and not epochs < 0.01 else None
 
 
 def _rows_of_epochs(signals: Signals, curve: LossCurve, epochs: float) -> int:
@@ -159,6 +176,29 @@ def _leak(first: float, last: float, split: str, signals: Signals) -> Finding:
     )
 
 
+def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
+    """The rate was highest in the last fifth of the steps: the run ended before its warmup did."""
+    train, schedule = signals.log.train, signals.schedule
+    known = np.isfinite(train.learning_rate)
+    rates, steps = train.learning_rate[known], train.step[known]
+    if schedule is None or len(rates) < limits.min_rows or not rates.max() > 0 or steps[-1] <= steps[0]:
+        return None
+    peak_at = float(steps[int(np.argmax(rates >= 0.999 * rates.max()))])
+    if (
+        peak_at < LATE_PEAK * steps[-1]
+        or rates.max() < RISEN * max(rates[0], 1e-30)
+        or signals.progress.share_done < 0.5
+    ):
+        return None
+    return found(
+        "warmup_never_ended",
+        "The rate was still rising when the run ended: warmup took all of its steps.",
+        advice=f"warm up over 5-10 % of the steps, at the same peak rate of {schedule.peak:.2g}",
+        peak_step=peak_at,
+        last_step=float(steps[-1]),
+    )
+
+
 def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, evaluation = signals.loss, signals.evaluation
     drop, is_clear = _last_fall(curve, evaluation, limits)
@@ -167,11 +207,16 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     if _rate_was_the_limit(signals, curve, evaluation, limits):
         return _too_low(signals, drop)
     progress, schedule = signals.progress, signals.schedule
+    if _is_end_of_the_road(signals, evaluation) or (evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS):
+        return None
     was_interrupted = progress.share_done < 0.9
     rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
     eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
     eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
-    tail_limit = limits.falling_tail / 2 if was_interrupted and rate_left else 2 * limits.falling_tail
+    is_constant = schedule is not None and schedule.is_constant and not progress.epochs >= 1
+    tail_limit = (
+        limits.falling_tail / 2 if was_interrupted and rate_left else limits.falling_tail * (1 if is_constant else 2)
+    )
     enough = evaluation.tail_drop > eval_limit if evaluation and evaluation.num_rows >= 3 else drop > tail_limit
     long_warmup = schedule is not None and schedule.warmup_share > 0.4
     if not enough and not (long_warmup and drop > limits.falling_tail / 3):
@@ -179,6 +224,24 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     if _is_small_but_done(signals, curve, limits) and not long_warmup:
         return None
     return _undertrained(signals, drop, was_interrupted, long_warmup)
+
+
+def _is_end_of_the_road(signals: Signals, evaluation: EvalCurve | None) -> bool:
+    """The rate has decayed, and the last evaluation gained next to nothing of what was gained in all."""
+    schedule, series = signals.schedule, signals.log.evaluation
+    if (
+        schedule is None
+        or evaluation is None
+        or series is None
+        or evaluation.num_rows < 3
+        or not schedule.last <= ANNEALED_RATE * schedule.peak
+    ):
+        return False
+    known = np.isfinite(series.loss)
+    loss, step = series.loss[known], series.step[known]
+    gained = float(loss[-2]) - evaluation.last
+    first = float(loss[min(int(np.searchsorted(step, FIRST_TENTH * step[-1])), len(loss) - 2)])
+    return gained < LITTLE * evaluation.last or gained < LITTLE_OF_ALL * (first - evaluation.last)
 
 
 def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
@@ -256,6 +319,8 @@ def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thres
     if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.stopped_share:
         return None
     if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
+        return None
+    if signals.evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS:
         return None
     rows = curve.rows[curve.num_rows // 2 :]
     slope, error = _line_through(np.log(signals.log.train.step[rows]), signals.log.train.loss[rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finestep.diagnosis.catalogue import CATALOGUE, NEVER, rank_of
+from finestep.diagnosis.chain import without_contradictions
 from finestep.diagnosis.from_records import training_log
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.training_log import RunContext
@@ -48,7 +49,7 @@ def diagnose_run(
         findings = [finding for finding in findings if finding.code != "answers_unrelated"]
     if any(rank_of(finding) < NEVER and finding.code != "healthy" for finding in findings):
         findings = [finding for finding in findings if finding.code != "healthy"]
-    ordered = sorted(findings, key=rank_of)
+    ordered = without_contradictions(sorted(findings, key=rank_of))
     return Diagnosis(whole.log, whole.signals, CATALOGUE[ordered[0].code].label, tuple(ordered))
 
 

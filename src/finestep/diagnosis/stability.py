@@ -18,11 +18,18 @@ _METHOD_RATE_LIMITS = {"lora": 5e-3, "qlora": 5e-3, "prompt": 0.5, "p-tuning": 0
 _UNKNOWN_METHOD_LIMIT = 1e-3
 """Peak rates above which a run stuck from its first step is blamed on the rate; prompt tuning lives at 1e-2."""
 
+_WHEN_AT_CHANCE = (
+    "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
+)
 ABSURD_RATE = 0.5
 TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
 DEAD_GRADIENTS = 0.15
+FEW_ROWS, TWICE = 30, 2.0
+EVALS_ROSE = 1.1
+GUESSING = 0.03
+"""Distance of an accuracy from that of a guess among k labels, and relative distance of the loss from ln k, of a model that guesses."""
 EXPLOSION_ROWS, NOISE_OF_EXPLOSION = 12, 6.0
 FIRST_ROWS = 40
 """Rows among which a jump counts as one of the first steps; more give noise more chances."""
@@ -49,7 +56,7 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.num_rows < 4 or signals.log.context.objective == "reinforcement":
         return []
-    lost = _lost(signals, curve, limits)
+    lost = _lost(signals, curve, limits) or _ends_high(signals, curve, limits) or _evaluations_rose(signals, curve)
     if lost is not None:
         return [lost]
     checks = (_unsettled, _jumped_at_start, _exploded_at_start)
@@ -102,6 +109,44 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
     )
 
 
+def _ends_high(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """A log of few rows whose last two both lie far above its lowest: too few for medians, and too far for chance."""
+    loss = signals.log.train.loss[curve.rows]
+    if (
+        not limits.min_rows <= curve.num_rows <= FEW_ROWS
+        or not loss.min() > TINY_LOSS
+        or not loss[-2:].min() > TWICE * loss.min()
+    ):
+        return None
+    return _diverged(
+        signals,
+        f"The last losses are {loss[-1] / loss.min():.1f} times the lowest.",
+        float(loss.min()),
+        float(loss[-1]),
+    )
+
+
+def _evaluations_rose(signals: Signals, curve: LossCurve) -> Finding | None:
+    """Validation and training loss both end above where they began: not overfitting, but a model that gets worse."""
+    series = signals.log.evaluation
+    known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
+    if len(known) < 3 or not known[0] > 0 or np.median(known[-3:]) <= EVALS_ROSE * known[0] or curve.end < curve.start:
+        return None
+    meaning = f"The validation loss went from {known[0]:.3g} up to {known[-1]:.3g}, and the training loss did not fall."
+    return _diverged(signals, meaning, float(known[0]), float(known[-1]))
+
+
+def _diverged(signals: Signals, meaning: str, before: float, after: float) -> Finding:
+    return found(
+        "diverged",
+        f"{meaning} The learning rate is too high.",
+        advice=_lower_rate_advice(signals),
+        best_loss=before,
+        end_loss=after,
+        learning_rate=signals.schedule.peak if signals.schedule else None,
+    )
+
+
 def _has_another_cause(signals: Signals, curve: LossCurve, row: int, limits: Thresholds, chance: Chance | None) -> bool:
     rate = relative_rate(signals.log, row)
     tiny = curve.end < TINY_LOSS and rate < 0.7
@@ -151,6 +196,9 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective == "reinforcement":
         return []
+    guessing = _guesses(signals, curve)
+    if guessing is not None:
+        return [guessing]
     chance = _chance(signals, curve.end, limits)
     evaluation = signals.evaluation
     if chance is None or not _is_plausible(signals, chance) or not _never_left(signals, curve, chance, limits):
@@ -159,9 +207,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
         return []
     peak = signals.schedule.peak if signals.schedule else math.nan
     evidence: Evidence = {"loss": curve.end, "level": chance.words, "learning_rate": peak if peak == peak else None}
-    if chance.kind == "unigram" or peak > _METHOD_RATE_LIMITS.get(
-        signals.log.context.method or "", _UNKNOWN_METHOD_LIMIT
-    ):
+    if chance.kind == "unigram" or _is_high_rate(signals):
         return [
             found(
                 "stuck_high_rate",
@@ -176,13 +222,47 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
         found(
             "stuck_at_chance",
             f"The loss stays at {chance.words}: the model learns nothing.",
-            advice=(
-                "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
-            ),
+            advice=_WHEN_AT_CHANCE,
             confidence=0.75,
             known=evidence,
         )
     ]
+
+
+def _guesses(signals: Signals, curve: LossCurve) -> Finding | None:
+    """Loss at ln k and accuracy at 1/k in the end, whatever the first rows were: the model guesses among its labels."""
+    series = signals.log.evaluation
+    names = [name for name in (series.metrics if series is not None else {}) if name.endswith(("accuracy", "acc"))]
+    if series is None or not names or curve.end <= 0:
+        return None
+    accuracy = series.metrics[names[0]]
+    accuracy = accuracy[np.isfinite(accuracy)]
+    num_labels = round(math.exp(min(curve.end, 10.0)))
+    if not len(accuracy) or num_labels < 2 or abs(curve.end / math.log(num_labels) - 1) > GUESSING:
+        return None
+    if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > GUESSING:
+        return None
+    was_better = curve.best < 0.8 * curve.end or curve.start < 0.8 * curve.end
+    words = (
+        f"The model guesses among {num_labels} labels in the end (loss {curve.end:.3g}, accuracy {accuracy[-1]:.2g})"
+    )
+    if was_better or _is_high_rate(signals):
+        return _diverged(signals, words + (" after it had been better." if was_better else "."), curve.best, curve.end)
+    return found(
+        "stuck_at_chance",
+        words + ": it learns nothing.",
+        advice=_WHEN_AT_CHANCE,
+        loss=curve.end,
+        accuracy=float(accuracy[-1]),
+    )
+
+
+def _is_high_rate(signals: Signals) -> bool:
+    """Above what is usual, where model and method are known; otherwise above what the method takes at most."""
+    context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
+    if context.usual_rate is not None:
+        return bool(peak > 2 * context.usual_rate[2])
+    return bool(peak > _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
 
 
 def _is_plausible(signals: Signals, chance: Chance) -> bool:

@@ -38,6 +38,8 @@ class Thresholds:
     """Standard errors between two levels that count as different."""
     overfit_rise: float = 0.015
     """Relative rise of the validation loss above its lowest value that is overfitting."""
+    overfit_despite_metric: float = 0.33
+    """Relative rise of the validation loss from which it is overfitting although a task metric is as good as ever."""
     overfit_rise_at_last: float = 0.04
     """The same when only the last evaluation is above the lowest."""
     memorised_share: float = 0.3

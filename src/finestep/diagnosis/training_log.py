@@ -73,6 +73,8 @@ class RunContext:
     vocabulary_size: int | None = None
     base_eval_loss: float | None = None
     max_steps: int | None = None
+    last_step: float | None = None
+    """Steps that were taken, where the log says it apart from its rows."""
     num_epochs: float | None = None
     logging_steps: float | None = None
     batch_size: int | None = None
@@ -82,13 +84,12 @@ class RunContext:
     precision: str | None = None
     num_skipped_steps: int | None = None
     """Optimizer steps that the trainer says it left out, e.g. after an overflow in fp16."""
-    num_parameters: float | None = None
-    num_train_rows: int | None = None
-    rank: int | None = None
+    total_flos: float | None = None
+    """Floating-point operations as the Trainer counts them: 6 x parameters x tokens."""
     usual_rate: tuple[float, float, float] | None = None
     """Aim, low and high of the learning rate that is recommended for this model, method and data."""
-    starts_trained: bool = False
-    """True when the run goes on from an adapter or weights that were tuned before."""
+    usual_method: str | None = None
+    """The method that `usual_rate` is for, when that is only a guess."""
 
 
 @dataclass(frozen=True)

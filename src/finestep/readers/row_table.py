@@ -300,7 +300,7 @@ class RowTable:
     def _run_context(self, matrix: Column) -> RunContext:
         objective = self._objective(matrix)
         known = {key: value for key, value in self.context.items() if key in RunContext.__dataclass_fields__}
-        for key in ("max_steps", "batch_size", "num_skipped_steps", "num_labels", "rank", "num_train_rows"):
+        for key in ("max_steps", "batch_size", "num_skipped_steps", "num_labels"):
             value = known.get(key)
             known[key] = int(value) if isinstance(value, (int, float)) and 0 < value < 1e12 else None
         if self._counts_on:
