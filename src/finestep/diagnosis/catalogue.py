@@ -83,8 +83,8 @@ CATALOGUE: dict[str, Kind] = {
     # Were rate, warmup and length enough?
     "warmup_never_ended": Kind("warning", "undertrained", 49),
     "learning_rate_too_low": Kind("warning", "lr_too_low", 50),
-    "undertrained": Kind("warning", "undertrained", 51),
-    "rate_below_usual": Kind("warning", "lr_too_low", 52),
+    "rate_below_usual": Kind("warning", "lr_too_low", 51),
+    "undertrained": Kind("warning", "undertrained", 52),
     "answers_unrelated": Kind("warning", "no_learning", 53),
     "already_converged": Kind("notice", "other", 55),
     "spike_recovered": Kind("notice", "spike_recovered", 60),

@@ -89,11 +89,12 @@ EXCLUSIONS: dict[str, frozenset[str]] = {
         _NOTHING_LEARNED, _TOO_LONG | _TOO_SHORT | _LOST | _TOO_HIGH | _TOO_LOW | {"too_good", "spike_recovered"}
     ),
     **dict.fromkeys(_TOO_LONG, _TOO_SHORT | _TOO_LOW),
-    **dict.fromkeys(_TOO_LOW, _TOO_HIGH | {"already_converged"}),
+    **dict.fromkeys(_TOO_LOW, _TOO_HIGH | {"already_converged", "undertrained", "rate_far_below_usual"}),
     "warmup_never_ended": _TOO_LOW | {"undertrained", "warmup_too_long"},
     "undertrained": _TOO_LONG | {"learning_rate_too_low", "already_converged"},
     "learning_rate_too_low": _TOO_LONG
-    | {"undertrained", "already_converged", "rate_below_usual", "warmup_too_short", "rate_above_usual"},
+    | {"undertrained", "already_converged", "rate_below_usual", "rate_far_below_usual"}
+    | _TOO_HIGH,
     "too_good": _TOO_SHORT | _TOO_LOW | {"overfitting", "memorised", "past_its_best"},
     "data_changed": _TOO_SHORT | _TOO_LOW | {"overfitting", "past_its_best"},
     "unexplained_rise": _TOO_SHORT | _TOO_LOW | {"overfitting", "past_its_best"},

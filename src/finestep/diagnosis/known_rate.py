@@ -11,6 +11,8 @@ from finestep.finding import Finding
 
 FAR = 3.0
 """Factor beyond the recommended interval from which it is worth a word; the interval holds four of five published optima."""
+STILL_IGNORANT = 2.5
+"""Loss (nats a token) above which a language model still has much to learn."""
 VERY_FAR = 10.0
 """Factor from the recommended rate at which a small gain is the rate's fault."""
 
@@ -30,7 +32,12 @@ def known_rate_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
             f"The rate is {factor:.0f} times below what is usual for this model and method ({low:.2g} to {high:.2g})."
         )
         gain = 1 - curve.end / curve.start if curve is not None and curve.start > 0 else math.nan
-        code = "rate_below_usual" if factor >= VERY_FAR and gain < limits.small_gain else "rate_far_below_usual"
+        is_poor = curve is not None and curve.end > STILL_IGNORANT and not signals.log.context.num_labels
+        code = (
+            "rate_below_usual"
+            if factor >= VERY_FAR and (gain < limits.small_gain or is_poor)
+            else "rate_far_below_usual"
+        )
         return [found(code, meaning, advice=f"try {aim:.2g}", known=known)]
     if schedule.peak > FAR * high:
         factor = schedule.peak / aim

@@ -19,6 +19,11 @@ MOST_IGNORANT = 12.5
 """Nats of a uniform guess in the largest common vocabulary; a first loss above it shows a wrong format or a sum."""
 GOOD_FOR_WORDS = 0.15
 """Validation loss (nats) that no text reaches without a leak when it began above 1."""
+IGNORANT_FROM, STILL_IGNORANT, SLOW_SHARE, STILL_FALLS = 4.0, 2.5, 0.55, 0.05
+"""Losses (nats a token) of a start and an end with little knowledge; the least share of the start that is left; the least late fall."""
+MIN_ROWS_OF_FALL, MIN_STEPS_OF_FALL = 8, 30
+USUAL_FOR_ADAPTERS = 1e-4
+"""Peak rates above this are not called too low without knowing the model."""
 LATE_PEAK, RISEN = 0.8, 2.0
 """A rate whose maximum lies this late, that far above its first value, was still warming up."""
 LONG_ENOUGH_EPOCHS = 5.0
@@ -43,7 +48,14 @@ def length_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     """Was the rate too low, the warmup too long, the run too short, or was there nothing left to learn?"""
     if signals.log.context.objective != "supervised":
         return []
-    checks = (_warmup_never_ended, _straight_response, _still_falling, _few_steps, _already_converged)
+    checks = (
+        _warmup_never_ended,
+        _straight_response,
+        _slow_from_ignorance,
+        _still_falling,
+        _few_steps,
+        _already_converged,
+    )
     return [finding for check in checks if (finding := check(signals, limits)) is not None]
 
 
@@ -275,6 +287,45 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     )
 
 
+def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None:
+    """A language model that began with next to no knowledge, ended with little, at the end of its schedule, and was falling all along:
+    noisy batches hide the shape of the response, but a run that comes so little of its way had too small steps."""
+    curve, schedule, progress = signals.loss, signals.schedule, signals.progress
+    if curve is None or schedule is None or curve.num_rows < MIN_ROWS_OF_FALL or progress.share_done < 0.9:
+        return None
+    is_classifier = signals.log.context.num_labels or signals.metric is not None
+    far = (
+        IGNORANT_FROM < curve.start < MOST_IGNORANT
+        and curve.end > STILL_IGNORANT
+        and curve.end > SLOW_SHARE * curve.start
+    )
+    if is_classifier or not far or not progress.last_step >= MIN_STEPS_OF_FALL or schedule.peak > USUAL_FOR_ADAPTERS:
+        return None
+    if not _falls_late(signals, curve):
+        return None
+    return found(
+        "learning_rate_too_low",
+        f"The model began with next to no knowledge ({curve.start:.3g} nats) and came only to {curve.end:.3g}, falling all along: the "
+        "learning rate was the limit.",
+        advice=f"multiply the peak learning rate by 10, to about {10 * schedule.peak:.2g}, and refine from there",
+        learning_rate=schedule.peak,
+        first_loss=curve.start,
+        last_loss=curve.end,
+    )
+
+
+def _falls_late(signals: Signals, curve: LossCurve) -> bool:
+    """The loss fell in the second half too: by the validation loss where that was measured, otherwise beyond the noise of its rows."""
+    series = signals.log.evaluation
+    known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
+    if len(known) >= 3:
+        return bool(known[len(known) // 2 - 1] - known[-1] > STILL_FALLS / 2 * known[-1])
+    quarters = np.array_split(signals.log.train.loss[curve.rows], 4)
+    before, now = float(np.mean(quarters[1])), float(np.mean(quarters[3]))
+    error = math.hypot(*(float(np.std(q, ddof=1)) / math.sqrt(len(q)) for q in (quarters[1], quarters[3])))
+    return before - now > max(STILL_FALLS * before, 1.5 * error)
+
+
 def _share_of_gain(signals: Signals, part: float) -> float:
     """Share of the whole fall that was there when `part` of the summed learning rate was spent; NaN when rates are not logged.
 
@@ -425,9 +476,10 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, last_step = signals.loss, signals.progress.last_step
     if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
         return None
-    gain = 1 - curve.end / curve.start
+    gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
     if (
         gain > 3 * max(curve.noise, 0.01)
+        or curve.whole.t < -limits.trend_t
         or (signals.evaluation is not None and signals.evaluation.num_rows >= 3)
         or curve.spread < 0.02
     ):

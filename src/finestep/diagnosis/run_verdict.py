@@ -43,6 +43,11 @@ def diagnose_run(
     context = context or RunContext()
     whole = diagnose_log(training_log(steps, evaluations, name=name, num_epochs=num_epochs, context=context))
     said = [*said, *replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.max_steps)]
+    return merged(whole, said)
+
+
+def merged(whole: Diagnosis, said: Sequence[Finding]) -> Diagnosis:
+    """The verdict on a whole log together with what was said on the way, without what contradicts each other."""
     known = {finding.code for finding in whole.findings}
     findings = [*whole.findings, *(each for each in said if each.code not in known and each.code not in OF_THE_END)]
     if {finding.code for finding in findings} & RATE_OR_LENGTH:

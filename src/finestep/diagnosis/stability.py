@@ -21,7 +21,11 @@ _UNKNOWN_METHOD_LIMIT = 1e-3
 _WHEN_AT_CHANCE = (
     "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
 )
-ABSURD_RATE = 0.5
+ABSURD_RATE = 0.3
+FAR_TOO_HIGH = 0.02
+"""Peak rate beyond what any published fine-tune of weights or adapters uses; prompts are trained with more."""
+NO_BETTER, FELL_FAR = 1.02, 0.7
+EARLY_CLIMB, NEARLY_ALL, ABOVE_IGNORANCE = 1.25, 0.8, 7.8
 TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
@@ -56,10 +60,12 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.num_rows < 4 or signals.log.context.objective == "reinforcement":
         return []
-    lost = _lost(signals, curve, limits) or _ends_high(signals, curve, limits) or _evaluations_rose(signals, curve)
+    lost = (
+        _lost(signals, curve, limits) or _ends_high(signals, curve, limits) or _evaluations_rose(signals, curve, limits)
+    )
     if lost is not None:
         return [lost]
-    checks = (_unsettled, _jumped_at_start, _exploded_at_start)
+    checks = (_too_high_from_the_start, _worse_than_base, _unsettled, _jumped_at_start, _exploded_at_start)
     findings = [finding for check in checks if (finding := check(signals, curve, limits)) is not None][:1]
     return findings + _spikes(signals, curve, limits)
 
@@ -126,8 +132,21 @@ def _ends_high(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
     )
 
 
-def _evaluations_rose(signals: Signals, curve: LossCurve) -> Finding | None:
+def _evaluations_rose(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
     """Validation and training loss both end above where they began: not overfitting, but a model that gets worse."""
+    base = signals.log.context.base_train_loss
+    if (
+        base is not None
+        and curve.num_rows >= limits.min_rows
+        and curve.end > EVALS_ROSE * base
+        and curve.end - base > 2 * curve.level_error
+    ):
+        return _diverged(
+            signals,
+            f"The training loss ends at {curve.end:.3g}, above the {base:.3g} before training.",
+            base,
+            curve.end,
+        )
     series = signals.log.evaluation
     known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
     if len(known) < 3 or not known[0] > 0 or np.median(known[-3:]) <= EVALS_ROSE * known[0] or curve.end < curve.start:
@@ -378,6 +397,80 @@ def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> 
     )
 
 
+def _too_high_from_the_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """A rate far above any usual one, and a sign that the first steps broke something: the loss climbed or began above ignorance, or
+    gradients died. The run may come down again, to what a model without its knowledge reaches."""
+    schedule = signals.schedule
+    if schedule is None or curve.num_rows < limits.min_rows or not _is_far_too_high(signals):
+        return None
+    loss, base = signals.log.train.loss[curve.rows], _base_loss(signals)
+    begin = min(curve.first, base or math.inf)
+    highest = float(loss[: max(4, curve.num_rows // 4)].max())
+    signs = {
+        "the loss climbed": begin > 0 and highest > max(EARLY_CLIMB, 1 + 3 * min(curve.noise, 0.2)) * begin,
+        "the loss began above ignorance": curve.first > ABOVE_IGNORANCE,
+        "gradients died": _gradients_fell(signals),
+    }
+    seen = [words for words, is_seen in signs.items() if is_seen]
+    if not seen:
+        return None
+    is_lost_for_good = schedule.peak >= ABSURD_RATE or curve.end > NEARLY_ALL * begin
+    return found(
+        "diverged" if is_lost_for_good else "unstable",
+        f"At a rate of {schedule.peak:.2g} {' and '.join(seen)} in the first steps: the learning rate is far too high, and what the model "
+        "knew is lost.",
+        advice=_lower_rate_advice(signals, factor=10),
+        learning_rate=schedule.peak,
+        first_loss=curve.first,
+        highest_loss=highest,
+        end_loss=curve.end,
+        base_loss=base,
+    )
+
+
+def _base_loss(signals: Signals) -> float | None:
+    """Loss before the first step: of the first batch, or on the validation rows."""
+    context = signals.log.context
+    return context.base_train_loss or context.base_eval_loss
+
+
+def _worse_than_base(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """After a quarter of the run no evaluation is better than the one before the first step, and the training loss did not fall far."""
+    series = signals.log.evaluation
+    if series is None or not len(series):
+        return None
+    base = signals.log.context.base_eval_loss or (float(series.loss[0]) if series.step[0] == 0 else None)
+    after = series.loss[(series.step > 0.25 * signals.progress.last_step) & np.isfinite(series.loss)]
+    if base is None or len(after) < 2 or after.min() <= NO_BETTER * base or curve.end < FELL_FAR * curve.start:
+        return None
+    return found(
+        "worse_than_base",
+        f"No evaluation is better than the {base:.3g} of the model before training (best {after.min():.3g}).",
+        advice=_lower_rate_advice(signals),
+        base_eval_loss=base,
+        best_eval_loss=float(after.min()),
+        learning_rate=signals.schedule.peak if signals.schedule else None,
+    )
+
+
+def _is_far_too_high(signals: Signals) -> bool:
+    """Several times above the recommended interval where that is known, otherwise beyond every method that trains weights."""
+    context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
+    if context.method in ("prompt", "p-tuning", "prefix"):
+        return bool(peak > _METHOD_RATE_LIMITS[context.method])
+    if context.usual_rate is not None and context.usual_method is None:
+        return bool(peak > min(3 * context.usual_rate[2], FAR_TOO_HIGH))
+    return bool(peak >= FAR_TOO_HIGH)
+
+
+def _gradients_fell(signals: Signals) -> bool:
+    """The usual gradient norm of the later half is a fraction of the first ones."""
+    norms = signals.log.train.grad_norm
+    first, late = norms[:3], norms[len(norms) // 2 :]
+    first, late = first[np.isfinite(first)], late[np.isfinite(late)]
+    return len(first) > 0 and len(late) >= 3 and bool(np.median(late) < DEAD_GRADIENTS * first.max())
+
+
 def _exploded_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
     """Some of the first rows far above the lowest before them and above the untrained model, with gradients far above the next ones:
     the steps were too large for the loss's own slope. The run may come down again; what its first steps had learned is lost."""
@@ -528,7 +621,15 @@ def _rate_at(signals: Signals, row: int) -> float | None:
 
 
 def _lower_rate_advice(signals: Signals, factor: float = 4) -> str:
-    schedule = signals.schedule
+    schedule, usual = signals.schedule, signals.log.context.usual_rate
+    if (
+        schedule
+        and usual
+        and not signals.log.context.usual_method
+        and schedule.peak > usual[2]
+        and schedule.peak > factor * usual[0]
+    ):
+        return f"lower the peak learning rate to about {usual[0]:.2g}, which is usual for this model and method"
     if schedule and schedule.peak >= ABSURD_RATE and signals.log.context.method not in ("prompt", "p-tuning"):
         return (
             f"a rate of {schedule.peak:.2g} is beyond any method's: begin at 2e-4 for LoRA, 2e-5 for full fine-tuning"

@@ -72,6 +72,8 @@ class RunContext:
     num_labels: int | None = None
     vocabulary_size: int | None = None
     base_eval_loss: float | None = None
+    base_train_loss: float | None = None
+    """Loss of the first batch, measured before any step."""
     max_steps: int | None = None
     last_step: float | None = None
     """Steps that were taken, where the log says it apart from its rows."""
