@@ -54,7 +54,9 @@ def main() -> int:
     try:
         app(standalone_mode=True)
     except FinestepError as error:
-        sys.stderr.write(f"finestep: {error}\n")
+        # A file's name or content may hold control characters; the terminal never sees them.
+        told = "".join(each if each.isprintable() or each == "\n" else "?" for each in str(error))
+        sys.stderr.write(f"finestep: {told}\n")
         return error.exit_code
     return 0
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.chance import accumulation_factor, chance_level
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import EvalCurve, LossCurve, Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
@@ -21,6 +22,8 @@ GOOD_FOR_WORDS = 0.15
 """Validation loss (nats) that no text reaches without a leak when it began above 1."""
 IGNORANT_FROM, STILL_IGNORANT, SLOW_SHARE, STILL_FALLS = 4.0, 2.5, 0.55, 0.05
 """Losses (nats a token) of a start and an end with little knowledge; the least share of the start that is left; the least late fall."""
+LATE_SHARE = 0.2
+"""Share of the whole fall of the validation loss that came in the second half of a run which had not reached a plateau."""
 MIN_ROWS_OF_FALL, MIN_STEPS_OF_FALL = 8, 30
 USUAL_FOR_ADAPTERS = 1e-4
 """Peak rates above this are not called too low without knowing the model."""
@@ -278,7 +281,7 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     return found(
         "learning_rate_too_low",
         "The loss fell in proportion to the learning rate that was spent and never bent: the learning rate was the limit.",
-        advice=f"multiply the peak learning rate by 10, to about {10 * schedule.peak:.2g}, and refine from there",
+        advice=f"{moved(signals, 10)}, and refine from there",
         confidence=0.7,
         learning_rate=schedule.peak,
         gain=gain,
@@ -307,7 +310,7 @@ def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None
         "learning_rate_too_low",
         f"The model began with next to no knowledge ({curve.start:.3g} nats) and came only to {curve.end:.3g}, falling all along: the "
         "learning rate was the limit.",
-        advice=f"multiply the peak learning rate by 10, to about {10 * schedule.peak:.2g}, and refine from there",
+        advice=f"{moved(signals, 10)}, and refine from there",
         learning_rate=schedule.peak,
         first_loss=curve.start,
         last_loss=curve.end,
@@ -319,7 +322,7 @@ def _falls_late(signals: Signals, curve: LossCurve) -> bool:
     series = signals.log.evaluation
     known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
     if len(known) >= 3:
-        return bool(known[len(known) // 2 - 1] - known[-1] > STILL_FALLS / 2 * known[-1])
+        return bool(known[len(known) // 2 - 1] - known[-1] > LATE_SHARE * (known[0] - known[-1]) > 0)
     quarters = np.array_split(signals.log.train.loss[curve.rows], 4)
     before, now = float(np.mean(quarters[1])), float(np.mean(quarters[3]))
     error = math.hypot(*(float(np.std(q, ddof=1)) / math.sqrt(len(q)) for q in (quarters[1], quarters[3])))
@@ -435,11 +438,10 @@ def _starts_ignorant(signals: Signals, first: float) -> bool:
 
 def _too_low(signals: Signals, drop: float) -> Finding:
     schedule = signals.schedule
-    to = f", to about {3 * schedule.peak:.2g}" if schedule else ""
     return found(
         "learning_rate_too_low",
         "After many epochs the loss has fallen little and is still falling: the learning rate was the limit.",
-        advice=f"multiply the peak learning rate by 3{to}, and once more if it still falls in a straight line",
+        advice=f"{moved(signals, 3)}",
         confidence=0.65,
         learning_rate=_known(schedule.peak if schedule else math.nan),
         epochs=_known(signals.progress.epochs),

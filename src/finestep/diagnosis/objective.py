@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.diagnosis.training_log import Column
@@ -84,7 +85,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         return cut_off
     if z <= -GAIN_Z:
         return [found("reward_fell", f"The reward fell from {known['first_quarter']:.3g} to {known['last_quarter']:.3g}.",
-                      advice=f"{_divided(signals, 3)}; raise the weight of the KL penalty (beta) if KL grew", known=known)]  # fmt: skip
+                      advice=f"{moved(signals, 1 / 3)}; raise the weight of the KL penalty (beta) if KL grew", known=known)]  # fmt: skip
     if (known["share_of_prompts_without_spread"] or 0.0) > NO_SPREAD_SHARE:
         meaning = "Nearly all prompts give answers of one and the same reward, so there is nothing to learn from."
         advice = (
@@ -106,12 +107,7 @@ def _cut_off(signals: Signals, known: dict, *, is_learning: bool) -> list[Findin
 
 
 def _for_no_gain(signals: Signals) -> str:
-    schedule = signals.schedule
-    rate = f" (the peak was {schedule.peak:.2g})" if schedule else ""
-    return (
-        "look at answers and rewards of a few prompts: some must be solved and some not; use more answers a prompt; then multiply the "
-        f"rate by 3{rate}"
-    )
+    return f"look at answers and rewards of a few prompts: some must be solved and some not; then {moved(signals, 3)}"
 
 
 def _of_pairs(signals: Signals) -> list[Finding]:
@@ -126,15 +122,13 @@ def _of_pairs(signals: Signals) -> list[Finding]:
     known = {"z": gains[best], "judged_by": best, "last_loss": signals.loss.end if signals.loss else None}
     if min(gains.values()) <= -GAIN_Z:
         meaning = "The model prefers the chosen answers less than before."
-        return [found("reward_fell", meaning, advice=_divided(signals, 3), known=known), *remarks]
+        return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]
     meaning = f"Neither margins nor accuracy of the pairs moved beyond noise (z {gains[best]:.1f})."
     peak = signals.schedule.peak if signals.schedule else math.nan
     if peak < SMALL_PREFERENCE_RATE:
-        advice = f"multiply the rate by 10, to about {10 * peak:.2g}"
+        advice = moved(signals, 10)
         return [found("preference_rate_too_low", meaning, advice=advice, learning_rate=peak, known=known), *remarks]
-    advice = (
-        "check that chosen and rejected answers differ and are not swapped; then multiply the rate by 3, or lower beta"
-    )
+    advice = "check that chosen and rejected answers differ and are not swapped; then multiply the rate by 3"
     return [found("preference_not_learned", meaning, advice=advice, known=known), *remarks]
 
 
@@ -179,11 +173,6 @@ def _too_early(signals: Signals) -> Finding:
         advice="let it run past the warmup",
         learning_rate=signals.schedule.peak if signals.schedule else None,
     )
-
-
-def _divided(signals: Signals, factor: float) -> str:
-    schedule = signals.schedule
-    return f"divide the peak rate by {factor:g}" + (f", to about {schedule.peak / factor:.2g}" if schedule else "")
 
 
 def _last_known(column: Column) -> float | None:

@@ -136,7 +136,7 @@ def signals_of(log: TrainingLog) -> Signals:
         schedule=schedule,
         progress=progress,
         gradient=_gradient(log.train.grad_norm),
-        metric=metric_curve(evaluation),
+        metric=metric_curve(evaluation) or next(filter(None, map(metric_curve, log.evaluations)), None),
         loss_factor=_loss_factor(log),
         num_rows=len(log.train),
         num_evaluations=len(evaluation) if evaluation is not None else 0,

@@ -9,6 +9,7 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import Evidence, found
 from finestep.diagnosis.chance import Chance, chance_level
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.robust import spike_scores, trend
 from finestep.diagnosis.signals import LossCurve, Signals, relative_rate
 from finestep.diagnosis.thresholds import Thresholds
@@ -408,7 +409,7 @@ def _too_high_from_the_start(signals: Signals, curve: LossCurve, limits: Thresho
     highest = float(loss[: max(4, curve.num_rows // 4)].max())
     signs = {
         "the loss climbed": begin > 0 and highest > max(EARLY_CLIMB, 1 + 3 * min(curve.noise, 0.2)) * begin,
-        "the loss began above ignorance": curve.first > ABOVE_IGNORANCE,
+        "the loss began above ignorance": curve.first > max(ABOVE_IGNORANCE, 1.1 * (base or 0.0)),
         "gradients died": _gradients_fell(signals),
     }
     seen = [words for words, is_seen in signs.items() if is_seen]
@@ -459,7 +460,7 @@ def _is_far_too_high(signals: Signals) -> bool:
     if context.method in ("prompt", "p-tuning", "prefix"):
         return bool(peak > _METHOD_RATE_LIMITS[context.method])
     if context.usual_rate is not None and context.usual_method is None:
-        return bool(peak > min(3 * context.usual_rate[2], FAR_TOO_HIGH))
+        return bool(peak > min(10 * context.usual_rate[2], FAR_TOO_HIGH))
     return bool(peak >= FAR_TOO_HIGH)
 
 
@@ -621,24 +622,16 @@ def _rate_at(signals: Signals, row: int) -> float | None:
 
 
 def _lower_rate_advice(signals: Signals, factor: float = 4) -> str:
-    schedule, usual = signals.schedule, signals.log.context.usual_rate
-    if (
-        schedule
-        and usual
-        and not signals.log.context.usual_method
-        and schedule.peak > usual[2]
-        and schedule.peak > factor * usual[0]
-    ):
-        return f"lower the peak learning rate to about {usual[0]:.2g}, which is usual for this model and method"
-    if schedule and schedule.peak >= ABSURD_RATE and signals.log.context.method not in ("prompt", "p-tuning"):
+    schedule, context = signals.schedule, signals.log.context
+    knows_usual = context.usual_rate is not None and context.usual_method is None
+    if schedule and schedule.peak >= ABSURD_RATE and not knows_usual and context.method not in ("prompt", "p-tuning"):
         return (
             f"a rate of {schedule.peak:.2g} is beyond any method's: begin at 2e-4 for LoRA, 2e-5 for full fine-tuning"
         )
-    to = f" to about {schedule.peak / factor:.2g}" if schedule else ""
     warmup = ""
     if schedule and schedule.warmup_share < 0.02:
         warmup = ", and warm up over 5-10 % of the steps"
-    return f"divide the peak learning rate by {factor:g}{to}{warmup}"
+    return moved(signals, 1 / factor) + warmup
 
 
 def rises(x: np.ndarray, limits: Thresholds) -> bool:

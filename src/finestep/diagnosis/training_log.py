@@ -108,11 +108,14 @@ class TrainingLog:
 
     @property
     def evaluation(self) -> EvalSeries | None:
-        """The main validation set: the unnamed one, otherwise the one with most rows."""
+        """The main validation set: the unnamed one, otherwise the one with most rows; one with losses before one without."""
         if not self.evaluations:
             return None
-        unnamed = [series for series in self.evaluations if not series.name]
-        return unnamed[0] if unnamed else max(self.evaluations, key=len)
+        with_losses = [series for series in self.evaluations if np.isfinite(series.loss).any()] or list(
+            self.evaluations
+        )
+        unnamed = [series for series in with_losses if not series.name]
+        return unnamed[0] if unnamed else max(with_losses, key=len)
 
 
 TRAIN_COLUMNS = tuple(TrainSeries.__dataclass_fields__)
