@@ -17,7 +17,8 @@ import csv
 import itertools
 import json
 import math
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,13 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.labelled_logs import PARTS, calibration, counts, every_label, judged
+from benchmarks.labelled_logs import PARTS, calibration, counted, counts, every_label, judged, leave_one_repository_out
+from finestep.diagnosis.confidence import FEW_ROWS
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.simulated import Setting, simulated_log
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.diagnosis.verdict import diagnose_log
-from finestep.flows.diagnose import diagnose_file
 from finestep.readers.open_logs import read_logs
 from finestep.trial import EvalRecord, StepRecord
 
@@ -83,6 +84,23 @@ def report_agreement(folder: Path, *, part: str | None = None) -> None:
                 print(
                     f"  {log.file:10} {log.label} / {log.second or '-'} -> {log.verdict} ({log.code}, {log.stated:.0%})"
                 )
+
+
+def report_calibration(folder: Path) -> None:
+    """The table of confidence from the new logs, and how it fares when each repository is judged by the others."""
+    logs = judged(folder, parts=("design", "check"))
+    print(f"share of votes: {sum(log.votes for log in logs) / len(logs):.3f} of {len(logs)} logs")
+    print(f"AGREEMENT = {counted(logs)}")
+    few = [log for log in logs if log.num_rows < FEW_ROWS]
+    if few:
+        print(f"below {FEW_ROWS} rows: {sum(log.votes for log in few) / len(few):.2f} of {len(few)}")
+    apart = leave_one_repository_out(logs)
+    for name in ("both halves", "check"):
+        print(f"leave one repository out, {name}: stated, mean stated, logs, first label, first or second")
+        for band, count, stated, first, either in calibration(
+            [log for log in apart if name in ("both halves", log.part)]
+        ):
+            print(f"  {band:12}{stated:7.0%}{count:6}{first:9.0%}{either:9.0%}")
 
 
 def _print_counts(name: str, of: dict[str, float]) -> None:
@@ -227,14 +245,17 @@ def report_speed(num_rows: int) -> None:
         printed.write_text("".join(f"{ {k: v for k, v in row.items() if k != 'step'} }\n" for row in rows))
         del rows, log, train, columns
         for path in (lines, table, state, printed):
-            start = time.perf_counter()
-            label = diagnose_file(path).label
-            seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
-            print(f"{path.name}: {size:.0f} MB, {seconds:.1f} s, {label}, peak {_peak_mb():.0f} MB")
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            # A process of its own for each file, so that memory is that of one diagnosis.
+            # `ru_maxrss` would count the parent before the exec; the kernel's high-water mark does not.
+            code = (
+                "import re, sys, time\nfrom pathlib import Path\nfrom finestep.flows.diagnose import diagnose_file\n"
+                "start = time.perf_counter()\nlabel = diagnose_file(Path(sys.argv[1])).label\n"
+                "peak = re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+                "print(f'{time.perf_counter() - start:.1f} s, {time.process_time():.1f} s of processor, {label}, '\n"
+                "f'peak {int(peak) / 1024:.0f} MB')"
+            )
+            told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+            print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, {told.stdout.strip()}")
 
 
 def main() -> None:
@@ -242,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--differences", choices=("old", "design"), help="list where verdict and label differ")
+    parser.add_argument("--calibrate", action="store_true", help="print the table of confidence")
     parser.add_argument("--sensitivity", action="store_true")
     parser.add_argument("--false-alarms", action="store_true")
     parser.add_argument("--monitor", action="store_true")
@@ -251,6 +273,8 @@ def main() -> None:
         report_agreement(options.labels, part=options.differences)
         if options.sensitivity:
             report_sensitivity(options.labels)
+        if options.calibrate:
+            report_calibration(options.labels)
     if options.false_alarms:
         report_false_alarms()
     if options.monitor:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from finestep.diagnosis.confidence import earned
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.flows.diagnose import diagnose_file
 
@@ -52,6 +53,11 @@ class Judged(NamedTuple):
     def is_comforted(self) -> bool:
         """True for a broken run that is told something harmless which no label allows."""
         return self.label in BROKEN and self.verdict in COMFORT and not self.is_allowed
+
+    @property
+    def votes(self) -> float:
+        """Readers who agree: one for the first label, half a one for the second."""
+        return 1.0 if self.agrees else 0.5 if self.is_allowed else 0.0
 
 
 def part_of(row: dict[str, str]) -> str:
@@ -114,3 +120,22 @@ def calibration(logs: Sequence[Judged]) -> list[tuple[str, int, float, float, fl
                 sum(log.agrees for log in inside) / count, sum(log.is_allowed for log in inside) / count,
             ))  # fmt: skip
     return table
+
+
+def counted(logs: Sequence[Judged]) -> dict[str, tuple[int, float]]:
+    """Code -> (logs, votes): the table of `finestep.diagnosis.confidence`."""
+    table: dict[str, tuple[int, float]] = {}
+    for log in logs:
+        count, votes = table.get(log.code, (0, 0.0))
+        table[log.code] = (count + 1, votes + log.votes)
+    return dict(sorted(table.items()))
+
+
+def leave_one_repository_out(logs: Sequence[Judged]) -> list[Judged]:
+    """The logs with the confidence that those of all other repositories would give them."""
+    judged_apart = []
+    for log in logs:
+        others = counted([other for other in logs if other.repository != log.repository])
+        stated = earned(*others.get(log.code, (0, 0.0)), num_rows=log.num_rows)
+        judged_apart.append(log._replace(stated=stated))
+    return judged_apart

@@ -65,6 +65,7 @@ CATALOGUE: dict[str, Kind] = {
     "diverged": Kind("error", "lr_too_high_diverged", 30),
     "stuck_high_rate": Kind("error", "lr_too_high_diverged", 31),
     "stuck_at_chance": Kind("error", "no_learning", 32),
+    "worse_than_base": Kind("warning", "lr_too_high_unstable", 33),
     # Is it too good to be true?
     "too_good": Kind("warning", "other", 35),
     # What does its objective say?
@@ -77,7 +78,6 @@ CATALOGUE: dict[str, Kind] = {
     # Does it generalise?
     "overfitting": Kind("warning", "overfitting", 40),
     "memorised": Kind("warning", "overfitting", 41),
-    "worse_than_base": Kind("warning", "lr_too_high_unstable", 44),
     "unstable": Kind("warning", "lr_too_high_unstable", 45),
     "bf16_stall": Kind("warning", "numerical_failure", 48),
     # Were rate, warmup and length enough?

@@ -133,7 +133,7 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
     if evaluation.rise < needed:
         return _past_its_best(evaluation, evidence) if evaluation.rise > 0.005 else None
     metric = signals.metric
-    if metric is not None and metric.is_best_at_end and evaluation.rise < limits.overfit_despite_metric:
+    if metric is not None and metric.is_best_at_end and _metric_decides(metric, evaluation, limits):
         return _parted(metric, evidence)
     step, by = _step_to_keep(evaluation, metric)
     epoch = _epoch_at(signals, step)
@@ -144,6 +144,14 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
         f"fell{by}.",
         advice=f"keep step {step:.0f}{where}; the next run needs no more steps than that",
         known={**evidence, "keep_step": step},
+    )
+
+
+def _metric_decides(metric: MetricCurve, evaluation: EvalCurve, limits: Thresholds) -> bool:
+    """True when the metric gained clearly since the loss was lowest, or when the loss has risen by next to nothing."""
+    return (
+        evaluation.rise < limits.overfit_despite_metric
+        or metric.error_cut_since(evaluation.best_step) > limits.clear_error_cut
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.catalogue import Evidence, found
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
@@ -25,7 +25,7 @@ def known_rate_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     aim, low, high = usual
     if signals.log.context.usual_method is not None:
         return _if_guessed(schedule.peak, usual, signals.log.context.usual_method)
-    known = {"learning_rate": schedule.peak, "usual": aim, "usual_low": low, "usual_high": high}
+    known: Evidence = {"learning_rate": schedule.peak, "usual": aim, "usual_low": low, "usual_high": high}
     if schedule.peak * FAR < low:
         factor = aim / schedule.peak
         meaning = (

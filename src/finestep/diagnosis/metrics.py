@@ -32,6 +32,18 @@ class MetricCurve:
     best_step: float
     last_step: float
     num_after_best: int
+    steps: Column
+    values: Column
+
+    def error_cut_since(self, step: float) -> float:
+        """Share of the errors that were left at a step and are gone at the end; negative when there are more.
+
+        Errors are what is missing to 1 (or to 100), or the value itself where lower is better.
+        """
+        then = float(self.values[min(int(np.searchsorted(self.steps, step)), len(self.values) - 1)])
+        top = 0.0 if not self.is_higher_better else 1.0 if self.values.max() <= 1.0 else 100.0
+        before, now = abs(top - then), abs(top - self.last)
+        return 1 - now / before if before > 0 else 0.0
 
     @property
     def is_best_at_end(self) -> bool:
@@ -76,5 +88,14 @@ def _curve(name: str, is_higher: bool, step: Column, values: Column) -> MetricCu
         return None
     best = int(np.argmax(x) if is_higher else np.argmin(x))
     return MetricCurve(
-        name, is_higher, float(x[0]), float(x[best]), float(x[-1]), float(at[best]), float(at[-1]), len(x) - 1 - best
+        name,
+        is_higher,
+        float(x[0]),
+        float(x[best]),
+        float(x[-1]),
+        float(at[best]),
+        float(at[-1]),
+        len(x) - 1 - best,
+        at,
+        x,
     )

@@ -129,6 +129,9 @@ def _hidden_nan(signals: Signals, limits: Thresholds) -> Finding | None:
     gradient = signals.gradient
     nan_gradients = gradient is not None and gradient.broken_tail >= min(tail, 1)
     fell_at_once = tail == 1 and len(loss) > 1 and loss[-2] > FROM_A_REAL_LOSS
+    norms = signals.log.train.grad_norm[len(loss) - tail :]
+    if len(norms) and (norms == 0.0).mean() > 0.5:
+        return None  # NaN would show in the gradients; exact zeros mean that nothing carries loss.
     if (tail < 2 and not fell_at_once) or (
         len(positive) and loss[positive[-1]] < limits.hidden_nan_before and not nan_gradients
     ):

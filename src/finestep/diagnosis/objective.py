@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.catalogue import Evidence, found
 from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
@@ -73,7 +73,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         meaning = f"Only {len(reward)} rewards were logged: too few to tell a gain from noise."
         return [found("too_little_information", meaning, advice="let it run for 50 steps or more", rewards=len(reward))]
     z, quarter = gain_z(reward), max(3, len(reward) // 4)
-    known = {
+    known: Evidence = {
         "first_quarter": float(reward[:quarter].mean()), "last_quarter": float(reward[-quarter:].mean()), "z": z,
         "kl": _last_known(train.kl), "clipped_completions": _last_known(train.clipped_completions),
         "share_of_prompts_without_spread": _last_known(train.zero_spread_share),
@@ -86,7 +86,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     if z <= -GAIN_Z:
         return [found("reward_fell", f"The reward fell from {known['first_quarter']:.3g} to {known['last_quarter']:.3g}.",
                       advice=f"{moved(signals, 1 / 3)}; raise the weight of the KL penalty (beta) if KL grew", known=known)]  # fmt: skip
-    if (known["share_of_prompts_without_spread"] or 0.0) > NO_SPREAD_SHARE:
+    if (_last_known(train.zero_spread_share) or 0.0) > NO_SPREAD_SHARE:
         meaning = "Nearly all prompts give answers of one and the same reward, so there is nothing to learn from."
         advice = (
             "leave out prompts that are always or never solved, draw more answers a prompt, or grade in finer steps"
@@ -96,9 +96,9 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     return [found("reward_not_gained", meaning, advice=_for_no_gain(signals), known=known)]
 
 
-def _cut_off(signals: Signals, known: dict, *, is_learning: bool) -> list[Finding]:
+def _cut_off(signals: Signals, known: Evidence, *, is_learning: bool) -> list[Finding]:
     """Answers that are cut off at the longest length get no fair reward, whatever else is wrong."""
-    share = known["clipped_completions"]
+    share = _last_known(signals.log.train.clipped_completions)
     if share is None or share <= CLIPPED_SHARE:
         return []
     meaning = f"{100 * share:.0f} % of the answers are cut off at the longest length, so their rewards judge unfinished answers."
@@ -119,7 +119,7 @@ def _of_pairs(signals: Signals) -> list[Finding]:
     if not gains or max(gains.values()) >= GAIN_Z:
         return remarks
     best = max(gains, key=lambda name: gains[name])
-    known = {"z": gains[best], "judged_by": best, "last_loss": signals.loss.end if signals.loss else None}
+    known: Evidence = {"z": gains[best], "judged_by": best, "last_loss": signals.loss.end if signals.loss else None}
     if min(gains.values()) <= -GAIN_Z:
         meaning = "The model prefers the chosen answers less than before."
         return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]

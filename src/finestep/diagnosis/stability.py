@@ -214,7 +214,7 @@ def _not_the_rate(curve: LossCurve, row: int, evidence: Evidence) -> Finding:
 def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     """A loss that sits on a level of ignorance from start to end."""
     curve = signals.loss
-    if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective == "reinforcement":
+    if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective != "supervised":
         return []
     guessing = _guesses(signals, curve)
     if guessing is not None:

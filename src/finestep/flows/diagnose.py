@@ -21,6 +21,8 @@ from finestep.flows.known_run import Told, with_knowledge
 from finestep.readers.open_logs import find_logs, read_logs
 from finestep.readers.unread import READABLE, first_lines, holds_known_columns, speaks_of_training
 
+MAIN_SHARE = 0.9
+"""Share of the rows of a file that makes one run speak for it; the others are starts that were broken off."""
 METHODS = ("full", "lora", "qlora", "prompt", "p-tuning", "prefix")
 
 
@@ -97,7 +99,7 @@ def _told_apart(reports: list[FileReport]) -> list[FileReport]:
 
 
 def diagnose_file(path: Path, *, told: Told | None = None, limits: Thresholds = DEFAULT) -> FileReport:
-    """Read one file and judge each run in it; a file of several runs is labelled `other` and judged run by run."""
+    """Read one file and judge each run in it; a file of several runs is labelled `other`, unless one of them is nearly all of it."""
     logs = read_logs(path)
     if not any(len(log.train) or log.evaluations for log in logs):
         logs = [_empty_log(path)]
@@ -113,6 +115,10 @@ def diagnose_file(path: Path, *, told: Told | None = None, limits: Thresholds = 
         confidence=0.9,
         runs=len(runs),
     )
+    rows = [run.signals.num_rows + run.signals.num_evaluations for run in runs]
+    main = runs[rows.index(max(rows))]
+    if max(rows) >= MAIN_SHARE * sum(rows):
+        return FileReport(str(path), main.label, (*main.findings, several), runs)
     return FileReport(str(path), "other", (several,), runs)
 
 

@@ -107,7 +107,7 @@ def _is_preference(args: Any) -> bool:
 
 def _facts(model: Any) -> ModelFacts:
     config = getattr(model, "config", None)
-    values = config.to_dict() if hasattr(config, "to_dict") else {}
+    values = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
     counted = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
     return facts_from_config(
         values, name=str(getattr(config, "_name_or_path", "") or "model"), source="the model", counted=counted
