@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finestep.errors import FinestepError
+from finestep.flows.diagnose import diagnose_file
 from finestep.readers.open_logs import read_logs
+from tests.readers.mutations import mutated
 
 LOSSES = [round(1.2 + 2 * math.exp(-n / 12) + 0.01 * (n * 7 % 5), 4) for n in range(1, 41)]
 EVERY = 20
@@ -160,3 +163,15 @@ def test_a_cosine_that_restarts_is_one_run(read) -> None:
         for n, (x, rate) in enumerate(zip(LOSSES, rates, strict=True), 1)
     )
     assert len(read(rows, "log.jsonl")) == 1
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("seed", range(8))
+def test_a_broken_layout_ends_cleanly(layout: str, seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_bytes(mutated(LAYOUTS[layout].encode(), 500_000 + seed))
+    try:
+        report = diagnose_file(path)
+    except FinestepError:
+        return
+    assert report.findings

@@ -22,8 +22,9 @@ from finestep.diagnosis.stability import stability_findings, stuck_findings
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
-FEW_ROWS = 8
-"""Rows (training and validation together) below which a run without a fault is not called healthy."""
+FEW_ROWS, ENOUGH_EVALUATIONS = 8, 3
+"""Rows (training and validation together) below which a run without a fault is not called healthy, unless it is known to be whole or
+was evaluated so often."""
 
 Check = Callable[[Signals, Thresholds], list[Finding]]
 
@@ -99,7 +100,7 @@ EXCLUSIONS: dict[str, frozenset[str]] = {
     "data_changed": _TOO_SHORT | _TOO_LOW | {"overfitting", "past_its_best"},
     "unexplained_rise": _TOO_SHORT | _TOO_LOW | {"overfitting", "past_its_best"},
     "too_little_information": _TOO_LONG | _TOO_SHORT | _TOO_LOW | _LOST | {"no_evaluation"},
-    "interrupted": frozenset(),
+    "healthy": frozenset({"no_evaluation"}),
 }
 """Code -> codes that are not said beside it; of two that exclude each other the earlier answer stays."""
 
@@ -140,7 +141,8 @@ def healthy(signals: Signals) -> Finding:
         numbers |= {"best_eval_loss": evaluation.best, "best_step": evaluation.best_step}
     missing = _not_logged(signals)
     rows = signals.num_rows + signals.num_evaluations
-    if rows < FEW_ROWS:
+    could_show = signals.num_evaluations >= ENOUGH_EVALUATIONS or signals.progress.share_done >= 0.9
+    if rows < FEW_ROWS and not could_show:
         meaning = f"Nothing wrong can be seen in {rows} rows, which would show little of it."
         return found(
             "too_little_information", meaning, advice=f"log every few steps; {_log_next_time(missing)}", known=numbers

@@ -216,7 +216,8 @@ def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
 
 def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, evaluation = signals.loss, signals.evaluation
-    drop, is_clear = _last_fall(curve, evaluation, limits)
+    constant = signals.schedule is not None and signals.schedule.is_constant
+    drop, is_clear = _last_fall(curve, evaluation, limits, is_constant=constant)
     if not is_clear:
         return _stopped_on_the_way(signals, curve, limits)
     if _rate_was_the_limit(signals, curve, evaluation, limits):
@@ -395,14 +396,18 @@ def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
 
 
-def _last_fall(curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds) -> tuple[float, bool]:
+def _last_fall(
+    curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds, *, is_constant: bool
+) -> tuple[float, bool]:
     """Relative drop at the end, from the validation loss when there are three, and whether it is beyond noise."""
     if evaluation is not None and evaluation.num_rows >= 3:
         recent = evaluation.tail_drop
         return recent, recent > 0.002 and evaluation.num_after_best == 0 and recent > 2 * min(evaluation.noise, 0.02)
     if curve is None or curve.num_rows < 10:
         return 0.0, False
-    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > limits.trend_t or curve.whole.t < -limits.trend_t)
+    # At a constant rate nothing but learning brings a loss down, so a weaker trend is believed.
+    needed = limits.trend_t * (0.75 if is_constant else 1.0)
+    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > needed or curve.whole.t < -needed)
 
 
 def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:

@@ -123,7 +123,12 @@ def _of_pairs(signals: Signals) -> list[Finding]:
     if min(gains.values()) <= -GAIN_Z:
         meaning = "The model prefers the chosen answers less than before."
         return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]
-    meaning = f"Neither margins nor accuracy of the pairs moved beyond noise (z {gains[best]:.1f})."
+    what = (
+        "The loss, which is all that was logged, did not fall"
+        if best == "loss"
+        else "Neither margins nor accuracy of the pairs moved"
+    )
+    meaning = f"{what} beyond noise (z {gains[best]:.1f})."
     peak = signals.schedule.peak if signals.schedule else math.nan
     if peak < SMALL_PREFERENCE_RATE:
         advice = moved(signals, 10)

@@ -119,18 +119,14 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
 def _ends_high(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
     """A log of few rows whose last two both lie far above its lowest: too few for medians, and too far for chance."""
     loss = signals.log.train.loss[curve.rows]
-    if (
-        not limits.min_rows <= curve.num_rows <= FEW_ROWS
-        or not loss.min() > TINY_LOSS
-        or not loss[-2:].min() > TWICE * loss.min()
-    ):
+    if not limits.min_rows <= curve.num_rows <= FEW_ROWS or not loss.min() > TINY_LOSS:
         return None
-    return _diverged(
-        signals,
-        f"The last losses are {loss[-1] / loss.min():.1f} times the lowest.",
-        float(loss.min()),
-        float(loss[-1]),
-    )
+    # The second lowest, because the lowest of noisy rows is a lucky one.
+    low, evaluation = float(np.sort(loss)[1]), signals.evaluation
+    is_denied = evaluation is not None and evaluation.num_rows >= 2 and evaluation.num_after_best == 0
+    if is_denied or not loss[-2:].min() > max(TWICE, 1 + 4 * min(curve.noise, 0.4)) * low:
+        return None
+    return _diverged(signals, f"The last losses are {loss[-1] / low:.1f} times the lowest.", low, float(loss[-1]))
 
 
 def _evaluations_rose(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
