@@ -87,7 +87,7 @@ def test_healthy_says_what_was_not_logged() -> None:
 
 
 def test_few_rows_without_a_fault_are_no_comfort() -> None:
-    assert codes(a_log([2.0, 1.6, 1.4, 1.3, 1.25, 1.22]))[0] == "too_little_information"
+    assert codes(a_log([2.0, 1.6, 1.4, 1.3, 1.25, 1.22], context=RunContext()))[0] == "too_little_information"
 
 
 def test_a_rise_of_both_losses_is_a_lost_run_and_no_overfitting() -> None:
@@ -103,6 +103,29 @@ def test_guessing_in_the_end_is_seen_whatever_the_start_was() -> None:
     loss = noisy(np.where(DONE < 0.3, 0.5, np.log(2)), sd=0.01)
     log = a_log(loss, evaluations=[0.45, 0.69, 0.693, 0.694], metrics={"accuracy": [0.8, 0.5, 0.51, 0.5]})
     assert codes(log)[0] == "diverged"
+
+
+WARM = np.minimum(DONE / 0.1, (1 - DONE) / 0.9) * 5e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("loss", "columns", "label"),
+    [
+        (np.interp(DONE, [0, 0.1, 0.2, 1], [0.69, 0.61, 0.69, 0.693]), {}, "lr_too_high_diverged"),
+        (
+            np.interp(DONE, [0, 0.05, 0.1, 0.3, 1], [0.69, 0.69, 0.79, 0.70, 0.70]),
+            {"metrics": {"accuracy": [0.5] * 5}},
+            "lr_too_high_diverged",
+        ),
+        (np.full(120, 0.693), {"metrics": {"accuracy": [0.5, 0.51, 0.5, 0.49, 0.5]}}, "no_learning"),
+        (2 - 0.16 * np.exp(-(((DONE - 0.3) / 0.15) ** 2)), {}, "lr_too_high_unstable"),
+    ],
+)
+def test_a_run_that_ends_where_it_began_is_no_comfort(loss, columns, label: str, seed: int) -> None:
+    if columns:
+        columns = {**columns, "evaluations": np.interp(np.linspace(0.2, 1, 5), DONE, loss)}
+    assert diagnose_log(a_log(noisy(loss, 0.01, seed), rate=WARM, **columns)).label == label
 
 
 @pytest.mark.parametrize(("last", "keeps"), [(0.93, 4), (0.80, 2)])

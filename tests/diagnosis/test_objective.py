@@ -47,6 +47,12 @@ def test_cut_off_answers_come_before_anything_else() -> None:
     assert "completion length" in finding.advice
 
 
+def test_a_reward_that_collapses_after_a_gain_is_no_success() -> None:
+    diagnosis = run(reward=0.3 + 0.6 * np.minimum(DONE / 0.4, 1) - 0.5 * (DONE > 0.7) + noise(sd=0.05))
+    assert diagnosis.label == "lr_too_high_unstable"
+    assert 0.3 * ROWS < diagnosis.verdict.evidence["step"] < 0.7 * ROWS
+
+
 def test_a_wandering_reward_is_no_gain() -> None:
     """Neighbouring rewards hang together, so that the same difference means less."""
     false = 0

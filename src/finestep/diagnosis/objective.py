@@ -21,6 +21,8 @@ FEWEST_ROWS = 12
 """Rows with a reward below which quarters of a run mean nothing."""
 GAIN_Z = 3.0
 """Standard errors of a gain. Source: labelled runs that learned had at least 3.1, the eleven others at most 2.2."""
+COLLAPSE_Z = 5.0
+"""Standard errors of a fall from the highest quarter, more because it is chosen among many."""
 NO_SPREAD_SHARE, CLIPPED_SHARE = 0.8, 0.8
 SMALL_PREFERENCE_RATE = 1e-7
 """Peak rates below this move no policy; practice is 5e-7 for all weights and 5e-6 for adapters."""
@@ -78,6 +80,9 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         "kl": _last_known(train.kl), "clipped_completions": _last_known(train.clipped_completions),
         "share_of_prompts_without_spread": _last_known(train.zero_spread_share),
     }  # fmt: skip
+    collapse = _collapsed(signals, reward)
+    if collapse is not None:
+        return [collapse]
     if z >= GAIN_Z:
         return _cut_off(signals, known, is_learning=True)
     cut_off = _cut_off(signals, known, is_learning=False)
@@ -94,6 +99,30 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         return [found("no_reward_signal", meaning, advice=advice, known=known)]
     meaning = f"The reward did not move beyond noise ({known['first_quarter']:.3g} to {known['last_quarter']:.3g}, z {z:.1f})."
     return [found("reward_not_gained", meaning, advice=_for_no_gain(signals), known=known)]
+
+
+def _collapsed(signals: Signals, reward: Column) -> Finding | None:
+    """The reward had risen and fell again by more than half of its gain, beyond noise."""
+    quarter = max(3, len(reward) // 4)
+    means = np.convolve(reward, np.full(quarter, 1 / quarter), mode="valid")
+    peak = int(means.argmax())
+    if peak + 2 * quarter > len(reward):
+        return None
+    gained, lost = means[peak] - means[0], means[peak] - means[-1]
+    fall = gain_z(
+        np.concatenate(
+            [reward[peak : peak + quarter], reward[peak : peak + quarter], reward[-quarter:], reward[-quarter:]]
+        )
+    )
+    if not (lost > gained / 2 and fall <= -COLLAPSE_Z and gained > 0):
+        return None
+    steps = signals.log.train.step[np.isfinite(signals.log.train.reward)]
+    step = float(steps[peak + quarter // 2])
+    meaning = (
+        f"The reward rose to {means[peak]:.3g} at about step {step:.0f} and fell to {means[-1]:.3g}: the policy broke."
+    )
+    return found("reward_fell", meaning, advice=f"keep step {step:.0f}; {moved(signals, 1 / 3)}", step=step,
+                 highest=float(means[peak]), last=float(means[-1]))  # fmt: skip
 
 
 def _cut_off(signals: Signals, known: Evidence, *, is_learning: bool) -> list[Finding]:

@@ -31,6 +31,8 @@ TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
 DEAD_GRADIENTS = 0.15
+ALL_GIVEN_BACK, SMALL_GAIN_LOST, BETTER_BEFORE = 0.9, 1.04, 0.05
+"""Share of the gain that is gone, and what it was at least, of a run that ends where it began; a change worth the name."""
 FEW_ROWS, TWICE = 30, 2.0
 EVALS_ROSE = 1.1
 GUESSING = 0.03
@@ -212,7 +214,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective != "supervised":
         return []
-    guessing = _guesses(signals, curve)
+    guessing = _guesses(signals, curve, limits)
     if guessing is not None:
         return [guessing]
     chance = _chance(signals, curve.end, limits)
@@ -245,7 +247,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     ]
 
 
-def _guesses(signals: Signals, curve: LossCurve) -> Finding | None:
+def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
     """Loss at ln k and accuracy at 1/k in the end, whatever the first rows were: the model guesses among its labels."""
     series = signals.log.evaluation
     names = [name for name in (series.metrics if series is not None else {}) if name.endswith(("accuracy", "acc"))]
@@ -258,12 +260,19 @@ def _guesses(signals: Signals, curve: LossCurve) -> Finding | None:
         return None
     if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > GUESSING:
         return None
-    was_better = curve.best < 0.8 * curve.end or curve.start < 0.8 * curve.end
+    error = limits.level_z * max(curve.contrast_error, 0.01)
+    was_better = (
+        curve.best < (1 - max(BETTER_BEFORE, error)) * curve.end
+        or float(accuracy.max()) > 1 / num_labels + 3 * GUESSING
+    )
+    early = curve.smooth[: max(4, curve.num_rows // 5)]
+    rose_first = float(early.max()) > (1 + max(BETTER_BEFORE, error)) * curve.start
     words = (
         f"The model guesses among {num_labels} labels in the end (loss {curve.end:.3g}, accuracy {accuracy[-1]:.2g})"
     )
-    if was_better or _is_high_rate(signals):
-        return _diverged(signals, words + (" after it had been better." if was_better else "."), curve.best, curve.end)
+    if was_better or rose_first or _is_high_rate(signals):
+        how = " after it had been better." if was_better else " after a rise in its first steps." if rose_first else "."
+        return _diverged(signals, words + how, curve.best, curve.end)
     return found(
         "stuck_at_chance",
         words + ": it learns nothing.",
@@ -333,6 +342,7 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
     clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
     evaluation = signals.evaluation
     risen = curve.end > limits.unstable_ratio * curve.best and beyond > limits.lost_gain / 2 and clear
+    risen = risen or (clear and beyond > ALL_GIVEN_BACK and curve.end > SMALL_GAIN_LOST * curve.best)
     eval_up = evaluation is None or evaluation.rise > 0.005 or evaluation.num_rows < 2
     drifts = (
         curve.whole.t > limits.trend_t
@@ -350,6 +360,16 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
             return _not_the_rate(curve, row, {**known, "best_loss": curve.best, "end_loss": curve.end})
         if rate < limits.low_rate_share:
             return None
+    chance = _chance(signals, curve.end, limits)
+    if (
+        chance is not None
+        and chance.kind == "labels"
+        and abs(curve.start / chance.loss - 1) < 0.1
+        and beyond > ALL_GIVEN_BACK
+    ):
+        return _diverged(
+            signals, f"The loss came down to {curve.best:.3g} and went back to {chance.words}.", curve.best, curve.end
+        )
     return found(
         "unstable",
         f"Training and validation loss end above their best ({curve.best:.3g} -> {curve.end:.3g}): the rate "
