@@ -10,8 +10,8 @@ from __future__ import annotations
 AGREEMENT: dict[str, tuple[int, float]] = {
     "diverged": (3, 3.0), "healthy": (30, 26.5), "hidden_nan": (4, 4.0), "learning_rate_too_low": (1, 0.5), "memorised": (1, 1.0),
     "no_labels": (1, 1.0), "overfitting": (9, 8.5), "preference_rate_too_low": (1, 1.0), "reward_not_gained": (7, 7.0),
-    "several_runs": (3, 2.0), "stuck_at_plateau": (1, 1.0), "too_good": (3, 3.0), "too_little_information": (10, 7.0),
-    "undertrained": (7, 6.0), "warmup_never_ended": (1, 1.0),
+    "several_runs": (3, 2.0), "stuck_at_plateau": (1, 1.0), "too_good": (3, 3.0), "too_little_information": (9, 7.0),
+    "undertrained": (8, 7.0), "warmup_never_ended": (1, 1.0),
 }  # fmt: skip
 """Code -> (logs with this verdict, how many readers' votes it had)."""
 PRIOR, PRIOR_LOGS = 0.8, 6.0
