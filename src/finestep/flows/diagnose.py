@@ -11,6 +11,7 @@ from pathlib import Path
 
 from finestep.diagnosis.catalogue import Label, found
 from finestep.diagnosis.comparison import Comparison, compare
+from finestep.diagnosis.confidence import confidence_of
 from finestep.diagnosis.signals import signals_of
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.diagnosis.training_log import TrainingLog, train_series
@@ -108,14 +109,14 @@ def diagnose_file(path: Path, *, told: Told | None = None, limits: Thresholds = 
     runs = tuple(diagnose_log(with_knowledge(log, path, told or Told()), limits) for log in logs)
     if len(runs) == 1:
         return FileReport(str(path), runs[0].label, runs[0].findings, runs)
+    rows = [run.signals.num_rows + run.signals.num_evaluations for run in runs]
     several = found(
         "several_runs",
         f"The file holds {len(runs)} runs, each judged on its own: {', '.join(run.label for run in runs[:6])}.",
         advice="write one log a run",
-        confidence=0.9,
+        confidence=confidence_of("several_runs", sum(rows)),
         runs=len(runs),
     )
-    rows = [run.signals.num_rows + run.signals.num_evaluations for run in runs]
     main = runs[rows.index(max(rows))]
     if max(rows) >= MAIN_SHARE * sum(rows):
         return FileReport(str(path), main.label, (*main.findings, several), runs)
