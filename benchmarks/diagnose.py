@@ -1,11 +1,13 @@
 """How good and how fast `finestep diagnose` is: agreement with hand-made labels, false alarms, speed.
 
-    python -m benchmarks.diagnose --labels FOLDER [--sensitivity]   agreement, against the naive threshold rule
+    python -m benchmarks.diagnose --labels FOLDER [--sensitivity] [--differences design]
+                                                                    agreement by part, comforted broken runs, calibration
     python -m benchmarks.diagnose --false-alarms                    clean and faulty simulated runs
     python -m benchmarks.diagnose --rows 1000000                    one long log in three formats
     python -m benchmarks.diagnose --monitor                         cost of the live monitor a step
 
-FOLDER holds `labels.csv` (columns file, primary_label, confidence) and the files in `raw/`.
+FOLDER holds `labels.csv` (columns file, repo, primary_label, second, confidence) and the files in `raw/`; `benchmarks.labelled_logs`
+says which of them rules were made on and which are only counted.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import csv
 import itertools
 import json
 import math
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,12 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.labelled_logs import PARTS, calibration, counted, counts, every_label, judged, leave_one_repository_out
+from finestep.diagnosis.confidence import FEW_ROWS
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.simulated import Setting, simulated_log
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.diagnosis.verdict import diagnose_log
-from finestep.flows.diagnose import diagnose_file
 from finestep.readers.open_logs import read_logs
 from finestep.trial import EvalRecord, StepRecord
 
@@ -58,37 +62,56 @@ def naive_label(logs: list[TrainingLog]) -> str:
     return "undertrained" if np.polyfit(np.arange(len(tail)), tail, 1)[0] < 0 else "healthy"
 
 
-def labelled(folder: Path) -> list[dict[str, str]]:
-    """Rows of labels.csv whose confidence is high or medium."""
-    with (folder / "labels.csv").open() as file:
-        return [row for row in csv.DictReader(file) if row["confidence"] != "low"]
+def report_agreement(folder: Path, *, part: str | None = None) -> None:
+    """What is agreed on in each part, broken runs that were comforted, calibration; and the differences of one part by name.
+
+    The check half is never listed by name: no rule may be made for one of its logs.
+    """
+    logs = judged(folder)
+    print(f"{'part':8}{'logs':>5}{'first label':>16}{'first or second':>18}{'comforted':>16}")
+    for name in (*PARTS, "new", "all"):
+        chosen = [log for log in logs if name in (log.part, "all") or (name == "new" and log.part != "old")]
+        _print_counts(name, counts(chosen))
+    naive = sum(naive_label(read_logs(folder / "raw" / log.file)) == log.label for log in logs)
+    print(f"fixed thresholds agree with the first label in {naive} of {len(logs)}")
+    for name in ("design", "check"):
+        print(f"calibration, {name} half: stated, mean stated, logs, first label, first or second")
+        for band, count, stated, first, either in calibration([log for log in logs if log.part == name]):
+            print(f"  {band:12}{stated:7.0%}{count:6}{first:9.0%}{either:9.0%}")
+    if part is not None and part != "check":
+        for log in logs:
+            if log.part == part and not log.agrees:
+                print(
+                    f"  {log.file:10} {log.label} / {log.second or '-'} -> {log.verdict} ({log.code}, {log.stated:.0%})"
+                )
 
 
-def agreement(folder: Path, limits: Thresholds = DEFAULT) -> list[tuple[str, str, str]]:
-    """(file, label, verdict) for every labelled row."""
-    return [
-        (row["file"], row["primary_label"], diagnose_file(folder / "raw" / row["file"], limits=limits).label)
-        for row in labelled(folder)
-    ]
+def report_calibration(folder: Path) -> None:
+    """The table of confidence from the new logs, and how it fares when each repository is judged by the others."""
+    logs = judged(folder, parts=("design", "check"))
+    print(f"share of votes: {sum(log.votes for log in logs) / len(logs):.3f} of {len(logs)} logs")
+    print(f"AGREEMENT = {counted(logs)}")
+    few = [log for log in logs if log.num_rows < FEW_ROWS]
+    if few:
+        print(f"below {FEW_ROWS} rows: {sum(log.votes for log in few) / len(few):.2f} of {len(few)}")
+    apart = leave_one_repository_out(logs)
+    for name in ("both halves", "check"):
+        print(f"leave one repository out, {name}: stated, mean stated, logs, first label, first or second")
+        for band, count, stated, first, either in calibration(
+            [log for log in apart if name in ("both halves", log.part)]
+        ):
+            print(f"  {band:12}{stated:7.0%}{count:6}{first:9.0%}{either:9.0%}")
 
 
-def report_agreement(folder: Path) -> None:
-    """The confusion table, ours and the naive rule's agreement."""
-    results = agreement(folder)
-    print("label -> verdict : count")
-    for (label, verdict), count in sorted(Counter(each[1:] for each in results).items()):
-        print(f"  {label:24} -> {verdict:24} {count:3}{'' if label == verdict else '   <- differs'}")
-    agreed = sum(label == verdict for _, label, verdict in results)
-    naive = sum(
-        naive_label(read_logs(folder / "raw" / row["file"])) == row["primary_label"] for row in labelled(folder)
-    )
-    ours, rule = f"{agreed} of {len(results)} ({agreed / len(results):.0%})", f"{naive} ({naive / len(results):.0%})"
-    print(f"finestep agrees in {ours}; naive rule in {rule}")
+def _print_counts(name: str, of: dict[str, float]) -> None:
+    first, either = (f"{of[key]:.0f} ({of[key] / max(of['logs'], 1):.0%})" for key in ("first", "either"))
+    comforted = f"{of['comforted']:.0f} of {of['broken']:.0f}"
+    print(f"{name:8}{of['logs']:5.0f}{first:>16}{either:>18}{comforted:>16}")
 
 
 def report_sensitivity(folder: Path) -> None:
     """Agreement when one threshold moves by 20 %, and when all move at random within 20 %."""
-    total = len(labelled(folder))
+    total = len(every_label(folder))
     lowest: list[tuple[int, str]] = []
     for field, factor in itertools.product(fields(Thresholds), (0.8, 1.2)):
         changed = replace(
@@ -107,7 +130,7 @@ def report_sensitivity(folder: Path) -> None:
 
 
 def _agreed(folder: Path, limits: Thresholds) -> int:
-    return sum(label == verdict for _, label, verdict in agreement(folder, limits))
+    return sum(log.agrees for log in judged(folder, limits=limits))
 
 
 def report_false_alarms() -> None:
@@ -222,29 +245,36 @@ def report_speed(num_rows: int) -> None:
         printed.write_text("".join(f"{ {k: v for k, v in row.items() if k != 'step'} }\n" for row in rows))
         del rows, log, train, columns
         for path in (lines, table, state, printed):
-            start = time.perf_counter()
-            label = diagnose_file(path).label
-            seconds, size = time.perf_counter() - start, path.stat().st_size / 1e6
-            print(f"{path.name}: {size:.0f} MB, {seconds:.1f} s, {label}, peak {_peak_mb():.0f} MB")
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            # A process of its own for each file, so that memory is that of one diagnosis.
+            # `ru_maxrss` would count the parent before the exec; the kernel's high-water mark does not.
+            code = (
+                "import re, sys, time\nfrom pathlib import Path\nfrom finestep.flows.diagnose import diagnose_file\n"
+                "start = time.perf_counter()\nlabel = diagnose_file(Path(sys.argv[1])).label\n"
+                "peak = re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+                "print(f'{time.perf_counter() - start:.1f} s, {time.process_time():.1f} s of processor, {label}, '\n"
+                "f'peak {int(peak) / 1024:.0f} MB')"
+            )
+            told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+            print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, {told.stdout.strip()}")
 
 
 def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path)
+    parser.add_argument("--differences", choices=("old", "design"), help="list where verdict and label differ")
+    parser.add_argument("--calibrate", action="store_true", help="print the table of confidence")
     parser.add_argument("--sensitivity", action="store_true")
     parser.add_argument("--false-alarms", action="store_true")
     parser.add_argument("--monitor", action="store_true")
     parser.add_argument("--rows", type=int)
     options = parser.parse_args()
     if options.labels:
-        report_agreement(options.labels)
+        report_agreement(options.labels, part=options.differences)
         if options.sensitivity:
             report_sensitivity(options.labels)
+        if options.calibrate:
+            report_calibration(options.labels)
     if options.false_alarms:
         report_false_alarms()
     if options.monitor:

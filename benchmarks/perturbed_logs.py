@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.diagnose import labelled
+from benchmarks.labelled_logs import labelled, part_of
 from finestep.diagnosis.training_log import EvalSeries, TrainingLog, TrainSeries
 from finestep.diagnosis.verdict import diagnose_log
 from finestep.flows.diagnose import diagnose_file
@@ -108,7 +108,7 @@ def renamed(path: Path, place: Path) -> Path | None:
 
 def report(folder: Path) -> None:
     """One line a change: how many verdicts stay, and which do not."""
-    paths = [folder / "raw" / row["file"] for row in labelled(folder)]
+    paths = [folder / "raw" / row["file"] for row in labelled(folder) if part_of(row) != "check"]
     stayed = total = 0
     for name in CHANGES:
         pairs = {path.name: pair for path in paths if (pair := changed_verdicts(path, name)) is not None}

@@ -62,7 +62,7 @@ def test_a_good_run_is_recorded_and_called_healthy(tmp_path) -> None:
     callback = trained(tmp_path, callback=FinestepCallback())
     assert [record.step for record in callback.steps] == list(range(1, 41))
     assert all(record.update_norm > 0 for record in callback.steps if record.learning_rate > 0)
-    assert [record.step for record in callback.evaluations] == [10, 20, 30, 40]
+    assert [record.step for record in callback.evaluations] == [0, 10, 20, 30, 40]
     assert not [finding for finding in callback.findings if finding.severity == "error"]
 
 

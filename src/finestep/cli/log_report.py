@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from finestep.diagnosis.catalogue import LABEL_WORDS, Label, shown_evidence
@@ -21,6 +21,15 @@ _PLOT_WIDTH, _PLOT_HEIGHT = 64, 8
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Braille dot bits by row and column of a character cell."""
 _MANY = 6
+
+
+def escape(text: str) -> str:
+    """Text that can neither style the terminal nor move its cursor: no markup, and `?` for what is not printable.
+
+    >>> escape("a\x1b[31mb[bold]")
+    'a?\\[31mb\\[bold]'
+    """
+    return escape_markup("".join(each if each.isprintable() or each == "\n" else "?" for each in text))
 
 
 def print_json(result: DiagnoseResult) -> None:
@@ -115,7 +124,7 @@ def _print_run(console: Console, run: Diagnosis) -> None:
             console.print(line, style="dim", no_wrap=True)
         what = "training loss" if series is run.log.train else "validation loss"
         console.print(
-            f"          {what}, step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({run.log.format})[/dim]"
+            f"          {what}, step {series.step[0]:.0f} to {series.step[-1]:.0f}  [dim]({escape(run.log.format)})[/dim]"
         )
     curve = run.signals.evaluation
     if curve is not None and curve.num_rows > 1:

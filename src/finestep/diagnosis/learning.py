@@ -9,23 +9,56 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.chance import accumulation_factor, chance_level
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import EvalCurve, LossCurve, Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
 _LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
 
+MOST_IGNORANT = 12.5
+"""Nats of a uniform guess in the largest common vocabulary; a first loss above it shows a wrong format or a sum."""
+GOOD_FOR_WORDS = 0.15
+"""Validation loss (nats) that no text reaches without a leak when it began above 1."""
+IGNORANT_FROM, STILL_IGNORANT, SLOW_SHARE, STILL_FALLS = 4.0, 2.5, 0.55, 0.05
+"""Losses (nats a token) of a start and an end with little knowledge; the least share of the start that is left; the least late fall."""
+LATE_SHARE = 0.2
+"""Share of the whole fall of the validation loss that came in the second half of a run which had not reached a plateau."""
+MIN_ROWS_OF_FALL, MIN_STEPS_OF_FALL = 8, 30
+USUAL_FOR_ADAPTERS = 1e-4
+"""Peak rates above this are not called too low without knowing the model."""
+LATE_PEAK, RISEN = 0.8, 2.0
+"""A rate whose maximum lies this late, that far above its first value, was still warming up."""
+LONG_ENOUGH_EPOCHS = 5.0
+"""Epochs after which a training loss that falls is no sign that more are needed."""
+FIRST_TENTH = 0.1
+"""Share of the steps after which a gain is counted; before, a model learns the format."""
+ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
+"""Below this share of the peak rate, a last fall of less than that part of all that was gained, or than 1 %, is the end of the road."""
 MIN_ROWS_OF_RESPONSE = 24
 MIN_EVALUATIONS_OF_RESPONSE = 5
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
 
 
-def learning_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
-    """Everything between "nothing moves" and "it moved too little"."""
-    if signals.log.context.objective == "reinforcement":
+def too_good_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """A loss that is too good to be true."""
+    finding = _too_good(signals, limits) if signals.log.context.objective == "supervised" else None
+    return [finding] if finding is not None else []
+
+
+def length_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """Was the rate too low, the warmup too long, the run too short, or was there nothing left to learn?"""
+    if signals.log.context.objective != "supervised":
         return []
-    checks = (_nothing_trained, _too_good, _straight_response, _still_falling, _few_steps, _already_converged)
+    checks = (
+        _warmup_never_ended,
+        _straight_response,
+        _slow_from_ignorance,
+        _still_falling,
+        _few_steps,
+        _already_converged,
+    )
     return [finding for check in checks if (finding := check(signals, limits)) is not None]
 
 
@@ -34,6 +67,17 @@ def first_loss_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.first <= 0:
         return []
+    if signals.loss_factor > 1:
+        factor = signals.loss_factor
+        meaning = f"The training loss is {factor:.1f} times the validation loss at the same steps: it is summed over accumulation steps."
+        return [
+            found(
+                "loss_scaled",
+                meaning,
+                advice="read the validation loss; divide the training loss by that",
+                factor=factor,
+            )
+        ]
     scaled = accumulation_factor(curve.first)
     if scaled:
         return [
@@ -99,42 +143,30 @@ def _starts_high(signals: Signals, curve: LossCurve) -> list[Finding]:
     ]
 
 
-def _nothing_trained(signals: Signals, limits: Thresholds) -> Finding | None:
-    curve = signals.loss
-    if curve is None or curve.num_rows < limits.min_rows:
-        return None
-    moves = abs(curve.end / curve.start - 1) if curve.start > 0 else 1.0
-    evaluation = signals.evaluation
-    eval_moves = abs(evaluation.last / evaluation.first - 1) if evaluation and evaluation.first > 0 else 0.0
-    if curve.spread > limits.flat_spread or moves > limits.flat_spread or eval_moves > limits.flat_spread:
-        return None
-    return found(
-        "nothing_trained",
-        "The loss does not move at all, to the third digit: no weight is being trained.",
-        advice="check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask",
-        confidence=0.9,
-        loss=curve.end,
-        spread=curve.spread,
-        grad_norm=signals.gradient.median if signals.gradient else None,
-    )
-
-
 def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
-    """Losses near zero within two epochs, or a validation loss that falls to almost nothing."""
-    if signals.log.context.objective == "preference":
-        return None
+    """A validation loss next to nothing, or a training loss next to nothing within two epochs where no validation loss says otherwise.
+
+    Falls are measured from the level after the first tenth of the run, because a first loss may only show a wrong format.
+    """
     evaluation, curve, epochs = signals.evaluation, signals.loss, signals.progress.epochs
-    if evaluation is not None and evaluation.num_rows >= 3 and evaluation.first > 0:
-        share = evaluation.last / evaluation.first
-        if evaluation.last < limits.too_good_loss / 2 or (share < limits.too_good_share and evaluation.first > 1):
+    if evaluation is not None and evaluation.num_rows >= 2 and evaluation.first > 0:
+        start = min(evaluation.first, MOST_IGNORANT)
+        fell = evaluation.last < limits.too_good_share * start and start > 1 and evaluation.last < GOOD_FOR_WORDS
+        if evaluation.num_rows >= 3 and (evaluation.last < limits.too_good_loss / 2 or fell):
             return _leak(evaluation.first, evaluation.last, "validation", signals)
+        return None
     if curve is None or curve.num_rows < limits.min_rows or curve.end < 0 or curve.start <= 0:
         return None
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
-    fell = float(early.min()) < limits.too_good_loss and float(early.min()) < limits.too_good_share * max(
-        curve.first, curve.start
+    start = max(curve.first, curve.start) if curve.start <= MOST_IGNORANT else float(curve.smooth[curve.num_rows // 10])
+    is_low = (
+        float(early.min()) / signals.loss_factor < limits.too_good_loss
+        and float(early.min()) < limits.too_good_share * start
     )
-    return _leak(curve.start, curve.end, "training", signals) if fell and not epochs < 0.01 else None
+    # One evaluation says whether the low training loss is the target's or learned by heart.
+    if evaluation is not None and evaluation.last > limits.too_good_loss:
+        return None
+    return _leak(curve.start, curve.end, "training", signals) if is_low and not epochs < 0.01 else None
 
 
 def _rows_of_epochs(signals: Signals, curve: LossCurve, epochs: float) -> int:
@@ -159,19 +191,48 @@ def _leak(first: float, last: float, split: str, signals: Signals) -> Finding:
     )
 
 
+def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
+    """The rate was highest in the last fifth of the steps: the run ended before its warmup did."""
+    train, schedule = signals.log.train, signals.schedule
+    known = np.isfinite(train.learning_rate)
+    rates, steps = train.learning_rate[known], train.step[known]
+    if schedule is None or len(rates) < limits.min_rows or not rates.max() > 0 or steps[-1] <= steps[0]:
+        return None
+    peak_at = float(steps[int(np.argmax(rates >= 0.999 * rates.max()))])
+    if (
+        peak_at < LATE_PEAK * steps[-1]
+        or rates.max() < RISEN * max(rates[0], 1e-30)
+        or signals.progress.share_done < 0.5
+    ):
+        return None
+    return found(
+        "warmup_never_ended",
+        "The rate was still rising when the run ended: warmup took all of its steps.",
+        advice=f"warm up over 5-10 % of the steps, at the same peak rate of {schedule.peak:.2g}",
+        peak_step=peak_at,
+        last_step=float(steps[-1]),
+    )
+
+
 def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, evaluation = signals.loss, signals.evaluation
-    drop, is_clear = _last_fall(curve, evaluation, limits)
+    constant = signals.schedule is not None and signals.schedule.is_constant
+    drop, is_clear = _last_fall(curve, evaluation, limits, is_constant=constant)
     if not is_clear:
         return _stopped_on_the_way(signals, curve, limits)
     if _rate_was_the_limit(signals, curve, evaluation, limits):
         return _too_low(signals, drop)
     progress, schedule = signals.progress, signals.schedule
+    if _is_end_of_the_road(signals, evaluation) or (evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS):
+        return None
     was_interrupted = progress.share_done < 0.9
     rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
     eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
     eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
-    tail_limit = limits.falling_tail / 2 if was_interrupted and rate_left else 2 * limits.falling_tail
+    is_constant = schedule is not None and schedule.is_constant and not progress.epochs >= 1
+    tail_limit = (
+        limits.falling_tail / 2 if was_interrupted and rate_left else limits.falling_tail * (1 if is_constant else 2)
+    )
     enough = evaluation.tail_drop > eval_limit if evaluation and evaluation.num_rows >= 3 else drop > tail_limit
     long_warmup = schedule is not None and schedule.warmup_share > 0.4
     if not enough and not (long_warmup and drop > limits.falling_tail / 3):
@@ -179,6 +240,24 @@ def _still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     if _is_small_but_done(signals, curve, limits) and not long_warmup:
         return None
     return _undertrained(signals, drop, was_interrupted, long_warmup)
+
+
+def _is_end_of_the_road(signals: Signals, evaluation: EvalCurve | None) -> bool:
+    """The rate has decayed, and the last evaluation gained next to nothing of what was gained in all."""
+    schedule, series = signals.schedule, signals.log.evaluation
+    if (
+        schedule is None
+        or evaluation is None
+        or series is None
+        or evaluation.num_rows < 3
+        or not schedule.last <= ANNEALED_RATE * schedule.peak
+    ):
+        return False
+    known = np.isfinite(series.loss)
+    loss, step = series.loss[known], series.step[known]
+    gained = float(loss[-2]) - evaluation.last
+    first = float(loss[min(int(np.searchsorted(step, FIRST_TENTH * step[-1])), len(loss) - 2)])
+    return gained < LITTLE * evaluation.last or gained < LITTLE_OF_ALL * (first - evaluation.last)
 
 
 def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
@@ -203,13 +282,52 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     return found(
         "learning_rate_too_low",
         "The loss fell in proportion to the learning rate that was spent and never bent: the learning rate was the limit.",
-        advice=f"multiply the peak learning rate by 10, to about {10 * schedule.peak:.2g}, and refine from there",
+        advice=f"{moved(signals, 10)}, and refine from there",
         confidence=0.7,
         learning_rate=schedule.peak,
         gain=gain,
         share_of_gain_in_first_third=early,
         share_of_gain_in_first_half=half,
     )
+
+
+def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None:
+    """A language model that began with next to no knowledge, ended with little, at the end of its schedule, and was falling all along:
+    noisy batches hide the shape of the response, but a run that comes so little of its way had too small steps."""
+    curve, schedule, progress = signals.loss, signals.schedule, signals.progress
+    if curve is None or schedule is None or curve.num_rows < MIN_ROWS_OF_FALL or progress.share_done < 0.9:
+        return None
+    is_classifier = signals.log.context.num_labels or signals.metric is not None
+    far = (
+        IGNORANT_FROM < curve.start < MOST_IGNORANT
+        and curve.end > STILL_IGNORANT
+        and curve.end > SLOW_SHARE * curve.start
+    )
+    if is_classifier or not far or not progress.last_step >= MIN_STEPS_OF_FALL or schedule.peak > USUAL_FOR_ADAPTERS:
+        return None
+    if not _falls_late(signals, curve):
+        return None
+    return found(
+        "learning_rate_too_low",
+        f"The model began with next to no knowledge ({curve.start:.3g} nats) and came only to {curve.end:.3g}, falling all along: the "
+        "learning rate was the limit.",
+        advice=f"{moved(signals, 10)}, and refine from there",
+        learning_rate=schedule.peak,
+        first_loss=curve.start,
+        last_loss=curve.end,
+    )
+
+
+def _falls_late(signals: Signals, curve: LossCurve) -> bool:
+    """The loss fell in the second half too: by the validation loss where that was measured, otherwise beyond the noise of its rows."""
+    series = signals.log.evaluation
+    known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
+    if len(known) >= 3:
+        return bool(known[len(known) // 2 - 1] - known[-1] > LATE_SHARE * (known[0] - known[-1]) > 0)
+    quarters = np.array_split(signals.log.train.loss[curve.rows], 4)
+    before, now = float(np.mean(quarters[1])), float(np.mean(quarters[3]))
+    error = math.hypot(*(float(np.std(q, ddof=1)) / math.sqrt(len(q)) for q in (quarters[1], quarters[3])))
+    return before - now > max(STILL_FALLS * before, 1.5 * error)
 
 
 def _share_of_gain(signals: Signals, part: float) -> float:
@@ -257,6 +375,8 @@ def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thres
         return None
     if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
         return None
+    if signals.evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS:
+        return None
     rows = curve.rows[curve.num_rows // 2 :]
     slope, error = _line_through(np.log(signals.log.train.step[rows]), signals.log.train.loss[rows])
     may_gain = (2 * error - slope) * math.log(1 / progress.share_done) / max(abs(curve.end), 1e-12)
@@ -276,14 +396,18 @@ def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
 
 
-def _last_fall(curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds) -> tuple[float, bool]:
+def _last_fall(
+    curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds, *, is_constant: bool
+) -> tuple[float, bool]:
     """Relative drop at the end, from the validation loss when there are three, and whether it is beyond noise."""
     if evaluation is not None and evaluation.num_rows >= 3:
         recent = evaluation.tail_drop
         return recent, recent > 0.002 and evaluation.num_after_best == 0 and recent > 2 * min(evaluation.noise, 0.02)
     if curve is None or curve.num_rows < 10:
         return 0.0, False
-    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > limits.trend_t or curve.whole.t < -limits.trend_t)
+    # At a constant rate nothing but learning brings a loss down, so a weaker trend is believed.
+    needed = limits.trend_t * (0.75 if is_constant else 1.0)
+    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > needed or curve.whole.t < -needed)
 
 
 def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:
@@ -319,11 +443,10 @@ def _starts_ignorant(signals: Signals, first: float) -> bool:
 
 def _too_low(signals: Signals, drop: float) -> Finding:
     schedule = signals.schedule
-    to = f", to about {3 * schedule.peak:.2g}" if schedule else ""
     return found(
         "learning_rate_too_low",
         "After many epochs the loss has fallen little and is still falling: the learning rate was the limit.",
-        advice=f"multiply the peak learning rate by 3{to}, and once more if it still falls in a straight line",
+        advice=f"{moved(signals, 3)}",
         confidence=0.65,
         learning_rate=_known(schedule.peak if schedule else math.nan),
         epochs=_known(signals.progress.epochs),
@@ -360,9 +483,10 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, last_step = signals.loss, signals.progress.last_step
     if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
         return None
-    gain = 1 - curve.end / curve.start
+    gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
     if (
         gain > 3 * max(curve.noise, 0.01)
+        or curve.whole.t < -limits.trend_t
         or (signals.evaluation is not None and signals.evaluation.num_rows >= 3)
         or curve.spread < 0.02
     ):

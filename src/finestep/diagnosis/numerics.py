@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from finestep.diagnosis.catalogue import Evidence, found
+from finestep.diagnosis.catalogue import NEVER, Evidence, found, rank_of
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
-SETTLING_ROWS = 3
+SETTLING_ROWS = 10
+DEAD_ROWS = 3
+FEW_GRADIENTS = 30
+"""With fewer rows the last two without a finite gradient norm are a failure."""
+FROM_A_REAL_LOSS = 0.3
+"""Loss (nats) from which exactly 0.0 in the next row is no slide."""
 """Rows at the start in which an fp16 loss scaler may skip steps while it finds its scale."""
 
 _PRECISION_ADVICE = (
@@ -55,6 +60,44 @@ def evaluation_findings(signals: Signals) -> list[Finding]:
     ]
 
 
+def rate_before(signals: Signals, numerical: list[Finding]) -> list[Finding]:
+    """A loss that had already risen, or an absurd rate, before the numbers broke: the rate is the cause."""
+    if not any(rank_of(finding) < NEVER for finding in numerical):
+        return numerical
+    curve, schedule = signals.loss, signals.schedule
+    absurd = schedule is not None and schedule.peak >= 1 and signals.log.context.method not in ("prompt", "p-tuning")
+    positive = curve.smooth[curve.smooth > 0] if curve is not None else np.empty(0)
+    rose = len(positive) > 5 and float(positive[-3:].min()) > 1.5 * max(
+        float(positive[:3].max()), float(positive.min())
+    )
+    if not (absurd or rose):
+        return numerical
+    cause = found(
+        "diverged",
+        "The loss grew before it stopped being a number: the learning rate is too high.",
+        advice="divide the peak learning rate by 10" if absurd else "divide the peak learning rate by 4",
+        confidence=0.8,
+        learning_rate=schedule.peak if schedule else None,
+    )
+    return [cause]
+
+
+def _too_little(signals: Signals, limits: Thresholds) -> Finding | None:
+    train, evals = signals.num_rows, signals.num_evaluations
+    enough_eval = evals >= 4
+    if (train >= 3 or enough_eval) and train + evals >= limits.min_rows:
+        return None
+    missing = "no training loss" if not train else f"{train} training rows"
+    return found(
+        "too_little_information",
+        f"The log holds {missing} and {evals} evaluations: too little to judge.",
+        advice="log every 1-10 steps (`logging_steps`) and evaluate at least 4 times",
+        confidence=0.9,
+        train_rows=train,
+        evaluations=evals,
+    )
+
+
 def _non_finite_loss(signals: Signals, limits: Thresholds) -> Finding | None:
     loss = signals.log.train.loss
     broken = np.isinf(loss)
@@ -85,7 +128,13 @@ def _hidden_nan(signals: Signals, limits: Thresholds) -> Finding | None:
     tail = len(loss) - 1 - int(positive[-1]) if len(positive) else len(loss)
     gradient = signals.gradient
     nan_gradients = gradient is not None and gradient.broken_tail >= min(tail, 1)
-    if tail < 2 or (len(positive) and loss[positive[-1]] < limits.hidden_nan_before and not nan_gradients):
+    fell_at_once = tail == 1 and len(loss) > 1 and loss[-2] > FROM_A_REAL_LOSS
+    norms = signals.log.train.grad_norm[len(loss) - tail :]
+    if len(norms) and (norms == 0.0).mean() > 0.5:
+        return None  # NaN would show in the gradients; exact zeros mean that nothing carries loss.
+    if (tail < 2 and not fell_at_once) or (
+        len(positive) and loss[positive[-1]] < limits.hidden_nan_before and not nan_gradients
+    ):
         return None
     step = float(signals.log.train.step[len(loss) - tail])
     return found(
@@ -106,12 +155,13 @@ def _broken_gradients(signals: Signals, limits: Thresholds) -> Finding | None:
         return None
     share = gradient.num_not_finite / gradient.num_known
     late = gradient.num_not_finite - _settling(signals)
+    dead_rows = 2 if gradient.num_known <= FEW_GRADIENTS else DEAD_ROWS
     evidence: Evidence = {
         "not_finite": gradient.num_not_finite,
         "rows": gradient.num_known,
         "worst_in_20_rows": gradient.worst_in_20,
     }
-    if share >= limits.broken_rows_share or (gradient.broken_tail >= SETTLING_ROWS and late > 0):
+    if share >= limits.broken_rows_share or gradient.broken_tail >= dead_rows:
         return found(
             "dead_gradients",
             "The gradient norm is not finite in most rows or to the end: no step is taken any more.",

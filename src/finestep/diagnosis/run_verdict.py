@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finestep.diagnosis.catalogue import CATALOGUE, NEVER, rank_of
+from finestep.diagnosis.chain import without_contradictions
 from finestep.diagnosis.from_records import training_log
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.training_log import RunContext
@@ -42,13 +43,18 @@ def diagnose_run(
     context = context or RunContext()
     whole = diagnose_log(training_log(steps, evaluations, name=name, num_epochs=num_epochs, context=context))
     said = [*said, *replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.max_steps)]
+    return merged(whole, said)
+
+
+def merged(whole: Diagnosis, said: Sequence[Finding]) -> Diagnosis:
+    """The verdict on a whole log together with what was said on the way, without what contradicts each other."""
     known = {finding.code for finding in whole.findings}
     findings = [*whole.findings, *(each for each in said if each.code not in known and each.code not in OF_THE_END)]
     if {finding.code for finding in findings} & RATE_OR_LENGTH:
         findings = [finding for finding in findings if finding.code != "answers_unrelated"]
     if any(rank_of(finding) < NEVER and finding.code != "healthy" for finding in findings):
         findings = [finding for finding in findings if finding.code != "healthy"]
-    ordered = sorted(findings, key=rank_of)
+    ordered = without_contradictions(sorted(findings, key=rank_of))
     return Diagnosis(whole.log, whole.signals, CATALOGUE[ordered[0].code].label, tuple(ordered))
 
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finestep.diagnosis.metrics import MetricCurve, metric_curve
 from finestep.diagnosis.robust import Trend, noise_sd, smoothed, trend
 from finestep.diagnosis.training_log import Column, EvalSeries, TrainingLog
 
 MAX_SMOOTHING_ROWS = 4096
+SUMMED_FROM, SUMMED_SPREAD = 2.0, 0.2
+"""A training loss is a sum over accumulation steps when it is this many times the validation loss, always nearly the same."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,6 @@ class EvalCurve:
     num_after_best: int
     rising_run: int
     """Evaluations at the end that each lie above the one before."""
-    metric_name: str = ""
-    metric_is_best_at_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ class Signals:
     schedule: Schedule | None
     progress: Progress
     gradient: GradientNorm | None
+    metric: MetricCurve | None
+    loss_factor: float
+    """Times that the training loss is the validation loss at the same steps, where it is a sum; otherwise 1."""
     num_rows: int
     num_evaluations: int
 
@@ -132,6 +136,8 @@ def signals_of(log: TrainingLog) -> Signals:
         schedule=schedule,
         progress=progress,
         gradient=_gradient(log.train.grad_norm),
+        metric=metric_curve(evaluation) or next(filter(None, map(metric_curve, log.evaluations)), None),
+        loss_factor=_loss_factor(log),
         num_rows=len(log.train),
         num_evaluations=len(evaluation) if evaluation is not None else 0,
     )
@@ -144,6 +150,25 @@ def relative_rate(log: TrainingLog, row: int) -> float:
     if not len(known) or known.max() <= 0 or not 0 <= row < len(rates):
         return math.nan
     return float(rates[row] / known.max())
+
+
+def _loss_factor(log: TrainingLog) -> float:
+    """Training over validation loss in the last third of the run, when that is one number above 2: the training loss is summed."""
+    evaluation = log.evaluation
+    if evaluation is None or len(log.train) < 3 or log.context.objective != "supervised":
+        return 1.0
+    train = log.train
+    known = np.isfinite(train.loss) & (train.loss > 0)
+    late = (
+        np.isfinite(evaluation.loss)
+        & (evaluation.loss > 0)
+        & (np.arange(len(evaluation)) >= min(2 * len(evaluation) // 3, len(evaluation) - 2))
+    )
+    if known.sum() < 3 or late.sum() < 2:
+        return 1.0
+    ratios = np.interp(evaluation.step[late], train.step[known], train.loss[known]) / evaluation.loss[late]
+    middle = float(np.median(ratios))
+    return middle if middle > SUMMED_FROM and np.abs(np.log(ratios / middle)).max() < SUMMED_SPREAD else 1.0
 
 
 def _loss_curve(loss: Column) -> LossCurve | None:
@@ -206,7 +231,6 @@ def _eval_curve(series: EvalSeries) -> EvalCurve | None:
     rising = len(x) - 1
     while rising > 0 and x[rising] > x[rising - 1]:
         rising -= 1
-    name, at_end = _metric(series, finite)
     return EvalCurve(
         num_rows=len(x),
         first=float(x[0]),
@@ -219,8 +243,6 @@ def _eval_curve(series: EvalSeries) -> EvalCurve | None:
         tail_drop=_eval_tail_drop(steps, x),
         num_after_best=len(x) - 1 - best_row,
         rising_run=len(x) - 1 - rising,
-        metric_name=name,
-        metric_is_best_at_end=at_end,
     )
 
 
@@ -235,17 +257,6 @@ def _eval_noise(x: Column) -> float:
         return 0.0
     second = x[2:] - 2 * x[1:-1] + x[:-2]
     return float(1.4826 * np.median(np.abs(second)) / math.sqrt(6)) / max(abs(float(np.median(x))), 1e-12)
-
-
-_HIGHER_IS_BETTER = ("accuracy", "f1", "bleu", "rouge", "exact_match", "auc", "mcc", "matthews")
-
-
-def _metric(series: EvalSeries, finite: npt.NDArray[np.bool_]) -> tuple[str, bool]:
-    for name, column in series.metrics.items():
-        values = column[finite]
-        if any(word in name for word in _HIGHER_IS_BETTER) and np.isfinite(values).all() and len(values) > 1:
-            return name, bool(values[-1] >= values.max())
-    return "", False
 
 
 def _schedule(log: TrainingLog) -> Schedule | None:
@@ -269,13 +280,17 @@ def _progress(log: TrainingLog) -> Progress:
     evaluation = log.evaluation
     steps = [series.step[-1] for series in (log.train, evaluation) if series is not None and len(series)]
     last = float(max(steps, default=math.nan))
+    if log.context.last_step is not None and len(steps):
+        last = max(last, log.context.last_step)
     planned = float(log.context.max_steps or math.nan)
     epochs = [
         float(np.nanmax(series.epoch))
         for series in (log.train, evaluation)
         if series is not None and np.isfinite(series.epoch).any()
     ]
-    done = min(last / planned, 1.0) if planned > 0 else math.nan
+    # A run that logs each 100 steps has taken up to 99 more than its last row shows.
+    spacing = log.context.logging_steps if log.context.logging_steps and log.context.logging_steps >= 1 else 0.0
+    done = min((last + spacing) / planned, 1.0) if planned > 0 else math.nan
     return Progress(last, planned, done, max(epochs, default=math.nan))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import Evidence, found
 from finestep.diagnosis.chance import Chance, chance_level
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.robust import spike_scores, trend
 from finestep.diagnosis.signals import LossCurve, Signals, relative_rate
 from finestep.diagnosis.thresholds import Thresholds
@@ -18,11 +19,24 @@ _METHOD_RATE_LIMITS = {"lora": 5e-3, "qlora": 5e-3, "prompt": 0.5, "p-tuning": 0
 _UNKNOWN_METHOD_LIMIT = 1e-3
 """Peak rates above which a run stuck from its first step is blamed on the rate; prompt tuning lives at 1e-2."""
 
-ABSURD_RATE = 0.5
+_WHEN_AT_CHANCE = (
+    "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
+)
+ABSURD_RATE = 0.3
+FAR_TOO_HIGH = 0.02
+"""Peak rate beyond what any published fine-tune of weights or adapters uses; prompts are trained with more."""
+NO_BETTER, FELL_FAR = 1.02, 0.7
+EARLY_CLIMB, NEARLY_ALL, ABOVE_IGNORANCE = 1.25, 0.8, 7.8
 TINY_LOSS = 0.05
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
 DEAD_GRADIENTS = 0.15
+ALL_GIVEN_BACK, SMALL_GAIN_LOST, BETTER_BEFORE = 0.9, 1.04, 0.05
+"""Share of the gain that is gone, and what it was at least, of a run that ends where it began; a change worth the name."""
+FEW_ROWS, TWICE = 30, 2.0
+EVALS_ROSE = 1.1
+GUESSING = 0.03
+"""Distance of an accuracy from that of a guess among k labels, and relative distance of the loss from ln k, of a model that guesses."""
 EXPLOSION_ROWS, NOISE_OF_EXPLOSION = 12, 6.0
 FIRST_ROWS = 40
 """Rows among which a jump counts as one of the first steps; more give noise more chances."""
@@ -49,10 +63,12 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     curve = signals.loss
     if curve is None or curve.num_rows < 4 or signals.log.context.objective == "reinforcement":
         return []
-    lost = _lost(signals, curve, limits)
+    lost = (
+        _lost(signals, curve, limits) or _ends_high(signals, curve, limits) or _evaluations_rose(signals, curve, limits)
+    )
     if lost is not None:
         return [lost]
-    checks = (_unsettled, _jumped_at_start, _exploded_at_start)
+    checks = (_too_high_from_the_start, _worse_than_base, _unsettled, _jumped_at_start, _exploded_at_start)
     findings = [finding for check in checks if (finding := check(signals, curve, limits)) is not None][:1]
     return findings + _spikes(signals, curve, limits)
 
@@ -99,6 +115,53 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
         advice=_lower_rate_advice(signals),
         confidence=0.9,
         known=evidence,
+    )
+
+
+def _ends_high(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """A log of few rows whose last two both lie far above its lowest: too few for medians, and too far for chance."""
+    loss = signals.log.train.loss[curve.rows]
+    if not limits.min_rows <= curve.num_rows <= FEW_ROWS or not loss.min() > TINY_LOSS:
+        return None
+    # The second lowest, because the lowest of noisy rows is a lucky one.
+    low, evaluation = float(np.sort(loss)[1]), signals.evaluation
+    is_denied = evaluation is not None and evaluation.num_rows >= 2 and evaluation.num_after_best == 0
+    if is_denied or not loss[-2:].min() > max(TWICE, 1 + 4 * min(curve.noise, 0.4)) * low:
+        return None
+    return _diverged(signals, f"The last losses are {loss[-1] / low:.1f} times the lowest.", low, float(loss[-1]))
+
+
+def _evaluations_rose(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """Validation and training loss both end above where they began: not overfitting, but a model that gets worse."""
+    base = signals.log.context.base_train_loss
+    if (
+        base is not None
+        and curve.num_rows >= limits.min_rows
+        and curve.end > EVALS_ROSE * base
+        and curve.end - base > 2 * curve.level_error
+    ):
+        return _diverged(
+            signals,
+            f"The training loss ends at {curve.end:.3g}, above the {base:.3g} before training.",
+            base,
+            curve.end,
+        )
+    series = signals.log.evaluation
+    known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
+    if len(known) < 3 or not known[0] > 0 or np.median(known[-3:]) <= EVALS_ROSE * known[0] or curve.end < curve.start:
+        return None
+    meaning = f"The validation loss went from {known[0]:.3g} up to {known[-1]:.3g}, and the training loss did not fall."
+    return _diverged(signals, meaning, float(known[0]), float(known[-1]))
+
+
+def _diverged(signals: Signals, meaning: str, before: float, after: float) -> Finding:
+    return found(
+        "diverged",
+        f"{meaning} The learning rate is too high.",
+        advice=_lower_rate_advice(signals),
+        best_loss=before,
+        end_loss=after,
+        learning_rate=signals.schedule.peak if signals.schedule else None,
     )
 
 
@@ -149,8 +212,11 @@ def _not_the_rate(curve: LossCurve, row: int, evidence: Evidence) -> Finding:
 def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     """A loss that sits on a level of ignorance from start to end."""
     curve = signals.loss
-    if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective == "reinforcement":
+    if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective != "supervised":
         return []
+    guessing = _guesses(signals, curve, limits)
+    if guessing is not None:
+        return [guessing]
     chance = _chance(signals, curve.end, limits)
     evaluation = signals.evaluation
     if chance is None or not _is_plausible(signals, chance) or not _never_left(signals, curve, chance, limits):
@@ -159,9 +225,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
         return []
     peak = signals.schedule.peak if signals.schedule else math.nan
     evidence: Evidence = {"loss": curve.end, "level": chance.words, "learning_rate": peak if peak == peak else None}
-    if chance.kind == "unigram" or peak > _METHOD_RATE_LIMITS.get(
-        signals.log.context.method or "", _UNKNOWN_METHOD_LIMIT
-    ):
+    if chance.kind == "unigram" or _is_high_rate(signals):
         return [
             found(
                 "stuck_high_rate",
@@ -176,13 +240,54 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
         found(
             "stuck_at_chance",
             f"The loss stays at {chance.words}: the model learns nothing.",
-            advice=(
-                "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
-            ),
+            advice=_WHEN_AT_CHANCE,
             confidence=0.75,
             known=evidence,
         )
     ]
+
+
+def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """Loss at ln k and accuracy at 1/k in the end, whatever the first rows were: the model guesses among its labels."""
+    series = signals.log.evaluation
+    names = [name for name in (series.metrics if series is not None else {}) if name.endswith(("accuracy", "acc"))]
+    if series is None or not names or curve.end <= 0:
+        return None
+    accuracy = series.metrics[names[0]]
+    accuracy = accuracy[np.isfinite(accuracy)]
+    num_labels = round(math.exp(min(curve.end, 10.0)))
+    if not len(accuracy) or num_labels < 2 or abs(curve.end / math.log(num_labels) - 1) > GUESSING:
+        return None
+    if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > GUESSING:
+        return None
+    error = limits.level_z * max(curve.contrast_error, 0.01)
+    was_better = (
+        curve.best < (1 - max(BETTER_BEFORE, error)) * curve.end
+        or float(accuracy.max()) > 1 / num_labels + 3 * GUESSING
+    )
+    early = curve.smooth[: max(4, curve.num_rows // 5)]
+    rose_first = float(early.max()) > (1 + max(BETTER_BEFORE, error)) * curve.start
+    words = (
+        f"The model guesses among {num_labels} labels in the end (loss {curve.end:.3g}, accuracy {accuracy[-1]:.2g})"
+    )
+    if was_better or rose_first or _is_high_rate(signals):
+        how = " after it had been better." if was_better else " after a rise in its first steps." if rose_first else "."
+        return _diverged(signals, words + how, curve.best, curve.end)
+    return found(
+        "stuck_at_chance",
+        words + ": it learns nothing.",
+        advice=_WHEN_AT_CHANCE,
+        loss=curve.end,
+        accuracy=float(accuracy[-1]),
+    )
+
+
+def _is_high_rate(signals: Signals) -> bool:
+    """Above what is usual, where model and method are known; otherwise above what the method takes at most."""
+    context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
+    if context.usual_rate is not None:
+        return bool(peak > 2 * context.usual_rate[2])
+    return bool(peak > _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
 
 
 def _is_plausible(signals: Signals, chance: Chance) -> bool:
@@ -237,6 +342,7 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
     clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
     evaluation = signals.evaluation
     risen = curve.end > limits.unstable_ratio * curve.best and beyond > limits.lost_gain / 2 and clear
+    risen = risen or (clear and beyond > ALL_GIVEN_BACK and curve.end > SMALL_GAIN_LOST * curve.best)
     eval_up = evaluation is None or evaluation.rise > 0.005 or evaluation.num_rows < 2
     drifts = (
         curve.whole.t > limits.trend_t
@@ -254,6 +360,16 @@ def _unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Findin
             return _not_the_rate(curve, row, {**known, "best_loss": curve.best, "end_loss": curve.end})
         if rate < limits.low_rate_share:
             return None
+    chance = _chance(signals, curve.end, limits)
+    if (
+        chance is not None
+        and chance.kind == "labels"
+        and abs(curve.start / chance.loss - 1) < 0.1
+        and beyond > ALL_GIVEN_BACK
+    ):
+        return _diverged(
+            signals, f"The loss came down to {curve.best:.3g} and went back to {chance.words}.", curve.best, curve.end
+        )
     return found(
         "unstable",
         f"Training and validation loss end above their best ({curve.best:.3g} -> {curve.end:.3g}): the rate "
@@ -296,6 +412,80 @@ def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> 
         highest_loss=highest,
         end_loss=curve.end,
     )
+
+
+def _too_high_from_the_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """A rate far above any usual one, and a sign that the first steps broke something: the loss climbed or began above ignorance, or
+    gradients died. The run may come down again, to what a model without its knowledge reaches."""
+    schedule = signals.schedule
+    if schedule is None or curve.num_rows < limits.min_rows or not _is_far_too_high(signals):
+        return None
+    loss, base = signals.log.train.loss[curve.rows], _base_loss(signals)
+    begin = min(curve.first, base or math.inf)
+    highest = float(loss[: max(4, curve.num_rows // 4)].max())
+    signs = {
+        "the loss climbed": begin > 0 and highest > max(EARLY_CLIMB, 1 + 3 * min(curve.noise, 0.2)) * begin,
+        "the loss began above ignorance": curve.first > max(ABOVE_IGNORANCE, 1.1 * (base or 0.0)),
+        "gradients died": _gradients_fell(signals),
+    }
+    seen = [words for words, is_seen in signs.items() if is_seen]
+    if not seen:
+        return None
+    is_lost_for_good = schedule.peak >= ABSURD_RATE or curve.end > NEARLY_ALL * begin
+    return found(
+        "diverged" if is_lost_for_good else "unstable",
+        f"At a rate of {schedule.peak:.2g} {' and '.join(seen)} in the first steps: the learning rate is far too high, and what the model "
+        "knew is lost.",
+        advice=_lower_rate_advice(signals, factor=10),
+        learning_rate=schedule.peak,
+        first_loss=curve.first,
+        highest_loss=highest,
+        end_loss=curve.end,
+        base_loss=base,
+    )
+
+
+def _base_loss(signals: Signals) -> float | None:
+    """Loss before the first step: of the first batch, or on the validation rows."""
+    context = signals.log.context
+    return context.base_train_loss or context.base_eval_loss
+
+
+def _worse_than_base(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
+    """After a quarter of the run no evaluation is better than the one before the first step, and the training loss did not fall far."""
+    series = signals.log.evaluation
+    if series is None or not len(series):
+        return None
+    base = signals.log.context.base_eval_loss or (float(series.loss[0]) if series.step[0] == 0 else None)
+    after = series.loss[(series.step > 0.25 * signals.progress.last_step) & np.isfinite(series.loss)]
+    if base is None or len(after) < 2 or after.min() <= NO_BETTER * base or curve.end < FELL_FAR * curve.start:
+        return None
+    return found(
+        "worse_than_base",
+        f"No evaluation is better than the {base:.3g} of the model before training (best {after.min():.3g}).",
+        advice=_lower_rate_advice(signals),
+        base_eval_loss=base,
+        best_eval_loss=float(after.min()),
+        learning_rate=signals.schedule.peak if signals.schedule else None,
+    )
+
+
+def _is_far_too_high(signals: Signals) -> bool:
+    """Several times above the recommended interval where that is known, otherwise beyond every method that trains weights."""
+    context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
+    if context.method in ("prompt", "p-tuning", "prefix"):
+        return bool(peak > _METHOD_RATE_LIMITS[context.method])
+    if context.usual_rate is not None and context.usual_method is None:
+        return bool(peak > min(10 * context.usual_rate[2], FAR_TOO_HIGH))
+    return bool(peak >= FAR_TOO_HIGH)
+
+
+def _gradients_fell(signals: Signals) -> bool:
+    """The usual gradient norm of the later half is a fraction of the first ones."""
+    norms = signals.log.train.grad_norm
+    first, late = norms[:3], norms[len(norms) // 2 :]
+    first, late = first[np.isfinite(first)], late[np.isfinite(late)]
+    return len(first) > 0 and len(late) >= 3 and bool(np.median(late) < DEAD_GRADIENTS * first.max())
 
 
 def _exploded_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
@@ -448,16 +638,16 @@ def _rate_at(signals: Signals, row: int) -> float | None:
 
 
 def _lower_rate_advice(signals: Signals, factor: float = 4) -> str:
-    schedule = signals.schedule
-    if schedule and schedule.peak >= ABSURD_RATE and signals.log.context.method not in ("prompt", "p-tuning"):
+    schedule, context = signals.schedule, signals.log.context
+    knows_usual = context.usual_rate is not None and context.usual_method is None
+    if schedule and schedule.peak >= ABSURD_RATE and not knows_usual and context.method not in ("prompt", "p-tuning"):
         return (
             f"a rate of {schedule.peak:.2g} is beyond any method's: begin at 2e-4 for LoRA, 2e-5 for full fine-tuning"
         )
-    to = f" to about {schedule.peak / factor:.2g}" if schedule else ""
     warmup = ""
     if schedule and schedule.warmup_share < 0.02:
         warmup = ", and warm up over 5-10 % of the steps"
-    return f"divide the peak learning rate by {factor:g}{to}{warmup}"
+    return moved(signals, 1 / factor) + warmup
 
 
 def rises(x: np.ndarray, limits: Thresholds) -> bool:

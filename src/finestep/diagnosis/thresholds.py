@@ -38,6 +38,10 @@ class Thresholds:
     """Standard errors between two levels that count as different."""
     overfit_rise: float = 0.015
     """Relative rise of the validation loss above its lowest value that is overfitting."""
+    overfit_despite_metric: float = 0.05
+    """Relative rise of the validation loss from which a task metric must have gained clearly for the run not to be overfitting."""
+    clear_error_cut: float = 0.2
+    """Share of the errors that went away since the lowest validation loss, from which the metric alone decides."""
     overfit_rise_at_last: float = 0.04
     """The same when only the last evaluation is above the lowest."""
     memorised_share: float = 0.3

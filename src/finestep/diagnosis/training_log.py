@@ -31,6 +31,19 @@ class TrainSeries:
     loss_scale: Column
     reward: Column
     elapsed_s: Column
+    reward_spread: Column
+    """Standard deviation of the rewards of one prompt's answers."""
+    zero_spread_share: Column
+    """Share of the prompts whose answers all got the same reward."""
+    clipped_completions: Column
+    """Share of the answers that were cut off at the longest length."""
+    kl: Column
+    margin: Column
+    """Reward of the chosen answer minus that of the rejected one."""
+    chosen_reward: Column
+    pair_accuracy: Column
+    """Share of the pairs whose chosen answer has the higher reward."""
+    entropy: Column
 
     def __len__(self) -> int:
         return len(self.step)
@@ -59,7 +72,11 @@ class RunContext:
     num_labels: int | None = None
     vocabulary_size: int | None = None
     base_eval_loss: float | None = None
+    base_train_loss: float | None = None
+    """Loss of the first batch, measured before any step."""
     max_steps: int | None = None
+    last_step: float | None = None
+    """Steps that were taken, where the log says it apart from its rows."""
     num_epochs: float | None = None
     logging_steps: float | None = None
     batch_size: int | None = None
@@ -67,6 +84,14 @@ class RunContext:
     max_grad_norm: float | None = None
     patience: int | None = None
     precision: str | None = None
+    num_skipped_steps: int | None = None
+    """Optimizer steps that the trainer says it left out, e.g. after an overflow in fp16."""
+    total_flos: float | None = None
+    """Floating-point operations as the Trainer counts them: 6 x parameters x tokens."""
+    usual_rate: tuple[float, float, float] | None = None
+    """Aim, low and high of the learning rate that is recommended for this model, method and data."""
+    usual_method: str | None = None
+    """The method that `usual_rate` is for, when that is only a guess."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +108,14 @@ class TrainingLog:
 
     @property
     def evaluation(self) -> EvalSeries | None:
-        """The main validation set: the unnamed one, otherwise the one with most rows."""
+        """The main validation set: the unnamed one, otherwise the one with most rows; one with losses before one without."""
         if not self.evaluations:
             return None
-        unnamed = [series for series in self.evaluations if not series.name]
-        return unnamed[0] if unnamed else max(self.evaluations, key=len)
+        with_losses = [series for series in self.evaluations if np.isfinite(series.loss).any()] or list(
+            self.evaluations
+        )
+        unnamed = [series for series in with_losses if not series.name]
+        return unnamed[0] if unnamed else max(with_losses, key=len)
 
 
 TRAIN_COLUMNS = tuple(TrainSeries.__dataclass_fields__)

@@ -11,13 +11,19 @@ from pathlib import Path
 
 from finestep.diagnosis.catalogue import Label, found
 from finestep.diagnosis.comparison import Comparison, compare
+from finestep.diagnosis.confidence import confidence_of
+from finestep.diagnosis.signals import signals_of
 from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.diagnosis.training_log import TrainingLog, train_series
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.errors import BadInput
 from finestep.finding import Finding
+from finestep.flows.known_run import Told, with_knowledge
 from finestep.readers.open_logs import find_logs, read_logs
+from finestep.readers.unread import READABLE, first_lines, holds_known_columns, speaks_of_training
 
+MAIN_SHARE = 0.9
+"""Share of the rows of a file that makes one run speak for it; the others are starts that were broken off."""
 METHODS = ("full", "lora", "qlora", "prompt", "p-tuning", "prefix")
 
 
@@ -46,9 +52,17 @@ class DiagnoseResult:
 
 
 def diagnose_paths(
-    patterns: Sequence[str], *, method: str | None = None, limits: Thresholds = DEFAULT
+    patterns: Sequence[str],
+    *,
+    method: str | None = None,
+    model: str | None = None,
+    rank: int | None = None,
+    limits: Thresholds = DEFAULT,
 ) -> DiagnoseResult:
     """Read and judge every log that the paths, folders and globs name.
+
+    Args:
+        method, model, rank: what the run trained and how, where no file beside the log says it; `model` is a folder, a name or a size.
 
     Raises:
         BadInput: nothing is found at a path, or the only file cannot be read.
@@ -56,10 +70,11 @@ def diagnose_paths(
     if method is not None and method not in METHODS:
         raise BadInput(f"`--method` must be one of {', '.join(METHODS)}", value=method)
     paths = list(dict.fromkeys(path for pattern in patterns for path in find_logs(pattern)))
+    told = Told(method=method, model=model, rank=rank)
     reports, unreadable = [], []
     for path in paths:
         try:
-            reports.append(diagnose_file(path, method=method, limits=limits))
+            reports.append(diagnose_file(path, told=told, limits=limits))
         except BadInput as error:
             if len(paths) == 1:
                 raise
@@ -84,22 +99,27 @@ def _told_apart(reports: list[FileReport]) -> list[FileReport]:
     return [replace(report, runs=tuple(named(run, report.path) for run in report.runs)) for report in reports]
 
 
-def diagnose_file(path: Path, *, method: str | None = None, limits: Thresholds = DEFAULT) -> FileReport:
-    """Read one file and judge each run in it; a file of several runs is labelled `other` and judged run by run."""
-    logs = read_logs(path) or [_empty_log(path)]
-    runs = tuple(
-        diagnose_log(replace(log, context=replace(log.context, method=method or log.context.method)), limits)
-        for log in logs
-    )
+def diagnose_file(path: Path, *, told: Told | None = None, limits: Thresholds = DEFAULT) -> FileReport:
+    """Read one file and judge each run in it; a file of several runs is labelled `other`, unless one of them is nearly all of it."""
+    logs = read_logs(path)
+    if not any(len(log.train) or log.evaluations for log in logs):
+        logs = [_empty_log(path)]
+        if not holds_known_columns(path):
+            return _unread(path, logs[0])
+    runs = tuple(diagnose_log(with_knowledge(log, path, told or Told()), limits) for log in logs)
     if len(runs) == 1:
         return FileReport(str(path), runs[0].label, runs[0].findings, runs)
+    rows = [run.signals.num_rows + run.signals.num_evaluations for run in runs]
     several = found(
         "several_runs",
         f"The file holds {len(runs)} runs, each judged on its own: {', '.join(run.label for run in runs[:6])}.",
         advice="write one log a run",
-        confidence=0.9,
+        confidence=confidence_of("several_runs", sum(rows)),
         runs=len(runs),
     )
+    main = runs[rows.index(max(rows))]
+    if max(rows) >= MAIN_SHARE * sum(rows):
+        return FileReport(str(path), main.label, (*main.findings, several), runs)
     return FileReport(str(path), "other", (several,), runs)
 
 
@@ -131,6 +151,28 @@ def _run_json(run: Diagnosis) -> dict[str, object]:
 
 def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _unread(path: Path, log: TrainingLog) -> FileReport:
+    """A layout that is not known is said as such; a file that shows no sign of training is refused.
+
+    Raises:
+        BadInput: no line of the file speaks of losses, steps or epochs.
+    """
+    lines = first_lines(path)
+    if not speaks_of_training(path):
+        shown = lines[0] if lines else "an empty file"
+        raise BadInput(
+            "this file is no training log: no line speaks of a loss, a step or an epoch", value=shown, place=str(path),
+            next_step="give the trainer's state, its log or its printed output",
+        )  # fmt: skip
+    finding = found(
+        "unreadable_layout",
+        "I could not read this layout, so nothing is said about the run.",
+        advice=f"first lines: {' / '.join(lines)}. What can be read: {READABLE}",
+    )
+    run = Diagnosis(log, signals_of(log), "too_little_information", (finding,))
+    return FileReport(str(path), "too_little_information", (finding,), (run,))
 
 
 def _empty_log(path: Path) -> TrainingLog:

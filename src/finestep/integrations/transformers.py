@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,16 +17,18 @@ from transformers import TrainerCallback
 
 from finestep.diagnosis.from_records import training_log
 from finestep.diagnosis.monitor import LiveMonitor
+from finestep.diagnosis.run_verdict import merged
 from finestep.diagnosis.training_log import RunContext
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.finding import Finding
+from finestep.integrations.trainer_facts import context_of, output_size, random_state, restore_random_state
 from finestep.trial import EvalRecord, StepRecord
 
 logger = logging.getLogger("finestep")
 
 SAMPLED_TENSORS = 16
 SAMPLED_VALUES = 65536
-_UNKNOWN_VOCABULARY = 32000
+_HOPELESS = frozenset({"worse_than_base"})
 
 Sample = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -36,7 +39,10 @@ class FinestepCallback(TrainerCallback):
     >>> trainer = Trainer(..., callbacks=[FinestepCallback()])  # doctest: +SKIP
 
     Args:
-        on_trouble: `warn` only speaks; `stop` also ends the run at the first finding of severity "error".
+        on_trouble: `warn` only speaks; `stop` also ends the run at the first finding of severity "error", and when no evaluation is
+            better than the base model.
+        measure_base: evaluate the base model before the first step (where the Trainer evaluates at all; the run itself stays the same to
+            the bit), so that a run which ends above where it began is called what it is.
         unhide_nan: switch off the Trainer's filter that prints NaN losses as 0.0.
 
     Attributes:
@@ -44,41 +50,61 @@ class FinestepCallback(TrainerCallback):
         steps, evaluations: the records behind it.
     """
 
-    def __init__(self, *, on_trouble: Literal["warn", "stop"] = "warn", unhide_nan: bool = True):
+    def __init__(
+        self, *, on_trouble: Literal["warn", "stop"] = "warn", unhide_nan: bool = True, measure_base: bool = True
+    ):
         self.on_trouble = on_trouble
         self.unhide_nan = unhide_nan
+        self.measure_base = measure_base
         self.findings: list[Finding] = []
+        self._said: list[Finding] = []
         self.steps: list[StepRecord] = []
         self.evaluations: list[EvalRecord] = []
         self._monitor: LiveMonitor | None = None
         self._context = RunContext()
         self._num_epochs: float | None = None
+        self._chance: tuple[Any, ...] | None = None
+        self._hook: Any = None
         self._before: Sample = []
         self._grad_norm: float | None = None
         self._update: tuple[float, float] | None = None
 
     def diagnosis(self) -> Diagnosis:
         """The verdict on the run so far, as `finestep diagnose` would give it."""
-        return diagnose_log(
-            training_log(
-                self.steps, self.evaluations, name="trainer", num_epochs=self._num_epochs, context=self._context
-            )
+        log = training_log(
+            self.steps, self.evaluations, name="trainer", num_epochs=self._num_epochs, context=self._context
         )
+        return merged(diagnose_log(log), self._said)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs: Any) -> None:
         """Read what is known about the run."""
         if self.unhide_nan and getattr(args, "logging_nan_inf_filter", False):
             args.logging_nan_inf_filter = False
-        size, num_labels = _output_size(model)
-        planned = state.max_steps if state.max_steps and state.max_steps > 0 else None
-        self._context = RunContext(
-            max_steps=planned, num_labels=num_labels, vocabulary_size=None if num_labels else size
-        )
+        self._context = context_of(args, state, model, kwargs.get("train_dataloader"))
+        self._measure_base(args, state, model)
         epochs = float(state.num_train_epochs or 0)
         self._num_epochs = epochs if 0 < epochs < 1e6 else None
         self._monitor = LiveMonitor(
-            chance_loss=math.log(size), planned_steps=planned, has_loss_scaler=bool(getattr(args, "fp16", False))
+            chance_loss=math.log(output_size(model)[0]),
+            planned_steps=self._context.max_steps,
+            has_loss_scaler=bool(getattr(args, "fp16", False)),
         )
+
+    def _measure_base(self, args, state, model) -> None:
+        """Have the base model evaluated before the first step, or else watch the loss of the first batch, which no step has changed."""
+        if not self.measure_base or state.global_step:
+            return
+        if _strategy(args.eval_strategy) != "no":
+            self._chance = random_state()
+            args.eval_on_start = True
+        elif model is not None and args.gradient_accumulation_steps == 1:
+            self._hook = model.register_forward_hook(self._see_first_loss)
+
+    def _see_first_loss(self, model, inputs, outputs) -> None:
+        """Keep the loss of the first batch that is trained on."""
+        loss = outputs.get("loss") if hasattr(outputs, "get") else None
+        if model.training and loss is not None and self._context.base_train_loss is None and loss.numel() == 1:
+            self._context = replace(self._context, base_train_loss=float(loss.detach()))
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs: Any) -> None:
         """Keep a sample of the weights, and the gradient norm when the Trainer does not clip, on steps that will be
@@ -92,6 +118,9 @@ class FinestepCallback(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
         """Measure how far the sampled weights moved."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
         if not self._before:
             return
         moved = sum(float((now - before).float().square().sum()) for now, before in self._before)
@@ -111,9 +140,14 @@ class FinestepCallback(TrainerCallback):
         self._say(self._monitor.step(record), control)
 
     def on_evaluate(self, args, state, control, metrics: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Look at one evaluation."""
+        """Look at one evaluation; the one before the first step leaves no trace in the run's chance."""
+        if self._chance is not None and state.global_step == 0:
+            restore_random_state(self._chance)
+            self._chance = None
         if not metrics or "eval_loss" not in metrics:
             return
+        if state.global_step == 0:
+            self._context = replace(self._context, base_eval_loss=float(metrics["eval_loss"]))
         record = EvalRecord(
             step=state.global_step,
             num_tokens=int(state.num_input_tokens_seen or 0),
@@ -151,21 +185,23 @@ class FinestepCallback(TrainerCallback):
     def _say(self, findings: list[Finding], control, *, may_stop: bool = True) -> None:
         for finding in findings:
             self.findings.append(finding)
+            if may_stop:
+                self._said.append(finding)
             level = logging.WARNING if finding.severity in ("warning", "error") else logging.INFO
             logger.log(
                 level, "%s: %s %s", finding.code, finding.meaning, f"-> {finding.advice}" if finding.advice else ""
             )
-            if may_stop and self.on_trouble == "stop" and finding.severity == "error":
+            if may_stop and self.on_trouble == "stop" and (finding.severity == "error" or finding.code in _HOPELESS):
                 control.should_training_stop = True
+
+
+def _strategy(value: Any) -> str:
+    return str(getattr(value, "value", value))
 
 
 def _is_due(args, step: int) -> bool:
     every = int(args.logging_steps) if args.logging_steps >= 1 else 0
-    return (
-        str(getattr(args.logging_strategy, "value", args.logging_strategy)) == "steps"
-        and every > 0
-        and step % every == 0
-    )
+    return _strategy(args.logging_strategy) == "steps" and every > 0 and step % every == 0
 
 
 def _sampled(model: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -174,12 +210,3 @@ def _sampled(model: torch.nn.Module) -> Iterator[torch.Tensor]:
     stride = max(1, len(trained) // SAMPLED_TENSORS)
     for parameter in trained[::stride][:SAMPLED_TENSORS]:
         yield parameter.detach().reshape(-1)[:SAMPLED_VALUES]
-
-
-def _output_size(model: torch.nn.Module | None) -> tuple[int, int | None]:
-    """Number of classes that the loss chooses among, and the number of labels when it is a classifier."""
-    config = getattr(model, "config", None)
-    if "SequenceClassification" in type(model).__name__ or "TokenClassification" in type(model).__name__:
-        return max(2, int(getattr(config, "num_labels", 2))), int(getattr(config, "num_labels", 2))
-    text = getattr(config, "get_text_config", lambda: config)()
-    return max(2, int(getattr(text, "vocab_size", None) or _UNKNOWN_VOCABULARY)), None

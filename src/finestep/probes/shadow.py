@@ -69,7 +69,7 @@ class Shadow:
 
     def step(self, rows: int, length: int, *, lever: Lever, loss_tokens: int | None = None) -> Timeline:
         """The history of live bytes in one step over `rows` rows a trial, of which `loss_tokens` each carry loss (None: all)."""
-        with self._mode, _no_packed_rows(), self._levered(lever):
+        with self._mode, _without_numbers(), self._levered(lever):
             inputs = self._inputs(rows, length, loss_tokens or length - 1)
             batch, kept, labels_K = inputs
             self._tracker.hold([batch.ids_NS, batch.attention_NS, kept, labels_K], WEIGHTS)
@@ -189,19 +189,29 @@ class Shadow:
 
 
 @contextlib.contextmanager
-def _no_packed_rows() -> Iterator[None]:
-    """Keep transformers from looking for several texts in one row: fake positions cannot be read, and it would assume the worst."""
-    from transformers import masking_utils
+def _without_numbers() -> Iterator[None]:
+    """Two ways of transformers that need numbers are replaced by ones that need shapes alone.
 
-    original = getattr(masking_utils, "find_packed_sequence_indices", None)
-    if original is None:
-        yield
-        return
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    It looks for several texts in one row, and would assume the worst of fake positions; and it takes a grouped product of
+    experts that knows no fake float32, where its own fallback does.
+    """
+    from transformers import masking_utils
+    from transformers.integrations import moe
+
+    replaced = (
+        (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
+        (moe, "_can_use_grouped_mm", lambda *_, **__: False),
+    )
+    originals = [(place, name, getattr(place, name, None), new) for place, name, new in replaced]
     try:
+        for place, name, original, new in originals:
+            if original is not None:
+                setattr(place, name, new)
         yield
     finally:
-        masking_utils.find_packed_sequence_indices = original
+        for place, name, original, _ in originals:
+            if original is not None:
+                setattr(place, name, original)
 
 
 def with_depth(config: Any, num_layers: int) -> Any:

@@ -22,27 +22,42 @@ class Role(NamedTuple):
 
 _STEP_NAMES = (
     "step", "global_step", "train/global_step", "trainer/global_step", "current_steps", "global_step/max_steps",
-    "steps", "train/step", "train_step", "iter", "iteration", "iter_num", "num_updates", "update", "batch_idx", "_step",
+    "steps", "train/step", "train_step", "iter", "iteration", "iter_num", "num_updates", "global_steps",
+    "training/global_step", "valid_num_updates", "update", "batch_idx", "_step",
 )  # fmt: skip
 _LOSS_NAMES = (
     "loss", "train/loss", "train_loss_step", "train/loss_step", "loss/train", "train_loss", "training_loss",
     "train/train_loss",
     "train/ce_loss", "ce_loss", "lm_loss", "nll_loss", "cross_entropy", "tr_loss", "train.loss", "running_loss",
     "loss/train_step", "train_loss_epoch", "train/loss_epoch", "train/total_loss", "total_loss",
-    "loss/total", "train_nll",
+    "loss/total", "train_nll", "loss_train", "dpo_loss", "policy_loss", "pg_loss", "actor/pg_loss", "actor_loss", "train/policy_loss",
+    "train/actor_loss", "loss/policy", "loss/policy_avg", "gpt_loss", "sft_loss",
 )  # fmt: skip
 _OTHER_NAMES = {
-    "learning_rate": ("learning_rate", "lr", "train/learning_rate", "train/lr", "optim/lr", "learningrate", "lrate"),
+    "learning_rate": ("learning_rate", "lr", "train/learning_rate", "train/lr", "optim/lr", "learningrate", "lrate", "actor/lr",
+                      "actor_lr", "train/actor_lr"),
     "grad_norm": ("grad_norm", "train/grad_norm", "gradient_norm", "global_grad_norm", "train/gradient_norm",
-                  "grad_2.0_norm_total", "grad_norm_total", "optim/grad_norm", "gnorm", "grad norm"),
+                  "grad_2.0_norm_total", "grad_norm_total", "optim/grad_norm", "gnorm", "grad norm", "actor/grad_norm",
+                  "train/actor_grad_norm"),
     "epoch": ("epoch", "train/epoch", "epochs"),
     "num_tokens": ("num_tokens", "train/num_tokens", "num_input_tokens_seen", "train/num_input_tokens_seen",
                    "total_tokens", "tokens_seen", "tokens/total"),
     "clipped": ("clipped",),
     "update_ratio": ("update_ratio", "train/update_ratio"),
     "loss_scale": ("loss_scale", "train/loss_scale"),
-    "reward": ("reward", "train/reward"),
+    "reward": ("reward", "train/reward", "objective/scores", "objective/rlhf_reward", "critic/score/mean", "critic/rewards/mean",
+               "average_reward_score", "mean_reward", "reward_mean", "rewards/mean", "reward/mean", "env/reward_mean", "avg_reward",
+               "average_reward", "env/reward/total"),
     "elapsed_s": ("elapsed_s", "_runtime", "train/elapsed_s"),
+    "reward_spread": ("reward_std", "train/reward_std", "critic/rewards/std", "reward/std"),
+    "zero_spread_share": ("frac_reward_zero_std", "train/frac_reward_zero_std"),
+    "clipped_completions": ("completions/clipped_ratio", "train/completions/clipped_ratio", "response_length/clip_ratio",
+                            "completions/clip_ratio"),
+    "kl": ("kl", "train/kl", "objective/kl", "actor/kl_loss", "kl_ref", "kl_div", "actor/ppo_kl", "policy/approxkl_avg"),
+    "margin": ("rewards/margins", "train/rewards/margins", "margin", "margins"),
+    "chosen_reward": ("rewards/chosen", "train/rewards/chosen", "chosen_reward", "chosen_rewards"),
+    "pair_accuracy": ("rewards/accuracies", "train/rewards/accuracies", "reward_accuracy", "accuracy_of_pairs"),
+    "entropy": ("entropy", "train/entropy", "actor/entropy_loss", "actor/entropy", "objective/entropy"),
 }  # fmt: skip
 
 _EVAL_PREFIX = re.compile(r"^(?:eval|val|valid|validation|dev|test)(?=[/_. ])[/_. ]*(.*)$")
@@ -50,12 +65,14 @@ _EVAL_SUFFIX = re.compile(r"^(.*?)[/_](?:eval|val|valid|validation|dev)$")
 _NOT_A_METRIC = re.compile(r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit")
 _LOSS_TAIL = re.compile(r"^(?:(.*?)[/_. ]+)?loss(?:_epoch)?(?:/dataloader_idx_(\d+))?$")
 _PERPLEXITY = frozenset({"ppl", "perplexity"})
+_OF_REINFORCEMENT = frozenset({"reward", "reward_spread", "zero_spread_share", "clipped_completions"})
+_OF_PREFERENCE = frozenset({"margin", "chosen_reward", "pair_accuracy"})
 _REINFORCEMENT = frozenset(
-    {"reward_std", "frac_reward_zero_std", "objective/kl", "train/reward_std", "train/frac_reward_zero_std"}
+    {"actor_loss", "policy_loss", "pg_loss", "actor/pg_loss", "objective/kl", "critic_loss", "clip_ratio"}
 )
-_PREFERENCE = frozenset({
-    "rewards/chosen", "rewards/margins", "train/rewards/chosen", "odds_ratio_loss", "log_odds_ratio",
-                         "train/rewards/margins", "rewards/accuracies"})  # fmt: skip
+_PREFERENCE = frozenset(
+    {"odds_ratio_loss", "log_odds_ratio", "dpo_loss", "kto_loss", "orpo_loss", "logps/chosen", "logps/rejected"}
+)
 _CONTEXT = {
     "total_steps": "max_steps", "max_steps": "max_steps", "num_epochs": "num_epochs", "num_train_epochs": "num_epochs",
     "base_eval_loss": "base_eval_loss",
@@ -68,6 +85,17 @@ def role_of(name: str) -> Role | None:
     return _ROLES.get(key) or _tag_role(key) or _eval_role(key) or _learning_rate_role(key)
 
 
+def objective_of(name: str) -> str | None:
+    """`reinforcement` or `preference` for a column that only such a run has, otherwise None."""
+    key = name.strip().lower().replace(" ", "_").removeprefix("metrics/")
+    role = _ROLES.get(key)
+    if key in _REINFORCEMENT or (role is not None and role.slot in _OF_REINFORCEMENT):
+        return "reinforcement"
+    if key in _PREFERENCE or (role is not None and role.slot in _OF_PREFERENCE):
+        return "preference"
+    return None
+
+
 def looks_like_a_loss(name: str) -> bool:
     """True for a name that holds the word loss and is no validation loss: a guess of last resort."""
     key = name.lower()
@@ -75,10 +103,6 @@ def looks_like_a_loss(name: str) -> bool:
 
 
 def _tag_role(key: str) -> Role | None:
-    if key in _REINFORCEMENT:
-        return Role("tag", "reinforcement")
-    if key in _PREFERENCE:
-        return Role("tag", "preference")
     return Role("context", _CONTEXT[key]) if key in _CONTEXT else None
 
 

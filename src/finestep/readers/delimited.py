@@ -11,6 +11,7 @@ from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import looks_like_a_loss, role_of
 from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS, MAX_RUNS, ROWS_AT_ONCE
 from finestep.readers.row_table import RowTable
+from finestep.readers.text_pairs import pairs_of
 from finestep.readers.text_stream import head, lines
 
 _DELIMITERS = ",\t;"
@@ -20,7 +21,7 @@ _WANDB_SEPARATOR = " - "
 def delimiter_of(path: Path) -> str | None:
     """The delimiter when the first line is a header that names at least one known column, otherwise None."""
     first = head(path).decode("utf-8-sig", errors="replace").lstrip().splitlines()
-    if not first or first[0].startswith(("{", "[")):
+    if not first or "{" in first[0][:20000] or first[0].startswith("[") or any(pairs_of(first[0][:20000])):
         return None
     for delimiter in _DELIMITERS:
         names = [name.strip().strip('"') for name in first[0].split(delimiter)]

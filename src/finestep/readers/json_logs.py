@@ -18,12 +18,13 @@ from finestep.readers.row_table import RowTable
 from finestep.readers.text_stream import batches, flat_objects, lines
 
 _TOP_LEVEL = re.compile(
-    r'"(max_steps|num_train_epochs|train_batch_size|logging_steps|early_stopping_patience|max_grad_norm)"'
+    r'"(max_steps|num_train_epochs|train_batch_size|logging_steps|early_stopping_patience|max_grad_norm|total_flos|global_step)"'
     r"\s*:\s*(-?[\d.eE+]{1,40})"
 )
 _CONTEXT_NAMES = {
     "max_steps": "max_steps", "num_train_epochs": "num_epochs", "train_batch_size": "batch_size",
     "logging_steps": "logging_steps", "early_stopping_patience": "patience", "max_grad_norm": "max_grad_norm",
+    "total_flos": "total_flos", "global_step": "last_step",
 }  # fmt: skip
 _PEAK_CONTEXT_CHARS = 256 << 10
 _MAX_EPOCHS = 1e6
@@ -169,7 +170,9 @@ def _shortened(row: Row) -> Row:
 def _read_top_level(text: str, table: RowTable) -> None:
     for name, value in _TOP_LEVEL.findall(text):
         parsed = number(value)
-        if 0 < parsed < 1e15 and not (name == "num_train_epochs" and parsed > _MAX_EPOCHS):
+        if 0 < parsed < (1e30 if name == "total_flos" else 1e15) and not (
+            name == "num_train_epochs" and parsed > _MAX_EPOCHS
+        ):
             table.context[_CONTEXT_NAMES[name]] = parsed
 
 

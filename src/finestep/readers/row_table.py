@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finestep.diagnosis.training_log import TRAIN_COLUMNS, Column, EvalSeries, RunContext, TrainingLog, TrainSeries
-from finestep.readers.column_names import Role, looks_like_a_loss, role_of
+from finestep.readers.column_names import Role, looks_like_a_loss, objective_of, role_of
 from finestep.readers.limits import (
     MAX_EVAL_SETS,
     MAX_MAGNITUDE,
@@ -27,14 +27,24 @@ from finestep.readers.limits import (
     NOT_FINITE,
     number,
 )
-from finestep.readers.run_boundaries import NEW_RUN_MARK, merge_equal_steps, run_starts
+from finestep.readers.run_boundaries import NEW_RUN_MARK, continued, merge_equal_steps, run_starts
 
-_SLOTS = {name: index for index, name in enumerate(TRAIN_COLUMNS)}
-_STEP, _LOSS, _EPOCH = _SLOTS["step"], _SLOTS["loss"], _SLOTS["epoch"]
-_STEP_RANK, _LOSS_RANK = len(_SLOTS), len(_SLOTS) + 1
-_WIDTH = len(_SLOTS) + 2
+_COMMON = TRAIN_COLUMNS.index("elapsed_s") + 1
+_STEP_RANK, _LOSS_RANK = _COMMON, _COMMON + 1
+_WIDTH = _COMMON + 2
+_SLOTS = {name: index if index < _COMMON else index + 2 for index, name in enumerate(TRAIN_COLUMNS)}
+"""Places of the columns: the common ones, two for the ranks of names, and then those of preference and reinforcement learning,
+which are kept apart because most logs have none of them."""
+_EXTRA = len(TRAIN_COLUMNS) - _COMMON
+_STEP, _LOSS, _EPOCH, _RATE = (_SLOTS[name] for name in ("step", "loss", "epoch", "learning_rate"))
 _GUESS_RANK = 900
 _CARRIED = ("learning_rate", "epoch")
+_TAG_NAMES = {
+    "reward": "reward", "reward_spread": "reward_std", "zero_spread_share": "frac_reward_zero_std",
+    "clipped_completions": "completions/clipped_ratio", "margin": "rewards/margins", "chosen_reward": "rewards/chosen",
+    "pair_accuracy": "rewards/accuracies",
+}  # fmt: skip
+"""A name of each column that only preference or reinforcement learning has."""
 _MIN_COLUMN = 8
 _PLAIN = frozenset({float, int, str})
 
@@ -43,6 +53,7 @@ class _Plan(NamedTuple):
     """Where the values of rows with one set of keys go."""
 
     train: tuple[tuple[str, int], ...]
+    extra: tuple[tuple[str, int], ...]
     evals: tuple[tuple[str, str, str], ...]
     context: tuple[tuple[str, str], ...]
     step_rank: float
@@ -68,10 +79,13 @@ class RowTable:
         self.num_skipped = 0
         self.notes: list[str] = []
         self._flat = array("d")
+        self._extra = array("d")
         self._evals: dict[str, _EvalRows] = {}
         self._roles: dict[str, Role | None] = {}
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._num_train = 0
+        self._bar = (0, 0)
+        self._counts_on = False
 
     @property
     def num_rows(self) -> int:
@@ -102,6 +116,8 @@ class RowTable:
         values[_STEP_RANK], values[_LOSS_RANK] = plan.step_rank, plan.loss_rank
         if plan.evals:
             self._add_evals(row, plan, values)
+        if plan.extra:
+            self._add_extra(row, plan)
         self._flat.extend(values)
         self._num_train += 1
         return True
@@ -116,6 +132,18 @@ class RowTable:
             start += len(chosen)
         return unused
 
+    def count_skipped(self, count: int) -> None:
+        """Note optimizer steps that the trainer says it left out."""
+        before = self.context.get("num_skipped_steps")
+        self.context["num_skipped_steps"] = (before if isinstance(before, int) else 0) + count
+
+    def see_bar(self, done: int, planned: int) -> None:
+        """Note what a progress bar shows; the longest bar is that of the steps."""
+        if planned > self._bar[1]:
+            self._bar = (done, planned)
+        elif planned == self._bar[1]:
+            self._bar = (max(done, self._bar[0]), planned)
+
     def mark_new_run(self) -> None:
         """Say that the rows that follow belong to another run."""
         self._flat.extend([NEW_RUN_MARK] + [MISSING] * (_WIDTH - 1))
@@ -123,15 +151,19 @@ class RowTable:
 
     def logs(self, *, name: str, source: str, format: str) -> list[TrainingLog]:
         """The runs found, in order; empty when no row held a loss."""
-        matrix = _matrix(self._flat)
+        matrix = _with_extra(_matrix(self._flat), self._extra)
         evals = {key: rows for key, rows in self._evals.items() if len(rows.loss)}
         matrix = _choose_alias(_choose_alias(matrix, _STEP, _STEP_RANK), _LOSS, _LOSS_RANK)
-        starts = run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS])[:MAX_RUNS]
+        self._take_bar(matrix)
+        own_steps = matrix[:, _STEP].copy()
+        matrix[:, _STEP] = continued(own_steps, matrix[:, _EPOCH])
+        self._counts_on = not np.array_equal(own_steps, matrix[:, _STEP], equal_nan=True)
+        starts = run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS], matrix[:, _RATE])[:MAX_RUNS]
         bounds = list(zip(starts, [*starts[1:], len(matrix)], strict=True))
-        context, notes = self._run_context(), self._all_notes()
-        runs = [_one_run(matrix, evals, bound) for bound in bounds]
+        context, notes = self._run_context(matrix), self._all_notes()
+        runs = [_one_run(matrix, evals, bound, self._counts_on) for bound in bounds]
         runs = [run for run in runs if len(run[0]) or run[1]] or (
-            [_one_run(matrix, evals, (0, len(matrix)))] if evals else []
+            [_one_run(matrix, evals, (0, len(matrix)), self._counts_on)] if evals else []
         )
         return [
             TrainingLog(
@@ -150,7 +182,7 @@ class RowTable:
         keys = tuple(rows[0])
         plan = self._plans.get(keys) or self._new_plan(keys)
         matrix = None
-        if len(rows) >= _MIN_COLUMN and plan.is_used and not (plan.evals or plan.context):
+        if len(rows) >= _MIN_COLUMN and plan.is_used and not (plan.evals or plan.context or plan.extra):
             matrix = _as_columns(rows, plan)
         if matrix is None:
             return [start + index for index, row in enumerate(rows) if not self.add(row)]
@@ -171,6 +203,8 @@ class RowTable:
         is_summary = "train_runtime" in keys and "loss" not in keys
         for key in keys[:MAX_NAMES]:
             role = self._role(key)
+            if isinstance(key, str) and (objective := objective_of(key)) and (role is None or role.slot == "loss"):
+                self.tags.add(objective)
             if role is None or (is_summary and role.slot == "loss" and role.split == "train"):
                 continue
             if role.split == "train":
@@ -179,14 +213,14 @@ class RowTable:
                 evals.append((key, role.eval_set, role.slot))
             elif role.split == "context":
                 context.append((key, role.slot))
-            else:
-                self.tags.add(role.slot)
         if "loss" not in best and not evals and not is_summary:
             best.update(self._guess_loss(keys))
-        train = tuple((key, _SLOTS[slot]) for slot, (_, key) in best.items())
+        train = tuple((key, _SLOTS[slot]) for slot, (_, key) in best.items() if _SLOTS[slot] < _COMMON)
+        extra = tuple((key, _SLOTS[slot] - _WIDTH) for slot, (_, key) in best.items() if _SLOTS[slot] >= _WIDTH)
         used = {slot for slot in best if slot not in ("step", "epoch", "elapsed_s", "num_tokens")}
         return _Plan(
             train=train,
+            extra=extra,
             evals=tuple(evals),
             context=tuple(context),
             step_rank=float(best["step"][0]) if "step" in best else MISSING,
@@ -219,6 +253,13 @@ class RowTable:
             if value == value:
                 self.context[slot] = value
 
+    def _add_extra(self, row: Mapping[str, object], plan: _Plan) -> None:
+        values = [float(self._num_train), *[MISSING] * _EXTRA]
+        for key, slot in plan.extra:
+            values[1 + slot] = number(row[key])
+        if any(value == value for value in values[1:]):
+            self._extra.extend(values)
+
     def _add_evals(self, row: Mapping[str, object], plan: _Plan, values: list[float]) -> None:
         by_set: dict[str, dict[str, float]] = {}
         for key, eval_set, slot in plan.evals:
@@ -245,13 +286,34 @@ class RowTable:
             return None
         return self._evals.setdefault(eval_set, _EvalRows())
 
-    def _run_context(self) -> RunContext:
-        objective = next((tag for tag in ("reinforcement", "preference") if tag in self.tags), "supervised")
+    def _take_bar(self, matrix: Column) -> None:
+        """Steps of printed rows without a number, spread over the steps that the progress bar counted."""
+        done, planned = self._bar
+        has_loss = np.flatnonzero(~np.isnan(matrix[:, _LOSS]))
+        is_one_run = len(has_loss) > 0 and not run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS])[1:]
+        if not is_one_run or not len(has_loss) <= done <= planned or not np.isnan(matrix[:, _STEP]).all():
+            return
+        matrix[has_loss, _STEP] = np.round(np.arange(1, len(has_loss) + 1) * done / len(has_loss))
+        self.context.setdefault("max_steps", planned)
+        self.notes.append("the log has no step numbers; its rows are spread over the steps of its progress bar")
+
+    def _run_context(self, matrix: Column) -> RunContext:
+        objective = self._objective(matrix)
         known = {key: value for key, value in self.context.items() if key in RunContext.__dataclass_fields__}
-        for key in ("max_steps", "batch_size"):
+        for key in ("max_steps", "batch_size", "num_skipped_steps", "num_labels"):
             value = known.get(key)
             known[key] = int(value) if isinstance(value, (int, float)) and 0 < value < 1e12 else None
+        if self._counts_on:
+            known["max_steps"] = None
         return replace(RunContext(), **{**known, "objective": objective})  # type: ignore[arg-type]
+
+    def _objective(self, matrix: Column) -> str:
+        """What the columns with values say; a column that is empty in every row says nothing."""
+        known = {
+            name for name, slot in _SLOTS.items() if slot < matrix.shape[1] and not np.isnan(matrix[:, slot]).all()
+        }
+        tags = self.tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}
+        return next((tag for tag in ("reinforcement", "preference") if tag in tags), "supervised")
 
     def _all_notes(self) -> tuple[str, ...]:
         skipped = (f"{self.num_skipped} rows could not be read and were skipped",) if self.num_skipped else ()
@@ -281,6 +343,16 @@ def _as_columns(rows: list[Mapping[str, object]], plan: _Plan) -> Column | None:
     return matrix
 
 
+def _with_extra(matrix: Column, extra: array) -> Column:
+    """The matrix, and beside it the columns of preference and reinforcement learning when there are any."""
+    if not extra:
+        return matrix
+    rows = np.frombuffer(extra, dtype=np.float64).reshape(-1, 1 + _EXTRA)
+    beside = np.full((len(matrix), _EXTRA), MISSING)
+    beside[rows[:, 0].astype(int)] = rows[:, 1:]
+    return np.hstack([matrix, beside])
+
+
 def _matrix(flat: array) -> Column:
     return np.frombuffer(flat, dtype=np.float64).reshape(-1, _WIDTH).copy() if flat else np.empty((0, _WIDTH))
 
@@ -298,7 +370,7 @@ def _choose_alias(matrix: Column, slot: int, rank_slot: int) -> Column:
     return matrix
 
 
-def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int]):
+def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int], counts_on: bool):
     first, last = bound
     rows = matrix[first:last].copy()
     rows[rows[:, _STEP] == NEW_RUN_MARK, _STEP] = np.nan
@@ -307,7 +379,11 @@ def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, i
     evaluations = tuple(
         series
         for name, each in evals.items()
-        if len(series := _eval_series(name, each, bound, steps_in_order, has_notes=bool(notes)))
+        if len(
+            series := _eval_series(
+                name, each, bound, steps_in_order, matrix[:, _STEP], has_notes=bool(notes) or counts_on
+            )
+        )
     )
     train, num_merged = _train_series(rows)
     if num_merged > max(3, 0.02 * len(rows)) and len(train):
@@ -319,7 +395,7 @@ def _number_steps(rows: Column) -> tuple[Column, tuple[str, ...]]:
     """Give every row a step: its own, or that of the row before, or (in logs without steps) its position."""
     rows = rows.copy()
     known = ~np.isnan(rows[:, _STEP])
-    has_loss = ~np.isnan(rows[:, _LOSS])
+    has_loss = _is_told(rows)
     if known.any():
         position = np.maximum.accumulate(np.where(known, np.arange(len(rows)), 0))
         rows[:, _STEP] = np.where(np.isnan(rows[position, _STEP]), rows[known, _STEP][0], rows[position, _STEP])
@@ -330,15 +406,28 @@ def _number_steps(rows: Column) -> tuple[Column, tuple[str, ...]]:
 
 def _train_series(rows: Column) -> tuple[TrainSeries, int]:
     if not len(rows):
-        return TrainSeries(*[np.empty(0)] * len(_SLOTS)), 0
+        return TrainSeries(*[np.empty(0)] * len(TRAIN_COLUMNS)), 0
     rows = rows[np.argsort(rows[:, _STEP], kind="stable")]
     num_losses = int((~np.isnan(rows[:, _LOSS])).sum())
     rows = merge_equal_steps(rows, _STEP)
     for name in _CARRIED:
         rows[:, _SLOTS[name]] = _carried_forward(rows[:, _SLOTS[name]])
     rows = rows[~np.isnan(rows[:, _LOSS])]
-    series = TrainSeries(**{name: np.ascontiguousarray(rows[:, slot]) for name, slot in _SLOTS.items()})
+    silent = np.full(len(rows), MISSING)
+    series = TrainSeries(
+        **{
+            name: np.ascontiguousarray(rows[:, slot]) if slot < rows.shape[1] else silent
+            for name, slot in _SLOTS.items()
+        }
+    )
     return series, num_losses - len(rows)
+
+
+def _is_told(rows: Column) -> np.ndarray:
+    """The rows with a loss; those with a reward in a log of rewards alone."""
+    has_loss = ~np.isnan(rows[:, _LOSS])
+    reward = _SLOTS["reward"]
+    return ~np.isnan(rows[:, reward]) if not has_loss.any() else has_loss
 
 
 def _carried_forward(column: Column) -> Column:
@@ -362,16 +451,19 @@ def _add_metrics(rows: _EvalRows, found: dict[str, float]) -> None:
             rows.metrics.setdefault(name, []).append((position, value))
 
 
-def _eval_series(name, rows: _EvalRows, bound, steps_in_order: Column, *, has_notes: bool) -> EvalSeries:
+def _eval_series(
+    name, rows: _EvalRows, bound, steps_in_order: Column, chosen: Column, *, has_notes: bool
+) -> EvalSeries:
     order = np.asarray(rows.order).astype(int)
     mine = (order >= bound[0]) & (order < bound[1])
     position = np.clip(order, 0, max(len(steps_in_order) - 1, 0))
-    own = np.asarray(rows.step)
+    own = np.where(np.isnan(chosen[position]), np.nan, np.asarray(rows.step)) if len(chosen) else np.asarray(rows.step)
     step = np.where(np.isnan(own) | has_notes, steps_in_order[position], own) if len(steps_in_order) else own
     table = np.column_stack([step, np.asarray(rows.epoch), np.asarray(rows.loss), *_metric_columns(rows)])[mine]
     table = table[np.argsort(table[:, 0], kind="stable")]
     table = merge_equal_steps(table, 0)
-    table = table[~np.isnan(table[:, 2])]
+    has_loss = ~np.isnan(table[:, 2])
+    table = table[has_loss if has_loss.any() else ~np.isnan(table[:, 3:]).all(axis=1)]
     metrics = {key: table[:, 3 + index] for index, key in enumerate(rows.metrics)}
     return EvalSeries(name, table[:, 0], table[:, 1], table[:, 2], metrics)
 

@@ -1,7 +1,8 @@
 """Where one run ends and the next begins in a stream of rows, and which row wins when a step is logged twice.
 
-A step counter that falls back to its start and stays there is a new run; one that falls back a little is a resume or a
-second process writing to the same file, and its rows are merged.
+A counter of steps or epochs that falls back to its start and stays there is a new run, and so is a learning rate that falls
+back to nothing while the loss jumps back to where it began. A step that falls back while the epoch goes on counts inside epochs.
+One that falls back a little is a resume or a second process writing to the same file, and its rows are merged.
 """
 
 from __future__ import annotations
@@ -15,14 +16,69 @@ MIN_ROWS_OF_A_RUN = 3
 NEW_RUN_MARK = -2.0
 
 
-def run_starts(step: Column, epoch: Column, loss: Column) -> list[int]:
+def run_starts(step: Column, epoch: Column, loss: Column, rate: Column | None = None) -> list[int]:
     """Positions of the first rows of the runs; the first is always 0."""
     marks = [int(i) for i in np.flatnonzero(step == NEW_RUN_MARK)]
     clean = np.where(step == NEW_RUN_MARK, np.nan, step)
-    counter = clean if (~np.isnan(clean)).any() else epoch
-    rows = np.flatnonzero(~np.isnan(counter) & ~np.isnan(loss))
-    falls = [int(rows[i]) for i in _restarts(counter[rows])]
-    return sorted({0, *marks, *falls})
+    falls: set[int] = set()
+    for counter in (clean, epoch):
+        rows = np.flatnonzero(~np.isnan(counter) & ~np.isnan(loss))
+        falls |= {int(rows[i]) for i in _restarts(counter[rows])}
+    if rate is not None:
+        rows = np.flatnonzero(np.isfinite(loss) & np.isfinite(rate))
+        falls |= {int(rows[i]) for i in _begun_again(loss[rows], rate[rows])}
+    return sorted({0, *marks, *_apart(sorted(falls))})
+
+
+def continued(step: Column, epoch: Column) -> Column:
+    """Steps counted on from epoch to epoch, for logs that begin to count again in each of them."""
+    rows = np.flatnonzero(np.isfinite(step) & np.isfinite(epoch) & (step != NEW_RUN_MARK))
+    if len(rows) < 2 * MIN_ROWS_OF_A_RUN:
+        return step
+    own, era = step[rows], epoch[rows]
+    falls = (np.diff(own) < 0) | ((np.diff(own) == 0) & (np.diff(era) > 0))
+    if not falls.any() or not (np.diff(era)[falls] > 0).all() or (era != np.floor(era)).any():
+        return step
+    lengths = own[:-1][falls]
+    if lengths.min() < 0.9 * lengths.max():
+        return step
+    spacing = np.median(np.diff(own)[~falls]) if (~falls).any() else own[0]
+    jumps = np.concatenate([[0.0], np.where(falls, own[:-1] + spacing - own[1:], 0.0)])
+    result = step.copy()
+    result[rows] = own + np.cumsum(jumps)
+    return result
+
+
+def _begun_again(loss: Column, rate: Column) -> list[int]:
+    """Rows at which the rate falls back to a tenth of its peak in one step and warms up again, and the loss is back at its start."""
+    peak = np.maximum.accumulate(rate)
+    candidates = (
+        np.flatnonzero((rate[1:] < 0.1 * peak[1:]) & (rate[1:] < 0.7 * rate[:-1]) | (rate[:-1] < 0.02 * peak[:-1])) + 1
+    )
+    starts, begin = [], 0
+    for index in candidates.tolist():
+        after, before = loss[index : index + MIN_ROWS_OF_A_RUN], loss[max(begin, index - 5) : index]
+        warms_up = bool((rate[index : index + 2 * MIN_ROWS_OF_A_RUN] > 1.2 * rate[index]).any())
+        if index - begin < MIN_ROWS_OF_A_RUN or len(after) < MIN_ROWS_OF_A_RUN or not warms_up:
+            continue
+        first, level, now = (
+            float(np.median(part)) for part in (loss[begin : begin + MIN_ROWS_OF_A_RUN], before, after)
+        )
+        if now > 1.3 * level > 0 and now - level > 0.5 * (first - level):
+            begin = index + int(np.argmax(np.diff(loss[index - 1 : index + MIN_ROWS_OF_A_RUN])))
+            starts.append(begin)
+        if len(starts) >= MAX_RUNS:
+            break
+    return starts
+
+
+def _apart(falls: list[int]) -> list[int]:
+    """The starts without those that another one said a few rows before."""
+    kept: list[int] = []
+    for start in falls:
+        if not kept or start - kept[-1] >= MIN_ROWS_OF_A_RUN:
+            kept.append(start)
+    return kept
 
 
 def merge_equal_steps(rows: Column, step_slot: int) -> Column:

@@ -1,34 +1,34 @@
-"""Logs in text: dictionaries printed by the Hugging Face Trainer, torchtune's disk logger, mmengine lines, own epoch
-blocks.
+"""Logs in text: dictionaries printed by the Hugging Face Trainer, torchtune's disk logger, and lines of names and numbers.
 
 Progress bars glued to a row, carriage returns and rows cut by a kill are normal here.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
-from finestep.readers.column_names import Role, role_of
+from finestep.readers.column_names import role_of
 from finestep.readers.json_logs import decoded, rows_of
 from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS
 from finestep.readers.row_table import RowTable
+from finestep.readers.text_pairs import read_pairs
 from finestep.readers.text_stream import batches, lines
 
-_PRINTED_ROW = re.compile(r"\{\s*'[^{}]{1,20000}\}")
+_PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
-_BAR = re.compile(r"(\d{1,9})/(\d{1,9}) \[")
+_BAR = re.compile(r"(?<![\d.])(\d{1,9})/(\d{1,9}) \[")
 _TORCHTUNE = re.compile(r"^Step (\d+) \| ")
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf)"
-_PAIR = re.compile(
-    r"([A-Za-z][\w./]{0,40}(?: [A-Za-z][\w./]{0,20}){0,2}) ?[:=|] ?(" + _NUMBER + r")(?:/(\d+))?(?![\w.])"
+_NUMBERS = re.compile(
+    r"\s*(?:[-+]?[\d.,]+(?:[eE][-+]?\d+)?|nan|NaN)(?:\s+(?:[-+]?[\d.,]+(?:[eE][-+]?\d+)?|nan|NaN))+\s*"
 )
-_MMENGINE = re.compile(r"Epoch\((\w+)\)\s*\[(\d+)\](?:\s*\[\s*(\d+)/(\d+)\])?")
+_ECHO = re.compile(r"callbacks?\b|\bINFO\b|>> ?$")
+"""What stands before the copy of a printed row that LLaMA-Factory's logger makes."""
 _WORDS = {"nan": "NaN", "inf": "Infinity", "None": "null", "True": "true", "False": "false"}
-_COUNTERS = ("epoch", "step")
 
 
 def read_text(path: Path) -> list[TrainingLog]:
@@ -51,15 +51,71 @@ def _first_lines(stream: Iterator[str]) -> Iterator[str]:
 
 
 def _reader_for(first: list[str]):
-    if any(_PRINTED_ROW.search(line) for line in first):
-        return _read_printed_rows, "Hugging Face Trainer output"
+    rows = [line for line in first if _PRINTED_ROW.search(line)]
+    if any(_says_something(text) for line in rows[:200] for text in _PRINTED_ROW.findall(line)):
+        has_plain = any(not _is_echo(line) for line in rows)
+        return (_read_printed_once if has_plain else _read_printed_rows), "Hugging Face Trainer output"
     if any(_TORCHTUNE.match(line) for line in first):
         return _read_torchtune, "torchtune disk log"
-    return _read_pairs, "text log"
+    header = _table_header(first)
+    if header is not None:
+        return (lambda stream, table: _read_table(header, stream, table)), "table in text"
+    return read_pairs, "text log"
+
+
+def _table_header(first: list[str]) -> list[str] | None:
+    """The names of a table such as a notebook prints: a line of known names, then lines of as many numbers."""
+    shown = [line for line in first[:2000] if line.strip()]
+    for line, after in itertools.pairwise(shown):
+        count = len(after.split())
+        if count < 2 or not _NUMBERS.fullmatch(after):
+            continue
+        names = [name.strip() for name in re.split(r"\t|\s{2,}", line.strip())]
+        names = names if len(names) == count else _names_in(line.split(), count)
+        roles = [role_of(name) for name in names]
+        if len(names) == count and any(role is not None and role.slot == "loss" for role in roles):
+            return names
+    return None
+
+
+def _names_in(words: list[str], count: int) -> list[str]:
+    """Words joined into known names, longest first: `Step Training Loss` -> `Step`, `Training Loss`."""
+    names: list[str] = []
+    place = 0
+    while place < len(words) and len(names) <= count:
+        size = next((size for size in (3, 2) if role_of(" ".join(words[place : place + size])) is not None), 1)
+        names.append(" ".join(words[place : place + size]))
+        place += size
+    return names
+
+
+def _read_table(header: list[str], stream: Iterator[str], table: RowTable) -> None:
+    for line in stream:
+        if _NUMBERS.fullmatch(line[:2000]) and len(values := line.split()) == len(header):
+            table.add(dict(zip(header, values, strict=True)))
+        if table.is_full:
+            return
+
+
+def _says_something(text: str) -> bool:
+    """True when a printed dictionary holds a loss, a rate or the like; settings that are printed hold none."""
+    row = _decode_printed(text)
+    slots = {role.slot for key in row if (role := role_of(str(key)))} if isinstance(row, dict) else set()
+    return bool(slots & {"loss", "grad_norm", "reward"})
+
+
+def _is_echo(line: str) -> bool:
+    """True for the copy of a row behind a logger's prefix."""
+    return bool(_ECHO.search(line[max(0, line.index("{") - 120) : line.index("{")]))
+
+
+def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
+    """Rows that are printed twice, once by a logger: the logger's copies are left out."""
+    _read_printed_rows((line for line in stream if "{" not in line or not _is_echo(line)), table)
 
 
 def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
-    printed = (text for line in stream if "{" in line for text in _PRINTED_ROW.findall(line))
+    printed = (text for line in _watched(stream, table) for text in _PRINTED_ROW.findall(line))
     for texts in batches(printed):
         rows = rows_of(texts, _decode_printed)
         table.num_skipped += rows.count(None)
@@ -68,6 +124,17 @@ def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
             table.notes = ["the file holds the final row of at least one run"]
         if table.is_full:
             return
+
+
+def _watched(stream: Iterator[str], table: RowTable) -> Iterator[str]:
+    """The lines with a row; on the way steps that were left out are counted, and the progress bar is read."""
+    for line in stream:
+        if "OVERFLOW" in line and "kipping" in line:
+            table.count_skipped(line.count("OVERFLOW"))
+        if "[" in line and "/" in line and (bar := _BAR.search(line)):
+            table.see_bar(int(bar.group(1)), int(bar.group(2)))
+        if "{" in line:
+            yield line
 
 
 def _decode_printed(text: str) -> object:
@@ -85,45 +152,3 @@ def _read_torchtune(stream: Iterator[str], table: RowTable) -> None:
             table.add({"step": match.group(1), **dict(pairs)})
         if table.is_full:
             return
-
-
-def _read_pairs(stream: Iterator[str], table: RowTable) -> None:
-    """Rows from `name: value` pairs; a counter (epoch, step) or a repeated name begins the next row."""
-    row: dict[str, object] = {}
-    for line in stream:
-        if len(line) > MAX_ROW_CHARS or table.is_full:
-            continue
-        for name, value, role in _pairs_of(line[:20000]):
-            if name in row or (role.slot in _COUNTERS and any(not _is_counter(key) for key in row)):
-                _add_row(row, table)
-                row = {
-                    key: old for key, old in row.items() if _is_counter(key) and role.slot != "epoch" and key != name
-                }
-            row[name] = value
-    _add_row(row, table)
-
-
-def _add_row(row: dict[str, object], table: RowTable) -> None:
-    if any(not _is_counter(key) for key in row):
-        table.add(row)
-
-
-def _is_counter(name: str) -> bool:
-    role = role_of(name)
-    return role is not None and role.slot in _COUNTERS
-
-
-def _pairs_of(line: str) -> Iterator[tuple[str, str, Role]]:
-    mmengine = _MMENGINE.search(line)
-    split = "eval/" if mmengine and mmengine.group(1) != "train" else ""
-    if mmengine:
-        yield "epoch", mmengine.group(2), Role("train", "epoch")
-        line = line[mmengine.end() :]
-    for match in _PAIR.finditer(line):
-        words = match.group(1).strip().lower().split(" ")
-        for start in range(len(words)):
-            name = "_".join(words[start:])
-            role = role_of(split + name)
-            if role is not None and role.split in ("train", "eval"):
-                yield split + name, match.group(2), role
-                break

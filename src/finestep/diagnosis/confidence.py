@@ -1,0 +1,35 @@
+"""How sure a verdict is: how often a reader gave the same label to logs with a verdict of its kind, few rows lowering it.
+
+Counted on the labelled logs of 2026-11-29 (`python -m benchmarks.diagnose --labels FOLDER --calibrate`), of which more than half were not
+looked at when rules were made. A verdict that the first reader gave counts 1, one that a sensible colleague could give counts half: the
+share of readers who would agree.
+"""
+
+from __future__ import annotations
+
+AGREEMENT: dict[str, tuple[int, float]] = {
+    "diverged": (3, 3.0), "healthy": (30, 26.5), "hidden_nan": (4, 4.0), "learning_rate_too_low": (1, 0.5), "memorised": (1, 1.0),
+    "no_labels": (1, 1.0), "overfitting": (9, 8.5), "preference_rate_too_low": (1, 1.0), "reward_not_gained": (7, 7.0),
+    "several_runs": (3, 2.0), "stuck_at_plateau": (1, 1.0), "too_good": (3, 3.0), "too_little_information": (9, 7.0),
+    "undertrained": (8, 7.0), "warmup_never_ended": (1, 1.0),
+}  # fmt: skip
+"""Code -> (logs with this verdict, how many readers' votes it had)."""
+PRIOR, PRIOR_LOGS = 0.8, 6.0
+"""Share of votes of all verdicts, and how many logs it weighs: codes that were seen on few logs stay near it."""
+FEW_ROWS, OF_FEW_ROWS = 20, 0.85
+"""Below so many rows confidence is multiplied by that."""
+
+
+def confidence_of(code: str, num_rows: int) -> float:
+    """Confidence of a verdict on a log of so many rows (training and validation).
+
+    >>> confidence_of("healthy", 1000) > confidence_of("healthy", 10)
+    True
+    """
+    return earned(*AGREEMENT.get(code, (0, 0.0)), num_rows=num_rows)
+
+
+def earned(num_logs: int, votes: float, *, num_rows: int) -> float:
+    """Confidence from counts."""
+    share = (votes + PRIOR * PRIOR_LOGS) / (num_logs + PRIOR_LOGS)
+    return round(share * (OF_FEW_ROWS if num_rows < FEW_ROWS else 1.0), 2)

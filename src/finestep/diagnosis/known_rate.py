@@ -1,0 +1,73 @@
+"""The rate against what is recommended for this model, method and data, where those are known; the loss decides first."""
+
+from __future__ import annotations
+
+import math
+
+from finestep.diagnosis.catalogue import Evidence, found
+from finestep.diagnosis.signals import Signals
+from finestep.diagnosis.thresholds import Thresholds
+from finestep.finding import Finding
+
+FAR = 3.0
+"""Factor beyond the recommended interval from which it is worth a word; the interval holds four of five published optima."""
+STILL_IGNORANT = 2.5
+"""Loss (nats a token) above which a language model still has much to learn."""
+VERY_FAR = 10.0
+"""Factor from the recommended rate at which a small gain is the rate's fault."""
+
+
+def known_rate_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """What the peak rate is beside the usual one; nothing where model or method are not known."""
+    usual, schedule, curve = signals.log.context.usual_rate, signals.schedule, signals.loss
+    if usual is None or schedule is None or not schedule.peak > 0:
+        return []
+    aim, low, high = usual
+    if signals.log.context.usual_method is not None:
+        return _if_guessed(schedule.peak, usual, signals.log.context.usual_method)
+    known: Evidence = {"learning_rate": schedule.peak, "usual": aim, "usual_low": low, "usual_high": high}
+    if schedule.peak * FAR < low:
+        factor = aim / schedule.peak
+        meaning = (
+            f"The rate is {factor:.0f} times below what is usual for this model and method ({low:.2g} to {high:.2g})."
+        )
+        gain = 1 - curve.end / curve.start if curve is not None and curve.start > 0 else math.nan
+        is_poor = curve is not None and curve.end > STILL_IGNORANT and not signals.log.context.num_labels
+        code = (
+            "rate_below_usual"
+            if factor >= VERY_FAR and (gain < limits.small_gain or is_poor)
+            else "rate_far_below_usual"
+        )
+        return [found(code, meaning, advice=f"try {aim:.2g}", known=known)]
+    if schedule.peak > FAR * high:
+        factor = schedule.peak / aim
+        meaning = (
+            f"The rate is {factor:.0f} times above what is usual for this model and method ({low:.2g} to {high:.2g})."
+        )
+        return [
+            found(
+                "rate_above_usual", meaning, advice=f"try {aim:.2g} if the run is not as good as you hoped", known=known
+            )
+        ]
+    return []
+
+
+def _if_guessed(peak: float, usual: tuple[float, float, float], method: str) -> list[Finding]:
+    """The method is not known: say what would follow if it were the usual one, and decide nothing."""
+    aim, low, high = usual
+    if peak * FAR >= low:
+        return []
+    name = {"lora": "LoRA"}.get(method, method)
+    meaning = f"If this is {name}, the rate is {aim / peak:.0f} times below what is usual for its size ({low:.2g} to {high:.2g})."
+    advice = f"then try {aim:.2g}; say `--method` to have it judged"
+    return [
+        found(
+            "rate_far_below_usual",
+            meaning,
+            advice=advice,
+            learning_rate=peak,
+            usual=aim,
+            usual_low=low,
+            usual_high=high,
+        )
+    ]

@@ -1,0 +1,214 @@
+"""Preference and reinforcement learning: their losses say little by construction, so rewards, margins and accuracies decide.
+
+A gain is the difference between the first and the last quarter in standard errors that are widened for the correlation of
+neighbouring rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from finestep.diagnosis.catalogue import Evidence, found
+from finestep.diagnosis.next_rate import moved
+from finestep.diagnosis.signals import Signals
+from finestep.diagnosis.thresholds import Thresholds
+from finestep.diagnosis.training_log import Column
+from finestep.finding import Finding
+
+FEWEST_ROWS = 12
+"""Rows with a reward below which quarters of a run mean nothing."""
+GAIN_Z = 3.0
+"""Standard errors of a gain. Source: labelled runs that learned had at least 3.1, the eleven others at most 2.2."""
+COLLAPSE_Z = 5.0
+"""Standard errors of a fall from the highest quarter, more because it is chosen among many."""
+NO_SPREAD_SHARE, CLIPPED_SHARE = 0.8, 0.8
+SMALL_PREFERENCE_RATE = 1e-7
+"""Peak rates below this move no policy; practice is 5e-7 for all weights and 5e-6 for adapters."""
+STILL_WARMING = 0.9
+LN2 = math.log(2)
+
+
+def objective_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """What a run counts as gained, in its own terms; nothing for supervised runs."""
+    objective = signals.log.context.objective
+    if objective == "supervised":
+        return []
+    if _stopped_while_warming(signals):
+        return [_too_early(signals)]
+    return _of_rewards(signals) if objective == "reinforcement" else _of_pairs(signals)
+
+
+def gain_z(x: Column) -> float:
+    """Mean of the last quarter minus that of the first, in standard errors widened by the lag-1 correlation; NaN with too few rows.
+
+    >>> rising = np.arange(100) + np.random.default_rng(0).normal(0, 5, 100)
+    >>> gain_z(rising) > 10 > 3 > abs(gain_z(rising[::-1] + rising))
+    True
+    """
+    x = x[np.isfinite(x)]
+    if len(x) < FEWEST_ROWS:
+        return math.nan
+    quarter = max(3, len(x) // 4)
+    first, last = x[:quarter], x[-quarter:]
+    rest = x - np.interp(np.arange(len(x)), [quarter / 2, len(x) - quarter / 2], [first.mean(), last.mean()])
+    spread = float(np.sqrt((first.var(ddof=1) + last.var(ddof=1)) / 2))
+    if spread <= 1e-12:
+        return (
+            0.0
+            if math.isclose(float(first.mean()), float(last.mean()))
+            else math.copysign(math.inf, last.mean() - first.mean())
+        )
+    correlation = float(np.clip(rest[1:] @ rest[:-1] / max(float(rest @ rest), 1e-12), 0.0, 0.9))
+    widened = math.sqrt((1 + correlation) / (1 - correlation))
+    return float((last.mean() - first.mean()) / (spread * math.sqrt(2 / quarter) * widened))
+
+
+def _of_rewards(signals: Signals) -> list[Finding]:
+    train = signals.log.train
+    reward = train.reward[np.isfinite(train.reward)]
+    if not len(reward):
+        return [found("loss_not_comparable", "This is reinforcement learning whose reward was not logged: its loss says little.",
+                      advice="log the mean reward")]  # fmt: skip
+    if len(reward) < FEWEST_ROWS:
+        meaning = f"Only {len(reward)} rewards were logged: too few to tell a gain from noise."
+        return [found("too_little_information", meaning, advice="let it run for 50 steps or more", rewards=len(reward))]
+    z, quarter = gain_z(reward), max(3, len(reward) // 4)
+    known: Evidence = {
+        "first_quarter": float(reward[:quarter].mean()), "last_quarter": float(reward[-quarter:].mean()), "z": z,
+        "kl": _last_known(train.kl), "clipped_completions": _last_known(train.clipped_completions),
+        "share_of_prompts_without_spread": _last_known(train.zero_spread_share),
+    }  # fmt: skip
+    collapse = _collapsed(signals, reward)
+    if collapse is not None:
+        return [collapse]
+    if z >= GAIN_Z:
+        return _cut_off(signals, known, is_learning=True)
+    cut_off = _cut_off(signals, known, is_learning=False)
+    if cut_off:
+        return cut_off
+    if z <= -GAIN_Z:
+        return [found("reward_fell", f"The reward fell from {known['first_quarter']:.3g} to {known['last_quarter']:.3g}.",
+                      advice=f"{moved(signals, 1 / 3)}; raise the weight of the KL penalty (beta) if KL grew", known=known)]  # fmt: skip
+    if (_last_known(train.zero_spread_share) or 0.0) > NO_SPREAD_SHARE:
+        meaning = "Nearly all prompts give answers of one and the same reward, so there is nothing to learn from."
+        advice = (
+            "leave out prompts that are always or never solved, draw more answers a prompt, or grade in finer steps"
+        )
+        return [found("no_reward_signal", meaning, advice=advice, known=known)]
+    meaning = f"The reward did not move beyond noise ({known['first_quarter']:.3g} to {known['last_quarter']:.3g}, z {z:.1f})."
+    return [found("reward_not_gained", meaning, advice=_for_no_gain(signals), known=known)]
+
+
+def _collapsed(signals: Signals, reward: Column) -> Finding | None:
+    """The reward had risen and fell again by more than half of its gain, beyond noise."""
+    quarter = max(3, len(reward) // 4)
+    means = np.convolve(reward, np.full(quarter, 1 / quarter), mode="valid")
+    peak = int(means.argmax())
+    if peak + 2 * quarter > len(reward):
+        return None
+    gained, lost = means[peak] - means[0], means[peak] - means[-1]
+    fall = gain_z(
+        np.concatenate(
+            [reward[peak : peak + quarter], reward[peak : peak + quarter], reward[-quarter:], reward[-quarter:]]
+        )
+    )
+    if not (lost > gained / 2 and fall <= -COLLAPSE_Z and gained > 0):
+        return None
+    steps = signals.log.train.step[np.isfinite(signals.log.train.reward)]
+    step = float(steps[peak + quarter // 2])
+    meaning = (
+        f"The reward rose to {means[peak]:.3g} at about step {step:.0f} and fell to {means[-1]:.3g}: the policy broke."
+    )
+    return found("reward_fell", meaning, advice=f"keep step {step:.0f}; {moved(signals, 1 / 3)}", step=step,
+                 highest=float(means[peak]), last=float(means[-1]))  # fmt: skip
+
+
+def _cut_off(signals: Signals, known: Evidence, *, is_learning: bool) -> list[Finding]:
+    """Answers that are cut off at the longest length get no fair reward, whatever else is wrong."""
+    share = _last_known(signals.log.train.clipped_completions)
+    if share is None or share <= CLIPPED_SHARE:
+        return []
+    meaning = f"{100 * share:.0f} % of the answers are cut off at the longest length, so their rewards judge unfinished answers."
+    code = "answers_cut_off" if not is_learning else "some_answers_cut_off"
+    return [found(code, meaning, advice="raise the completion length before anything else is judged", known=known)]
+
+
+def _for_no_gain(signals: Signals) -> str:
+    return f"look at answers and rewards of a few prompts: some must be solved and some not; then {moved(signals, 3)}"
+
+
+def _of_pairs(signals: Signals) -> list[Finding]:
+    train = signals.log.train
+    if signals.num_rows < FEWEST_ROWS:
+        return []
+    gains = {name: z for name, z in _gains_of_pairs(signals).items() if z == z}
+    remarks = _chosen_falls(train.chosen_reward, train.margin)
+    if not gains or max(gains.values()) >= GAIN_Z:
+        return remarks
+    best = max(gains, key=lambda name: gains[name])
+    known: Evidence = {"z": gains[best], "judged_by": best, "last_loss": signals.loss.end if signals.loss else None}
+    if min(gains.values()) <= -GAIN_Z:
+        meaning = "The model prefers the chosen answers less than before."
+        return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]
+    what = (
+        "The loss, which is all that was logged, did not fall"
+        if best == "loss"
+        else "Neither margins nor accuracy of the pairs moved"
+    )
+    meaning = f"{what} beyond noise (z {gains[best]:.1f})."
+    peak = signals.schedule.peak if signals.schedule else math.nan
+    if peak < SMALL_PREFERENCE_RATE:
+        advice = moved(signals, 10)
+        return [found("preference_rate_too_low", meaning, advice=advice, learning_rate=peak, known=known), *remarks]
+    advice = "check that chosen and rejected answers differ and are not swapped; then multiply the rate by 3"
+    return [found("preference_not_learned", meaning, advice=advice, known=known), *remarks]
+
+
+def _gains_of_pairs(signals: Signals) -> dict[str, float]:
+    """Gains of what was logged: accuracy on validation pairs, margins, accuracy; the loss only where nothing else is."""
+    train, evaluation = signals.log.train, signals.log.evaluation
+    metrics = evaluation.metrics if evaluation is not None else {}
+    gains = {"margins": gain_z(train.margin), "accuracy of pairs": gain_z(train.pair_accuracy)}
+    for name, values in metrics.items():
+        if name.endswith(("rewards/accuracies", "rewards/margins")):
+            gains[f"validation {name}"] = gain_z(values)
+    if all(z != z for z in gains.values()):
+        gains["loss"] = -gain_z(train.loss)
+    return gains
+
+
+def _chosen_falls(chosen: Column, margin: Column) -> list[Finding]:
+    if not (gain_z(chosen) <= -GAIN_Z and gain_z(margin) >= GAIN_Z):
+        return []
+    meaning = "Margins grow only because the rejected answers fall faster: the reward of the chosen ones falls as well."
+    known = chosen[np.isfinite(chosen)]
+    return [found("chosen_reward_falls", meaning, advice="raise beta, lower the rate by 3, or add a loss on the chosen answers",
+                  first=float(known[0]), last=float(known[-1]))]  # fmt: skip
+
+
+def _stopped_while_warming(signals: Signals) -> bool:
+    """True when the rate was still on its way up in the last row of a run that was stopped early."""
+    schedule, progress = signals.schedule, signals.progress
+    rates = signals.log.train.learning_rate
+    rates = rates[np.isfinite(rates)]
+    return bool(
+        schedule and len(rates) > 3 and progress.share_done < 0.5 and rates[-1] >= STILL_WARMING * schedule.peak
+        and rates[-1] > 1.2 * rates[len(rates) // 2]
+    )  # fmt: skip
+
+
+def _too_early(signals: Signals) -> Finding:
+    share = 100 * signals.progress.share_done
+    return found(
+        "too_little_information",
+        f"The run stopped at {share:.0f} % of its steps while the rate was still warming up: nothing can be seen yet.",
+        advice="let it run past the warmup",
+        learning_rate=signals.schedule.peak if signals.schedule else None,
+    )
+
+
+def _last_known(column: Column) -> float | None:
+    known = column[np.isfinite(column)]
+    return float(known[-max(1, len(known) // 4) :].mean()) if len(known) else None

@@ -1,0 +1,177 @@
+"""Printed layouts of trainers that write no file of rows: each reads to the same steps and losses."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finestep.errors import FinestepError
+from finestep.flows.diagnose import diagnose_file
+from finestep.readers.open_logs import read_logs
+from tests.readers.mutations import mutated
+
+LOSSES = [round(1.2 + 2 * math.exp(-n / 12) + 0.01 * (n * 7 % 5), 4) for n in range(1, 41)]
+EVERY = 20
+
+
+def _with_evals(row, evaluation):
+    """The lines of all rows, and of an evaluation after each 20th."""
+    return "".join(row(n, loss) + (evaluation(n, loss) if n % EVERY == 0 else "") for n, loss in enumerate(LOSSES, 1))
+
+
+LAYOUTS = {
+    "mlx_lm": _with_evals(
+        lambda n, x: f"Iter {n}: Train loss {x:.4f}, Learning Rate 1.0e-05, It/sec 0.9, Tokens/sec 80.1, Peak mem 8.1 GB\n",
+        lambda n, x: f"Iter {n}: Val loss {x + 0.1:.4f}, Val took 17.177s\n",
+    ),
+    "nanoGPT": _with_evals(
+        lambda n, x: f"iter {n}: loss {x:.4f}, time 120.33ms, mfu 3.01%\n",
+        lambda n, x: f"step {n}: train loss {x:.4f}, val loss {x + 0.1:.4f}\nsaving checkpoint to out\n",
+    ),
+    "litgpt": _with_evals(
+        lambda n, x: f"Epoch 1 | iter {n * 4} step {n} | loss train: {x:.4f}, val: n/a | iter time: 123.4 ms (step)\n",
+        lambda n, x: f"iter {n * 4}: val loss {x + 0.1:.4f}, val time: 1234.5 ms\n",
+    ),
+    "fairseq": _with_evals(
+        lambda n, x: f"2021-05-01 10:00:00 | INFO | train_inner | epoch 001:    {n} / 500 loss={x:.4f}, ppl=5.1, wps=100, "
+        f"num_updates={n}, lr=0.0001, gnorm=1.2, loss_scale=128\n",
+        lambda n, x: f"2021-05-01 10:00:00 | INFO | valid | epoch 001 | valid on 'valid' subset | loss {x + 0.1:.4f} | ppl 5.2 | "
+        f"num_updates {n} | best_loss 0.7\n",
+    ),
+    "fairseq with hydra": _with_evals(
+        lambda n, x: f'[2021-05-01 10:00:00,1][train_inner][INFO] - {{"epoch": 1, "loss": "{x}", "num_updates": "{n}", "lr": "1e-4"}}\n',
+        lambda n, x: f'[2021-05-01 10:00:00,1][valid][INFO] - {{"valid_loss": "{x + 0.1:.4f}", "valid_num_updates": "{n}"}}\n',
+    ),
+    "Megatron": _with_evals(
+        lambda n, x: f" iteration {n:8d}/    1000 | consumed samples: 640 | elapsed time per iteration (ms): 1243.1 | learning rate: "
+        f"3.0E-05 | global batch size:    64 | lm loss: {x:.6E} | loss scale: 1.0 | grad norm: 1.200 |\n",
+        lambda n, x: f" validation loss at iteration {n} | lm loss value: {x + 0.1:.6E} | lm loss PPL: 3.1E+00 |\n",
+    ),
+    "Keras": "".join(
+        f"Epoch {n}/40\n782/782 [==============================] - 5s 6ms/step - loss: {x:.4f} - accuracy: 0.8 - val_loss: "
+        f"{x + 0.1:.4f} - val_accuracy: 0.81\n" for n, x in enumerate(LOSSES, 1)
+    ),
+    "Keras 3": "".join(
+        f"Epoch {n}/40\n\x1b[1m782/782\x1b[0m \x1b[32m━━━━━━━━━\x1b[0m\x1b[37m\x1b[0m \x1b[1m5s\x1b[0m 6ms/step - accuracy: 0.8 - loss: "
+        f"{x:.4f} - val_accuracy: 0.8 - val_loss: {x + 0.1:.4f}\n" for n, x in enumerate(LOSSES, 1)
+    ),
+    "torchtune's bar": "".join(
+        f"1|{n}|Loss: {x}:   3%|# | {n}/40 [03:01<11:21,  1.34s/it]" + "\r" for n, x in enumerate(LOSSES, 1)
+    ),
+    "OpenRLHF": "".join(
+        f"Train step of epoch 0:  {n}%|█   | {n}/40 [00:10<01:30,  1.2s/it, gpt_loss={x}, lr=5e-06]\r"
+        for n, x in enumerate(LOSSES, 1)
+    ),
+    "Lightning's bar": "".join(
+        f"Epoch 0:  {n}%|█   | {n}/40 [00:10<01:30,  1.20it/s, v_num=0, train_loss={x}]\r" for n, x in enumerate(LOSSES, 1)
+    ),
+    "keys and values": "".join(f"step {n} | loss {x} | lr 1e-4 | gnorm 1.0\n" for n, x in enumerate(LOSSES, 1)),
+    "steps that begin again in each epoch": "".join(
+        f"Epoch {1 + (n - 1) // 10}, Step {(n - 1) % 10}, Loss: {x}:  9%|#  | {n}/40 [00:01<02:35]\n" for n, x in enumerate(LOSSES, 1)
+    ),
+    "a counter in brackets": "".join(
+        f"Epoch:[1/1]({n}/40), loss: {x}, aux_loss: 0.0, learning_rate: 0.00001, epoch_time: 9.0min\n"
+        for n, x in enumerate(LOSSES, 1)
+    ),
+    "a notebook's table": "Step  Training Loss  Validation Loss\n"
+    + "".join(f"{n}     {x}         {x + 0.1:.4f}\n" for n, x in enumerate(LOSSES, 1)),
+    "LLaMA-Factory's echo": "".join(
+        f"03/12/2024 11:24:{n:02d} - INFO - llmtuner.extras.callbacks - {{'loss': {x}, 'learning_rate': 4.9e-05, 'epoch': 0.0}}\n"
+        f"{{'loss': {x}, 'grad_norm': 1.2, 'learning_rate': 4.9e-05, 'epoch': 0.0}}\n" for n, x in enumerate(LOSSES, 1)
+    ),
+}  # fmt: skip
+NO_EVALUATION = {"torchtune's bar", "OpenRLHF", "Lightning's bar", "keys and values", "steps that begin again in each epoch",
+                 "a counter in brackets", "LLaMA-Factory's echo"}  # fmt: skip
+FROM_ZERO = {"steps that begin again in each epoch"}
+
+
+@pytest.fixture
+def read(tmp_path: Path):
+    def reader(text: str, name: str = "train.log"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return read_logs(tmp_path / name)
+
+    return reader
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_a_printed_layout_is_read(layout: str, read) -> None:
+    (log,) = read(LAYOUTS[layout])
+    spacing = 782 if layout.startswith("Keras") else 1
+    assert log.train.step.tolist() == [spacing * (n - (layout in FROM_ZERO)) for n in range(1, 41)]
+    np.testing.assert_allclose(log.train.loss, LOSSES, atol=1e-4)
+    if layout not in NO_EVALUATION:
+        series = log.evaluation
+        assert series is not None
+        rows = (series.step / spacing).astype(int)
+        np.testing.assert_allclose(series.loss, np.array(LOSSES)[rows - 1] + 0.1, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "value"),
+    [
+        ("Epoch: 0 | Step: {n} | PPO Epoch: 1 | Actor Loss: 0.1 | Critic Loss: 0.3\nAverage reward score: 0.{n} | EMA reward score: 9\n",
+         "reward", 0.11),
+        ("step:{n} - actor/pg_loss:0.02 - actor/lr:1e-06 - critic/rewards/mean:np.float64(0.{n}) - response_length/clip_ratio:0.1\n",
+         "clipped_completions", 0.1),
+    ],
+)  # fmt: skip
+def test_rewards_of_reinforcement_learning_are_read(line: str, column: str, value: float, read) -> None:
+    (log,) = read("".join(line.format(n=n) for n in range(11, 31)))
+    assert log.context.objective == "reinforcement"
+    assert log.train.step.tolist() == list(range(11, 31))
+    assert getattr(log.train, column)[0] == pytest.approx(value)
+
+
+def test_steps_that_the_trainer_left_out_are_counted(read) -> None:
+    skipped = "[loss_scaler.py] [deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 2, reducing to 1\n"
+    rows = "".join(skipped + f"{{'loss': {x}, 'learning_rate': 9e-08, 'epoch': 0.01}}\n" for x in LOSSES)
+    (log,) = read(rows)
+    assert log.context.num_skipped_steps == 40
+
+
+def test_a_progress_bar_numbers_printed_rows(read) -> None:
+    rows = "".join(
+        f"{{'loss': {x}, 'epoch': {n / 40:.2f}}}\n  1%|  | {n * 10}/800 [00:01<02:35]\n"
+        for n, x in enumerate(LOSSES, 1)
+    )
+    (log,) = read(rows)
+    assert log.train.step.tolist() == [10 * n for n in range(1, 41)]
+    assert log.context.max_steps == 800
+
+
+def test_empty_columns_of_rewards_make_no_reinforcement_learning(read) -> None:
+    rows = "".join(f'{{"current_steps": {n}, "loss": {x}, "reward": null}}\n' for n, x in enumerate(LOSSES, 1))
+    (log,) = read(rows, "trainer_log.jsonl")
+    assert log.context.objective == "supervised"
+
+
+def test_a_rate_that_falls_back_with_a_jump_in_loss_begins_a_new_run(read) -> None:
+    rates = [1e-4 * min(n / 5, (41 - n) / 36) for n in range(1, 41)]
+    pair = [(x, rate) for _ in range(2) for x, rate in zip(LOSSES, rates, strict=True)]
+    rows = "".join(f'{{"step": {n}, "loss": {x}, "learning_rate": {rate}}}\n' for n, (x, rate) in enumerate(pair, 1))
+    assert [len(log.train) for log in read(rows, "log.jsonl")] == [40, 40]
+
+
+def test_a_cosine_that_restarts_is_one_run(read) -> None:
+    rates = [1e-4 * (0.5 + 0.5 * math.cos(math.pi * (n % 20) / 20)) for n in range(40)]
+    rows = "".join(
+        f'{{"step": {n}, "loss": {x}, "learning_rate": {rate}}}\n'
+        for n, (x, rate) in enumerate(zip(LOSSES, rates, strict=True), 1)
+    )
+    assert len(read(rows, "log.jsonl")) == 1
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("seed", range(8))
+def test_a_broken_layout_ends_cleanly(layout: str, seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_bytes(mutated(LAYOUTS[layout].encode(), 500_000 + seed))
+    try:
+        report = diagnose_file(path)
+    except FinestepError:
+        return
+    assert report.findings
