@@ -95,6 +95,11 @@ class PackedLinear(torch.nn.Module):
         """The base's weight, for models that look at it (its dtype, its shape) without calling the layer."""
         return self.base.weight
 
+    @property
+    def bias(self) -> Any:
+        """The base's bias, or None."""
+        return getattr(self.base, "bias", None)
+
     def bind(self, pieces: Mapping[str, torch.nn.Parameter]) -> None:
         """Take the adapters [K, R, I] and [K, R, O], which alias the rows."""
         self.A, self.B = pieces["A"], pieces["B"]
