@@ -33,7 +33,7 @@ def effective_batch_size(
     >>> effective_batch_size("lora", num_rows=10_000, num_epochs=2.0).value
     32.0
     """
-    seen = (num_rows or ASSUMED_ROWS) * num_epochs
+    seen = (ASSUMED_ROWS if num_rows is None else num_rows) * num_epochs
     cap = min(CAPS[group], CLASSIFICATION_CAP) if classification else CAPS[group]
     if noise_scale is not None:
         cap = min(cap, max(SMALLEST, power_of_two(noise_scale)))

@@ -338,7 +338,12 @@ def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
     low, high = np.interp(INTERVAL, np.concatenate([[0.0], np.cumsum(shares)]), edges)
     value = float(x[mean.argmin()])
     return Estimate(
-        value=2**value, low=2 ** min(low, value), high=2 ** max(high, value), unit="1", source="measured here"
+        value=2**value,
+        low=2 ** min(low, value),
+        high=2 ** max(high, value),
+        unit="1",
+        source="measured here",
+        coverage=0.8,
     )
 
 

@@ -51,6 +51,13 @@ def data_facts(spec: DataSpec) -> DataFacts:
     tokens = [_row_tokens(row, kind) for row in rows]
     total = min(total, spec.max_rows or total)
     held_out = 0 if spec.eval_path else num_eval_rows(total, spec.eval_fraction)
+    if total - held_out < 1:
+        raise BadInput(
+            "the validation split must leave a row to train on",
+            value=f"{total} row{'s' * (total != 1)}",
+            place=spec.path,
+            next_step="give more rows",
+        )
     return _facts(spec.path, kind, tokens, rows=rows, total=total - held_out, held_out=held_out)
 
 
