@@ -80,6 +80,7 @@ class ReportView(_Value):
     title: str
     command: str
     headline: str
+    unsettled: str = Field("", description="What a search has not settled, and how to go on; empty when it has.")
     is_search: bool = Field(description="Several runs may be compared; False for the one run of `train`.")
     num_logged: int = Field(description="Trials with a step or evaluation log; more of them than curves may be drawn.")
     verdict: Verdict
@@ -119,6 +120,7 @@ def build_view(
     best: int | None,
     notes: Sequence[str],
     spent: Mapping[str, float],
+    unsettled: str | None = None,
 ) -> ReportView:
     """The report of a study from its trials and their logs.
 
@@ -142,6 +144,7 @@ def build_view(
         title=title,
         command=command,
         headline=_headline(winner, trials),
+        unsettled=unsettled or "",
         is_search=not _is_one_training(trials),
         num_logged=sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered),
         verdict=compared,
