@@ -29,6 +29,8 @@ from finestep.search.prior import SearchPrior
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from finestep.trial import Trial
 
+NO_PRIOR_SHIFT = 1.0
+"""Octaves by which a start without a prior, a usual rate and batch, lies off the middle of the box at most."""
 BUDGETS = (1.0, 2.0, 3.0, 4.0, 6.0)
 PRIORS = ("held-out", "none")
 HELD_OUT_SD = 2 / 1.1503
@@ -92,12 +94,14 @@ class Tuned:
 
 
 def drawn_prior(task: Task, kind: str, seed: int) -> SearchPrior:
-    """The best measured point, moved by a held-out error; or the middle of the box, as wide as the box."""
+    """The best measured point, moved by a held-out error; or near the middle of the box, as wide as the box."""
     rng = np.random.default_rng([seed, stable_hash(task.name)])
     shape = FROM_OTHER_DATA["finetuning" if task.is_finetuning else task.kind]
     if kind == "none":
         (low, high), (least, most) = task.bounds[:2]
-        where, sds = ((low + high) / 2, (least + most) / 2), ((high - low) / 3, max((most - least) / 3, 0.5))
+        shift = rng.uniform(-NO_PRIOR_SHIFT, NO_PRIOR_SHIFT, 2)
+        where = ((low + high) / 2 + shift[0], (least + most) / 2 + shift[1])
+        sds = ((high - low) / 3, max((most - least) / 3, 0.5))
     else:
         best = task.best_cell.point
         where = (best[0] + HELD_OUT_SD * rng.standard_normal(), best[1] + rng.standard_normal())
@@ -145,13 +149,13 @@ def main() -> None:
     args = parser.parse_args()
     tasks = [task for task in load_tasks(args.surfaces) if task.kind == "grid"]
     truths = {task.name: task for task in load_tasks(args.truth)} if args.truth else {}
-    print(f"{len(tasks)} surfaces, {args.seeds} priors each (without a prior 1); every surface counts once")
+    print(f"{len(tasks)} surfaces, {args.seeds} priors each; every surface counts once")
     print(
         "prior      runs  inside 80 %  octaves  true %  settled: share, stated %, true %, ratio   stated / true by surface"
     )
     for prior in args.priors:
         for budget in args.budgets:
-            print(line(prior, budget, tasks, truths, args.seeds if prior != "none" else 1), flush=True)
+            print(line(prior, budget, tasks, truths, args.seeds), flush=True)
 
 
 def line(prior: str, budget: float, tasks: Sequence[Task], truths: dict[str, Task], seeds: int) -> str:

@@ -357,7 +357,7 @@ def _assumptions(draft: _Draft) -> list[str]:
 def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
     out = list(draft.memory.notes)
     memory = draft.hardware.memory_bytes if draft.hardware else None
-    if memory and "memory_bytes" in estimates and estimates["memory_bytes"].high > memory:
+    if memory and draft.memory.micro_batch and "memory_bytes" in estimates and estimates["memory_bytes"].high > memory:
         out.append(
             "memory is tight: the estimate's upper end exceeds the device, so try the micro-batch before a long run"
         )
@@ -410,9 +410,9 @@ def _what_ifs(draft: _Draft, answer: RateAnswer) -> list[WhatIf]:
 
 def _measure(answer: RateAnswer, method: str) -> WhatIf:
     low, high = answer.interval
-    effect = f"narrows {low:.1e} ... {high:.1e} to about x1.3 either way"
+    effect = f"measures where in {low:.1e} ... {high:.1e} the best rate of your data lies"
     return WhatIf(
-        action="three short runs" + (" (`finestep tune`)" if method in TRAINED_METHODS else ""),
+        action="a few runs of your own" + (" (`finestep tune`)" if method in TRAINED_METHODS else ""),
         effect=effect,
         importance=round(math.log10(high / low) / 2, 3),
     )

@@ -12,15 +12,23 @@ import numpy as np
 from finestep.search.observations import Array, Observations
 from finestep.search.prior import SearchPrior
 
-FEWEST_FULL_RUNS = 3
+FEWEST_FULL_RUNS, FEWEST_WITHOUT_PRIOR = 3, 5
+MANY_FULL_RUNS = 5
+WITHOUT_PRIOR = 1.9
+"""Octaves: who believes the rate no better than this starts without a prior, and four runs were then stated three times too well."""
 NEAREST, FARTHEST = 0.2, 3.2
 """Octaves between the best rate and what stands beside it: nearer is the same rate, farther says little."""
 
 
 def is_settled(observations: Observations, prior: SearchPrior) -> bool:
-    """True when three full runs were made and the best of them has a worse one below and above it."""
+    """True when three full runs were made (five without a prior) and the best of them has a worse one below and above it.
+
+    With five, a worse one below is enough: it says how steep the study is, and the search has looked where it expected more.
+    """
     full = observations.points.length > -1e-6
-    return int(full.sum()) >= FEWEST_FULL_RUNS and not open_sides(observations, prior)
+    fewest = FEWEST_FULL_RUNS if prior.learning_rate_sd < WITHOUT_PRIOR else FEWEST_WITHOUT_PRIOR
+    sides, number = open_sides(observations, prior), int(full.sum())
+    return number >= fewest and (not sides or (sides == (1,) and number >= MANY_FULL_RUNS))
 
 
 def open_sides(observations: Observations, prior: SearchPrior) -> tuple[int, ...]:
