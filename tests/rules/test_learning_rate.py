@@ -170,6 +170,11 @@ def test_only_what_was_calibrated_is_called_an_interval():
     assert retention_estimate(learning_rate(ADAPTER), "lora").coverage is None
 
 
+def test_encoders_aim_at_the_centre():
+    answer = learning_rate(ENCODER)
+    assert answer.aim == pytest.approx(10**answer.center.mean)
+
+
 def test_full_fine_tuning_is_steeper_on_the_right_and_aims_further_left():
     assert FULL.excess_nats(0.3) > 2 * LORA.excess_nats(0.3)
     assert aim_shift(0.35, basin=FULL) < -0.1 < aim_shift(0.35) == 0.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finestep.estimate import Estimate
-from finestep.rules.basin import FULL, LORA, Basin, aim_shift
+from finestep.rules.basin import ENCODER, FULL, LORA, Basin, aim_shift
 from finestep.rules.neighbours import Neighbour, Target, nearest
 from finestep.rules.prompt_rate import prompt_term
 from finestep.rules.rate_law import Z80, RateLaw, packaged_law
@@ -99,7 +99,7 @@ def learning_rate(
     setting, further = rate_setting(request), _further_terms(request)
     known, more = law.predict(setting), total(further)
     center = LogNormal(known.mean + more.mean, math.hypot(known.sd, more.sd))
-    basin = FULL if request.method == "full" else LORA
+    basin = ENCODER if request.is_encoder else FULL if request.method == "full" else LORA
     return RateAnswer(center, [*law.terms(setting), *further], neighbours, basin)
 
 
