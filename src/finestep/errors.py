@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+MOST_CAUSE_CHARACTERS = 300
+
+
 class FinestepWarning(UserWarning):
     """Something that was asked for is ignored, or a number is weaker than it looks."""
 
@@ -62,6 +65,17 @@ class WorkerFailed(FinestepError):
     """The worker process could not be started, or died more often than it may."""
 
     exit_code = 1
+
+
+def cause_words(error: BaseException) -> str:
+    """The kind of an exception and the first line of what it says.
+
+    >>> cause_words(ValueError("shapes differ\\nby a lot"))
+    'ValueError: shapes differ'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind = type(error).__name__
+    return f"{kind}: {lines[0][:MOST_CAUSE_CHARACTERS]}" if lines else kind
 
 
 def _sentence(law: str, value: object, place: str | None, next_step: str | None) -> str:

@@ -4,6 +4,8 @@ A worker is started with the path of a file that holds a `SessionRequest`. It an
 `TrialRequest`s, one JSON object a line, from its standard input and answers each with events that end in `finished` or
 `interrupted`; several requests may be under way at once, and events carry their trial's number. A line
 `{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
+A trial in which something raises is `finished` too, with the state `failed` and the cause. `error` ends the session: with
+the name of an error that a user can act on, all trials have been interrupted; with `WorkerFailed`, the process is lost.
 Any trainer that speaks this can take the worker's place.
 """
 
@@ -43,6 +45,7 @@ class SessionRequest(_Message):
     worker: int = Field(1, ge=1, description="Which worker of the study this is; the first one measures how many pay.")
     pack: int | None = Field(None, ge=1, description="Trials that share a forward pass; None: by measurement.")
     most_lanes: int = Field(8, ge=1, description="Trials that are under way at the same time, at most.")
+    log: str | None = Field(None, description="The file that the worker's standard error goes to.")
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
 
 

@@ -26,10 +26,15 @@ class DataSpec(_Value):
         default_factory=dict, description="Our name -> the file's column, e.g. prompt: question."
     )
     eval_path: str | None = Field(None, description="Validation rows of their own; None: split off.")
-    eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share split off, within 64 to 512 rows.")
+    prompt: str | None = Field(None, description="A format string that writes the prompt, e.g. `{context} {question}`.")
+    completion: str | None = Field(None, description="A format string that writes the answer.")
+    system: str | None = Field(None, description="A format string, or plain text, that writes the system text.")
+    eval_fraction: float | None = Field(
+        None, gt=0, lt=1, description="Share split off; None: a tenth, within 200 to 512 rows, at most a quarter."
+    )
     split_seed: int = Field(0, ge=0, description="Fixes the split; the same for all trials.")
     max_rows: int | None = Field(None, ge=8, description="Use at most this many rows, chosen by the split seed.")
-    max_length: int | None = Field(None, ge=8, description="Longest row in tokens; None: the context, at most 1,024.")
+    max_length: int | None = Field(None, ge=8, description="Longest row in tokens; None: by the lengths of the rows.")
     train_on_prompt: bool = Field(False, description="Let the prompt carry loss too.")
     template: Literal["auto", "raw"] = Field(
         "auto", description="auto: the tokenizer's chat template; raw: join the texts."
@@ -70,6 +75,12 @@ class StartingPoint(_Value):
     batch_size: float = Field(gt=0, description="Best effective batch size, full length.")
     batch_size_sd: float = Field(gt=0, description="Its spread, octaves.")
     why: str = Field("", description="Where it comes from, in one clause.")
+    learning_rate_reach: float | None = Field(
+        None, gt=0, description="Octaves that the search may go from the rate; None: by its spread."
+    )
+    batch_size_reach: int | None = Field(
+        None, gt=0, description="Octaves that the search may go from the batch size; None: one down, three up."
+    )
     fields: dict[str, Estimate] = Field(
         default_factory=dict, description="Further fields of the recipe that it sets, by dotted name."
     )

@@ -80,6 +80,7 @@ class Outcome(_Value):
     elapsed_s: float = 0.0
     micro_batch_size: int | None = Field(None, description="What the memory allowed in the end.")
     peak_memory_bytes: int | None = None
+    log: str | None = Field(None, description="Where the whole traceback of a failed trial is.")
     model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
     findings: tuple[Finding, ...] = Field((), description="What the live monitor said, warnings and errors.")
     interventions: tuple[Intervention, ...] = Field((), description="What the guard did about trouble.")

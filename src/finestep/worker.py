@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.errors import FinestepError, WorkerFailed
+from finestep.errors import FinestepError, WorkerFailed, cause_words
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.store.records import append_line, write_whole
 from finestep.survey.installed import TRAINING, check_installed
+from finestep.trial import Outcome
 
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
@@ -107,6 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
     except FinestepError as error:
         line.send("error", {"error": type(error).__name__, "text": str(error)})
         return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        line.send("error", {"error": "WorkerFailed", "text": cause_words(error)})
+        return 1
     return 0
 
 
@@ -154,10 +160,16 @@ def _sole_worker(study_dir: Path, number: int) -> Iterator[None]:
 
 
 def _inspect(request: SessionRequest) -> dict[str, Any]:
+    from finestep.train.longest_row import longest_row
     from finestep.train.model import context_length, load_tokenizer
     from finestep.train.tokens import prepare_data
 
-    data = prepare_data(request.data, load_tokenizer(request.model), context_length=context_length(request.model))
+    data = prepare_data(
+        request.data,
+        load_tokenizer(request.model),
+        context_length=context_length(request.model),
+        longest=longest_row(request.model, request.recipe),
+    )
     return {"card": data.card}
 
 
@@ -187,7 +199,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     )
     while inbox.wait():
         for lane in pack.run():
-            _end(lane, line)
+            _end(lane, line, request)
 
 
 def _plan(request: SessionRequest, resident: Any) -> Any:
@@ -239,30 +251,34 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
     return emit
 
 
-def _end(lane: Any, line: Line) -> None:
+def _end(lane: Any, line: Line, request: SessionRequest) -> None:
     """Keep what a trial leaves behind, then say how it ended."""
     if lane.outcome is None:
         line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
         return
     outcome, folder = lane.outcome, lane.folder
     if outcome.eval_loss is not None:
-        _save_model(lane, folder)
-        outcome = outcome.model_copy(update={"model_dir": "model"})
+        outcome = _with_model(lane, folder, request)
+    if outcome.state == "failed":
+        outcome = outcome.model_copy(update={"log": request.log})
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "outcome.json", outcome.model_dump_json())
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     line.send("finished", outcome, trial=lane.number)
 
 
-def _save_model(lane: Any, folder: Path) -> None:
-    from finestep.train.checkpoint import seal
+def _with_model(lane: Any, folder: Path, request: SessionRequest) -> Outcome:
+    """The outcome of a trial whose model is on disk; a failure where it cannot be written."""
+    from finestep.train.faults import logged_cause
+    from finestep.train.saved_files import save_trial
 
-    partial, final = folder / "model.partial", folder / "model"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
-    seal(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+    try:
+        save_trial(lane, folder, request)
+    except FinestepError:
+        raise
+    except Exception as error:
+        return Outcome(state="failed", reason=f"the tuned model could not be saved: {logged_cause(error)}")
+    return lane.outcome.model_copy(update={"model_dir": "model"})
 
 
 def _facts(resident: Any) -> dict[str, Any]:

@@ -64,6 +64,28 @@ def test_tune_ends_with_one_json_object(study):
     assert "learning rate" in done.stderr
 
 
+def test_the_saved_model_was_loaded_again_and_is_what_was_measured(study):
+    folder, done = study
+    result = json.loads(done.stdout)
+    saved = result["saved"]
+    assert saved["agrees"] is True, saved
+    assert saved["num_rows"] == 32
+    assert abs(saved["reloaded_loss"] - saved["measured_loss"]) <= 1e-3 * (1 + saved["measured_loss"])
+    assert [set(one) for one in result["answers"]] == [{"prompt", "answer", "expected"}] * 3
+    assert result["use"]["folder"] == str((folder / "model").resolve())
+    assert result["use"]["merge"] == f"finestep merge {folder.resolve() / 'model'}"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    said = "".join(done.stderr.replace("│", " ").split())
+    for shown in (
+        saved["sentence"],
+        "AutoPeftModelForCausalLM.from_pretrained(",
+        "3 validation rows, and what the saved",
+    ):
+        assert "".join(shown.split()) in said
+    assert "What the tuned model answers to 3 validation rows" in page
+    assert saved["sentence"][1:] in page
+
+
 def test_only_the_best_model_is_kept(study):
     folder, done = study
     best = json.loads(done.stdout)["best"]["trial"]
@@ -127,6 +149,7 @@ def test_train_repeats_a_recipe(study, shipped_model, instruct_file, tmp_path):
         str(instruct_file),
         "--threads",
         "1",
+        "--no-check-saved",
         "--out",
         str(tmp_path / "t"),
         "--json",
@@ -181,6 +204,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(
         "96",
         "--threads",
         "1",
+        "--no-check-saved",
         "--out",
         str(tmp_path / "s"),
     ]
@@ -210,6 +234,7 @@ def test_the_second_signal_stops_at_once(shipped_model, instruct_file, tmp_path)
         "200",
         "--threads",
         "1",
+        "--no-check-saved",
         "--out",
         str(tmp_path / "s"),
     ]

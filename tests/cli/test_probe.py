@@ -65,6 +65,6 @@ def test_the_machine_is_measured_once(shipped_model, instruct_file, tmp_path):
     assert best_micro_batch(known, recipe) <= 16
     assert packing(known, recipe, wanted=1).lanes == 1
     spec = study_spec(model=model, data=data, recipe=recipe, strategy="single", num_threads=1)
-    study = StudyRun(spec, tmp_path / "study", Budget(full_runs=1), command="finestep")
+    study = StudyRun(spec, tmp_path / "study", Budget(full_runs=1), command="finestep", check_saved=False)
     assert study._session().micro_batch_limit == known.largest_micro_batch
     study.store.close()

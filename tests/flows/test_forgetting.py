@@ -26,7 +26,7 @@ def run(model, data, folder, *, limit: float, budget: float = 3):
         num_threads=1,
         retention=RetentionSpec(text_path=str(SHIPPED_GENERAL_TEXT), max_forgetting=limit),
     )
-    study = StudyRun(spec, folder, Budget(full_runs=budget), command="finestep tune")
+    study = StudyRun(spec, folder, Budget(full_runs=budget), command="finestep tune", check_saved=False)
     list(study.events(lambda: False))
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_card(console, study.result)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from finestep.errors import StudyBusy, StudyChanged
+from finestep.errors import FinestepError, StudyBusy, StudyChanged
 from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import write_results
 from finestep.flows.tune import Tuning, runs_spent
@@ -258,10 +258,62 @@ def test_a_trial_that_kills_its_worker_fails_alone(tmp_path):
     events = list(tuning.run())
     states = {trial.recipe.learning_rate: trial.state for trial in store.trials()}
     assert states.pop(3e-4) == "failed"
+    failed = next(trial for trial in store.trials() if trial.state == "failed")
+    assert "the worker died 3 times" in failed.outcome.reason
+    assert failed.outcome.reason.endswith("signal 9"), "how it died is said too"
     assert set(states.values()) == {"completed"}
     assert len(states) == 7
     assert any("one trial at a time" in str(event.data.get("text")) for event in events)
     assert events[-1].kind == "done"
+
+
+class Failing(ReplayExecutor):
+    """A worker in which every trial raises, as far as `raises` says so."""
+
+    def __init__(self, *args, raises, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.raises = raises
+
+    def _play(self, request):
+        reason = self.raises(request)
+        if reason is None:
+            yield from super()._play(request)
+        else:
+            yield self._end(request, Outcome(state="failed", reason=reason, log="worker.log"))
+
+
+@pytest.mark.parametrize(
+    ("raises", "num_trials"),
+    [
+        (lambda request: "ValueError: the same", 2),
+        (lambda request: f"ValueError: row {request.number}", 8),
+        (lambda request: "ValueError: the same" if request.number else None, 8),
+    ],
+    ids=["all in the same way", "each in its own way", "all but the first"],
+)
+def test_a_study_ends_where_every_trial_fails_in_the_same_way(tmp_path, raises, num_trials):
+    store = open_store(tmp_path)
+    executor = Failing(basin, card=CARD, num_train_rows=4000, raises=raises)
+    events = list(Tuning(store, executor, lambda card: Sweep("lora"), Budget(full_runs=8)).run())
+    assert len(store.trials()) == num_trials
+    assert events[-1].kind == "done"
+
+
+class Refusing(ReplayExecutor):
+    """A worker that comes upon something that a user can act on."""
+
+    def events(self):
+        request = self._turns.waiting.pop(0)
+        yield Event(kind="interrupted", trial=request.number, data={"step": 0})
+        yield Event(kind="error", data={"error": "BadInput", "text": "`x` must be a number; got 'good'"})
+
+
+def test_what_a_user_can_act_on_ends_the_study_and_leaves_its_trial_open(tmp_path):
+    store = open_store(tmp_path)
+    with pytest.raises(FinestepError, match="`x` must be a number") as caught:
+        list(Tuning(store, Refusing(basin, card=CARD), lambda card: Sweep("lora"), Budget(full_runs=8)).run())
+    assert caught.value.exit_code == 2
+    assert [trial.state for trial in store.trials()] == ["running"]
 
 
 def test_a_study_from_before_a_field_existed_goes_on(tmp_path):

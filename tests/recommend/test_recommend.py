@@ -34,7 +34,8 @@ def run(function, *arguments: str):
 @pytest.fixture
 def chats(tmp_path):
     path = tmp_path / "chats.jsonl"
-    path.write_text("".join(json.dumps({"prompt": "a " * 50, "completion": "b " * 200}) + "\n" for _ in range(2000)))
+    rows = [{"prompt": f"{n} " + "a " * 50, "completion": "b " * 200} for n in range(2000)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -294,7 +295,7 @@ def test_an_untuned_model_that_may_know_the_task_is_to_be_scored_first():
 def test_one_row_is_too_few(tmp_path):
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
-    with pytest.raises(BadInput, match="leave a row to train on"):
+    with pytest.raises(BadInput, match="at least 8 rows"):
         recommend("Qwen3-0.6B", str(path), hardware="24GB")
 
 

@@ -79,6 +79,10 @@ def make_view(hostile: str = "", **changes: Any) -> ReportView:
         "best": 6,
         "notes": [f"{hostile}Every number on this page is invented by a test.", "No run was repeated."],
         "spent": {"tokens": 19.8e6, "elapsed_s": 8_040.0, "full_runs": 9.0},
+        "answers": [
+            {"prompt": f"{hostile}Name a city.", "answer": f"{hostile}Oslo", "expected": f"{hostile}Paris"},
+            {"text": f"{hostile}it rains", "predicted": f"{hostile}sad", "true": f"{hostile}happy"},
+        ],
     }
     return build_view(**{**given, **changes})
 

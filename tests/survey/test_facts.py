@@ -236,7 +236,7 @@ def jsonl(path: Path, rows: list[dict]) -> str:
 
 
 def test_data_facts_of_pairs(tmp_path):
-    rows = [{"prompt": "a" * 40, "completion": "b" * 400} for _ in range(1000)]
+    rows = [{"prompt": f"{n:040}", "completion": "b" * 400} for n in range(1000)]
     facts = data_facts(DataSpec(path=jsonl(tmp_path / "d.jsonl", rows)))
     assert (facts.format, facts.task) == ("prompt_completion", "causal")
     assert facts.num_rows + facts.num_eval_rows == 1000
@@ -246,7 +246,7 @@ def test_data_facts_of_pairs(tmp_path):
 
 
 def test_the_sample_is_spread_over_the_file(tmp_path):
-    rows = [{"text": "x" * (4 if n < 9_000 else 4000)} for n in range(10_000)]
+    rows = [{"text": f"{n:04}"[:4] if n < 9_000 else f"{n:04000}"} for n in range(10_000)]
     facts = data_facts(DataSpec(path=jsonl(tmp_path / "d.jsonl", rows)))
     assert facts.num_tokens == pytest.approx((9_000 + 1_000 * 1000) / 10_000 * facts.num_rows, rel=0.15)
     assert facts.length_max == 1000

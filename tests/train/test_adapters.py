@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from finestep.recipe import Recipe
-from finestep.train.adapters import trained
 from finestep.train.tokens import collate
+from finestep.train.whole_model import trained
 from tests.train.runs import largest_difference, make_resident, run_trial
 
 

@@ -32,7 +32,7 @@ def rows(shipped_model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def resident(shipped_model, rows):
-    return make_resident(shipped_model, rows, RECIPE)
+    return make_resident(shipped_model, rows, RECIPE, eval_fraction=64 / 440)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_clean_run_is_left_alone(clean):
 
 
 def test_batches_of_random_answers_are_left_out(shipped_model, rows, clean, tmp_path):
-    resident = make_resident(shipped_model, rows, RECIPE)
+    resident = make_resident(shipped_model, rows, RECIPE, eval_fraction=64 / 440)
     train = resident.data.train
     ids, rng = train.ids.copy(), np.random.default_rng(0)
     order = Order(train.lengths, RECIPE)

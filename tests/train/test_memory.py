@@ -7,9 +7,9 @@ import torch
 
 from finestep.recipe import Recipe
 from finestep.study import ModelSpec
-from finestep.train.adapters import WholeModel
 from finestep.train.memory import is_out_of_memory
 from finestep.train.model import choose_placement
+from finestep.train.whole_model import WholeModel
 from tests.train.runs import largest_difference, make_resident, run_trial
 
 RECIPE = Recipe(

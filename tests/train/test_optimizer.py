@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from finestep.recipe import OptimizerGroup
-from finestep.train.adapters import WholeModel
 from finestep.train.optimizer import Optimizer, gradient_norms, parameter_table
+from finestep.train.whole_model import WholeModel
 
 
 def _parameters():

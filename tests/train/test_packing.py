@@ -12,10 +12,10 @@ from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train import packing
-from finestep.train.adapters import trained
 from finestep.train.model import Placement
 from finestep.train.order import Order
 from finestep.train.tokens import collate
+from finestep.train.whole_model import trained
 from tests.train.runs import DEVICES, largest_difference, make_resident, run_pack, run_trial
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,32 +13,77 @@ from rich.table import Table
 from rich.text import Text
 
 from finestep.cli import words
+from finestep.flows.data_words import error_words
 from finestep.flows.result import passed_over, unsettled_words
+from finestep.plain_text import plain_lines, shortened
 from finestep.search.further_fields import value_words
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
 OF_FORGETTING = frozenset({KL_TO_BASE, GENERAL_PERPLEXITY, BASE_GENERAL_PERPLEXITY})
 """Metrics that have a row of their own together."""
 NEARLY_AS_GOOD_PERCENT = 1.0
+MOST_CHARACTERS = 160
+"""Of a text in the card."""
 
 
 def print_card(console: Console, result: Mapping[str, Any]) -> None:
     """Print the answer of a study; says clearly when there is none."""
     best, answer = result["best"], result.get("answer") or {}
     if best is None and answer.get("learning_rate"):
-        console.print(
-            Panel(_predicted(result), title=_predicted_title(answer), border_style="yellow", title_align="left")
-        )
+        body, title = _shown_text(_predicted(result)), Text(_predicted_title(answer))
+        console.print(Panel(body, title=title, border_style="yellow", title_align="left"))
         return
     if best is None:
-        console.print(Panel(_no_answer(result), title="no answer", border_style="red", title_align="left"))
+        body = _shown_text(_no_answer(result))
+        console.print(Panel(body, title="no answer", border_style="red", title_align="left"))
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(result):
-        table.add_row(name, text)
-    console.print(Panel(table, title=_title(best), border_style="green", title_align="left", expand=False))
+        table.add_row(_shown_text(name), _shown_text(text))
+    console.print(Panel(table, title=Text(_title(best)), border_style="green", title_align="left", expand=False))
+    if rows := _answer_rows(result):
+        answers = Table.grid(padding=(0, 2))
+        answers.add_column(style="dim", no_wrap=True)
+        answers.add_column(overflow="fold")
+        for name, text in rows:
+            answers.add_row(name, _shown_text(text))
+        number = len(result["answers"])
+        title = Text(f"{number} validation row{'s' * (number > 1)}, and what the saved model makes of them")
+        console.print(Panel(answers, title=title, border_style="dim", title_align="left", expand=False))
+
+
+def _shown_text(text: Text | str) -> Text:
+    """Text as it is, never as markup, without control characters."""
+    if isinstance(text, str):
+        return Text(plain_lines(text))
+    return Text(plain_lines(text.plain), style=text.style)
+
+
+def _answer_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of each row what was asked, what the model answers, and what the data say."""
+    rows: list[tuple[str, str]] = []
+    for one in result.get("answers") or ():
+        names = ("text", "predicted", "true") if "predicted" in one else ("prompt", "answer", "expected")
+        rows += [(name, shortened(one[name], MOST_CHARACTERS)) for name in names]
+        rows.append(("", ""))
+    return rows[:-1]
+
+
+def _use_rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
+    """Whether what is saved is what was measured, and the line that loads it."""
+    rows: list[tuple[str, Text | str]] = []
+    if saved := result.get("saved"):
+        style = {True: "", False: "bold red", None: "yellow"}[saved["agrees"]]
+        rows.append(("checked", Text(saved["sentence"], style=style)))
+    if use := result.get("use"):
+        near = repr(words.near(use["folder"]))
+        loads = [line.replace(repr(use["folder"]), near) for line in use["load"] if repr(use["folder"]) in line]
+        rows.append(("use it", loads[0] if loads else "see README.md in its folder"))
+        if "merge" in use:
+            rows.append(("merge", f"finestep merge {shlex.quote(words.near(use['folder']))}"))
+    return rows
 
 
 def _title(best: Mapping[str, Any]) -> str:
@@ -56,14 +101,19 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         *([("with", value_words(best["tuned"]))] if best["tuned"] else []),
         ("validation", Text(_validation(result), style="bold")),
     ]
+    num_eval_rows = (result.get("data") or {}).get("num_eval_rows")
     rows += [
-        (name.replace("_", " "), f"{value:.4g}") for name, value in best["metrics"].items() if name not in OF_FORGETTING
+        (name.replace("_", " "), f"{value:.4g}{error_words(name, value, num_eval_rows)}")
+        for name, value in best["metrics"].items()
+        if name not in OF_FORGETTING
     ]
     rows += _passed_over(result) + _forgetting(result) + _belief(result)
     rows += [
+        *(("data", note) for note in (result.get("data") or {}).get("notes", [])),
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
-        *((name, _near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
+        *((name, words.near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
+        *_use_rows(result),
         ("again", result["command"]),
     ]
     return rows
@@ -148,7 +198,9 @@ def _predicted(result: Mapping[str, Any]) -> str:
         "no run at full length was made: train the recipe, or go on with: "
         + (result.get("next_command") or "a larger --budget"),
     ]
-    lines += [f"{name:<7} {_near(result['paths'][name])}" for name in ("recipe", "report") if name in result["paths"]]
+    lines += [
+        f"{name:<7} {words.near(result['paths'][name])}" for name in ("recipe", "report") if name in result["paths"]
+    ]
     return "\n".join(lines)
 
 
@@ -176,12 +228,10 @@ def _no_answer(result: Mapping[str, Any]) -> str:
     if not result["trials"]:
         return "no trial was run: the budget allows none"
     if sentence := (result.get("forgetting") or {}).get("sentence"):
-        return f"{sentence}\nreport: {_near(result['paths']['report'])}"
+        return f"{sentence}\nreport: {words.near(result['paths']['report'])}"
     reasons = Counter(trial["reason"] or trial["state"] for trial in result["trials"])
     lines = [f"{number} x {reason}" for reason, number in reasons.most_common(4)]
-    return "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\nreport: {_near(result['paths']['report'])}"
-
-
-def _near(path: str) -> str:
-    near = os.path.relpath(path)
-    return path if near.startswith("..") else near
+    lines += [f"log: {words.near(log)}" for log in dict.fromkeys(trial.get("log") for trial in result["trials"]) if log]
+    return (
+        "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\nreport: {words.near(result['paths']['report'])}"
+    )

@@ -22,7 +22,13 @@ def data(
     ],
     columns: o.Columns = None,
     data_format: o.Format = None,
+    prompt: o.Prompt = None,
+    completion: o.Completion = None,
+    system: o.System = None,
     eval_data: o.EvalData = None,
+    eval_share: o.EvalShare = None,
+    template: o.Template = None,
+    max_rows: o.MaxRows = None,
     max_length: o.MaxLength = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
@@ -40,7 +46,17 @@ def data(
         model,
         data,
         columns=columns,
-        data_options={"format": data_format, "eval_path": eval_data, "max_length": max_length},
+        data_options={
+            "format": data_format,
+            "prompt": prompt,
+            "completion": completion,
+            "system": system,
+            "eval_path": eval_data,
+            "eval_fraction": eval_share,
+            "template": template or "auto",
+            "max_rows": max_rows,
+            "max_length": max_length,
+        },
     )
     with tempfile.TemporaryDirectory() as folder:
         session = SessionRequest(model=named.model, data=named.data, recipe=Recipe(), study_dir=folder)
@@ -81,6 +97,7 @@ def _print_card(card: Mapping[str, Any]) -> None:
 
 
 def _rows(card: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    longest = card.get("longest", facts["length_max"])
     lengths = "  ".join(f"{name} {value}" for name, value in card["lengths"].items())
     rows = [
         ("format", f"{facts['format']} ({facts['task']})"),
@@ -94,16 +111,22 @@ def _rows(card: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, 
                 else f", {facts['num_trained_tokens'] / facts['num_tokens']:.1%} of them carry loss"
             ),
         ),
-        ("length", f"{lengths}  max {facts['length_max']} tokens"),
-        (
-            "over-long",
-            f"{card['num_cut']:,} rows cut at {card['max_length']} tokens, {card['num_left_out']:,} left out",
-        ),
+        ("length", f"{lengths}  max {longest} tokens"),
+        ("over-long", _over_long(card)),
         ("duplicates", f"{card['num_duplicates']:,}"),
     ]
     labels = card.get("labels")
+    if card.get("accuracy_error"):
+        rows.append(
+            ("accuracy", f"standard error of up to {100 * card['accuracy_error']:.1f} points on these validation rows")
+        )
     if labels:
         named = list(labels.items())
         shown = ", ".join(f"{name} {count}" for name, count in [*named[:3], *named[3:][-2:]])
         rows.append(("labels", f"{len(labels)}: {shown}" + (" (most and least frequent)" if len(named) > 5 else "")))
     return rows
+
+
+def _over_long(card: Mapping[str, Any]) -> str:
+    text = f"{card['num_cut']:,} rows cut at {card['max_length']} tokens, {card['num_left_out']:,} left out"
+    return text + (f", {card['num_continued']:,} go on in further rows" if card.get("num_continued") else "")

@@ -7,9 +7,10 @@ import sys
 
 import typer
 
-from finestep.cli import data, diagnose, doctor, export, probe, recommend, report, rescale, train, tune
+from finestep.cli import data, diagnose, doctor, export, merge, probe, recommend, report, rescale, train, tune
 from finestep.cli.plain_help import GroupedCommand, QuickGroup
 from finestep.errors import FinestepError
+from finestep.plain_text import plain_lines
 
 app = typer.Typer(
     name="finestep",
@@ -24,6 +25,7 @@ app.command("recommend", cls=GroupedCommand)(recommend.recommend)
 app.command("probe", cls=GroupedCommand)(probe.probe)
 app.command("tune", cls=GroupedCommand)(tune.tune)
 app.command("train", cls=GroupedCommand)(train.train)
+app.command("merge", cls=GroupedCommand)(merge.merge)
 app.command("data", cls=GroupedCommand)(data.data)
 app.command("report", cls=GroupedCommand)(report.report)
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
@@ -54,7 +56,7 @@ def main() -> int:
     try:
         app(standalone_mode=True)
     except FinestepError as error:
-        sys.stderr.write(f"finestep: {error}\n")
+        sys.stderr.write(f"finestep: {plain_lines(str(error))}\n")
         return error.exit_code
     return 0
 

@@ -9,7 +9,7 @@ import typer
 
 DATA, MODEL, SEARCH = "Data", "Model and recipe", "Search"
 QUALITY, MEMORY, COMMAND = "Quality", "Memory and speed", "Another trainer"
-OUTPUT = "Output"
+OUTPUT, TEXTS = "Output", "Texts written from columns"
 
 ModelArgument = Annotated[
     str | None,
@@ -38,10 +38,42 @@ Format = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="Write the prompt from columns: '{context}\\n\\n{question}'.",
+        rich_help_panel=TEXTS,
+    ),
+]
+Completion = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="Write the answer from columns: '{answer}'.", rich_help_panel=TEXTS),
+]
+System = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="The system text, with or without columns.", rich_help_panel=TEXTS),
+]
+EvalShare = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the rows to validate on, e.g. 0.2. [default: a tenth, within 200 to 512 rows, at most a quarter]",
+        rich_help_panel=DATA,
+    ),
+]
 EvalData = Annotated[
     str | None,
     typer.Option(
         metavar="FILE", help="Validation rows of their own. [default: split off the data]", rich_help_panel=DATA
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="auto: the tokenizer's chat template; raw: prompt and answer joined as they are. [default: auto]",
+        rich_help_panel=MODEL,
     ),
 ]
 MaxRows = Annotated[
@@ -51,7 +83,7 @@ MaxLength = Annotated[
     int | None,
     typer.Option(
         metavar="TOKENS",
-        help="Cut rows that are longer. [default: what the model reads, at most 1,024]",
+        help="Cut rows that are longer. [default: 1,024, or more where over 1 % would be cut and memory allows]",
         rich_help_panel=DATA,
     ),
 ]
@@ -104,6 +136,13 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mp
 Threads = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="CPU threads for training. [default: measured]", rich_help_panel=MEMORY),
+]
+CheckSaved = Annotated[
+    bool,
+    typer.Option(
+        help="At the end, load the saved model again and compare its loss with what was measured.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Json = Annotated[
     bool,

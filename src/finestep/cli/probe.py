@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ PREDICT, PRICE = "Prediction (--predict)", "Time and price"
 
 
 def probe(
+    context: typer.Context,
     model: o.ModelArgument = None,
     data: o.DataArgument = None,
     predict: Annotated[
@@ -76,22 +78,30 @@ def probe(
     gain of packing, gradient noise, and the learning rate that breaks.
     """
     from finestep.cli import probe_view as view
+    from finestep.cli.idle_options import given, idle_in_probe, refuse_idle
     from finestep.cli.study import parse_time
     from finestep.cli.values import named_specs, one_of
     from finestep.flows import probe as flow
-    from finestep.flows.setup import starting_recipe
+    from finestep.flows.obeyed import MEASURED, PREDICTED, check_acting, check_recipe
+    from finestep.flows.setup import is_labelled, one_length, starting_recipe
     from finestep.recipe import Recipe
-    from finestep.store.recipe_file import apply_settings
+    from finestep.store.recipe_file import apply_settings, named_fields
+    from finestep.study import DataSpec
 
     one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
     one_of("--method", method, ("full", "lora", "qlora"))
-    if predict or (model is not None and data is None):
+    predicts, own = predict or (model is not None and data is None), named_fields(setting or [])
+    refuse_idle(given(context), idle_in_probe(predicts=predicts))
+    check_acting(own, PREDICTED if predicts else MEASURED, place="a prediction" if predicts else "a measurement")
+    if predicts:
         recipe = apply_settings(Recipe.model_validate({"method": method, "lora": {"rank": rank}}), setting or [])
+        check_recipe(recipe, trainer=None, named=own, is_labelled=lambda: True)
+        _check_agreement(given(context), own)
         answer = flow.predict_memory(
             _only_model(model),
             recipe,
             hardware=gpu,
-            length=max_length or flow.LENGTH_ASSUMED,
+            length=one_length(DataSpec(path="", max_length=max_length), recipe) or flow.LENGTH_ASSUMED,
             optimizer=optimizer,  # type: ignore[arg-type]
         )
         view.show_memory(answer, as_json=as_json)
@@ -101,11 +111,14 @@ def probe(
     )
     recipe = starting_recipe(method, named.data)  # type: ignore[arg-type]
     recipe = apply_settings(recipe.changed(lora={"rank": rank}, effective_batch_size=batch), setting or [])
+    check_recipe(recipe, trainer=None, named=own, is_labelled=lambda: is_labelled(named.data))
+    _check_agreement(given(context), own)
+    length = one_length(named.data, recipe)
     with view.progress(silent=as_json) as note:
         report = flow.probe(
             named.model,
-            named.data,
-            recipe,
+            named.data.model_copy(update={"max_length": length}),
+            recipe.changed(max_length=length),
             budget_s=parse_time(time) or 90.0,
             full_runs=budget,
             price_per_hour=price_per_hour,
@@ -114,6 +127,16 @@ def probe(
             note=note,
         )
     view.show_report(report, as_json=as_json)
+
+
+def _check_agreement(options: Collection[str], fields: Collection[str]) -> None:
+    """An option and `--set` for the same field: one would overrule the other."""
+    from finestep.errors import BadInput
+
+    same = {"method": "method", "rank": "lora.rank", "batch": "effective_batch_size"}
+    for option, field in same.items():
+        if option in options and field in fields:
+            raise BadInput(f"`--{option}` and `--set {field}` are the same", next_step="give one of them")
 
 
 def _only_model(model: str | None) -> str:

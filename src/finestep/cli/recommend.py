@@ -59,6 +59,10 @@ def recommend(
         float | None, typer.Option(metavar="N", min=0.01, help="LoRA alpha.", rich_help_panel=FIXED)
     ] = None,
     columns: o.Columns = None,
+    data_format: o.Format = None,
+    prompt: o.Prompt = None,
+    completion: o.Completion = None,
+    system: o.System = None,
     retention: Annotated[
         bool,
         typer.Option(
@@ -96,15 +100,15 @@ def recommend(
     from finestep.rules.compose import Ask
 
     place = model_path(model) if model else None
+    texts = {"format": data_format, "prompt": prompt, "completion": completion, "system": system}
+    named = _spec(data, columns, texts)
     if review is not None:
         from finestep.flows.review import review_config
 
-        view.show_review(
-            review_config(review, model=place, data=_spec(data, columns), hardware=gpu, params=params), as_json=json
-        )
+        view.show_review(review_config(review, model=place, data=named, hardware=gpu, params=params), as_json=json)
         return
     ask = Ask(rank=rank, alpha=alpha, batch=batch, num_epochs=epochs, retention=retention)
-    answer = run(place, _spec(data, columns), method=method, hardware=gpu, params=params, ask=ask)
+    answer = run(place, named, method=method, hardware=gpu, params=params, ask=ask)
     if yaml is not None:
         view.write_yaml(answer, yaml)
     if json:
@@ -115,16 +119,15 @@ def recommend(
         view.show(answer, model=model, data=data, written=yaml)
 
 
-def _spec(data: str | None, columns: str | None) -> DataSpec | None:
-    """The data as a specification with the user's columns, or None."""
+def _spec(data: str | None, columns: str | None, texts: dict[str, str | None]) -> DataSpec | None:
+    """The data as a specification with what the user says of its columns, or None."""
+    from finestep.cli.values import checked, parse_columns
     from finestep.errors import BadInput
     from finestep.study import DataSpec
 
     if data is None:
+        for name, value in {"columns": columns, **texts}.items():
+            if value is not None:
+                raise BadInput(f"`--{name}` says how data are read, and no data are named", value=value)
         return None
-    pairs = [pair.partition("=") for pair in columns.split(",")] if columns else []
-    if any(not (name and equals and column) for name, equals, column in pairs):
-        raise BadInput(
-            "`--columns` takes name=column pairs", value=columns, next_step="e.g. prompt=question,completion=answer"
-        )
-    return DataSpec(path=data, columns={name.strip(): column.strip() for name, _, column in pairs})
+    return checked(DataSpec, "data", path=data, columns=parse_columns(columns), **texts)

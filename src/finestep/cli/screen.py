@@ -13,7 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from finestep.cli import words
+from finestep.flows.data_words import data_notes
 from finestep.flows.tune import TuneEvent, runs_spent
+from finestep.plain_text import plain_lines
 from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
@@ -67,7 +69,7 @@ class Screen:
 
     def say(self, text: str, style: str = "") -> None:
         """A line that stays."""
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        self._console.print(Text(plain_lines(text), style=style), soft_wrap=True)
 
     def show(self, event: TuneEvent) -> None:
         """Show one event."""
@@ -87,6 +89,8 @@ class Screen:
             case "note":
                 whose = f"trial {event.trial.number}: " if event.trial is not None else ""
                 self.say(f"    {whose}{event.data['text']}", "yellow")
+            case "saved":
+                self.say(str(event.data["text"]), "dim")
             case "trial_finished" if event.trial is not None:
                 self._running.pop(event.trial.number, None)
                 self.say(*self._outcome_line(event.trial))
@@ -102,7 +106,7 @@ class Screen:
                 f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
                 f"{words.size(rows['num_tokens'])} tokens, {kind}"
             )
-        for note in data.get("card", {}).get("notes", []):
+        for note in [*data_notes(data.get("card", {})), *data.get("card", {}).get("notes", [])]:
             self.say(f"      {note}")
         if device.get("num_parameters"):
             adapter = "" if self._spec.recipe.method == "full" else " with the adapter"
@@ -186,7 +190,8 @@ class Screen:
         if outcome.forgets_too_much:
             return f"{line} loss {words.loss(outcome.eval_loss)}  FORGETS TOO MUCH: {outcome.reason}", "yellow"
         if not trial.ranks:
-            return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}", "red"
+            log = f" (log: {words.near(outcome.log)})" if outcome.log else ""
+            return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}{log}", "red"
         best = leader(self._spec, list(self._trials.values()))
         leads = best is not None and best.number == trial.number and self._spec.strategy != "single"
         extra = "".join(

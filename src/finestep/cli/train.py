@@ -19,7 +19,12 @@ def train(
     trust_remote_code: o.TrustRemoteCode = False,
     columns: o.Columns = None,
     data_format: o.Format = None,
+    prompt: o.Prompt = None,
+    completion: o.Completion = None,
+    system: o.System = None,
     eval_data: o.EvalData = None,
+    eval_share: o.EvalShare = None,
+    template: o.Template = None,
     max_rows: o.MaxRows = None,
     metric: o.Metric = None,
     general_text: o.GeneralText = None,
@@ -42,6 +47,7 @@ def train(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
+    check_saved: o.CheckSaved = True,
     as_json: o.Json = False,
 ) -> None:
     """Train one recipe.
@@ -51,19 +57,31 @@ def train(
     """
     from finestep.cli.study import run_study, this_command
     from finestep.cli.values import named_specs, one_of, parse_retention
+    from finestep.errors import BadInput
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER, study_spec
-    from finestep.store.recipe_file import apply_settings, read_recipe
+    from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
     from finestep.study import Budget
 
     wanted = apply_settings(read_recipe(recipe), setting or [])
+    if model is None or data is None:
+        raise BadInput(
+            "say which model and data the recipe trains",
+            value=f"{recipe}" if model is None else model,
+            next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
+        )
     named = named_specs(
         model,
         data,
         columns=columns,
         data_options={
             "format": data_format,
+            "prompt": prompt,
+            "completion": completion,
+            "system": system,
             "eval_path": eval_data,
+            "eval_fraction": eval_share,
+            "template": template or "auto",
             "max_rows": max_rows,
             "max_length": wanted.max_length,
         },
@@ -74,6 +92,7 @@ def train(
         data=named.data,
         recipe=wanted,
         strategy="single",
+        own_fields=named_fields(setting or []),
         num_threads=threads,
         metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
         retention=parse_retention(general_text, max_forgetting),
@@ -84,5 +103,6 @@ def train(
         Budget(full_runs=1.0),
         command=this_command(),
         options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
+        check_saved=check_saved,
     )
     run_study(study, as_json=as_json)

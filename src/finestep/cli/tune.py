@@ -11,22 +11,23 @@ from finestep.cli import options as o
 
 
 def tune(
+    context: typer.Context,
     model: o.ModelArgument = None,
     data: o.DataArgument = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="full (all weights), lora (a small adapter), qlora (an adapter on a 4-bit base); a --recipe has its own.",
+            help="full (all weights), lora (a small adapter), qlora (an adapter on a 4-bit base). [default: lora, or the recipe's]",
             rich_help_panel=o.MODEL,
         ),
-    ] = "lora",
+    ] = None,
     recipe_file: Annotated[
         Path | None,
         typer.Option(
             "--recipe",
             metavar="FILE",
-            help="Start from this recipe, e.g. of `recommend --yaml`.",
+            help="Search around this recipe, e.g. of `recommend --yaml`.",
             rich_help_panel=o.MODEL,
         ),
     ] = None,
@@ -43,7 +44,12 @@ def tune(
     trust_remote_code: o.TrustRemoteCode = False,
     columns: o.Columns = None,
     data_format: o.Format = None,
+    prompt: o.Prompt = None,
+    completion: o.Completion = None,
+    system: o.System = None,
     eval_data: o.EvalData = None,
+    eval_share: o.EvalShare = None,
+    template: o.Template = None,
     max_rows: o.MaxRows = None,
     max_length: o.MaxLength = None,
     budget: Annotated[
@@ -163,6 +169,7 @@ def tune(
         str | None,
         typer.Option(metavar="URL", help="Keep the trials in this Optuna storage instead.", rich_help_panel=o.OUTPUT),
     ] = None,
+    check_saved: o.CheckSaved = True,
     as_json: o.Json = False,
 ) -> None:
     """Find the learning rate and the batch size, and train.
@@ -170,6 +177,7 @@ def tune(
     The best model, its recipe and a report are left in the folder of the study. Killed or interrupted, the same command
     goes on where it was.
     """
+    from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked, command_of, named_specs, one_of, parse_retention
     from finestep.flows.session import StudyRun
@@ -177,21 +185,37 @@ def tune(
     from finestep.flows.start import RECOMMENDED_FIELDS
     from finestep.flows.strategies import default_budget_runs, objective_and_goal
     from finestep.search.further_fields import parse_tuned
-    from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
+    from finestep.store.recipe_file import apply_settings, fields_in, named_fields, read_recipe
     from finestep.study import Budget
 
+    refuse_idle(
+        given(context), idle_in_tune(strategy=strategy, has_command=command is not None, has_data=data is not None)
+    )
     named = named_specs(
         model,
         data,
         columns=columns,
-        data_options={"format": data_format, "eval_path": eval_data, "max_rows": max_rows, "max_length": max_length},
+        data_options={
+            "format": data_format,
+            "prompt": prompt,
+            "completion": completion,
+            "system": system,
+            "eval_path": eval_data,
+            "eval_fraction": eval_share,
+            "template": template or "auto",
+            "max_rows": max_rows,
+            "max_length": max_length,
+        },
         model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
         is_external=command is not None,
     )
     trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
-    recipe = read_recipe(recipe_file) if recipe_file else starting_recipe(_method(method), named.data)
+    recipe = read_recipe(recipe_file) if recipe_file else starting_recipe(_method(method or "lora"), named.data)
     recipe = recipe if epochs is None else recipe.with_fields({"num_epochs": epochs}, place="--epochs")
     recipe = apply_settings(recipe, setting or [])
+    _check_same("--method", method, recipe.method)
+    _check_same("--epochs", epochs, recipe.num_epochs if recipe.num_train_tokens is None else "num_train_tokens")
+    own = named_fields(setting or []) | ({*RECOMMENDED_FIELDS, *fields_in(recipe_file)} if recipe_file else set())
     name, goal = objective_and_goal(objective)
     spec, notes = tuning_spec(
         model=named.model,
@@ -199,7 +223,7 @@ def tune(
         recipe=recipe,
         strategy=strategy,
         with_prior=prior,
-        own_fields=RECOMMENDED_FIELDS if recipe_file else named_fields(setting or []),
+        own_fields=own,
         scaling=one_of("--scaling", scaling, ("sqrt", "linear", "none")),
         metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
         num_threads=threads,
@@ -223,8 +247,19 @@ def tune(
         command=this_command(),
         storage_url=storage,
         pack=parse_pack(pack),
+        check_saved=check_saved,
     )
     run_study(study, as_json=as_json, notes=notes)
+
+
+def _check_same(option: str, asked: Any, now: Any) -> None:
+    """An option that the recipe or `--set` overrules is refused."""
+    from finestep.errors import BadInput
+
+    if asked is not None and asked != now:
+        raise BadInput(
+            f"`{option}` and the recipe (or `--set`) must agree", value=f"{asked} and {now}", next_step="give one"
+        )
 
 
 def _method(name: str) -> Any:

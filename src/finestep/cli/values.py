@@ -19,6 +19,8 @@ OPTION_NAMES = {
     "format": "--format",
     "device": "--device",
     "max_rows": "--max-rows",
+    "eval_fraction": "--eval-share",
+    "template": "--template",
     "max_length": "--max-length",
     "num_epochs": "--epochs",
     "num_threads": "--threads",

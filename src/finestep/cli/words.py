@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 STATE_WORDS = {
     "completed": "done",
@@ -45,6 +46,12 @@ def gain(value: float, against: float) -> str:
     ('-10.0 %', '+10.0 %')
     """
     return f"{(value / against - 1) * 100:+.1f} %"
+
+
+def near(path: str) -> str:
+    """A path as seen from here, where it lies below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def size(number: float) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from finestep.errors import FinestepError
+from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
 from finestep.protocol import Event, SessionRequest, TrialRequest
 
@@ -28,6 +28,10 @@ class _Member:
     number: int
     process: WorkerProcess
     open: list[int] = field(default_factory=list)
+    is_ending: bool = False
+    """It interrupts trials unasked: why comes next, and then its end."""
+    cause: str | None = None
+    """What the worker said before it was lost."""
 
 
 class LocalExecutor:
@@ -81,32 +85,50 @@ class LocalExecutor:
     def events(self) -> Iterator[Event]:
         """What happens, until every submitted trial has ended with `finished` or `interrupted`; or `died`, once, as the last.
 
+        An `error` that a user can act on is the last instead: all trials have been interrupted then.
+
         When one worker dies, the others write their checkpoints and end, and from then on there is only one: what killed it
         may have been a lack of memory.
         """
         death: Event | None = None
-        while any(member.open for member in self._crew):
+        refusal: Event | None = None
+        while any(member.open or member.is_ending for member in self._crew):
             member, event = self._heard.get()
             if member not in self._crew:
                 continue
             if event is None:
                 self._crew.remove(member)
                 if member.open:
-                    death = death or member.process.death()
-                    for other in self._crew:
-                        other.process.stop()
+                    death = death or member.process.death(member.cause)
+                    self._stop_crew()
+                continue
+            if event.kind == "error" and event.data.get("error") == WorkerFailed.__name__:
+                member.cause = str(event.data.get("text"))
+                continue
+            if event.kind == "error":
+                refusal = refusal or event
+                member.open.clear()
+                self._stop_crew()
                 continue
             if event.kind in {"finished", "interrupted"} and event.trial in member.open:
                 member.open.remove(event.trial)
+            if event.kind == "interrupted" and not self._is_stopping and death is None:
+                member.is_ending = True
             yield event
-        if death:
+        if refusal or death:
             self.close()
             self._is_alone = True
+        if refusal:
+            yield refusal
+        elif death:
             yield death
 
     def stop(self) -> None:
         """Ask for checkpoints and an end; running trials answer `interrupted`. Safe in a signal handler."""
         self._is_stopping = True
+        self._stop_crew()
+
+    def _stop_crew(self) -> None:
         for member in list(self._crew):
             member.process.stop()
 
@@ -154,7 +176,8 @@ class LocalExecutor:
                     member.process.await_ready()
                 while (event := member.process.next_event()) is not None:
                     self._heard.put((member, event))
-            except (FinestepError, ValueError, OSError):
+            except (FinestepError, ValueError, OSError) as error:
+                member.cause = str(error)
                 member.process.kill()
             self._heard.put((member, None))
 

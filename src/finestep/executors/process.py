@@ -32,6 +32,7 @@ class WorkerProcess:
         self._log = folder / f"worker{suffix}.log"
         request = folder / f"session{suffix}.json"
         folder.mkdir(parents=True, exist_ok=True)
+        session = session.model_copy(update={"log": str(self._log)})
         request.write_text(session.model_dump_json(indent=1), encoding="utf-8")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -56,10 +57,16 @@ class WorkerProcess:
                 return event.data
             if event.kind == "error":
                 self.close()
-                raise error_from(event.data)
+                raise self._error(event)
         raise WorkerFailed(
             f"the worker ended at its start ({exit_words(self._process.wait())}); its last words, in {self._log}:\n{self._tail()}"
         )
+
+    def _error(self, event: Event) -> FinestepError:
+        """What the worker complains about; of what no user can act on also where the whole traceback is."""
+        if event.data.get("error") != WorkerFailed.__name__:
+            return error_from(event.data)
+        return WorkerFailed(f"{event.data.get('text')} (the whole traceback is in {self._log})")
 
     def is_alive(self) -> bool:
         """True while the process runs."""
@@ -107,10 +114,11 @@ class WorkerProcess:
             self.kill()
             self._process.wait()
 
-    def death(self) -> Event:
-        """What is left to say of a process that is gone."""
+    def death(self, cause: str | None = None) -> Event:
+        """What is left to say of a process that is gone; `cause` is what it said itself."""
         code = self._process.wait()
-        return Event(kind="died", data={"exit_code": code, "reason": exit_words(code), "last_words": self._tail()})
+        reason = f"{cause}; the whole traceback is in {self._log}" if cause else exit_words(code)
+        return Event(kind="died", data={"exit_code": code, "reason": reason, "last_words": self._tail()})
 
     def _tail(self) -> str:
         try:

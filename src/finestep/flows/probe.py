@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finestep.errors import WorkerFailed
-from finestep.executors.prober import ask_probe
+from finestep.executors.question import ask
 from finestep.facts import HardwareFacts, ModelFacts
 from finestep.probe import (
     Lever,
@@ -100,7 +100,7 @@ def predict_memory(
         loss_tokens=loss_tokens,
         levers=levers(facts, is_causal=num_labels is None),
     )
-    prediction = Prediction.model_validate(ask_probe(request, note=note))
+    prediction = Prediction.model_validate(ask("finestep.probes", request, note=note))
     return MemoryAnswer(facts, device, length, prediction, usable_bytes(device), tuple(notes) + prediction.notes)
 
 
@@ -227,7 +227,7 @@ def _measure(request: MeasureRequest, note: Note) -> Measured:
 
     while True:
         try:
-            return Measured.model_validate(ask_probe(request, note=listen))
+            return Measured.model_validate(ask("finestep.probes", request, note=listen))
         except WorkerFailed:
             if not tried or tried[-1] == 1:
                 raise

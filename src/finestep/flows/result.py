@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from finestep.flows.data_words import result_notes
 from finestep.flows.next_command import next_command
+from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
@@ -22,6 +25,7 @@ from finestep.store.recipe_file import write_recipe
 from finestep.store.records import write_whole
 from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StudySpec
+from finestep.survey.adapter_files import point_at_own_base
 from finestep.trial import Trial
 
 MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
@@ -57,6 +61,9 @@ def write_results(
     result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
+    result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
+    model = result["paths"].get("model")
+    result |= saved_part(store.trial_folder(best.number) if best else None, Path(model) if model else None)
     render_report(store, trials, result, command=command)
     write_whole(store.folder / RESULT, json.dumps(result, indent=1))
     return result
@@ -191,6 +198,7 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
         baseline=baseline.number if baseline else None,
         best=best["trial"] if best else None,
         notes=report_notes(result),
+        answers=result["answers"],
         spent=result["spent"],
         unsettled=unsettled_words(result),
     )
@@ -228,9 +236,14 @@ def unsettled_words(result: Mapping[str, Any]) -> str | None:
 def report_notes(result: Mapping[str, Any]) -> list[str]:
     """What the search believes, in sentences for the page."""
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
-    notes = [_whole_sentence(said)] if said else []
+    notes = [_whole_sentence(note) for note in (result.get("data") or {}).get("notes", [])]
+    notes += [_whole_sentence(said)] if said else []
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
+    if result.get("saved"):
+        notes.append(_whole_sentence(result["saved"]["sentence"]))
+    if result.get("use"):
+        notes.append(f"The tuned model is in {result['use']['folder']}; its README.md has the lines that load it.")
     if not answer:
         return notes
     notes += [] if said and answer["learning_rate"] is None else [_whole_sentence(answer["sentence"])]
@@ -269,6 +282,7 @@ def _figures(spec: StudySpec, trial: Trial) -> dict[str, Any]:
         "kl_at_end": outcome.kl_at_end if outcome else None,
         "forgets_too_much": outcome.forgets_too_much if outcome else False,
         "reason": outcome.reason if outcome else "",
+        "log": outcome.log if outcome else None,
         "num_train_tokens": outcome.num_train_tokens if outcome else 0,
         "seconds": outcome.elapsed_s if outcome else 0.0,
     }
@@ -296,6 +310,7 @@ def _place_model(store: StudyStore, best: Trial) -> None:
     partial = target.with_name(MODEL + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, copy_function=_link_or_copy)
+    point_at_own_base(partial, target)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
 

@@ -6,14 +6,17 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finestep import __version__
+from finestep.errors import FinestepError
 from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.probe import cached
 from finestep.flows.result import drop_other_models, write_results
+from finestep.flows.saved import check_saved, known_check
 from finestep.flows.strategies import make_judge, make_strategy
 from finestep.flows.tune import Executor, TuneEvent, Tuning
 from finestep.probe import Lever
@@ -35,6 +38,7 @@ class StudyRun:
 
     Attributes:
         pack: trials that share a forward pass; None: by measurement.
+        check_saved: at the end, load the saved model again and compare its loss with what was measured.
         result: the figures of the study, once `events` has come to its end.
     """
 
@@ -45,6 +49,7 @@ class StudyRun:
     storage_url: str | None = None
     pack: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    check_saved: bool = True
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -55,7 +60,11 @@ class StudyRun:
         self.executor: Executor = self._executor()
 
     def events(self, should_stop: Callable[[], bool]) -> Iterator[TuneEvent]:
-        """Run the study; results are written even when it is interrupted."""
+        """Run the study; results are written even when it is interrupted.
+
+        Raises:
+            FinestepError: what a worker or a trial came upon that a user can act on.
+        """
         tuning = Tuning(
             self.store,
             self.executor,
@@ -66,12 +75,20 @@ class StudyRun:
             keeps=lambda trials: self._kept(trials, tuning.card),
         )
         try:
-            last = None
-            for event in tuning.run():
-                last = event.kind
-                yield event
+            last: str | None = None
+            refusal: FinestepError | None = None
+            try:
+                for event in tuning.run():
+                    last = event.kind
+                    yield event
+            except FinestepError as error:
+                if not any(trial.outcome for trial in self.store.trials()):
+                    raise
+                refusal = error
+                last = None
             self.executor.close()
-            self.result = write_results(
+            write = partial(
+                write_results,
                 self.store,
                 command=self.command,
                 budget=self.budget,
@@ -79,11 +96,27 @@ class StudyRun:
                 facts=tuning.facts,
                 answer=self._answer(tuning.card),
             )
+            self.result = write()
             if last == "done":
                 drop_other_models(self.store, self.result)
+                yield from self._checked(write)
+            if refusal is not None:
+                raise refusal
         finally:
             self.executor.close()
             self.store.close()
+
+    def _checked(self, write: Callable[[], dict[str, Any]]) -> Iterator[TuneEvent]:
+        """Load the chosen model again, and write the results with what this found."""
+        assert self.result is not None
+        model, best = self.result["paths"].get("model"), self.result["best"]
+        if not self.check_saved or model is None or best is None:
+            return
+        folder = self.store.trial_folder(best["trial"])
+        if not (known_check(folder) or {}).get("checked"):
+            yield TuneEvent("saved", data={"text": "loading the saved model again, to check it"})
+        check_saved(folder, Path(model), facts=self.store.known_ready().get("facts", {}))
+        self.result = write()
 
     def _kept(self, trials: Sequence[Trial], card: Mapping[str, Any]) -> set[int]:
         """Trials whose weights may become the answer; while nothing is known about the data, all that ended."""
@@ -159,7 +192,8 @@ def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     if spec.start is None or not (folder / SPEC).exists():
         return spec
     known = read_study_file(folder).get("spec", {}).get("start")
-    if not known or known.get("why") != spec.start.why:
+    is_own = spec.start.learning_rate_reach is not None or spec.start.batch_size_reach is not None
+    if not known or is_own or known.get("why") != spec.start.why:
         return spec
     begun = StartingPoint.model_validate(known)
     both = begun.fields.keys() & spec.start.fields.keys()

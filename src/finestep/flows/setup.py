@@ -10,12 +10,16 @@ from typing import Any
 import finestep
 from finestep.errors import BadInput
 from finestep.executors.command import check_command, fields_of
+from finestep.flows.continuing import continued, continuing_words
+from finestep.flows.obeyed import check_recipe
 from finestep.flows.start import (
     EXTERNAL,
     RECOMMENDED_FIELDS,
     field_words,
+    own_words,
     start_words,
     starting_point,
+    with_own_pair,
     with_start_fields,
 )
 from finestep.flows.strategies import check_strategy
@@ -24,8 +28,10 @@ from finestep.search.further_fields import with_starts
 from finestep.search.study_space import no_prior
 from finestep.search.sweep import BASELINE_RATES
 from finestep.study import CommandSpec, DataSpec, ModelSpec, StudySpec, TunedField
-from finestep.survey.formats import choose_format
+from finestep.survey.formats import SAMPLE_ROWS
+from finestep.survey.layout import choose_layout
 from finestep.survey.rows import read_rows
+from finestep.survey.split import check_one_validation
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
 SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"
@@ -55,7 +61,7 @@ def command_spec(
 ) -> CommandSpec:
     """The trainer that a command is, checked; rows are counted where data were named."""
     if num_rows is None and data.path != EXTERNAL:
-        num_rows = sum(1 for _ in read_rows(data.path))
+        num_rows = sum(1 for _ in read_rows(data.path, limit=data.max_rows))
     trainer = CommandSpec(command=command, results=tuple(results), num_rows=num_rows, timeout_s=timeout_s)
     check_command(trainer)
     return trainer
@@ -64,7 +70,7 @@ def command_spec(
 def starting_recipe(method: Method, data: DataSpec) -> Recipe:
     """The conservative start: batch 16, the usual rate of the method, linear decay, early stopping off."""
     changes: dict[str, Any] = {"method": method, "learning_rate": BASELINE_RATES[method], "effective_batch_size": 16}
-    if data.path != EXTERNAL and _is_labelled(data):
+    if data.path != EXTERNAL and is_labelled(data):
         changes |= {"num_epochs": LABEL_EPOCHS}
     return Recipe.model_validate(changes)
 
@@ -95,18 +101,25 @@ def tuning_spec(
         own_fields: fields of the recipe, or whole groups, that the user has set.
     """
     check_strategy(strategy)
-    recipe = with_starts(recipe, more.get("tuned", ()))
+    recipe = with_starts(continued(model.path, recipe, own_fields), more.get("tuned", ()))
     start, notes = None, []
     if strategy != "sweep":
         start, note = starting_point(model, data, recipe) if with_prior else (no_prior(recipe), None)
         own = {*own_fields, *_not_the_starts(more.get("trainer"), more.get("tuned", ()))}
         recipe, start = with_start_fields(recipe, start, own=own)
-        notes = [note or start_words(start), *field_words(start)]
+        start = with_own_pair(start, recipe, own_fields)
+        notes = [note or start_words(start), *own_words(start), *field_words(start)]
+    elif "learning_rate" in own_fields:
+        start = with_own_pair(no_prior(recipe), recipe, {"learning_rate"})
+        notes = own_words(start)
     if more.get("trainer") is None:
         _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
     else:
         _check_command_study(more["trainer"], more.get("objective", "eval_loss"), more.get("tuned", ()))
-    return study_spec(model=model, data=data, recipe=recipe, strategy=strategy, start=start, **more), notes
+    spec = study_spec(
+        model=model, data=data, recipe=recipe, strategy=strategy, start=start, own_fields=own_fields, **more
+    )
+    return spec, [*continuing_words(model.path), *notes]
 
 
 def _not_the_starts(trainer: CommandSpec | None, tuned: Sequence[TunedField]) -> list[str]:
@@ -118,7 +131,7 @@ def _not_the_starts(trainer: CommandSpec | None, tuned: Sequence[TunedField]) ->
 
 def _check_metric(objective: str, metrics: tuple[str, ...], data: DataSpec) -> None:
     """A metric that no run would have is refused before anything is trained."""
-    if objective in ("accuracy", "macro_f1") and not _is_labelled(data):
+    if objective in ("accuracy", "macro_f1") and not is_labelled(data):
         raise BadInput(f"`{objective}` needs data with labels", value=data.path, place="--objective")
     if objective == "exact_match" and "exact_match" not in metrics:
         raise BadInput("the objective must be measured", value=objective, next_step="add --metric exact_match")
@@ -138,19 +151,47 @@ def _check_command_study(trainer: CommandSpec, objective: str, tuned: Sequence[T
             raise BadInput("`--command` must take what is tuned", value=field.name, next_step=f"add {{{leaf}}}")
 
 
-def study_spec(*, model: ModelSpec, data: DataSpec, recipe: Recipe, strategy: str, **more: Any) -> StudySpec:
-    """Put a study together; `max_length` of recipe and data are one."""
+def study_spec(
+    *,
+    model: ModelSpec,
+    data: DataSpec,
+    recipe: Recipe,
+    strategy: str,
+    own_fields: Collection[str] = (),
+    **more: Any,
+) -> StudySpec:
+    """Put a study together; `max_length` of recipe and data are one, and what would change nothing is refused."""
     check_strategy(strategy)
+    recipe = continued(model.path, recipe, own_fields)
+    check_one_validation(data)
+    check_recipe(
+        recipe,
+        trainer=more.get("trainer"),
+        named=own_fields,
+        is_labelled=lambda: data.path == EXTERNAL or is_labelled(data),
+        tuned=[field.name for field in more.get("tuned", ())],
+    )
     if more.get("retention") is not None:
         _check_retention(data, more.get("trainer"))
     if strategy == "sweep" and more.get("objective", "eval_loss") != "eval_loss":
         raise BadInput("`--strategy sweep` ranks by validation loss", value=more["objective"], place="--objective")
     if more.get("tuned") and strategy in ("sweep", "single"):
         raise BadInput(f"`--strategy {strategy}` tunes learning rate and batch size only", place="--tune")
-    length = recipe.max_length or data.max_length
+    length = one_length(data, recipe)
     data, recipe = data.model_copy(update={"max_length": length}), recipe.changed(max_length=length)
     name = study_name(model.path, data.path, recipe.method)
     return StudySpec(name=name, model=model, data=data, recipe=recipe, strategy=strategy, **more)
+
+
+def one_length(data: DataSpec, recipe: Recipe) -> int | None:
+    """The longest row that options and recipe ask for; two different ones are refused."""
+    if data.max_length and recipe.max_length and data.max_length != recipe.max_length:
+        raise BadInput(
+            "`--max-length` and `max_length` of the recipe must be the same",
+            value=f"{data.max_length} and {recipe.max_length}",
+            next_step="give one of them",
+        )
+    return recipe.max_length or data.max_length
 
 
 def _check_retention(data: DataSpec, trainer: CommandSpec | None) -> None:
@@ -163,7 +204,7 @@ def _check_retention(data: DataSpec, trainer: CommandSpec | None) -> None:
             place=place,
             next_step=f"{drop}, or read a figure of your own with --result",
         )
-    if data.format == "labels" or (data.format is None and _is_labelled(data)):
+    if data.format == "labels" or (data.format is None and is_labelled(data)):
         raise BadInput(
             "forgetting is the distance between what a model would write and what its base would; a classifier writes nothing",
             value=data.path,
@@ -172,6 +213,7 @@ def _check_retention(data: DataSpec, trainer: CommandSpec | None) -> None:
         )
 
 
-def _is_labelled(data: DataSpec) -> bool:
-    sample = [row for _, row in read_rows(data.path, limit=50)]
-    return bool(sample) and choose_format(sample, data, place=data.path)[1] == "labels"
+def is_labelled(data: DataSpec) -> bool:
+    """True when the rows have labels rather than texts to write."""
+    sample = [row for _, row in read_rows(data.path, limit=SAMPLE_ROWS)]
+    return bool(sample) and choose_layout(sample, data, place=data.path).format == "labels"

@@ -15,7 +15,7 @@ from finestep.search.single import Single
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Strategy
 from finestep.search.study_space import no_prior, objective_of, search_prior, search_space
-from finestep.search.sweep import Sweep, sweep_batches
+from finestep.search.sweep import Sweep, own_rates, sweep_batches
 from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
 from finestep.study import Budget, CommandSpec, StudySpec
 
@@ -75,7 +75,8 @@ def make_strategy(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | 
     if spec.strategy == "sweep":
         batch = spec.recipe.effective_batch_size
         batches = sweep_batches(num_rows, spec.recipe.num_epochs, baseline=batch)
-        return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.scaling)
+        rates = own_rates(spec.start.learning_rate) if spec.start is not None else ()
+        return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.scaling, rates=rates)
     judge = make_judge(spec, card, budget=budget)
     if spec.strategy == "random":
         return RandomSearch(judge.space, seed=spec.recipe.seed)

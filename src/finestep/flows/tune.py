@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from finestep.executors.process import error_from
 from finestep.protocol import Event, TrialRequest
 from finestep.recipe import Recipe
 from finestep.search.strategy import Proposal, Strategy
@@ -19,6 +20,8 @@ from finestep.study import Budget
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 MAX_DEATHS_WITHOUT_PROGRESS = 3
+ENOUGH_FAILURES = 2
+"""When the first so many trials fail for the same reason, another learning rate will not help."""
 
 
 class Executor(Protocol):
@@ -42,7 +45,9 @@ def best_alone(trials: Sequence[Trial]) -> set[int]:
 class TuneEvent:
     """Something that happened, for a terminal or a log."""
 
-    kind: Literal["ready", "trial_started", "step", "evaluation", "note", "trial_finished", "interrupted", "done"]
+    kind: Literal[
+        "ready", "trial_started", "step", "evaluation", "note", "trial_finished", "saved", "interrupted", "done"
+    ]
     trial: Trial | None = None
     record: StepRecord | EvalRecord | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -86,10 +91,17 @@ class Tuning:
     pack: Mapping[str, Any] = field(default_factory=dict)
     _running: dict[int, _Running] = field(default_factory=dict)
     _deaths: int = 0
+    _last_death: str = ""
+    _failures: list[str] | None = field(default_factory=list)
+    """Reasons of the trials that failed since the start; None once one ended otherwise."""
     _most_lanes: int | None = None
 
     def run(self) -> Iterator[TuneEvent]:
-        """Tune to the end; the last event is `done` or `interrupted`."""
+        """Tune to the end; the last event is `done` or `interrupted`.
+
+        Raises:
+            FinestepError: what a trial came upon that a user can act on; it stays open, so that the same call takes it up.
+        """
         self.store.mend()
         yield from self._take_up_outcomes()
         if self._is_finished():
@@ -109,6 +121,9 @@ class Tuning:
             if died:
                 yield from self._raise_the_dead()
                 self._fill(strategy)
+        if self._is_hopeless():
+            text = f"{len(self._failures or [])} trials, and all failed for the same reason: the study ends here"
+            yield TuneEvent("note", data={"text": text})
         yield TuneEvent("interrupted" if self.should_stop() else "done")
 
     def remaining_runs(self) -> float:
@@ -157,7 +172,7 @@ class Tuning:
 
     def _fill(self, strategy: Strategy) -> None:
         """Give the worker as many trials as it trains together: orphans first, then what the strategy wants."""
-        if self.should_stop():
+        if self.should_stop() or self._is_hopeless():
             return
         lanes = self._lanes()
         for trial in self.store.trials():
@@ -166,6 +181,11 @@ class Tuning:
         if len(self._running) < lanes:
             for trial in self._next(strategy, lanes - len(self._running)):
                 self._submit(trial)
+
+    def _is_hopeless(self) -> bool:
+        """True when all trials since the start failed in the same way, by an exception and not by a signal."""
+        failures = self._failures or []
+        return len(failures) >= ENOUGH_FAILURES and len(set(failures)) == 1
 
     def _lanes(self) -> int:
         """Trials that are under way at the same time."""
@@ -216,7 +236,8 @@ class Tuning:
                 del self._running[number]
             yield TuneEvent("note", data={"text": "the worker dies without progress: one trial at a time from now on"})
         else:
-            reason = f"the worker died {self._deaths} times at step {self._running[first].furthest} or before"
+            step = self._running[first].furthest
+            reason = f"the worker died {self._deaths} times at step {step} or before: {self._last_death}"
             yield TuneEvent("trial_finished", trial=self._finish(first, Outcome(state="failed", reason=reason)))
         self._deaths = 0
 
@@ -230,7 +251,11 @@ class Tuning:
         )
 
     def _handle(self, event: Event) -> Iterator[TuneEvent]:
+        if event.kind == "error":
+            self._running.clear()
+            raise error_from(event.data)
         if event.kind == "died":
+            self._last_death = str(event.data["reason"])
             if not self.should_stop():
                 yield TuneEvent("note", data={"text": f"the worker died ({event.data['reason']}); starting another"})
             return
@@ -258,6 +283,10 @@ class Tuning:
         """Record the end of a trial, and keep only the tuned models on disk that may be wanted."""
         self._running.pop(number, None)
         done = self.store.finish(number, outcome)
+        if outcome.state != "failed" or outcome.log is None:
+            self._failures = None
+        elif self._failures is not None:
+            self._failures.append(outcome.reason)
         trials = self.store.trials()
         kept = self.keeps(trials)
         for trial in trials:

@@ -37,6 +37,16 @@ PROPOSAL = "finestep:proposal"
 """System attribute that holds the proposal of a trial."""
 DEFAULT_NAMES = {"learning_rate": "learning_rate", "effective_batch_size": "batch_size", "fidelity": "fidelity"}
 
+LIKELY_NAMES = {
+    **dict.fromkeys(("lr", "learning_rate", "learningrate", "rate", "step_size", "eta", "peak_lr", "max_lr", "base_lr"), "learning_rate"),
+    **dict.fromkeys(
+        ("batch", "bs", "batch_size", "batchsize", "effective_batch_size", "train_batch_size", "per_device_train_batch_size",
+         "global_batch_size", "micro_batch_size"),
+        "effective_batch_size",
+    ),
+}  # fmt: skip
+"""Other names for what the search looks for; sampled at random under such a name, it would learn nothing."""
+
 
 class FinestepSampler(BaseSampler):
     """Optuna sampler for a learning rate and a batch size (and a fidelity, when the space has several).
@@ -79,6 +89,12 @@ class FinestepSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The proposal's value for a parameter, moved to the nearest that the distribution allows."""
+        if param_name not in self.names.values() and (meant := LIKELY_NAMES.get(param_name.lower().replace("-", "_"))):
+            raise BadInput(
+                f"the search calls this `{self.names[meant]}`",
+                value=param_name,
+                next_step=f"say so: FinestepSampler(..., names={{{meant!r}: {param_name!r}}})",
+            )
         values = self._values(self._proposal(study, trial))
         if param_name not in values:
             return self._others.sample_independent(study, trial, param_name, param_distribution)

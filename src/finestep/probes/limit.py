@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from finestep.recipe import Recipe
-from finestep.train.adapters import trained
 from finestep.train.memory import is_out_of_memory, release_memory
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import TrainingData, collate
+from finestep.train.whole_model import trained
 
 HEADROOM = 0.05
 PRECISION = 0.1

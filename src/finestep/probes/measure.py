@@ -22,13 +22,13 @@ from finestep.rules.memory_lines import choose_curve, largest_rows, peak_bytes
 from finestep.rules.noise_scale import StepNoise, noise_scale, noise_words
 from finestep.rules.packing import choose_processes
 from finestep.rules.throughput import knee
-from finestep.train.adapters import trained
 from finestep.train.checkpointing import checkpoint_layers
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
 from finestep.train.packing import thread_counts, time_threads
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.tokens import TrainingData, collate
+from finestep.train.whole_model import trained
 
 SPEED_SHARE, NOISE_SHARE, RANGE_SHARE = 0.35, 0.35, 0.3
 MOST_ROWS_TIMED, MOST_ROWS_UNKNOWN, FEWEST_ROWS = 64, 16, 4

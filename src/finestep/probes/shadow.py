@@ -17,12 +17,13 @@ from finestep.probe import Lever, MemoryCase
 from finestep.probes.live_storages import GRADIENTS, OPTIMIZER, WEIGHTS, LiveStorages, Timeline
 from finestep.probes.twins import EightBitAdamW, FourBitLinear, quantise
 from finestep.recipe import OptimizerGroup
-from finestep.train.adapters import AdapterRows, WholeModel, trained
+from finestep.train.adapters import AdapterRows
 from finestep.train.checkpointing import checkpoint_layers, checkpointable_layers, keep_activations
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
 from finestep.train.optimizer import Optimizer
 from finestep.train.tokens import Batch
+from finestep.train.whole_model import WholeModel, trained
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")

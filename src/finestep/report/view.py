@@ -64,6 +64,14 @@ class Row(_Value):
     is_baseline: bool
 
 
+class Answered(_Value):
+    """A validation row: what was asked, what the tuned model answers, and what the data say."""
+
+    asked: str
+    answer: str
+    expected: str
+
+
 class Findings(_Value):
     """The titles of the sections: what each figure says, in words."""
 
@@ -96,6 +104,7 @@ class ReportView(_Value):
     rows: tuple[Row, ...]
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    answers: tuple[Answered, ...] = ()
 
     def charts_json(self) -> str:
         """What the page's script draws, as JSON without NaN, in the same bytes each time."""
@@ -121,6 +130,7 @@ def build_view(
     notes: Sequence[str],
     spent: Mapping[str, float],
     unsettled: str | None = None,
+    answers: Sequence[Mapping[str, str]] = (),
 ) -> ReportView:
     """The report of a study from its trials and their logs.
 
@@ -166,7 +176,15 @@ def build_view(
         rows=tuple(_row(trial, metric_names, best, baseline) for trial in trials),
         facts=tuple((wording.name(key), wording.fact(value)) for key, value in facts.items()),
         notes=tuple(notes),
+        answers=tuple(_answered(one) for one in answers),
     )
+
+
+def _answered(one: Mapping[str, str]) -> Answered:
+    """From `prompt`, `answer`, `expected`, or for labels `text`, `predicted`, `true`."""
+    if "predicted" in one:
+        return Answered(asked=one["text"], answer=one["predicted"], expected=one["true"])
+    return Answered(asked=one["prompt"], answer=one["answer"], expected=one["expected"])
 
 
 def _trial(numbered: Mapping[int, Trial], number: int | None, name: str) -> Trial | None:

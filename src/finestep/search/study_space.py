@@ -56,24 +56,31 @@ def search_prior(start: StartingPoint, *, noise_percent: float | None = None) ->
 
 def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> SearchSpace:
     """Learning rates and batch sizes around the start, and lengths that the data allow."""
-    reach = max(REACH, REACH_IN_SD * start.learning_rate_sd)
+    reach = start.learning_rate_reach or max(REACH, REACH_IN_SD * start.learning_rate_sd)
     low = max(start.learning_rate / 2**reach, LOWEST_RATE)
     high = min(start.learning_rate * 2**reach, HIGHEST_RATE)
     rows = num_rows * spec.recipe.num_epochs
     return SearchSpace.between(
         (min(low, high), max(low, high)),
-        batch_range(start.batch_size, rows=rows, num_devices=spec.recipe.num_devices),
+        batch_range(start.batch_size, rows=rows, num_devices=spec.recipe.num_devices, reach=start.batch_size_reach),
         fidelities=lengths(rows / max(start.batch_size, 1)),
         extras=dimensions(spec.tuned, spec.recipe),
     )
 
 
-def batch_range(centre: float, *, rows: float, num_devices: int = 1) -> tuple[int, int]:
+def batch_range(centre: float, *, rows: float, num_devices: int = 1, reach: int | None = None) -> tuple[int, int]:
     """Smallest and largest batch size worth a trial: around the centre, with enough steps, and no less than the devices.
+
+    Args:
+        reach: octaves either side of a centre that the user has set; it is tried however few steps that leaves.
 
     >>> batch_range(8, rows=1800), batch_range(64, rows=10**6), batch_range(8, rows=100)
     ((4, 64), (32, 512), (4, 4))
     """
+    if reach is not None:
+        whole = round(centre)
+        low = whole >> reach if whole % 2**reach == 0 else whole
+        return max(num_devices, low, 1), max(num_devices, whole << reach)
     middle = 2 ** round(math.log2(max(centre, 1)))
     most = 2 ** int(math.log2(max(rows / FEWEST_STEPS, 1)))
     high = max(min(middle * 2**BATCH_OCTAVES_UP, most), 1)

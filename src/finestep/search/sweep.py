@@ -23,6 +23,15 @@ LOWEST_RATE, HIGHEST_RATE = 1e-7, 0.1
 SMALLEST_NUMBER_OF_STEPS = 20
 
 
+def own_rates(centre: float) -> tuple[float, ...]:
+    """The rates of a scan around one that the user has set.
+
+    >>> own_rates(3e-5)
+    (1.5e-05, 3e-05, 6e-05)
+    """
+    return tuple(float(f"{centre * factor:.6g}") for factor in (0.5, 1.0, 2.0))
+
+
 @dataclass(frozen=True)
 class Sweep:
     """The plan; which trial comes next follows from the trials so far alone.

@@ -27,6 +27,16 @@ def read_recipe(path: Path) -> Recipe:
     return parse_recipe(_read_text(path), place=str(path))
 
 
+def fields_in(path: Path) -> set[str]:
+    """Dotted names of the fields that a recipe file gives a value, `null` aside."""
+    tree = _load_yaml(_read_text(path), place=str(path)) or {}
+    found: set[str] = set()
+    for name, value in tree.items() if isinstance(tree, Mapping) else ():
+        leaves = value if isinstance(value, Mapping) else {"": value}
+        found |= {f"{name}.{leaf}" if leaf else str(name) for leaf, one in leaves.items() if one is not None}
+    return found
+
+
 def parse_recipe(text: str, *, place: str) -> Recipe:
     """Read a recipe from YAML text; `place` is what errors call it."""
     tree = _load_yaml(text, place=place)

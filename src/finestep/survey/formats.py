@@ -1,291 +1,257 @@
-"""What rows mean: conversations, plain text, or text with a label; detected from the columns, or as the user says.
+"""From rows to examples: every row is read by the layout of its data set, and what no example holds is counted and named.
 
 It knows no tokenizer: turning examples into tokens is the trainer's work.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
-from finestep.errors import BadInput, did_you_mean
+from finestep.errors import BadInput
 from finestep.study import DataFormat, DataSpec
-from finestep.survey.rows import Row, read_rows
+from finestep.survey.cells import num_characters, text_of
+from finestep.survey.conversation import RowLeftOut, Tally, looks_like_turns, parsed, tools_of, turns_of
+from finestep.survey.example import Example, ExampleStore, Turn
+from finestep.survey.labels import written_label
+from finestep.survey.layout import Layout, choose_layout
+from finestep.survey.rows import Row, read_rows, sampled_rows, source_notes
 
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-    "function_call": "assistant",
-    "function": "tool",
-    "function_response": "tool",
-    "developer": "system",
-}
-PROMPT_NAMES = ("prompt", "question", "query", "instruction", "input")
-COMPLETION_NAMES = ("completion", "answer", "response", "output", "target", "summary")
-TEXT_NAMES = ("text", "sentence", "content", "utterance", "review", "document")
-LABEL_NAMES = ("label", "labels", "category", "class", "intent", "target", "sentiment")
-FIELDS: dict[DataFormat, tuple[str, ...]] = {
-    "alpaca": ("instruction", "output"),
-    "sharegpt": ("conversations",),
-    "messages": ("messages",),
-    "prompt_completion": ("prompt", "completion"),
-    "text": ("text",),
-    "labels": ("text", "label"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message; `trained` turns carry loss."""
-
-    role: str
-    content: str
-    trained: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row in its normal form: `turns`, or `text`, or `text` with `label`."""
-
-    row: int
-    turns: tuple[Turn, ...] = ()
-    text: str = ""
-    label: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Hash of what is asked (the prompt, or the text): equal keys never stand on both sides of a split."""
-        asked = [turn.content for turn in self.turns if not turn.trained] or [self.text]
-        return _digest(asked)
-
-    @property
-    def whole(self) -> str:
-        """Hash of the whole row, for counting duplicates."""
-        return _digest([turn.content for turn in self.turns] + [self.text, self.label or ""])
+SAMPLE_ROWS = 200
+MUCH_UNUSED = 0.1
+"""From this share of the characters on, a column that is not used deserves advice."""
+NAMED_COLUMNS = 12
 
 
 @dataclass(frozen=True)
 class Examples:
-    """All examples of a data set and how they were read."""
+    """All examples of a data set, how they were read, and the characters of text in columns that are not used."""
 
     format: DataFormat
-    examples: list[Example]
+    examples: Sequence[Example]
+    layout: Layout
     notes: list[str] = field(default_factory=list)
+    unused: dict[str, float] = field(default_factory=dict)
+    """Share of all characters, by column."""
+    num_rows: int = 0
+    """Rows of the files, also those that were not taken."""
 
 
-def read_examples(spec: DataSpec, *, path: str | None = None) -> Examples:
-    """Read and normalise all rows of `spec.path` (or of `path`).
+def read_examples(spec: DataSpec, *, path: str | None = None, validation: bool = False) -> Examples:
+    """Read and normalise the rows of `spec.path` (or of `path`), or at most `spec.max_rows` of them by chance.
+
+    Args:
+        validation: the validation files of a folder instead.
 
     Raises:
-        BadInput: the format cannot be told, or a row does not fit it.
+        BadInput: the layout cannot be told, a row does not fit it, or no row can be used.
     """
     place = path or spec.path
-    rows = list(read_rows(place))
-    if not rows:
+    if spec.max_rows is not None and not validation and path is None:
+        total, rows = sampled_rows(place, spec.max_rows, seed=spec.split_seed)
+        return examples_of(rows, spec, place=place, num_rows=total, notes=source_notes(place))
+    rows_of_place = read_rows(place, validation=validation)
+    return examples_of(rows_of_place, spec, place=place, notes=() if validation else source_notes(place))
+
+
+def examples_of(
+    rows: Iterable[tuple[int, Row]],
+    spec: DataSpec,
+    *,
+    place: str,
+    num_rows: int | None = None,
+    notes: Sequence[str] = (),
+) -> Examples:
+    """The examples of rows that are at hand; the first of them say what the layout is.
+
+    Args:
+        num_rows: rows of the files, where not all are at hand.
+        notes: what is to be said of the files.
+    """
+    rows = iter(rows)
+    first = list(islice(rows, SAMPLE_ROWS))
+    if not first:
         raise BadInput("the data holds no rows", value=place)
-    renamed, chosen, notes = choose_format([row for _, row in rows[:200]], spec, place=place)
-    convert = _CONVERTERS[chosen]
-    examples = [
-        convert(number, _rename(row, renamed, f"{place}, row {number}"), f"{place}, row {number}")
-        for number, row in rows
-    ]
-    empty = [example.row for example in examples if not _has_content(example)]
-    if empty:
-        examples = [example for example in examples if _has_content(example)]
-        notes.append(f"{len(empty)} rows without an answer or text were left out (first: row {empty[0]})")
-    if not examples:
-        raise BadInput("no row has an answer or text", value=place)
-    return Examples(chosen, examples, notes)
+    layout = choose_layout([row for _, row in first], spec, place=place)
+    reader = _Reader(layout, place)
+    store = ExampleStore()
+    store.extend(reader.examples(chain(first, rows)))
+    said = [*notes, *layout.notes, *reader.notes()]
+    if not len(store):
+        raise reader.first_refusal or BadInput("no row has an answer or text", value=place)
+    unused = reader.unused_shares()
+    said += unused_notes(unused, layout)
+    return Examples(layout.format, store, layout, said, unused, num_rows or reader.num_rows)
 
 
-def choose_format(sample: list[Row], spec: DataSpec, *, place: str) -> tuple[dict[str, str], DataFormat, list[str]]:
-    """(our name -> column, format, notes) from the columns of the first rows and what the user said."""
-    columns = list(dict.fromkeys(name for row in sample for name in row))
-    if spec.columns:
-        chosen = spec.format or _format_of(set(spec.columns))
-        _check_columns(spec.columns, columns, place)
-        return dict(spec.columns), chosen, []
-    if spec.format:
-        missing = [name for name in FIELDS[spec.format] if name not in columns]
-        if not missing:
-            return {}, spec.format, []
-    found = _detect(columns, sample, place)
-    if found is None or (spec.format and spec.format != found[1]):
-        asked = f"format `{spec.format}`" if spec.format else "a known format"
-        raise BadInput(
-            f"the columns do not fit {asked}",
-            value=columns,
-            place=place,
-            next_step="say which is which, e.g. --columns prompt=question,completion=answer or text=body,label=class",
-        )
-    renamed, chosen = found
-    notes = [f"column `{column}` is read as {name}" for name, column in renamed.items() if name != column]
-    return renamed, chosen, notes
+def unused_notes(unused: Mapping[str, float], layout: Layout) -> list[str]:
+    """What to say about text that the model never sees; with advice where it is much."""
+    if not unused:
+        return []
+    named = list(unused.items())[:NAMED_COLUMNS]
+    shown = ", ".join(f"`{name}` {_percent(share)}" for name, share in named)
+    more = f" and {len(unused) - NAMED_COLUMNS} more" if len(unused) > NAMED_COLUMNS else ""
+    note = f"not used: {shown}{more} of the characters"
+    much = next((name for name, share in unused.items() if share >= MUCH_UNUSED and "." not in name), None)
+    if much is not None and "prompt" in layout.writers:
+        note += f"; to give `{much}` to the model too: --prompt '{{{much}}}\\n\\n{layout.writers['prompt'].pattern()}'"
+    elif much is not None and layout.format == "text":
+        note += f"; if it belongs to a prompt or answer: --prompt '{{...}}' --completion '{{{much}}}'"
+    elif much is not None and layout.format == "labels":
+        texts = "\\n".join(f"{{{name}}}" for name in (*layout.writers["text"].columns, much))
+        note += f"; to give it to the model too: --prompt '{texts}'"
+    return [note]
 
 
-def _detect(columns: list[str], sample: list[Row], place: str) -> tuple[dict[str, str], DataFormat] | None:
-    names = set(columns)
-    if {"chosen", "rejected"} <= names:
-        raise BadInput(
-            "this is preference data (chosen, rejected), which finestep does not train on",
-            place=place,
-            next_step="use a column of answers: --columns prompt=prompt,completion=chosen",
-        )
-    if "input_ids" in names:
-        raise BadInput("this is tokenised data; finestep reads text", value=columns, place=place)
-    for name, _chosen in (("messages", "messages"), ("conversations", "sharegpt"), ("conversation", "sharegpt")):
-        turns = next((row[name] for row in sample if row.get(name)), None) if name in names else None
-        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-            speaks = "messages" if "role" in turns[0] else "sharegpt"
-            return {("messages" if speaks == "messages" else "conversations"): name}, speaks  # type: ignore[return-value]
-    if {"instruction", "output"} <= names:
-        return {}, "alpaca"
-    text, label = _first(TEXT_NAMES, columns), _first(LABEL_NAMES, columns)
-    if text and label:
-        return {"text": text, "label": label}, "labels"
-    prompt = _first(PROMPT_NAMES, columns)
-    completion = _first(COMPLETION_NAMES, [name for name in columns if name != prompt])
-    if prompt and completion:
-        return {"prompt": prompt, "completion": completion}, "prompt_completion"
-    return ({"text": text}, "text") if text else None
+class _Reader:
+    """Turns rows into examples one by one, and keeps count of what it leaves out."""
+
+    def __init__(self, layout: Layout, place: str) -> None:
+        self.layout, self.place = layout, place
+        self.num_rows = 0
+        self.first_refusal: BadInput | None = None
+        self._used = layout.used
+        self._tally = Tally()
+        self._characters = 0
+        self._left_out: Counter[str] = Counter()
+        self._first_left_out: dict[str, int] = {}
+        self._repaired = 0
+
+    def examples(self, rows: Iterable[tuple[int, Row]]) -> Iterator[Example]:
+        """The examples of all rows that hold something."""
+        for number, row in rows:
+            self.num_rows += 1
+            self._count(row)
+            place = f"{self.place}, row {number}"
+            try:
+                example = example_of(number, row, self.layout, place, tally=self._tally)
+            except RowLeftOut as error:
+                self._leave_out(error.why, number)
+                self.first_refusal = self.first_refusal or error
+                continue
+            if not example.has_content:
+                self._leave_out("no answer or text", number)
+            else:
+                yield example
+
+    def notes(self) -> list[str]:
+        """What was left out, and why."""
+        notes = []
+        for why, count in self._left_out.items():
+            rows = "row was" if count == 1 else "rows were"
+            notes.append(f"{count:,} {rows} left out: {why} (first: row {self._first_left_out[why]})")
+        for said, count in self._tally.odd_roles.most_common():
+            notes.append(f"{count:,} messages from {said}")
+        if self._repaired:
+            notes.append(f"{self._repaired:,} rows hold half of a UTF-16 pair, read as \ufffd")
+        return notes
+
+    def unused_shares(self) -> dict[str, float]:
+        """Share of all characters in each column that no example holds, largest first."""
+        total = max(self._characters, 1)
+        return {name: count / total for name, count in self._tally.unused.most_common() if count}
+
+    def _leave_out(self, why: str, number: int) -> None:
+        self._left_out[why] += 1
+        self._first_left_out.setdefault(why, number)
+
+    def _count(self, row: Row) -> None:
+        for name, value in row.items():
+            count = len(value) if isinstance(value, str) else num_characters(value)
+            self._characters += count
+            if name not in self._used:
+                self._tally.unused[name] += count
+            if count and isinstance(value, str) and not value.isascii() and _has_lone_surrogate(value):
+                self._repaired += 1
 
 
-def _first(names: Iterable[str], columns: list[str]) -> str | None:
-    lower = {column.lower(): column for column in columns}
-    return next((lower[name] for name in names if name in lower), None)
+def example_of(
+    number: int, row: Mapping[str, Any], layout: Layout, place: str, *, tally: Tally | None = None
+) -> Example:
+    """One row as an example.
+
+    Args:
+        tally: gets what is not taken as it stands.
+
+    Raises:
+        RowLeftOut: the row lacks a label, or somebody unknown speaks in it.
+        BadInput: the row does not fit the layout.
+    """
+    tally = tally or Tally()
+    if layout.format == "text":
+        return Example(number, text=layout.writers["text"].write(row, place))
+    if layout.format == "labels":
+        return _labelled(number, row, layout, place)
+    system = layout.writers["system"].write(row, place) if "system" in layout.writers else ""
+    turns = [Turn("system", system)] if system else []
+    if "turns" in layout.columns:
+        turns += _conversation(row, layout, place, tally, has_system=bool(turns))
+    else:
+        turns += _answered(row, layout, place, tally)
+    tools = tools_of(row.get(layout.columns["tools"]), place) if "tools" in layout.columns else ""
+    return Example(number, turns=tuple(turns), tools=tools)
 
 
-def _format_of(names: set[str]) -> DataFormat:
-    for chosen in ("labels", "prompt_completion", "alpaca", "messages", "sharegpt", "text"):
-        if set(FIELDS[chosen]) <= names:  # type: ignore[index]
-            return chosen  # type: ignore[return-value]
-    raise BadInput(
-        "`--columns` does not name the fields of a known format",
-        value=sorted(names),
-        next_step="e.g. prompt=...,completion=... or text=...,label=...",
-    )
+def _conversation(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally, *, has_system: bool) -> list[Turn]:
+    column = layout.columns["turns"]
+    if column not in row:
+        raise BadInput(f"the row has no `{column}`", value=list(row), place=place)
+    turns = [*_history(row, layout, place, tally), *turns_of(row[column], place, tally=tally, column=column)]
+    if has_system and turns and turns[0].role == "system" and "system" in layout.writers:
+        first, turns = turns[0], turns[1:]
+        if (
+            first.content.strip()
+            != str(row.get(layout.writers["system"].columns[0] if layout.writers["system"].columns else "")).strip()
+        ):
+            tally.unused[f"{column}.system message beside the system text"] += len(first.content)
+    answer = layout.columns.get("answer_turns")
+    if answer is None:
+        return turns
+    value = parsed(row.get(answer))
+    if looks_like_turns(value):
+        return turns + turns_of(value, place, tally=tally, column=answer)
+    return [*turns, Turn("assistant", text_of(value, answer, place), trained=True)]
 
 
-def _check_columns(mapping: Mapping[str, str], columns: list[str], place: str) -> None:
-    for column in mapping.values():
-        if column not in columns:
-            raise BadInput(
-                f"no column `{column}`{did_you_mean(column, columns)}",
-                place=place,
-                next_step="columns here: " + ", ".join(columns),
-            )
+def _answered(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:
+    turns = _history(row, layout, place, tally)
+    writers = layout.writers
+    reasoning = writers["reasoning"].write(row, place) if "reasoning" in writers else ""
+    turns.append(Turn("user", writers["prompt"].write(row, place)))
+    turns.append(Turn("assistant", writers["completion"].write(row, place), trained=True, reasoning=reasoning))
+    return turns
 
 
-def _rename(row: Row, renamed: Mapping[str, str], place: str) -> Row:
-    if not renamed:
-        return row
-    out = dict(row)
-    for name, column in renamed.items():
-        if column not in row:
-            raise BadInput(f"the row has no `{column}`", value=list(row), place=place)
-        out[name] = row[column]
-    return out
+def _history(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:
+    """Earlier turns from a column of their own."""
+    column = layout.columns.get("history")
+    history = parsed(row.get(column)) if column else None
+    if not history:
+        return []
+    if not isinstance(history, list):
+        raise BadInput("`history` must be a list of [question, answer], or of messages", value=history, place=place)
+    return turns_of(history, place, tally=tally, column=str(column))
 
 
-def _text_of(row: Row, name: str, place: str, *, required: bool = True) -> str:
-    value = row.get(name)
-    if value is None:
-        if required and name not in row:
-            raise BadInput(f"the row has no `{name}`", value=list(row), place=place)
-        return ""
-    if isinstance(value, list) and all(isinstance(part, dict) and "text" in part for part in value):
-        return "".join(str(part["text"]) for part in value)
-    if isinstance(value, dict | list):
-        raise BadInput(f"`{name}` must be text", value=type(value).__name__, place=place)
-    return str(value)
+def _labelled(number: int, row: Mapping[str, Any], layout: Layout, place: str) -> Example:
+    label = written_label(row.get(layout.columns["label"]), place)
+    if label is None:
+        raise RowLeftOut("no label", "every row needs a label", place=place)
+    text = layout.writers["text"].write(row, place)
+    pair = layout.writers["pair"].write(row, place) if "pair" in layout.writers else None
+    return Example(number, text=text, label=label, pair=pair)
 
 
-def _alpaca(number: int, row: Row, place: str) -> Example:
-    turns = []
-    if row.get("system"):
-        turns.append(Turn("system", _text_of(row, "system", place)))
-    for pair in row.get("history") or []:
-        if not (isinstance(pair, list) and len(pair) == 2):
-            raise BadInput("`history` must be a list of [question, answer]", value=pair, place=place)
-        turns += [Turn("user", str(pair[0])), Turn("assistant", str(pair[1]), trained=True)]
-    asked, extra = _text_of(row, "instruction", place), _text_of(row, "input", place, required=False)
-    turns.append(Turn("user", f"{asked}\n\n{extra}" if extra else asked))
-    turns.append(Turn("assistant", _text_of(row, "output", place), trained=True))
-    return Example(number, turns=tuple(turns))
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
-def _prompt_completion(number: int, row: Row, place: str) -> Example:
-    if isinstance(row.get("prompt"), list):
-        both = list(row["prompt"]) + list(row["completion"] if isinstance(row["completion"], list) else [])
-        return _conversation(number, both, place, names=("role", "content"), system=None)
-    prompt, completion = _text_of(row, "prompt", place), _text_of(row, "completion", place)
-    return Example(number, turns=(Turn("user", prompt), Turn("assistant", completion, trained=True)))
-
-
-def _messages(number: int, row: Row, place: str) -> Example:
-    return _conversation(number, row.get("messages"), place, names=("role", "content"), system=row.get("system"))
-
-
-def _sharegpt(number: int, row: Row, place: str) -> Example:
-    return _conversation(number, row.get("conversations"), place, names=("from", "value"), system=row.get("system"))
-
-
-def _conversation(number: int, turns: Any, place: str, *, names: tuple[str, str], system: Any) -> Example:
-    if not isinstance(turns, list):
-        raise BadInput("a conversation must be a list of messages", value=type(turns).__name__, place=place)
-    out = [Turn("system", str(system))] if system else []
-    for turn in turns:
-        if not isinstance(turn, dict) or names[0] not in turn:
-            raise BadInput(f"every message needs `{names[0]}` and `{names[1]}`", value=turn, place=place)
-        role = ROLES.get(str(turn[names[0]]).lower())
-        if role is None:
-            raise BadInput(f"unknown role{did_you_mean(str(turn[names[0]]), ROLES)}", value=turn[names[0]], place=place)
-        content = _text_of(turn, names[1], place, required=False) or _tool_calls(turn)
-        out.append(Turn(role, content, trained=role == "assistant" and turn.get("weight", 1) != 0))
-    return Example(number, turns=tuple(out))
-
-
-def _tool_calls(turn: Mapping[str, Any]) -> str:
-    calls = turn.get("tool_calls")
-    return json.dumps(calls, ensure_ascii=False) if calls else ""
-
-
-def _plain_text(number: int, row: Row, place: str) -> Example:
-    return Example(number, text=_text_of(row, "text", place))
-
-
-def _labelled(number: int, row: Row, place: str) -> Example:
-    label = row.get("label")
-    if label is None or label == "":
-        raise BadInput("every row needs a label", place=place)
-    return Example(number, text=_text_of(row, "text", place), label=str(label))
-
-
-_CONVERTERS: dict[DataFormat, Callable[[int, Row, str], Example]] = {
-    "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "messages": _messages,
-    "prompt_completion": _prompt_completion,
-    "text": _plain_text,
-    "labels": _labelled,
-}
-
-
-def _has_content(example: Example) -> bool:
-    if example.turns:
-        return any(turn.trained and turn.content.strip() for turn in example.turns)
-    return bool(example.text.strip())
-
-
-def _digest(parts: Iterable[str]) -> str:
-    joined = "\x1f".join(" ".join(part.split()) for part in parts)
-    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+def _percent(share: float) -> str:
+    return "under 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")

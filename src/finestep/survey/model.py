@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any
 from finestep.errors import BadInput
 from finestep.facts import ModelFacts
 from finestep.knowledge.models import ENCODER_TYPES, known_model, known_names
+from finestep.survey.adapter_files import adapter_folder, base_of
+from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_weights, tensor_headers, weight_files
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 4.0
-MAX_CONFIG_BYTES, MAX_HEADER_BYTES = 4 * 2**20, 100 * 2**20
+MAX_CONFIG_BYTES = 4 * 2**20
 NAMES: dict[str, tuple[str, ...]] = {
     "num_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
@@ -42,6 +43,9 @@ def model_facts(name: str, *, offline: bool = False) -> ModelFacts:
         BadInput: the folder has no readable config.json, or the name is known nowhere.
     """
     folder = Path(name).expanduser()
+    refuse_gguf(folder)
+    if adapter_folder(name) is not None:
+        return model_facts(base_of(name), offline=offline)
     if folder.is_dir():
         return folder_facts(folder, name)
     if folder.is_file() or name.startswith((".", "/", "~")):
@@ -59,10 +63,10 @@ def model_facts(name: str, *, offline: bool = False) -> ModelFacts:
 
 def model_config(name: str) -> dict[str, Any] | None:
     """The parsed config.json of a folder or of the Hub cache; None when only the table of known models has the name."""
-    folder = Path(name).expanduser()
+    folder = Path(base_of(name)).expanduser()
     if folder.is_dir():
         return _read_json(folder / "config.json", next_step="give the folder that holds config.json")
-    return _cached_config(name)
+    return _cached_config(base_of(name))
 
 
 def stand_in_config(facts: ModelFacts) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def facts_from_size(text: str) -> ModelFacts:
 def folder_facts(folder: Path, name: str) -> ModelFacts:
     """Facts from config.json and the safetensors headers of a local folder."""
     config = _read_json(folder / "config.json", next_step="give the folder that holds config.json and the weights")
+    refuse_packed_weights(config, name)
     counted, dtype, size = _headers(folder)
     facts = facts_from_config(config, name=name, source="config.json", counted=counted)
     return facts.model_copy(update={"weights_dtype": dtype or facts.weights_dtype, "weights_bytes": size})
@@ -245,12 +250,13 @@ def _read_json(path: Path, *, next_step: str) -> dict[str, Any]:
 
 def _headers(folder: Path) -> tuple[int | None, str | None, int | None]:
     """(parameters, dtype on disk, bytes on disk) from all safetensors headers; (None, None, None) without any."""
-    files = sorted(folder.glob("*.safetensors"))
+    check_weights(folder)
+    files = weight_files(folder)
     if not files:
         return None, None, None
     count, kinds = 0, dict[str, int]()
     for file in files:
-        for shape, dtype in _tensors(file):
+        for shape, dtype in tensor_headers(file):
             size = 1
             for length in shape:
                 size *= length
@@ -260,24 +266,6 @@ def _headers(folder: Path) -> tuple[int | None, str | None, int | None]:
     main = max(kinds, key=lambda kind: kinds[kind], default="")
     packed = main in ("U8", "I32", "I8")
     return None if packed else count, names.get(main, main.lower() or None), sum(file.stat().st_size for file in files)
-
-
-def _tensors(file: Path) -> list[tuple[list[int], str]]:
-    """(shape, dtype) of every tensor, from the header alone."""
-    try:
-        with file.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            if length > MAX_HEADER_BYTES:
-                raise ValueError("header too long")
-            header = json.loads(handle.read(length))
-        return [(entry["shape"], entry["dtype"]) for key, entry in header.items() if key != "__metadata__"]
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            "not a valid safetensors file",
-            value=type(error).__name__,
-            place=str(file),
-            next_step="was the download complete?",
-        ) from None
 
 
 def _cached_config(name: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Rows from files: JSONL, JSON, CSV, Parquet, plain text, or a data set of the Hub; it knows nothing of what rows mean.
+"""Rows from files: JSON lines, JSON, CSV, Parquet, Arrow, plain text, or a data set of the Hub; not what rows mean.
 
 Every complaint names the file and the row. Nothing is skipped silently.
 """
@@ -6,108 +6,167 @@ Every complaint names the file and the row. Nothing is skipped silently.
 from __future__ import annotations
 
 import csv
+import functools
 import json
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from finestep.errors import BadInput, MissingDependency
+from finestep.survey.delimiters import dialect_of, named_columns
+from finestep.survey.files import LINES, TABLES, check_kind, find_files
+from finestep.survey.opening import encoding_note, kind_of, opened_text
 
 Row = dict[str, Any]
-SUFFIXES = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md"}
+Found = tuple[int, Callable[[], Row]]
+"""A row's number and how to make it, so that a row that is not wanted is never made."""
 MAX_ROW_BYTES = 32 * 1024 * 1024
+MOST_JSON_CHARACTERS = 16 * MAX_ROW_BYTES
+BATCH_ROWS, ROWS_AT_ONCE = 4096, 256
 
 
-def read_rows(path: str, *, limit: int | None = None) -> Iterator[tuple[int, Row]]:
-    """Yield (row number from 1, row) of a file, of all files of a folder, or of a Hub data set.
+def read_rows(path: str, *, limit: int | None = None, validation: bool = False) -> Iterator[tuple[int, Row]]:
+    """Yield (row number from 1, row) of a file, of the files of a folder, or of a Hub data set.
+
+    Args:
+        validation: the rows of the folder's validation files instead.
 
     Raises:
         BadInput: the path does not exist, or a row cannot be read.
     """
-    rows = _all_rows(path)
-    for count, (number, row) in enumerate(rows):
+    for count, (number, make) in enumerate(_found(path, validation)):
         if limit is not None and count >= limit:
             return
-        yield number, row
+        yield number, make()
+
+
+def sampled_rows(path: str, most: int, *, seed: int = 0) -> tuple[int, list[tuple[int, Row]]]:
+    """(number of rows, at most `most` of them by chance, in their order); only chosen rows are parsed and held."""
+    chance = random.Random(seed)
+    held: list[tuple[int, int, Row]] = []
+    total = 0
+    for number, make in _found(path, False):
+        if total < most:
+            held.append((total, number, make()))
+        elif (place := int(chance.random() * (total + 1))) < most:
+            held[place] = (total, number, make())
+        total += 1
+    return total, [(number, row) for _, number, row in sorted(held, key=lambda one: one[0])]
 
 
 def data_files(path: str) -> list[Path]:
-    """The files that `path` stands for, sorted; empty when it is a Hub name."""
-    place = Path(path).expanduser()
-    if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        if not files:
-            raise BadInput("the folder holds no data file", value=path, next_step=f"known kinds: {_known()}")
-        return files
-    if place.exists():
-        return [place]
-    if place.suffix.lower() in SUFFIXES or path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise BadInput("no such data file", value=path, next_step="give a file, a folder or a Hub name (owner/name)")
-    return []
+    """All files that a study of `path` reads, to train and to validate; empty when it is a Hub name."""
+    found = find_files(path)
+    return [*found.train, *found.validation]
 
 
-def _all_rows(path: str) -> Iterator[tuple[int, Row]]:
-    files = data_files(path)
-    if not files:
+def source_notes(path: str) -> list[str]:
+    """What to say about how the files were found and decoded."""
+    found = find_files(path)
+    notes = list(found.notes)
+    for file in [*found.train, *found.validation]:
+        if kind_of(file) in LINES | TABLES | {".json", ".txt"} and (note := encoding_note(file)):
+            notes.append(note)
+        if kind_of(file) in TABLES:
+            notes += dialect_of(file).notes
+    return notes
+
+
+def _found(path: str, validation: bool) -> Iterator[Found]:
+    files = find_files(path)
+    if not files.train:
         yield from _hub_rows(path)
-    for file in files:
+    for file in files.validation if validation else files.train:
         yield from _file_rows(file)
 
 
-def _file_rows(file: Path) -> Iterator[tuple[int, Row]]:
-    readers = {
-        ".jsonl": _jsonl,
-        ".json": _json,
-        ".csv": _csv,
-        ".tsv": _csv,
-        ".parquet": _parquet,
-        ".txt": _text,
-        ".md": _text,
-    }
-    reader = readers.get(file.suffix.lower())
-    if reader is None:
-        raise BadInput("unknown kind of data file", value=file.name, next_step=f"known kinds: {_known()}")
+def _file_rows(file: Path) -> Iterator[Found]:
+    kind = check_kind(file)
+    if kind in LINES:
+        reader = _jsonl
+    elif kind in TABLES:
+        reader = _csv
+    else:
+        reader = {".json": _json, ".parquet": _parquet, ".pq": _parquet, ".arrow": _arrow}.get(kind, _text)
     if file.stat().st_size == 0:
         raise BadInput("the data file is empty", value=str(file))
     try:
         yield from reader(file)
     except UnicodeDecodeError as error:
-        raise BadInput("text must be UTF-8", value=f"byte {error.start}", place=str(file)) from None
+        raise BadInput(
+            f"text must be {error.encoding} throughout, as it begins",
+            value=f"byte {error.start}",
+            place=str(file),
+            next_step="convert it: iconv -f ENCODING -t UTF-8",
+        ) from None
     except (PermissionError, IsADirectoryError) as error:
         raise BadInput("the data file must be readable", value=type(error).__name__, place=str(file)) from None
 
 
-def _known() -> str:
-    return ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
-
-
-def _jsonl(file: Path) -> Iterator[tuple[int, Row]]:
-    with file.open(encoding="utf-8-sig") as lines:
+def _jsonl(file: Path) -> Iterator[Found]:
+    with opened_text(file) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield number, _as_row(_parse_json(line, f"{file}:{number}"), f"{file}:{number}")
+                yield number, functools.partial(_line_row, line, file, number)
 
 
-def _json(file: Path) -> Iterator[tuple[int, Row]]:
-    text = file.read_text(encoding="utf-8-sig")
+def _line_row(line: str, file: Path, number: int) -> Row:
+    place = f"{file}:{number}"
+    return _as_row(_parse_json(line, place), place)
+
+
+def _json(file: Path) -> Iterator[Found]:
+    """A list of objects, a mapping with one such list, a column a list, or one object a line after all."""
+    with opened_text(file) as handle:
+        text = handle.read(MOST_JSON_CHARACTERS + 1)
+    if len(text) > MOST_JSON_CHARACTERS:
+        raise BadInput("the file is too large for .json; use .jsonl or .parquet", place=str(file))
+    if _is_one_a_line(text):
+        yield from _jsonl(file)
+        return
     tree = _parse_json(text, str(file)) if text.lstrip()[:1] in ("[", "{") else None
-    if isinstance(tree, dict):
-        lists = [value for value in tree.values() if isinstance(value, list)]
-        tree = tree["data"] if isinstance(tree.get("data"), list) else lists[0] if len(lists) == 1 else None
-    if not isinstance(tree, list):
+    rows = _list_in(tree)
+    if rows is None:
         raise BadInput(
             "a .json data file must hold a list of objects",
+            value=f"the names {', '.join(map(str, list(tree)[:6]))}" if isinstance(tree, dict) else type(tree).__name__,
             place=str(file),
-            next_step="for one object a line, name the file .jsonl",
+            next_step="for one object a line, name the file .jsonl; for several lists, write each to a file of its own",
         )
-    for number, row in enumerate(tree, start=1):
-        yield number, _as_row(row, f"{file}, row {number}")
+    for number, row in enumerate(rows, start=1):
+        yield number, functools.partial(_as_row, row, f"{file}, row {number}")
+
+
+def _is_one_a_line(text: str) -> bool:
+    lines = [line for line in text.lstrip()[:MAX_ROW_BYTES].split("\n", 2)[:2] if line.strip()]
+    if len(lines) < 2 or not all(line.lstrip().startswith("{") for line in lines):
+        return False
+    try:
+        return isinstance(json.loads(lines[0]), dict)
+    except ValueError:
+        return False
+
+
+def _list_in(tree: Any) -> list[Any] | None:
+    if not isinstance(tree, dict):
+        return tree if isinstance(tree, list) else None
+    if isinstance(tree.get("data"), list):
+        return tree["data"]
+    columns = {name: list(column.values()) if isinstance(column, dict) else column for name, column in tree.items()}
+    lists = [column for column in columns.values() if isinstance(column, list)]
+    if len(lists) == len(columns) > 1 and len({len(column) for column in lists}) == 1 and _are_cells(lists):
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
+    whole = [column for column in tree.values() if isinstance(column, list)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def _are_cells(lists: list[list[Any]]) -> bool:
+    return all(not isinstance(cell, dict) for column in lists for cell in column[:50])
 
 
 def _parse_json(text: str, place: str) -> Any:
-    if len(text) > MAX_ROW_BYTES * 16:
-        raise BadInput("the file is too large for .json; use .jsonl or .parquet", place=place)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -122,57 +181,103 @@ def _as_row(value: Any, place: str) -> Row:
     return value
 
 
-def _csv(file: Path) -> Iterator[tuple[int, Row]]:
+def _csv(file: Path) -> Iterator[Found]:
     csv.field_size_limit(MAX_ROW_BYTES)
-    with file.open(encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        if not reader.fieldnames:
-            raise BadInput("a CSV file needs a header line", place=str(file))
+    dialect = dialect_of(file)
+    with opened_text(file, newline="") as handle:
+        reader = csv.reader(handle, delimiter=dialect.delimiter)
         try:
-            for number, row in enumerate(reader, start=1):
-                _check_width(row, reader.fieldnames, f"{file}:{reader.line_num}")
-                yield number, row
+            for _ in range(dialect.lines_before_header):
+                next(reader)
+            header = next((fields for fields in reader if fields), None)
+            if not header:
+                raise BadInput("a CSV file needs a header line", place=str(file))
+            names, number = named_columns(header)[0], 0
+            for fields in reader:
+                if fields:
+                    number += 1
+                    yield number, functools.partial(_csv_row, names, fields, file, reader.line_num)
         except csv.Error as error:
             raise BadInput(f"not valid CSV ({error})", place=f"{file}:{reader.line_num}") from None
 
 
-def _check_width(row: Row, names: Any, place: str) -> None:
-    if None in row or any(row[name] is None for name in names):
+def _csv_row(names: list[str], fields: list[str], file: Path, line: int) -> Row:
+    if len(fields) != len(names):
         raise BadInput(
             f"every CSV row needs {len(names)} fields ({', '.join(names)})",
-            place=place,
-            next_step="put text that holds commas between double quotes",
+            value=f"{len(fields)} fields",
+            place=f"{file}:{line}",
+            next_step="put text that holds the separator between double quotes",
         )
+    return dict(zip(names, fields, strict=True))
 
 
-def _parquet(file: Path) -> Iterator[tuple[int, Row]]:
+def _parquet(file: Path) -> Iterator[Found]:
+    arrow, _ = _pyarrow()
+    import pyarrow.parquet as parquet
+
     try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingDependency("pyarrow", needed_for="reading Parquet", extra="train") from None
+        yield from _batches(parquet.ParquetFile(file).iter_batches(batch_size=BATCH_ROWS))
+    except (arrow.ArrowException, OSError) as error:
+        raise BadInput(
+            "not a valid Parquet file, or one of its pages is damaged",
+            value=str(error)[:120],
+            place=str(file),
+            next_step="fetch it again",
+        ) from None
+
+
+def _arrow(file: Path) -> Iterator[Found]:
+    """As `datasets` saves them: a stream of record batches."""
+    arrow, ipc = _pyarrow()
     try:
-        table = parquet.ParquetFile(file)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise BadInput("not a valid Parquet file", value=str(error)[:120], place=str(file)) from None
+        with arrow.memory_map(str(file)) as source:
+            try:
+                batches = ipc.open_stream(source)
+            except arrow.ArrowInvalid:
+                whole = ipc.open_file(source)
+                batches = (whole.get_batch(place) for place in range(whole.num_record_batches))
+            yield from _batches(batches)
+    except (arrow.ArrowException, OSError) as error:
+        raise BadInput("not a valid Arrow file", value=str(error)[:120], place=str(file)) from None
+
+
+def _batches(batches: Any) -> Iterator[Found]:
     number = 0
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+            part = batch.slice(start, ROWS_AT_ONCE)
+            rows: Callable[[], list[Row]] = functools.cache(part.to_pylist)
+            for place in range(part.num_rows):
+                number += 1
+                yield number, functools.partial(_batch_row, rows, place)
 
 
-def _text(file: Path) -> Iterator[tuple[int, Row]]:
+def _batch_row(rows: Callable[[], list[Row]], place: int) -> Row:
+    return rows()[place]
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import ipc
+    except ImportError:
+        raise MissingDependency("pyarrow", needed_for="reading Parquet and Arrow", extra="train") from None
+    return pyarrow, ipc
+
+
+def _text(file: Path) -> Iterator[Found]:
     """Documents are separated by blank lines; in a file without any, every line is one."""
-    text = file.read_text(encoding="utf-8-sig")
+    with opened_text(file) as handle:
+        text = handle.read()
     documents = re.split(r"\n\s*\n", text.strip())
     if len(documents) == 1:
         documents = text.strip().splitlines()
     for number, document in enumerate(documents, start=1):
-        yield number, {"text": document.strip("\n")}
+        yield number, functools.partial(dict, text=document.strip("\n"))
 
 
-def _hub_rows(name: str) -> Iterator[tuple[int, Row]]:
+def _hub_rows(name: str) -> Iterator[Found]:
     try:
         import datasets
     except ImportError:
@@ -184,5 +289,9 @@ def _hub_rows(name: str) -> Iterator[tuple[int, Row]]:
         rows = datasets.load_dataset(name, split="train")
     except Exception as error:
         raise BadInput("the Hub data set could not be read", value=f"{name}: {str(error)[:160]}") from None
-    for number, row in enumerate(rows, start=1):
-        yield number, dict(row)
+    for number in range(len(rows)):
+        yield number + 1, functools.partial(_hub_row, rows, number)
+
+
+def _hub_row(rows: Any, place: int) -> Row:
+    return dict(rows[place])

@@ -67,9 +67,16 @@ def load_checkpoint(checkpoint: Path) -> tuple[dict[str, Any], dict[str, dict[st
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of a folder and sync everything in it to disk."""
-    files = sorted(file for file in folder.iterdir() if file.name != MANIFEST)
-    manifest = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+    """Write the manifest of a folder with all that is in it, and sync everything to disk."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
+    hashes: dict[tuple[int, int], str] = {}
+    manifest = {}
+    for file in files:
+        stat = file.stat()
+        place = (stat.st_dev, stat.st_ino)
+        if place not in hashes:  # the same weights may be linked twice
+            hashes[place] = _sha256(file)
+        manifest[file.relative_to(folder).as_posix()] = {"bytes": stat.st_size, "sha256": hashes[place]}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for file in [*files, folder / MANIFEST]:
         _sync_file(file)

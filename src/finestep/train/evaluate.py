@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from finestep.errors import BadInput
+from finestep.errors import BadInput, cause_words
 from finestep.train.loss import TokenLoss
 from finestep.train.memory import in_parts_that_fit
 from finestep.train.model import Placement
@@ -174,7 +174,7 @@ def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tu
 def _generate(
     model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, placement: Placement
 ) -> tuple[list[str], list[str]]:
-    cut = {int(row): _prompt_and_answer(rows, int(row)) for row in chosen}
+    cut = {int(row): prompt_and_answer(rows, int(row)) for row in chosen}
     predictions: dict[int, str] = {}
     order = sorted(cut, key=lambda row: len(cut[row][0]))
     for at in range(0, len(order), EVAL_BATCH_SIZE):
@@ -208,7 +208,8 @@ def _generate_group(
     return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
 
 
-def _prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
+def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
+    """Ids of what comes before the last answer of a row, and of this answer."""
     start, end = int(rows.offsets[row]), int(rows.offsets[row + 1])
     flags = rows.trained[start:end]
     last = int(np.flatnonzero(flags)[-1])
@@ -229,7 +230,12 @@ def _user_function(name: str) -> Callable[[list[str], list[str]], Any]:
 
 
 def _user_metric(name: str, predictions: list[str], references: list[str]) -> dict[str, float]:
-    value = _user_function(name)(predictions, references)
-    if isinstance(value, dict):
-        return {str(key): float(number) for key, number in value.items()}
-    return {name.partition(":")[2]: float(value)}
+    try:
+        value = _user_function(name)(predictions, references)
+    except Exception as error:
+        raise RuntimeError(f"the metric `{name}` raised {cause_words(error)}") from error
+    named = value if isinstance(value, dict) else {name.partition(":")[2]: value}
+    try:
+        return {str(key): float(number) for key, number in named.items()}
+    except (TypeError, ValueError):
+        raise BadInput("a metric must return a number, or a mapping of numbers", value=value, place=name) from None

@@ -20,7 +20,7 @@ from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
-from finestep.train.adapters import AdapterRows, Values
+from finestep.train.adapters import AdapterRows
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from finestep.train.evaluate import Evaluation, evaluate_rows, extra_metrics
 from finestep.train.memory import peak_memory_bytes, unless_out_of_memory
@@ -30,6 +30,8 @@ from finestep.train.pairing import exchanged
 from finestep.train.resident import Resident, Rows, lora_scale
 from finestep.train.rollback import Guard, Snapshot, onset_of
 from finestep.train.row_losses import RowLosses
+from finestep.train.saved_files import checked_rows
+from finestep.train.whole_model import Values
 from finestep.trial import KL_TO_BASE, EvalRecord, Outcome, StepRecord
 
 Emit = Callable[..., None]
@@ -46,6 +48,8 @@ class Progress:
     best_step: int = 0
     best_loss: float = math.inf
     best_metrics: dict[str, float] = field(default_factory=dict)
+    best_sums: list[float] = field(default_factory=list)
+    """Sums of the rows that a reload is checked on, at the best evaluation."""
     base_loss: float = math.nan
     evaluations_without_gain: int = 0
     reference: list[float] | None = None
@@ -87,7 +91,7 @@ class Lane:
         self.best: dict[str, torch.Tensor] = {}
         self.guard = Guard(
             request.on_trouble,
-            chance_loss=math.log(len(self.data.label_names) or resident.base.config.vocab_size),
+            chance_loss=math.log(len(self.data.label_names) or resident.base.config.get_text_config().vocab_size),
             num_steps=self.num_steps,
         )
         units = [self.data.evaluation.num_loss_units([row]) for row in range(len(self.data.evaluation))]
@@ -333,6 +337,10 @@ class Lane:
         """End the trial: not even one row fits."""
         self.outcome = self._outcome("out_of_memory", "even a micro-batch of 1 does not fit")
 
+    def fail(self, reason: str) -> None:
+        """End the trial: something in it raised, and would raise again."""
+        self.outcome = self._outcome("failed", reason)
+
     def spend(self, seconds: float) -> None:
         """Count time; trials that share a forward pass share its time."""
         self.progress.elapsed_s += seconds
@@ -383,6 +391,7 @@ class Lane:
             return False
         if loss < progress.best_loss and self._is_within_budget(metrics):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics
+            progress.best_sums = row_sums[checked_rows(len(row_sums))].tolist()
             if progress.step < self.num_steps:
                 self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.values().items()}
         return self._is_stalled(row_sums)

@@ -9,22 +9,39 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from finestep.errors import FinestepError
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.train.evaluate import StopRequested
+from finestep.train.faults import is_device_lost, logged_cause
 from finestep.train.lane import Emit, Lane
 from finestep.train.levers import relieve
 from finestep.train.memory import is_out_of_memory, release_memory, unless_out_of_memory
 from finestep.train.optimizer import Slice, gradient_norms
 from finestep.train.resident import Resident, Rows
 from finestep.train.tokens import collate_lanes
+from finestep.trial import Outcome
 
+Found = TypeVar("Found")
 FEW_ROWS = 4
 """Micro-batches smaller than this waste a device more than computing layers twice does."""
+
+
+@dataclass(frozen=True)
+class Fallen:
+    """A trial that failed before it had a row of the pack."""
+
+    number: int
+    folder: Path
+    outcome: Outcome
 
 
 class Pack:
@@ -54,33 +71,51 @@ class Pack:
         self.rows_together = rows_together
         self.lanes: list[Lane] = []
         self._waiting: deque[TrialRequest | Lane] = deque()
+        self._fallen: list[Fallen] = []
         self._rows: Rows
 
-    def run(self) -> Iterator[Lane]:
-        """Train until nothing waits any more; yields each trial as it ends, still holding its row."""
-        while self._fill():
-            try:
-                if self.should_stop():
-                    raise StopRequested
-                for lane in self.lanes:
-                    self._settle(lane) if not lane.num_micro_batches else None
-            except StopRequested:
-                self._interrupt()
-            if not any(lane.outcome or lane.interrupted for lane in self.lanes):
-                self._micro_step()
-            yield from self._ended()
+    def run(self) -> Iterator[Lane | Fallen]:
+        """Train until nothing waits any more; yields each trial as it ends, still holding its row.
 
-    @staticmethod
-    def _settle(lane: Lane) -> None:
-        """What is due between two steps; a trial whose evaluation has no memory for one row ends."""
+        What raises in one trial ends that trial alone.
+
+        Raises:
+            FinestepError: something that a user can act on; all trials have written their checkpoints before.
+        """
         try:
-            lane.settle()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            lane.run_out_of_memory()
+            while self._fill() or self._fallen:
+                try:
+                    if self.should_stop():
+                        raise StopRequested
+                    for lane in self.lanes:
+                        self._guarded(lane, lane.settle) if not lane.num_micro_batches else None
+                except StopRequested:
+                    self._interrupt()
+                if self.lanes and not any(lane.outcome or lane.interrupted for lane in self.lanes):
+                    self._micro_step()
+                yield from self._ended()
+        except FinestepError:
+            self._interrupt()
+            yield from self._ended()
+            raise
 
-    def _ended(self) -> Iterator[Lane]:
+    def _guarded(self, lane: Lane, act: Callable[[], object]) -> None:
+        """Do something for one trial; what it raises ends this trial, unless the whole process is concerned."""
+        try:
+            act()
+        except (StopRequested, FinestepError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                lane.run_out_of_memory()
+            elif is_device_lost(error):
+                raise
+            else:
+                lane.fail(logged_cause(error))
+
+    def _ended(self) -> Iterator[Lane | Fallen]:
+        fallen, self._fallen = self._fallen, []
+        yield from fallen
         for lane in [lane for lane in self.lanes if lane.outcome or lane.interrupted]:
             yield lane
             self.lanes.remove(lane)
@@ -100,9 +135,8 @@ class Pack:
     def _micro_step(self) -> None:
         """One pass for the next micro-batch of every trial, and an optimizer step for those whose batch is complete."""
         began = time.monotonic()
-        losses = unless_out_of_memory(self._forward_backward)
+        losses = self._together(self._forward_backward, self.lanes)
         if losses is None:
-            self._shrink()
             return
         due = [lane for lane, loss in zip(self.lanes, losses.unbind(), strict=True) if lane.add(loss)]
         share = (time.monotonic() - began) / len(self.lanes)
@@ -111,25 +145,63 @@ class Pack:
         if due:
             self._step(due)
 
-    def _forward_backward(self) -> torch.Tensor:
+    def _together(self, compute: Callable[[list[Lane]], Found], lanes: list[Lane]) -> Found | None:
+        """What `compute` gives for trials together; None when the pack was made smaller, and the same step comes again."""
+        try:
+            found = unless_out_of_memory(compute, lanes)
+        except FinestepError:
+            raise
+        except Exception as error:
+            self._single_out(error)
+            return None
+        if found is None:
+            self._shrink()
+        return found
+
+    def _single_out(self, error: Exception) -> None:
+        """The shared pass raised: try each trial alone, and fail those in which it raises again. The others go on.
+
+        Where none of them raises alone, it is the company that fails: from then on they train one after the other.
+        """
+        if is_device_lost(error):
+            raise error
+        if len(self.lanes) == 1:
+            self.lanes[0].fail(logged_cause(error))
+            return
+        self._rewind()
+        for lane in self.lanes:
+            with self._rows.only(lane.number):
+                self._guarded(lane, partial(self._try_step, lane))
+            self._rewind()
+        if not any(lane.outcome for lane in self.lanes):
+            cause = logged_cause(error)
+            self._park_all_but(1)
+            text = f"trials that share a pass fail ({cause}), and each alone does not: one at a time from now on"
+            self.lanes[0].emit("note", {"text": text})
+
+    def _try_step(self, lane: Lane) -> None:
+        """What comes before an optimizer step, of one trial."""
+        self._forward_backward([lane])
+        _slices_and_norms([lane])
+
+    def _forward_backward(self, lanes: Sequence[Lane]) -> torch.Tensor:
         """Gradients of each trial's part of its own mean loss; the parts, [lanes]."""
         resident, model = self.resident, self.resident.base
         micro = self._micro_batch_size()
-        rows = [lane.next_rows(micro, self._window()) for lane in self.lanes]
+        rows = [lane.next_rows(micro, self._window()) for lane in lanes]
         self._seed_dropout()
         batch, units = collate_lanes(
             resident.data.train, rows, pad_id=resident.data.pad_id, device=resident.placement.device
         )
         sums = resident.token_loss.lane_sums(model, batch, units)
-        losses = sums / torch.tensor([lane.num_units for lane in self.lanes], device=sums.device)
+        losses = sums / torch.tensor([lane.num_units for lane in lanes], device=sums.device)
         losses.sum().backward()
         return losses.detach()
 
     def _step(self, due: list[Lane]) -> None:
         began = time.monotonic()
-        found = unless_out_of_memory(_slices_and_norms, due)
+        found = self._together(_slices_and_norms, due)
         if found is None:
-            self._shrink()
             return
         slices, norms = found
         losses = torch.stack([lane.loss for lane in due]).tolist()
@@ -137,7 +209,7 @@ class Pack:
         for lane, pieces, loss, norm in zip(due, slices, losses, norms, strict=True):
             began = time.monotonic()
             lane.spend(waited / len(due))
-            lane.step(pieces, loss, norm)
+            self._guarded(lane, partial(lane.step, pieces, loss, norm))
             lane.spend(time.monotonic() - began)
 
     def _micro_batch_size(self) -> int:
@@ -188,9 +260,26 @@ class Pack:
         )
 
     def _admit(self, candidate: TrialRequest | Lane) -> None:
-        if not self.lanes:
-            self._rows = self.resident.open_rows(candidate.recipe)
-        lane = (
+        """Give a trial its row; what raises on the way ends this trial alone."""
+        try:
+            if not self.lanes:
+                self._rows = self.resident.open_rows(candidate.recipe)
+            lane = self._lane(candidate)
+            lane.join(self._rows)
+        except FinestepError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error) or is_device_lost(error):
+                raise
+            outcome = Outcome(state="failed", reason=logged_cause(error))
+            if candidate.number in getattr(getattr(self, "_rows", None), "keys", ()):
+                self._rows.leave(candidate.number)
+            self._fallen.append(Fallen(candidate.number, Path(candidate.folder), outcome))
+            return
+        self.lanes.append(lane)
+
+    def _lane(self, candidate: TrialRequest | Lane) -> Lane:
+        return (
             candidate
             if isinstance(candidate, Lane)
             else Lane(
@@ -202,8 +291,6 @@ class Pack:
                 row_limit=self.row_limit,
             )
         )
-        lane.join(self._rows)
-        self.lanes.append(lane)
 
     # ---- when memory is short
 
@@ -212,9 +299,7 @@ class Pack:
 
         The steps in the making begin anew, so trajectories stay the same.
         """
-        for lane in self.lanes:
-            lane.rewind()
-            self._rows.zero_grad(lane.number)
+        self._rewind()
         release_memory(self.resident.placement.device)
         if len(self.lanes) > 1:
             self._park_half()
@@ -228,13 +313,23 @@ class Pack:
         else:
             self._halve_micro_batch(lane)
 
-    def _park_half(self) -> None:
-        kept = len(self.lanes) // 2
+    def _rewind(self) -> None:
+        """Forget the steps in the making, with their gradients."""
+        for lane in self.lanes:
+            lane.rewind()
+            self._rows.zero_grad(lane.number)
+
+    def _park_all_but(self, kept: int) -> None:
+        """From now on so many trials share a pass; the others wait."""
         self.num_lanes = kept
         for lane in reversed(self.lanes[kept:]):
             lane.park()
             self._waiting.appendleft(lane)
         del self.lanes[kept:]
+
+    def _park_half(self) -> None:
+        kept = len(self.lanes) // 2
+        self._park_all_but(kept)
         self.row_limit = kept * self._micro_batch_size()
         self.lanes[0].emit(
             "note", {"text": f"out of memory: {kept} trials share a pass from now on; the others wait, no step is lost"}

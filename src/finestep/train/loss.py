@@ -30,6 +30,8 @@ class TokenLoss:
     def __init__(self, model: Any, placement: Placement):
         self.placement = placement
         self.chunk_tokens: int | None = None
+        self.one_length_at_a_time = False
+        """Pass rows of different lengths one after the other, for a model whose answers change with what stands behind a row."""
         self._kept: torch.Tensor | None = None
         self._hidden_KD: torch.Tensor | None = None
         self._wants_hidden = False
@@ -58,6 +60,13 @@ class TokenLoss:
         """
         if batch.classes_N is not None:
             return F.cross_entropy(self.class_logits(model, batch), batch.classes_N, reduction="none")
+        if self.one_length_at_a_time and len(parts := by_length(batch)) > 1:
+            rows: dict[int, torch.Tensor] = {}
+            for places, part in parts:
+                assert part.labels_NS is not None
+                counts = (part.labels_NS[:, 1:] != -100).sum(1).tolist()
+                rows |= dict(zip(places.tolist(), self.each(model, part).split(counts), strict=True))
+            return torch.cat([rows[place] for place in range(len(rows))])
         labels_NS = F.pad(batch.labels_NS, (0, 1), value=-100)[:, 1:]  # type: ignore[arg-type]
         labels = labels_NS.reshape(-1)
         kept = (labels != -100).nonzero().squeeze(1)
@@ -76,8 +85,12 @@ class TokenLoss:
 
     def class_logits(self, model: Any, batch: Batch) -> torch.Tensor:
         """Logits of the labels, [N, C], fp32."""
+        if self.one_length_at_a_time and len(parts := by_length(batch)) > 1:
+            logits = torch.cat([self.class_logits(model, part) for _, part in parts])
+            return logits[torch.cat([places for places, _ in parts]).argsort()]
+        types = {} if batch.types_NS is None else {"token_type_ids": batch.types_NS}
         with self.placement.computing():
-            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS).logits.float()
+            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS, **types).logits.float()
 
     @torch.no_grad()
     def cut_into_chunks(self, model: Any, chunk_tokens: int) -> None:
@@ -86,7 +99,9 @@ class TokenLoss:
         Raises:
             BadInput: the model does something to its logits that is not known here.
         """
-        ids_NS = torch.arange(1, 9, device=self.placement.device).unsqueeze(0) % self._config.vocab_size
+        ids_NS = (
+            torch.arange(1, 9, device=self.placement.device).unsqueeze(0) % self._config.get_text_config().vocab_size
+        )
         places, labels_K = torch.arange(7, device=ids_NS.device), ids_NS[0, 1:]
         self.chunk_tokens = None
         whole = self.each_of_tokens(model, ids_NS, places, labels_K)
@@ -118,7 +133,7 @@ class TokenLoss:
             self._wants_hidden, self._hidden_KD = False, None
 
     def _logits(self, hidden_KD: torch.Tensor) -> torch.Tensor:
-        return _after_head(self._head(hidden_KD), self._config)
+        return _after_head(self._head(hidden_KD), self._config.get_text_config())
 
     def _trained_logits(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         self._kept = kept
@@ -136,6 +151,22 @@ class TokenLoss:
         if self._wants_hidden:
             self._hidden_KD, hidden_KD = hidden_KD, hidden_KD[:0]
         return (hidden_KD, *arguments[1:])
+
+
+def by_length(batch: Batch) -> list[tuple[torch.Tensor, Batch]]:
+    """(places of rows, a batch of them without padding) for each length in the batch."""
+    lengths_N = batch.attention_NS.sum(1)
+    parts = []
+    for length in lengths_N.unique().tolist():
+        places = (lengths_N == length).nonzero().squeeze(1)
+        cut = [
+            None if values is None else values[places, :length]
+            for values in (batch.ids_NS, batch.attention_NS, batch.labels_NS)
+        ]
+        classes_N = None if batch.classes_N is None else batch.classes_N[places]
+        types_NS = None if batch.types_NS is None else batch.types_NS[places, :length]
+        parts.append((places, Batch(*cut, classes_N, types_NS)))  # type: ignore[arg-type]
+    return parts
 
 
 def _after_head(logits: torch.Tensor, config: Any) -> torch.Tensor:

@@ -12,7 +12,15 @@ import torch
 from finestep.errors import BadInput, MissingDependency
 from finestep.recipe import Recipe
 from finestep.study import ModelSpec
+from finestep.survey.adapter_files import adapter_folder, base_of
+from finestep.survey.weights import SEQ2SEQ_LAW, SEQ2SEQ_NEXT_STEP, check_weights, refuse_gguf, refuse_packed_weights
+from finestep.train.memory import is_out_of_memory
+from finestep.train.optimizer import HEAD_NAMES
 from finestep.train.tokens import TrainingData
+
+BITSANDBYTES_ON_CPU = (0, 50)
+LONGEST_TABLE_OF_POSITIONS = 8192
+"""Models for longer texts compute positions; only short tables are learned."""
 
 
 @dataclass(frozen=True)
@@ -42,39 +50,68 @@ def choose_placement(spec: ModelSpec, recipe: Recipe) -> Placement:
     return Placement(device, weights, has_bf16)
 
 
+def based_on(spec: ModelSpec) -> ModelSpec:
+    """The specification of the base that is loaded: of an adapter's folder its base, else the model itself."""
+    return spec.model_copy(update={"path": base_of(spec.path)})
+
+
 def load_tokenizer(spec: ModelSpec) -> Any:
     """The model's tokenizer, with its chat template if it has one."""
     from transformers import AutoTokenizer
 
-    _check_folder(spec)
+    folder = adapter_folder(spec.path)
+    has_own = folder is not None and (folder / "tokenizer_config.json").is_file()
+    place = spec.path if has_own else based_on(spec).path
+    if not has_own:
+        _check_folder(based_on(spec))
     try:
-        return AutoTokenizer.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(place, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput("the tokenizer cannot be loaded", value=_short(error), place=spec.path) from None
 
 
 def context_length(spec: ModelSpec) -> int | None:
-    """Longest input in tokens by the config, or None."""
-    config = _config(spec)
+    """Longest input in tokens, or None when nothing limits it.
+
+    Models of the RoBERTa kind number positions from their padding id on, so that their table of positions holds fewer
+    tokens than the config says. The table itself tells: a model without weights is built from the config to see it.
+    """
+    config = _config(based_on(spec))
+    inner = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
-        value = getattr(config, name, None)
+        value = getattr(inner, name, None)
         if isinstance(value, int) and value > 0:
-            offset = 2 if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"} else 0
-            return value - offset
+            return value - (_positions_lost(config) if value <= LONGEST_TABLE_OF_POSITIONS else 0)
     return None
 
 
-def load_model(spec: ModelSpec, data: TrainingData, recipe: Recipe, placement: Placement) -> tuple[Any, list[str]]:
-    """(model, names of its newly initialised parameters); a classification head is new, a causal model has none.
+def _positions_lost(config: Any) -> int:
+    """Places of a learned table of positions that no token gets, because numbering starts behind the padding id."""
+    from transformers import AutoModel
+
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(config)
+    except (ValueError, TypeError, RuntimeError, ImportError, KeyError, AttributeError, NotImplementedError):
+        return 0
+    for name, module in model.named_modules():
+        if "position" in name and isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
+def load_model(
+    spec: ModelSpec, data: TrainingData, recipe: Recipe, placement: Placement
+) -> tuple[Any, list[str], list[str]]:
+    """(model, names of its newly initialised parameters, what a user should know); a causal model has no new parameters.
 
     Raises:
-        BadInput: the weights are missing, not safetensors, or of a model that cannot do the task.
+        BadInput: the weights are missing, damaged, quantised, not safetensors, or of a model that cannot do the task.
     """
     import transformers
 
     config = _config(spec)
+    _check_checkpoint(config, spec)
     kind = _auto_class(config, data, spec)
     options: dict[str, Any] = {
         "revision": spec.revision,
@@ -88,22 +125,57 @@ def load_model(spec: ModelSpec, data: TrainingData, recipe: Recipe, placement: P
             "num_labels": len(data.label_names),
             "id2label": dict(enumerate(data.label_names)),
             "label2id": {name: place for place, name in enumerate(data.label_names)},
+            "ignore_mismatched_sizes": True,
         }
     if recipe.method == "qlora":
-        options["quantization_config"] = _four_bit(transformers)
+        options["quantization_config"] = _four_bit(transformers, placement)
     torch.manual_seed(recipe.seed)
     try:
         model, loading = getattr(transformers, kind).from_pretrained(spec.path, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise BadInput(
             "the model cannot be loaded", value=_short(error), place=spec.path, next_step=_loading_hint(spec)
         ) from None
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = data.pad_id
     model.config.use_cache = False
-    new = sorted(loading["missing_keys"])
-    _check_new(new, data, spec)
-    return model.to(placement.device), new
+    replaced = sorted(name for name, *_ in loading.get("mismatched_keys", ()))
+    new = sorted({*loading["missing_keys"], *replaced})
+    _check_new(new, replaced, data, spec)
+    if recipe.method == "qlora":
+        model = _prepared_for_adapters(model)
+    return model if recipe.method == "qlora" else model.to(placement.device), new, _notes(model, replaced, data)
+
+
+def _notes(model: Any, replaced: list[str], data: TrainingData) -> list[str]:
+    notes = []
+    if replaced:
+        notes.append(
+            f"the checkpoint's own head has other labels than the data's {len(data.label_names)}: a new head starts"
+        )
+    if hasattr(model, "quantization_method") and model.device.type == "cpu":
+        notes.append("qlora on a CPU unpacks every weight in each pass: slow, good for trying things out")
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        notes.append(
+            "the auxiliary loss of the experts' router (`output_router_logits`) is not part of the training loss"
+        )
+    return notes
+
+
+def _prepared_for_adapters(model: Any) -> Any:
+    """PEFT's preparation of a base in 4 bits: what is not quantised goes to float32.
+
+    On a CPU bitsandbytes repacks weights for a faster product that has no gradient once a layer is called in evaluation
+    mode. Our loop trains models without dropout in evaluation mode, so that shortcut is switched off.
+    """
+    import peft
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def _device_name(asked: str) -> str:
@@ -116,25 +188,33 @@ def _device_name(asked: str) -> str:
 
 
 def _check_qlora(device: torch.device) -> None:
-    import importlib.util
+    import importlib.metadata
 
-    if device.type != "cuda":
-        raise BadInput("method `qlora` needs a CUDA GPU", value=str(device), next_step="use --method lora")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependency("bitsandbytes", needed_for="method `qlora`", extra="quant")
+    try:
+        version = importlib.metadata.version("bitsandbytes")
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingDependency("bitsandbytes", needed_for="method `qlora`", extra="quant") from None
+    if device.type != "cuda" and tuple(int(part) for part in version.split(".")[:2]) < BITSANDBYTES_ON_CPU:
+        raise BadInput(
+            "method `qlora` on a CPU needs bitsandbytes 0.50 or newer",
+            value=version,
+            next_step="`pip install -U bitsandbytes`, or use --method lora",
+        )
 
 
-def _four_bit(transformers: Any) -> Any:
+def _four_bit(transformers: Any, placement: Placement) -> Any:
+    """NF4 with quantised scales (arXiv 2305.14314); products in bfloat16, on a CPU in float32."""
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=torch.float32 if placement.device.type == "cpu" else torch.bfloat16,
     )
 
 
 def _check_folder(spec: ModelSpec) -> None:
     place = Path(spec.path).expanduser()
+    refuse_gguf(place)
     looks_local = spec.path.startswith((".", "/", "~")) or spec.path.count("/") > 1 or place.exists()
     if looks_local and not place.is_dir():
         raise BadInput(
@@ -142,6 +222,14 @@ def _check_folder(spec: ModelSpec) -> None:
         )
     if looks_local and not (place / "config.json").is_file():
         raise BadInput("a model folder needs a config.json", place=spec.path)
+
+
+def _check_checkpoint(config: Any, spec: ModelSpec) -> None:
+    """Raise BadInput for quantised or damaged weights, with the words that `recommend` uses."""
+    refuse_packed_weights(config.to_dict(), spec.path)
+    place = Path(spec.path).expanduser()
+    if place.is_dir():
+        check_weights(place)
 
 
 def _config(spec: ModelSpec) -> Any:
@@ -155,41 +243,49 @@ def _config(spec: ModelSpec) -> Any:
 
 
 def _auto_class(config: Any, data: TrainingData, spec: ModelSpec) -> str:
+    """The class of transformers that has the head for the task.
+
+    Raises:
+        BadInput: transformers has none for this type of model.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSequenceClassification
+
+    has_own_code = bool(getattr(config, "auto_map", None)) and spec.trust_remote_code
+    kind, text = type(config), config.model_type
     if data.label_names:
-        return "AutoModelForSequenceClassification"
-    from transformers import AutoModelForCausalLM
-
-    if type(config) not in AutoModelForCausalLM._model_mapping or _is_encoder(config):
+        if kind in AutoModelForSequenceClassification._model_mapping or has_own_code:
+            return "AutoModelForSequenceClassification"
         raise BadInput(
-            "this data needs a causal language model",
-            value=config.model_type,
+            "transformers has no classification head for this type of model",
+            value=text,
             place=spec.path,
-            next_step="use rows with text and label for an encoder",
+            next_step="let it write the label instead: --columns prompt=TEXT_COLUMN,completion=LABEL_COLUMN",
         )
-    return "AutoModelForCausalLM"
+    if config.is_encoder_decoder:
+        raise BadInput(
+            SEQ2SEQ_LAW,
+            value=text,
+            place=spec.path,
+            next_step=SEQ2SEQ_NEXT_STEP,
+        )
+    if kind in AutoModelForCausalLM._model_mapping or has_own_code:
+        return "AutoModelForCausalLM"
+    if kind in AutoModelForImageTextToText._model_mapping:
+        return "AutoModelForImageTextToText"
+    raise BadInput(
+        "this data needs a causal language model",
+        value=text,
+        place=spec.path,
+        next_step="an encoder learns from rows with a text and a label",
+    )
 
 
-def _is_encoder(config: Any) -> bool:
-    names = getattr(config, "architectures", None) or [""]
-    causal = any(part in names[0] for part in ("CausalLM", "LMHeadModel", "ConditionalGeneration"))
-    return not causal and config.model_type in {
-        "bert",
-        "roberta",
-        "distilbert",
-        "electra",
-        "deberta",
-        "deberta-v2",
-        "albert",
-        "xlm-roberta",
-        "modernbert",
-        "camembert",
-        "mpnet",
-    }
-
-
-def _check_new(new: list[str], data: TrainingData, spec: ModelSpec) -> None:
+def _check_new(new: list[str], replaced: list[str], data: TrainingData, spec: ModelSpec) -> None:
     if new and not data.label_names:
         raise BadInput("the weights lack parameters of the model", value=", ".join(new[:4]), place=spec.path)
+    inside = [name for name in replaced if not HEAD_NAMES.search(name)]
+    if inside:
+        raise BadInput("the weights must fit the config", value=", ".join(inside[:4]), place=spec.path)
 
 
 def _loading_hint(spec: ModelSpec) -> str | None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from finestep.recipe import Recipe
 from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
 from finestep.survey.hardware import hardware_facts
+from finestep.train.independence import short_and_long
 from finestep.train.memory import peak_memory_bytes, release_memory, unless_out_of_memory
 from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
@@ -233,14 +234,15 @@ class _Clock:
         return min(seconds)
 
     def fault(self) -> str | None:
-        """Two different adapters together must give the losses that each gives alone; what is wrong otherwise.
+        """Two adapters on rows of different lengths must give together the losses that each gives alone; what is wrong otherwise.
 
         In bfloat16 products of another shape round differently, so that only the neighbour's exchange tells exactly.
         """
-        chosen, (first, second, third) = self._middle_rows(2), [self._shaken(seed) for seed in (1, 2, 3)]
-        together = self._evaluated([first, second], [chosen, chosen])
-        beside_another = self._evaluated([first, third], [chosen, chosen])
-        alone = [self._evaluated([variant], [chosen])[0] for variant in (first, second)]
+        short, long = short_and_long(self.resident.data.train.lengths)
+        rows, (first, second, third) = [np.array([short]), np.array([long])], [self._shaken(seed) for seed in (1, 2, 3)]
+        together = self._evaluated([first, second], rows)
+        beside_another = self._evaluated([first, third], rows)
+        alone = [self._evaluated([values], [row])[0] for values, row in zip((first, second), rows, strict=True)]
         rounding = SAME_LOSS_BF16 if self.resident.placement.autocast else SAME_LOSS
         same = [math.isclose(a, b, rel_tol=rounding) for a, b in zip(together, alone, strict=True)]
         if all(same) and math.isclose(together[0], beside_another[0], rel_tol=SAME_BESIDE_ANOTHER):

@@ -16,11 +16,27 @@ import torch
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec, RetentionSpec
-from finestep.train.adapters import AdapterRows, Values, WholeModel, load_trained, trained
+from finestep.survey.adapter_files import adapter_folder
+from finestep.train.adapter_family import AdapterFamily, find_family
+from finestep.train.adapters import AdapterRows
+from finestep.train.behaviour import (
+    check_forward,
+    draws_random_numbers,
+    in_words,
+    looks_ahead,
+    outside_of_text,
+    vocabulary_size,
+)
+from finestep.train.independence import padding_changes_loss
+from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
-from finestep.train.model import Placement, choose_placement, context_length, load_model, load_tokenizer
+from finestep.train.model import Placement, based_on, choose_placement, context_length, load_model, load_tokenizer
+from finestep.train.new_weights import reset_new
 from finestep.train.retention import Retention, read_general_text
+from finestep.train.saving import save_model
+from finestep.train.targets import attach, detach, structure_of
 from finestep.train.tokens import TrainingData, prepare_data
+from finestep.train.whole_model import Values, WholeModel, load_trained, trained
 
 Rows = AdapterRows | WholeModel
 
@@ -44,37 +60,95 @@ class Resident:
         retention: RetentionSpec | None = None,
         placement: Placement | None = None,
     ):
+        self.model_spec = based_on(model)
+        self.adapter = adapter_folder(model.path)
         self.placement = placement or choose_placement(model, recipe)
         self.tokenizer = load_tokenizer(model)
-        self.data: TrainingData = prepare_data(data, self.tokenizer, context_length=context_length(model))
-        self.base, self.new_names = load_model(model, self.data, recipe, self.placement)
+        self.data: TrainingData = prepare_data(
+            data, self.tokenizer, context_length=context_length(model), longest=longest_row(model, recipe)
+        )
+        self.base, self.new_names, self.notes = load_model(self.model_spec, self.data, recipe, self.placement)
+        self.outside = self._look_at_base()
         self.token_loss = TokenLoss(self.base, self.placement)
-        self._has_dropout = _has_dropout(self.base)
+        with in_words(self.base):
+            is_padding_seen = padding_changes_loss(self.base, self.token_loss, self.data)
+        if is_padding_seen:
+            self.token_loss.one_length_at_a_time = True
+            self.notes.append(
+                "its answers change with the padding behind a row: rows of one length are computed at a time"
+            )
         self.retention = self._retention(retention)
         self.max_forgetting = retention.max_forgetting if retention else None
+        self._structure = structure_of(self.base)
         self._plain: Any = self.base
         self._rows: Rows | None = None
+        self._families: dict[object, AdapterFamily] = {}
         self._untouched: dict[str, torch.Tensor] = {}
         self._initial: dict[object, dict[str, torch.Tensor]] = {}
         self._base_losses: dict[object, Any] = {}
+        if recipe.method != "full" and (note := self.family(recipe).targets.note):
+            self.notes.append(note)
+        self.data.card["notes"] = [*self.data.card.get("notes", []), *(f"model: {note}" for note in self.notes)]
+
+    def _look_at_base(self) -> list[str]:
+        """Try the model on a few tokens; the parts that text never reaches, which stay frozen.
+
+        Raises:
+            BadInput: its forward pass fails, it looks ahead, or the data's ids go beyond its embeddings.
+        """
+        base, computing = self.base.eval(), self.placement.computing
+        _check_ids(base, self.data)
+        check_forward(base, computing=computing)
+        if not self.data.label_names and looks_ahead(base, computing=computing):
+            raise BadInput(
+                "training on next tokens needs a model that cannot see later ones; here a later token changes earlier answers",
+                value=base.config.model_type,
+                next_step="this is an encoder: give rows with a text and a label",
+            )
+        self._has_dropout = draws_random_numbers(base, computing=computing)
+        outside = outside_of_text(base, computing=computing)
+        if outside:
+            self.notes.append(f"only the text part is trained; {', '.join(outside[:4])} stay as they are")
+        return outside
+
+    def family(self, recipe: Recipe) -> AdapterFamily:
+        """Where the adapters of recipes like this one go, and whether several of them can share a forward pass."""
+        key = (recipe.method, recipe.lora.target_modules, recipe.lora.dropout > 0)
+        if key not in self._families:
+            with self._rows_aside():
+                self._to_base()
+                self._families[key] = find_family(
+                    self.base,
+                    recipe,
+                    data=self.data,
+                    token_loss=self.token_loss,
+                    new_names=self.new_names,
+                    outside=self.outside,
+                    adapter=self.adapter,
+                )
+        return self._families[key]
 
     def begin(self, recipe: Recipe) -> Any:
         """The plain model in the initial state of `recipe`: its seed, its method, its adapter; equal recipes start equal."""
+        if recipe.method != "full":
+            self.family(recipe)
         self._to_base()
         if self.new_names:
-            _reset_new(self.base, self.new_names, seed=recipe.seed)
+            reset_new(self.base, self.new_names, seed=recipe.seed)
         if recipe.method == "full":
-            self.base.requires_grad_(True)
+            self._unfreeze()
             self._untouched = self._untouched or _copies(self.base)
         else:
-            self._plain = _attach_lora(self.base, recipe, self.data)
+            self._plain = attach(
+                self.base, recipe, self.family(recipe).targets, is_classifier=bool(self.data.label_names)
+            )
         return self._plain
 
     def initial_values(self, recipe: Recipe) -> Values:
         """The trained tensors before the first step by their names in a saved adapter or model; of adapters copies."""
         if recipe.method == "full":
             return trained(self.begin(recipe))
-        key = (recipe.method, recipe.lora.rank, recipe.lora.target_modules, recipe.seed)
+        key = _start_of(recipe)
         if key not in self._initial:
             with self._rows_aside():
                 self._initial[key] = _copies(self.begin(recipe))
@@ -84,6 +158,10 @@ class Resident:
         """An empty pack on the base, for trials with the method and the target layers of `recipe`."""
         if recipe.method == "full":
             self._rows = WholeModel(self.begin(recipe))
+        elif not self.family(recipe).shares_a_pass:
+            model = self.begin(recipe)
+            self._initial[_start_of(recipe)] = _copies(model)
+            self._rows = WholeModel(model)
         else:
             self._to_base()
             self._rows = AdapterRows(self.base, self.placement.device, dropout=recipe.lora.dropout)
@@ -112,7 +190,9 @@ class Resident:
                 "the retention watch needs a model that writes text; a classifier writes nothing", value="labels"
             )
         text = read_general_text(Path(spec.text_path))
-        watch = Retention(text, self.tokenizer, self.placement, vocabulary_size=self.base.config.vocab_size)
+        watch = Retention(
+            text, self.tokenizer, self.placement, vocabulary_size=self.base.config.get_text_config().vocab_size
+        )
         watch.learn_base(self.base)
         return watch
 
@@ -123,19 +203,19 @@ class Resident:
         return model
 
     def save_tuned(self, recipe: Recipe, values: Values, folder: str) -> None:
-        """Write a tuned model: a PEFT adapter (with the head, if new) or a whole model, and the tokenizer beside it."""
+        """Write a tuned model: a PEFT adapter (with every new module) or a whole model, and the tokenizer beside it."""
         with self._rows_aside():
-            self.tuned(recipe, values).save_pretrained(folder, safe_serialization=True)
+            model = self.tuned(recipe, values)
+            save_model(model, Path(folder), base=self.model_spec, is_classifier=bool(self.data.label_names))
         self.tokenizer.save_pretrained(folder)
 
     def why_alone(self, recipe: Recipe) -> str | None:
         """Why a trial cannot share a forward pass with others, or None when it can."""
         if recipe.method == "full":
             return "full fine-tuning changes the base, so every trial needs its own"
-        if random := self.why_random(recipe):
-            return random
-        strange = [name for name in self.new_names if not _is_linear(self.base, name)]
-        return f"the new parameter {strange[0]} is not part of a linear layer" if strange else None
+        if self.token_loss.one_length_at_a_time:
+            return "its answers change with the padding behind a row"
+        return self.why_random(recipe) or self.family(recipe).why_alone
 
     def why_random(self, recipe: Recipe) -> str | None:
         """Why a pass in training mode draws random numbers, or None when it does not."""
@@ -164,11 +244,18 @@ class Resident:
             self._rows.uninstall()
             self._rows = None
         if self._plain is not self.base:
-            self._plain.unload()
+            detach(self.base, self._structure)
             self._plain = self.base
         if self._untouched:
-            load_trained(self.base.requires_grad_(True), self._untouched)
+            self._unfreeze()
+            load_trained(self.base, self._untouched)
             self.base.zero_grad(set_to_none=True)
+
+    def _unfreeze(self) -> None:
+        """Let everything be trained that text can reach."""
+        self.base.requires_grad_(True)
+        for name in self.outside:
+            self.base.get_submodule(name).requires_grad_(False)
 
 
 def lora_scale(recipe: Recipe) -> float:
@@ -176,54 +263,23 @@ def lora_scale(recipe: Recipe) -> float:
     return recipe.lora.alpha / (math.sqrt(recipe.lora.rank) if recipe.lora.use_rslora else recipe.lora.rank)
 
 
-def _has_dropout(model: torch.nn.Module) -> bool:
-    """True when a forward pass in training mode draws random numbers."""
-    layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
-    names = ("attention_dropout", "attention_probs_dropout_prob")
-    return layers or any(getattr(model.config, name, 0) for name in names)
+def _start_of(recipe: Recipe) -> object:
+    """What the initial values of an adapter depend on."""
+    return (recipe.method, recipe.lora.rank, recipe.lora.target_modules, recipe.lora.dropout > 0, recipe.seed)
+
+
+def _check_ids(model: Any, data: TrainingData) -> None:
+    """Raise BadInput where the tokenizer gives ids for which the model has no embedding."""
+    size = vocabulary_size(model)
+    highest = max(int(rows.ids.max(initial=0)) for rows in (data.train, data.evaluation))
+    if size is not None and highest >= size:
+        raise BadInput(
+            f"every token must have an embedding: the model has {size:,}",
+            value=f"token id {highest}",
+            next_step="the tokenizer has more tokens than the model; use the one that belongs to it, or resize the model's "
+            "embeddings and save it first (`model.resize_token_embeddings(len(tokenizer))`)",
+        )
 
 
 def _copies(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in trained(model).items()}
-
-
-def _attach_lora(base: Any, recipe: Recipe, data: TrainingData) -> Any:
-    import peft
-
-    base.requires_grad_(False)
-    if recipe.method == "qlora":
-        base = peft.prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    config = peft.LoraConfig(
-        r=recipe.lora.rank,
-        lora_alpha=recipe.lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=recipe.lora.dropout,
-        use_rslora=recipe.lora.use_rslora,
-        target_modules=list(recipe.lora.target_modules) if recipe.lora.target_modules else "all-linear",
-        task_type="SEQ_CLS" if data.label_names else "CAUSAL_LM",
-    )
-    torch.manual_seed(recipe.seed)
-    try:
-        return peft.get_peft_model(base, config)
-    except ValueError as error:
-        raise BadInput(
-            "`lora.target_modules` must name linear layers of the model",
-            value=recipe.lora.target_modules,
-            next_step=f"leave it out for all linear layers ({str(error)[:80]})",
-        ) from None
-
-
-def _is_linear(model: Any, name: str) -> bool:
-    return isinstance(model.get_submodule(name.rpartition(".")[0]), torch.nn.Linear)
-
-
-@torch.no_grad()
-def _reset_new(model: Any, names: list[str], *, seed: int) -> None:
-    """Initialise a new head again from `seed`, as loading did."""
-    torch.manual_seed(seed)
-    for module_name in sorted({name.rpartition(".")[0] for name in names}):
-        module = model.get_submodule(module_name)
-        for flag in ("_is_hf_initialized",):
-            for holder in (module, *module.parameters()):
-                if hasattr(holder, flag):
-                    delattr(holder, flag)
-        model._init_weights(module)

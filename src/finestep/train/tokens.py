@@ -9,7 +9,6 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,44 +17,19 @@ import torch
 from finestep.errors import BadInput
 from finestep.facts import DataFacts
 from finestep.study import DataSpec
-from finestep.survey.formats import Example
-from finestep.survey.split import Split, split_data
-from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
-
-DEFAULT_MAX_LENGTH = 1024
-TOKENISE_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class TokenRows:
-    """Rows of token ids, end to end, with the tokens that carry loss."""
-
-    ids: np.ndarray
-    trained: np.ndarray
-    offsets: np.ndarray
-    classes: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens a row, [N]."""
-        return np.diff(self.offsets)
-
-    def num_loss_units(self, rows: Sequence[int] | np.ndarray) -> int:
-        """What the loss of these rows is divided by: trained tokens, or rows for labels.
-
-        The first token of a causal row is never predicted, so it does not count.
-        """
-        if self.classes is not None:
-            return len(rows)
-        return int(self._trained_per_row[np.asarray(rows, dtype=np.int64)].sum())
-
-    @cached_property
-    def _trained_per_row(self) -> np.ndarray:
-        before = np.concatenate([[0], np.cumsum(self.trained)])
-        return before[self.offsets[1:]] - before[np.minimum(self.offsets[:-1] + 1, self.offsets[1:])]
+from finestep.survey.split import Split, accuracy_error, split_data
+from finestep.train.template import PLAIN_TEMPLATE
+from finestep.train.template_fields import TemplateFields
+from finestep.train.token_rows import CutRows, TokenRows, cut_rows
+from finestep.train.tokenising import (
+    Told,
+    check_length,
+    cut_labels,
+    default_length,
+    takes_pairs,
+    tokenise,
+    tokenise_labels,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +40,8 @@ class Batch:
     attention_NS: torch.Tensor
     labels_NS: torch.Tensor | None
     classes_N: torch.Tensor | None
+    types_NS: torch.Tensor | None = None
+    """For two texts of a classifier: which of them a token belongs to."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +66,13 @@ def collate(rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int,
     ids_NS = np.full((len(chosen), longest), pad_id, dtype=np.int64)
     attention_NS = np.zeros((len(chosen), longest), dtype=np.int64)
     labels_NS = None if rows.classes is not None else np.full((len(chosen), longest), -100, dtype=np.int64)
+    types_NS = None if rows.types is None else np.zeros((len(chosen), longest), dtype=np.int64)
     for place, row in enumerate(chosen):
         start, end = rows.offsets[row], rows.offsets[row + 1]
         ids_NS[place, : end - start] = rows.ids[start:end]
         attention_NS[place, : end - start] = 1
+        if types_NS is not None:
+            types_NS[place, : end - start] = rows.types[start:end]  # type: ignore[index]
         if labels_NS is not None:
             labels_NS[place, : end - start] = np.where(rows.trained[start:end], rows.ids[start:end], -100)
     classes_N = None if rows.classes is None else torch.from_numpy(rows.classes[np.asarray(chosen)]).to(device)
@@ -102,6 +81,7 @@ def collate(rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int,
         torch.from_numpy(attention_NS).to(device),
         None if labels_NS is None else torch.from_numpy(labels_NS).to(device),
         classes_N,
+        None if types_NS is None else torch.from_numpy(types_NS).to(device),
     )
 
 
@@ -127,48 +107,74 @@ def _without_loss(batch: Batch, spare_N: torch.Tensor) -> Batch:
     return replace(batch, labels_NS=batch.labels_NS.masked_fill(spare_N[:, None], -100))  # type: ignore[union-attr]
 
 
-def prepare_data(spec: DataSpec, tokenizer: Any, *, context_length: int | None) -> TrainingData:
+def prepare_data(
+    spec: DataSpec, tokenizer: Any, *, context_length: int | None, longest: int | None = None
+) -> TrainingData:
     """Read, split and tokenise; the answer carries a card with everything worth telling about the data.
+
+    Args:
+        longest: tokens of the longest row that memory allows, for the default of `max_length`; None: no more than usual.
 
     Raises:
         BadInput: nothing is left to train on, or nothing carries loss.
     """
+    check_length(spec, context_length)
     split = split_data(spec)
-    max_length = _max_length(spec, context_length)
-    if split.format == "labels":
-        return _prepare_labels(split, tokenizer, max_length, spec)
+    limits = (context_length, longest)
+    return (
+        _prepare_labels(split, tokenizer, limits, spec)
+        if split.format == "labels"
+        else _prepare_text(split, tokenizer, limits, spec)
+    )
+
+
+def _prepare_text(split: Split, tokenizer: Any, limits: tuple[int | None, int | None], spec: DataSpec) -> TrainingData:
+    """Rows whose text is trained: conversations, pairs of prompt and answer, plain text."""
+    notes = list(split.notes)
     if split.format == "text":
         spec = spec.model_copy(update={"template": "raw"})
-    notes = list(split.notes)
-    if tokenizer.chat_template is None and spec.template == "auto":
+    elif tokenizer.chat_template is None and spec.template == "auto":
         tokenizer.chat_template = PLAIN_TEMPLATE
         notes.append("the tokenizer has no chat template: rows read `### Instruction: ... ### Response: ...`")
-    train, dropped, cut = _tokenise(split.train, tokenizer, spec, max_length)
-    evaluation, _, _ = _tokenise(split.evaluation, tokenizer, spec, max_length)
-    _check_trained(train, evaluation, spec, max_length)
-    card = _card(split, train, evaluation, spec, notes, dropped=dropped, cut=cut, max_length=max_length)
-    card["sample"] = _sample(train, tokenizer)
-    return TrainingData(train, evaluation, (), max_length, _pad_id(tokenizer), card)
+    told = Told(TemplateFields() if spec.template == "raw" else TemplateFields.of(tokenizer))
+    whole = tokenise(split.train, tokenizer, spec, told)
+    max_length = default_length(whole.lengths, spec, *limits, goes_on=split.format == "text")
+    train = cut_rows(whole, max_length, goes_on=split.format == "text")
+    evaluation = cut_rows(tokenise(split.evaluation, tokenizer, spec, told), max_length, goes_on=split.format == "text")
+    _check_trained(train.rows, evaluation.rows, spec, max_length)
+    card = _card(split, train, evaluation.rows, spec, notes + told.notes(), max_length=max_length)
+    card["sample"] = _sample(train.rows, tokenizer)
+    return TrainingData(train.rows, evaluation.rows, (), max_length, _pad_id(tokenizer), card)
 
 
-def _prepare_labels(split: Split, tokenizer: Any, max_length: int, spec: DataSpec) -> TrainingData:
-    names = tuple(sorted({str(row.label) for row in split.train}, key=_label_order))
+def _prepare_labels(
+    split: Split, tokenizer: Any, limits: tuple[int | None, int | None], spec: DataSpec
+) -> TrainingData:
+    counts = Counter(str(row.label) for row in split.train)
+    names = tuple(sorted(counts, key=_label_order))
     if len(names) < 2:
         raise BadInput("classification needs at least two labels", value=list(names), place=spec.path)
-    unknown = sorted({str(row.label) for row in split.evaluation} - set(names))
-    kept = [row for row in split.evaluation if str(row.label) not in unknown]
+    known = set(names)
+    unknown = sorted({str(row.label) for row in split.evaluation} - known)
+    kept = [row for row in split.evaluation if str(row.label) in known]
     notes = list(split.notes)
     if unknown:
         notes.append(
             f"labels that never occur in training were left out of the validation rows: {', '.join(unknown[:5])}"
         )
-    train, cut = _tokenise_labels(split.train, tokenizer, names, max_length)
-    evaluation, _ = _tokenise_labels(kept, tokenizer, names, max_length)
-    card = _card(split, train, evaluation, spec, notes, dropped=0, cut=cut, max_length=max_length)
-    counts = Counter(str(row.label) for row in split.train)
+    if split.train[0].pair is not None and not takes_pairs(tokenizer):
+        notes.append("the tokenizer has no mark between two texts: a line break stands there")
+    whole = tokenise_labels(split.train, tokenizer, names)
+    max_length = default_length(whole.lengths, spec, *limits, goes_on=False)
+    train = cut_labels(whole, split.train, tokenizer, names, max_length)
+    evaluation = tokenise_labels(kept, tokenizer, names, max_length=max_length)
+    card = _card(split, train, evaluation, spec, notes, max_length=max_length)
     card["labels"] = dict(counts.most_common())
-    card["sample"] = [[split.train[0].text, False], [f"  ->  {split.train[0].label}", True]]
-    return TrainingData(train, evaluation, names, max_length, _pad_id(tokenizer), card)
+    card["accuracy_error"] = accuracy_error(len(evaluation))
+    first = split.train[0]
+    shown = first.text if first.pair is None else f"{first.text}  |  {first.pair}"
+    card["sample"] = [[shown, False], [f"  ->  {first.label}", True]]
+    return TrainingData(train.rows, evaluation, names, max_length, _pad_id(tokenizer), card)
 
 
 def _label_order(name: str) -> tuple[int, float, str]:
@@ -176,84 +182,6 @@ def _label_order(name: str) -> tuple[int, float, str]:
         return (0, float(name), name)
     except ValueError:
         return (1, 0.0, name)
-
-
-def _max_length(spec: DataSpec, context_length: int | None) -> int:
-    context = context_length if context_length and context_length < 10**6 else None
-    if spec.max_length and context and spec.max_length > context:
-        raise BadInput(f"`max_length` must be at most the model's context of {context} tokens", value=spec.max_length)
-    return spec.max_length or min(context or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
-
-
-def _tokenise(examples: list[Example], tokenizer: Any, spec: DataSpec, max_length: int) -> tuple[TokenRows, int, int]:
-    """(rows, rows left out because their prompt fills `max_length`, rows that were cut)."""
-    raw = spec.template == "raw"
-    add_bos = _adds_bos(tokenizer) and (raw or tokenizer.chat_template == PLAIN_TEMPLATE)
-    rows: list[tuple[list[int], list[bool]]] = []
-    dropped = cut = 0
-    for start in range(0, len(examples), TOKENISE_AT_ONCE):
-        pieces = [
-            pieces_of(row, tokenizer, train_on_prompt=spec.train_on_prompt, raw=raw)
-            for row in examples[start : start + TOKENISE_AT_ONCE]
-        ]
-        for ids, trained in _ids_of(pieces, tokenizer, add_bos=add_bos):
-            for part_ids, part_trained in _fit(ids, trained, max_length, keep_all=not examples[0].turns):
-                cut += len(ids) > max_length
-                if any(part_trained[1:]):
-                    rows.append((part_ids, part_trained))
-                else:
-                    dropped += 1
-    return _flat(rows), dropped, cut
-
-
-def _ids_of(rows: list[list[Piece]], tokenizer: Any, *, add_bos: bool) -> list[tuple[list[int], list[bool]]]:
-    texts = [text for pieces in rows for text, _ in pieces]
-    encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else iter(())
-    out = []
-    for pieces in rows:
-        ids: list[int] = [tokenizer.bos_token_id] if add_bos else []
-        trained = [False] * len(ids)
-        for _, carries_loss in pieces:
-            part = next(encoded)
-            ids += part
-            trained += [carries_loss] * len(part)
-        out.append((ids, trained))
-    return out
-
-
-def _fit(ids: list[int], trained: list[bool], max_length: int, *, keep_all: bool) -> list[tuple[list[int], list[bool]]]:
-    """Cut a row at `max_length`; plain text goes on in further rows, a conversation ends."""
-    if len(ids) <= max_length or not keep_all:
-        return [(ids[:max_length], trained[:max_length])]
-    return [(ids[at : at + max_length], trained[at : at + max_length]) for at in range(0, len(ids), max_length)]
-
-
-def _tokenise_labels(
-    examples: list[Example], tokenizer: Any, names: tuple[str, ...], max_length: int
-) -> tuple[TokenRows, int]:
-    number = {name: place for place, name in enumerate(names)}
-    encoded = tokenizer([row.text for row in examples], add_special_tokens=True)["input_ids"]
-    special = tokenizer.num_special_tokens_to_add()
-    cut = sum(len(ids) > max_length for ids in encoded)
-    if cut:
-        limit = max(max_length, special + 1)
-        encoded = tokenizer([row.text for row in examples], truncation=True, max_length=limit)["input_ids"]
-    rows = _flat([(ids, [False] * len(ids)) for ids in encoded])
-    classes = np.array([number[str(row.label)] for row in examples], dtype=np.int64)
-    return TokenRows(rows.ids, rows.trained, rows.offsets, classes), cut
-
-
-def _flat(rows: list[tuple[list[int], list[bool]]]) -> TokenRows:
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids, _ in rows], dtype=np.int64)]).astype(np.int64)
-    ids = np.array([token for row, _ in rows for token in row], dtype=np.int32)
-    trained = np.array([flag for _, row in rows for flag in row], dtype=bool)
-    return TokenRows(ids, trained, offsets)
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    if tokenizer.bos_token_id is None:
-        return False
-    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def _pad_id(tokenizer: Any) -> int:
@@ -274,37 +202,34 @@ def _check_trained(train: TokenRows, evaluation: TokenRows, spec: DataSpec, max_
 
 
 def _card(
-    split: Split,
-    train: TokenRows,
-    evaluation: TokenRows,
-    spec: DataSpec,
-    notes: list[str],
-    *,
-    dropped: int,
-    cut: int,
-    max_length: int,
+    split: Split, train: CutRows, evaluation: TokenRows, spec: DataSpec, notes: list[str], *, max_length: int
 ) -> dict[str, Any]:
-    lengths = train.lengths
+    rows, true_lengths = train.rows, train.true_lengths
+    lengths = rows.lengths
     facts = DataFacts(
         name=spec.path,
         format=split.format,
-        task="classification" if train.classes is not None else "causal",
-        num_rows=len(train),
+        task="classification" if rows.classes is not None else "causal",
+        num_rows=len(rows),
         num_eval_rows=len(evaluation),
         num_tokens=int(lengths.sum()),
-        num_trained_tokens=len(train) if train.classes is not None else int(train.trained.sum()),
+        num_trained_tokens=len(rows) if rows.classes is not None else int(rows.trained.sum()),
         length_p50=int(np.percentile(lengths, 50)),
         length_p95=int(np.percentile(lengths, 95)),
         length_max=int(lengths.max()),
-        num_labels=len({row.label for row in split.train}) if train.classes is not None else None,
+        num_labels=len({row.label for row in split.train}) if rows.classes is not None else None,
     )
     return {
         "facts": facts.model_dump(),
-        "lengths": {f"p{p}": int(np.percentile(lengths, p)) for p in (5, 25, 50, 75, 95, 99)},
+        "lengths": {f"p{p}": int(np.percentile(true_lengths, p)) for p in (5, 25, 50, 75, 95, 99)},
+        "longest": int(true_lengths.max()),
         "max_length": max_length,
-        "num_cut": cut,
-        "num_left_out": dropped,
+        "num_cut": train.num_cut,
+        "num_tokens_cut": train.num_tokens_cut,
+        "num_continued": train.num_continued,
+        "num_left_out": train.num_left_out,
         "num_duplicates": split.num_duplicates,
+        "unused": split.unused,
         "notes": notes,
     }
 

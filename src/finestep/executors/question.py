@@ -1,10 +1,11 @@
-"""A probe process on this machine: one request in, notes and one answer out; torch never enters this process."""
+"""A question to a process on this machine: one request in, notes and one answer out; torch never enters this process."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,44 @@ from finestep.protocol import Event
 TAIL_LINES = 8
 
 
-def ask_probe(request: BaseModel, *, note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """The answer of a probe process.
+def ask(
+    module: str,
+    request: BaseModel,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+    timeout_s: float | None = None,
+) -> dict[str, Any]:
+    """The answer of `python -m module request.json`.
 
     Raises:
-        FinestepError: what the probe complains about.
-        WorkerFailed: it ended without an answer (out of memory, for example).
+        FinestepError: what the process complains about.
+        WorkerFailed: it ended without an answer (out of memory, for example), or took longer than `timeout_s`.
     """
-    with tempfile.TemporaryDirectory(prefix="finestep-probe-") as folder:
-        path, log = Path(folder) / "request.json", Path(folder) / "probe.log"
+    with tempfile.TemporaryDirectory(prefix="finestep-") as folder:
+        path, log = Path(folder) / "request.json", Path(folder) / "process.log"
         path.write_text(request.model_dump_json(), encoding="utf-8")
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "finestep.probes", str(path)],
+                [sys.executable, "-m", module, str(path)],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 encoding="utf-8",
                 env=worker_environment(),
             )
+        clock = threading.Timer(timeout_s, process.kill) if timeout_s else None
+        if clock:
+            clock.start()
         try:
             return _listen(process, note, log)
+        except WorkerFailed:
+            if clock and not clock.is_alive():
+                raise WorkerFailed(f"it took longer than {timeout_s:g} s") from None
+            raise
         finally:
+            if clock:
+                clock.cancel()
             process.kill()
             process.wait()
             if process.stdout:
@@ -59,4 +76,4 @@ def _listen(process: subprocess.Popen[str], note: Callable[[str], None], log: Pa
             raise error_from(event.data)
         note(str(event.data.get("text", "")))
     last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
-    raise WorkerFailed(f"the probe ended without an answer ({exit_words(process.wait())}); its last words:\n{last}")
+    raise WorkerFailed(f"the process ended without an answer ({exit_words(process.wait())}); its last words:\n{last}")

@@ -1,0 +1,83 @@
+"""The door: `python -m finestep.saved request.json`; it answers in JSON lines as the worker does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finestep.errors import BadInput, FinestepError, cause_words
+from finestep.protocol import Event
+from finestep.saved_model import FILE, CheckRows, SavedModel, SavedRequest, read_saved
+from finestep.survey.installed import TRAINING, check_installed
+
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def main(path: str) -> int:
+    """Answer one request with `finished` or `error`."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(kind: Any, data: dict[str, Any]) -> None:
+        out.write(Event(kind=kind, data=data).model_dump_json() + "\n")
+
+    try:
+        say("finished", _answer(SavedRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))))
+    except FinestepError as error:
+        say("error", {"error": type(error).__name__, "text": str(error)})
+        return error.exit_code
+    except (ValidationError, Exception) as error:
+        traceback.print_exc()
+        say("error", {"error": "WorkerFailed", "text": cause_words(error)})
+        return 1
+    return 0
+
+
+def _answer(request: SavedRequest) -> dict[str, Any]:
+    check_installed(TRAINING, needed_for="loading a saved model")
+    import torch
+
+    warnings.filterwarnings("ignore")
+    if request.num_threads:
+        torch.set_num_threads(request.num_threads)
+    folder = Path(request.folder)
+    saved = read_saved(folder)
+    if request.purpose == "merge":
+        return _merge(folder, saved, Path(str(request.out)))
+    from finestep.saved.check import check
+
+    if saved is None:
+        raise BadInput(f"a saved model to be checked needs its {FILE}", place=request.folder)
+    rows = CheckRows.model_validate_json(Path(str(request.rows)).read_text(encoding="utf-8"))
+    return check(folder, saved, rows, device=request.device)
+
+
+def _merge(folder: Path, saved: SavedModel | None, out: Path) -> dict[str, Any]:
+    from finestep.saved.merge import foreign_adapter, merge
+
+    known = saved or foreign_adapter(folder)
+    if known is None:
+        raise BadInput(
+            f"only an adapter for text can be merged without a {FILE}",
+            place=str(folder),
+            next_step="load it in Python with its own class and call `merge_and_unload()`",
+        )
+    return merge(folder, known, out)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1])
+    sys.stderr.flush()
+    os._exit(code)  # taking torch apart would take half a second

@@ -1,0 +1,144 @@
+"""What stands beside a trial's saved weights: what they are and how they load, and rows on which a reload can be checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finestep.protocol import SessionRequest
+from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
+from finestep.store.model_card import CHECK_ROWS, write_card
+from finestep.store.records import write_whole
+from finestep.study import DataSpec, ModelSpec
+from finestep.survey.adapter_files import point_at_own_base
+from finestep.train.checkpoint import seal
+from finestep.train.evaluate import prompt_and_answer
+from finestep.train.tokens import TokenRows
+
+if TYPE_CHECKING:
+    from finestep.train.lane import Lane
+
+NUM_CHECKED = 32
+NUM_SHOWN = 3
+LONGEST_START = 32
+"""Of a row of plain text, at most so many tokens are the prompt that is shown."""
+
+
+def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
+    """The weights with all that a user needs to load them; beside them the rows on which a reload is checked."""
+    partial, final = folder / "model.partial", folder / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
+    point_at_own_base(partial, final)
+    _allow_cache(partial)
+    write_card(
+        partial, describe(lane, lane.resident.model_spec, session.data), name=Path(session.study_dir).resolve().name
+    )
+    if (rows := check_rows(lane)) is not None:
+        write_whole(folder / CHECK_ROWS, rows.model_dump_json())
+    seal(partial)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+
+
+def checked_rows(num_rows: int) -> np.ndarray:
+    """Which validation rows a reload is checked on: evenly spread, for files may be sorted."""
+    return np.unique(np.linspace(0, num_rows - 1, min(NUM_CHECKED, num_rows)).round().astype(np.int64))
+
+
+def check_rows(lane: Lane) -> CheckRows | None:
+    """The rows with what was measured on them with the weights that are kept; None when the trial has no such figures."""
+    rows, sums = lane.data.evaluation, lane.progress.best_sums
+    chosen = checked_rows(len(rows))
+    if len(sums) != len(chosen):
+        return None
+    classes = () if rows.classes is None else tuple(int(rows.classes[row]) for row in chosen)
+    return CheckRows(
+        ids=tuple(tuple(_part(rows.ids, rows, row)) for row in chosen),
+        trained=() if classes else tuple(tuple(_part(rows.trained, rows, row)) for row in chosen),
+        classes=classes,
+        sums=tuple(sums),
+        units=tuple(rows.num_loss_units([row]) for row in chosen),
+        samples=_samples(rows, chosen),
+    )
+
+
+def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
+    """What the folder of a trial's weights holds."""
+    outcome, resident = lane.outcome, lane.resident
+    assert outcome is not None
+    assert outcome.eval_loss is not None
+    figures = {"eval_loss": outcome.eval_loss}
+    if outcome.base_eval_loss is not None:
+        figures["base_eval_loss"] = outcome.base_eval_loss
+    return SavedModel(
+        method=lane.recipe.method,
+        auto_class=_auto_class(resident.base, is_classifier=bool(lane.data.label_names)),
+        base=_absolute(model.path),
+        revision=model.revision,
+        dtype=str(resident.placement.weights_dtype).removeprefix("torch."),
+        autocast=resident.placement.autocast,
+        labels=lane.data.label_names,
+        trust_remote_code=model.trust_remote_code,
+        data=data.path,
+        num_rows=len(lane.data.train),
+        num_eval_rows=len(lane.data.evaluation),
+        max_length=lane.data.max_length,
+        recipe=lane.recipe,
+        figures={**figures, **outcome.metrics},
+    )
+
+
+def _allow_cache(folder: Path) -> None:
+    """Training switches the cache of keys and values off; who writes text with the saved model needs it on."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config") or {}):
+        if part.get("use_cache") is False:
+            part["use_cache"] = True
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _absolute(path: str) -> str:
+    place = Path(path).expanduser()
+    return str(place.resolve()) if place.is_dir() else path
+
+
+def _auto_class(model: Any, *, is_classifier: bool) -> str:
+    """The class of transformers that loads this one."""
+    import transformers
+
+    if is_classifier:
+        return CLASSIFIER
+    for name in (CAUSAL, "AutoModelForImageTextToText"):
+        known = getattr(transformers, name)._model_mapping.values()
+        if any(type(model) in (one if isinstance(one, tuple) else (one,)) for one in known):
+            return name
+    return CAUSAL
+
+
+def _part(values: np.ndarray, rows: TokenRows, row: int) -> list[Any]:
+    return values[rows.offsets[row] : rows.offsets[row + 1]].tolist()
+
+
+def _samples(rows: TokenRows, chosen: np.ndarray) -> tuple[Sample, ...]:
+    """The first, the middle and the last of the rows, each with the place where its answer begins."""
+    places = sorted({0, len(chosen) // 2, len(chosen) - 1})[:NUM_SHOWN]
+    if rows.classes is not None:
+        return tuple(Sample(row=place, prompt_end=0, answer_end=0) for place in places)
+    found = []
+    for place in places:
+        prompt, answer = prompt_and_answer(rows, int(chosen[place]))
+        start, end = len(prompt), len(prompt) + len(answer)
+        if start <= 1:  # plain text: its beginning is the prompt
+            start = max(1, min(end // 2, LONGEST_START))
+        found.append(Sample(row=place, prompt_end=start, answer_end=end))
+    return tuple(found)

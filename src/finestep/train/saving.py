@@ -1,0 +1,67 @@
+"""Writing a tuned model so that plain transformers and PEFT load exactly what was measured.
+
+PEFT's file of an adapter says neither how many labels a classifier has nor what they are called, and its loader builds the
+base with two. So beside a classifier's adapter stand the base's config with the labels and its weights, as hard links where
+the disk allows: `AutoModelForSequenceClassification`, `pipeline("text-classification")` and
+`AutoPeftModelForSequenceClassification` then load the folder as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finestep.study import ModelSpec
+from finestep.survey.adapter_files import BASE, point_at_own_base, write_base_name
+from finestep.survey.weights import ADAPTER_CONFIG, INDEX, weight_files
+
+
+def save_model(model: Any, folder: Path, *, base: ModelSpec, is_classifier: bool) -> None:
+    """Write the plain model: a whole model as transformers does, an adapter as PEFT does."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    if (folder / ADAPTER_CONFIG).is_file():
+        _name_base(folder, base)
+        if is_classifier:
+            _embed_base(model.get_base_model(), folder, base)
+
+
+def _name_base(folder: Path, base: ModelSpec) -> None:
+    """A local base by its absolute path, so that the adapter loads from any working directory."""
+    place = Path(base.path).expanduser()
+    write_base_name(folder, str(place.resolve()) if place.is_dir() else base.path, revision=base.revision)
+
+
+def _embed_base(model: Any, folder: Path, base: ModelSpec) -> None:
+    """The base's config with the labels, and its weights, in the folder itself and in `base/`."""
+    source = _folder_of(base)
+    if source is None:
+        return
+    files = weight_files(source) or sorted(source.glob("pytorch_model*.bin"))
+    files += [file for file in (source / INDEX, source / "pytorch_model.bin.index.json") if file.is_file()]
+    for place in (folder, folder / BASE):
+        place.mkdir(exist_ok=True)
+        model.config.save_pretrained(str(place))
+        for file in files:
+            _link_or_copy(file, place / file.name)
+    point_at_own_base(folder)
+
+
+def _folder_of(base: ModelSpec) -> Path | None:
+    """The folder with the base's files: as given, or of the Hub's cache."""
+    place = Path(base.path).expanduser()
+    if place.is_dir():
+        return place
+    from transformers.utils import cached_file
+
+    found = cached_file(base.path, "config.json", revision=base.revision, local_files_only=True)
+    return Path(found).parent if found else None
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError:
+        shutil.copy2(real, target)

@@ -1,0 +1,166 @@
+"""From examples to token ids, and the longest row that is kept; prompts carry no loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finestep.errors import BadInput
+from finestep.study import DataSpec
+from finestep.survey.example import Example
+from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
+from finestep.train.template_fields import TemplateFields
+from finestep.train.token_rows import CutRows, TokenBuffer, TokenRows
+
+USUAL_LENGTH, MOST_LENGTH = 1024, 32_768
+MOST_CUT_SHARE = 0.01
+"""The default length cuts at most this share of the rows, where context and memory allow."""
+NO_CONTEXT = 10**6
+"""Configs that know no limit write very large numbers."""
+TOKENISE_AT_ONCE = 512
+MOST_UNRENDERED = 0.5
+
+
+@dataclass
+class Told:
+    """What turning examples into tokens has to tell: fields written as text, and rows that the template refuses."""
+
+    fields: TemplateFields
+    num_unrendered: int = 0
+    first_refusal: BadInput | None = None
+
+    def refused(self, error: BadInput) -> None:
+        """Count a row that the template cannot render."""
+        self.num_unrendered += 1
+        self.first_refusal = self.first_refusal or error
+
+    def notes(self) -> list[str]:
+        """In words."""
+        notes = self.fields.notes()
+        if self.first_refusal is not None:
+            cause = f"{self.first_refusal.law}; {self.first_refusal.value}"
+            notes.append(f"{self.num_unrendered:,} rows were left out: {cause}")
+        return notes
+
+
+def check_length(spec: DataSpec, context_length: int | None) -> None:
+    """Raise BadInput for a length that the model cannot read."""
+    context = known_context(context_length)
+    if spec.max_length and context and spec.max_length > context:
+        raise BadInput(f"`max_length` must be at most the model's context of {context} tokens", value=spec.max_length)
+
+
+def known_context(context_length: int | None) -> int | None:
+    """The model's context, or None where its config knows no limit."""
+    return context_length if context_length and context_length < NO_CONTEXT else None
+
+
+def default_length(
+    lengths: np.ndarray, spec: DataSpec, context_length: int | None, longest: int | None, *, goes_on: bool
+) -> int:
+    """What the user asked for; else 1,024, or as many times twice that as leave at most 1 % of the rows cut.
+
+    Args:
+        longest: what memory allows; None: no more than 1,024.
+        goes_on: what is cut off goes on in a further row, so that nothing is lost.
+    """
+    if spec.max_length:
+        return spec.max_length
+    context = known_context(context_length)
+    usual = min(context or USUAL_LENGTH, USUAL_LENGTH)
+    most = max(usual, min(context or MOST_LENGTH, longest or usual, MOST_LENGTH))
+    length = usual
+    while not goes_on and length < most and np.mean(lengths > length) > MOST_CUT_SHARE:
+        length = min(2 * length, most)
+    return length
+
+
+def tokenise(examples: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told) -> TokenRows:
+    """All rows at their full length.
+
+    Raises:
+        BadInput: the chat template refuses most of the rows.
+    """
+    raw = spec.template == "raw"
+    add_bos = _adds_bos(tokenizer) and (raw or tokenizer.chat_template == PLAIN_TEMPLATE)
+    buffer = TokenBuffer()
+    refused_before = told.num_unrendered
+    for start in range(0, len(examples), TOKENISE_AT_ONCE):
+        pieces = []
+        for row in examples[start : start + TOKENISE_AT_ONCE]:
+            try:
+                pieces.append(
+                    pieces_of(row, tokenizer, train_on_prompt=spec.train_on_prompt, raw=raw, fields=told.fields)
+                )
+            except BadInput as error:
+                told.refused(error)
+        _add(buffer, pieces, tokenizer, add_bos=add_bos)
+    if told.first_refusal is not None and told.num_unrendered - refused_before > MOST_UNRENDERED * len(examples):
+        raise told.first_refusal
+    return buffer.rows()
+
+
+def tokenise_labels(
+    examples: Sequence[Example], tokenizer: Any, names: tuple[str, ...], *, max_length: int | None = None
+) -> TokenRows:
+    """Rows of a classifier, one text or two; with `max_length` the longer text is cut, special tokens stay."""
+    number = {name: place for place, name in enumerate(names)}
+    is_pair = takes_pairs(tokenizer)
+    special = tokenizer.num_special_tokens_to_add(pair=is_pair)
+    cut = {} if max_length is None else {"truncation": True, "max_length": max(max_length, special + 1)}
+    buffer = TokenBuffer()
+    classes = np.empty(len(examples), dtype=np.int64)
+    for start in range(0, len(examples), TOKENISE_AT_ONCE):
+        rows = examples[start : start + TOKENISE_AT_ONCE]
+        encoded = tokenizer(*_texts(rows, is_pair), add_special_tokens=True, return_attention_mask=False, **cut)
+        types = encoded.get("token_type_ids") if any(row.pair is not None for row in rows) and is_pair else None
+        for place, ids in enumerate(encoded["input_ids"]):
+            buffer.add(ids, types=None if types is None else types[place])
+            buffer.end_row()
+            classes[start + place] = number[str(rows[place].label)]
+    return buffer.rows(classes=classes)
+
+
+def cut_labels(
+    whole: TokenRows, examples: Sequence[Example], tokenizer: Any, names: tuple[str, ...], max_length: int
+) -> CutRows:
+    """The rows of a classifier within `max_length`."""
+    long = whole.lengths > max_length
+    rows = tokenise_labels(examples, tokenizer, names, max_length=max_length) if long.any() else whole
+    lost = int((whole.lengths[long] - max_length).sum())
+    return CutRows(rows, whole.lengths, num_cut=int(long.sum()), num_tokens_cut=lost)
+
+
+def takes_pairs(tokenizer: Any) -> bool:
+    """True when the tokenizer puts a mark between two texts; without one they are joined by a line break."""
+    return tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
+
+
+def _texts(rows: Sequence[Example], is_pair: bool) -> tuple[list[str], ...]:
+    if all(row.pair is None for row in rows):
+        return ([row.text for row in rows],)
+    if is_pair:
+        return [row.text for row in rows], [row.pair or "" for row in rows]
+    return ([f"{row.text}\n{row.pair}" if row.pair else row.text for row in rows],)
+
+
+def _add(buffer: TokenBuffer, rows: list[list[Piece]], tokenizer: Any, *, add_bos: bool) -> None:
+    texts = [text for pieces in rows for text, _ in pieces]
+    if not texts:
+        return
+    encoded = iter(tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+    for pieces in rows:
+        if add_bos:
+            buffer.add([tokenizer.bos_token_id])
+        for _, carries_loss in pieces:
+            buffer.add(next(encoded), trained=carries_loss)
+        buffer.end_row()
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    if tokenizer.bos_token_id is None:
+        return False
+    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
