@@ -1,126 +1,156 @@
-"""`python -m benchmarks.recommend [--json OUT]`: regret, error and coverage of the recommended LoRA rates, beside the
-baselines."""
+"""`python -m benchmarks.recommend [--json OUT] [--file OPTIMA.csv]`: coverage and error of the recommended rates on sources that were
+left out, beside constants; regret on the LoRA sweep; and, with `--file`, a table of optima that nobody has seen (columns: id, grade, model,
+method, rank, alpha, rows, epochs, batch, steps, best, vertex)."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import statistics
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.recommend.baselines import CONSTANTS, baselines
-from benchmarks.recommend.judge import Judged, baseline_regrets, judge_outside, judge_sweep
+from benchmarks.recommend.file import judge_file
+from benchmarks.recommend.judge import (
+    Judged,
+    baseline_regrets,
+    judge_sources,
+    judge_sweep,
+    judge_weak,
+    mean,
+)
+
+RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3)
 
 
 def main() -> None:
-    """Print the table and write the JSON."""
+    """Print the tables and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures here")
-    target = parser.parse_args().json
+    parser.add_argument("--file", type=Path, help="score these optima by the packaged law instead")
+    args = parser.parse_args()
+    if args.file:
+        report_file(judge_file(args.file))
+        return
     figures = measure()
     report(figures)
-    if target:
-        target.write_text(json.dumps(figures, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def measure() -> dict[str, Any]:
     """All figures."""
-    sweep, outside = judge_sweep(), judge_outside()
-    known = [case for case in [*sweep, *outside] if case.covered is not None]
+    sweep = judge_sweep()
     return {
-        "mean_regret_percent": mean([c.regret for c in sweep if c.regret is not None]),
-        "max_regret_percent": max(c.regret for c in sweep if c.regret is not None),
-        "mean_regret_to_floor_percent": mean([c.floor_regret for c in sweep if c.floor_regret is not None]),
-        "mean_abs_error_dex": mean([abs(c.aim - c.best) for c in outside if c.best is not None]),
-        "mean_abs_error_of_the_center_dex": mean([abs(c.center - c.best) for c in outside if c.best is not None]),
-        "interval_coverage": mean([float(bool(c.covered)) for c in known]),
-        "interval_coverage_sweep": coverage(sweep),
-        "interval_coverage_outside": coverage(outside),
-        "interval_half_width_dex": mean([(c.high - c.low) / 2 for c in known]),
-        "num_cells": len(sweep),
-        "num_cells_bracketed": sum(c.covered is not None for c in sweep),
-        "num_outside": len(outside),
-        "whole_vendor_left_out": vendor_figures(),
-        "worst_cells": [{"cell": c.name, "regret_percent": c.regret} for c in worst(sweep)],
-        "baselines": {name: baseline_figures(name, baseline, outside) for name, baseline in baselines().items()},
-        "best_constant_mean_abs_error_dex": best_constant_error(outside),
+        "sources": {name: family_figures(cases) for name, cases in by_family(judge_sources()).items()},
+        "weak": [vars_of(case) for case in judge_weak()],
+        "sweep": {
+            "mean_regret_percent": mean([c.recommended for c in sweep]),
+            "max_regret_percent": max(c.recommended for c in sweep),
+            "mean_regret_to_floor_percent": mean([c.to_floor for c in sweep]),
+            "known_data_mean_regret_percent": mean([c.known_data for c in sweep]),
+            "num_cells": len(sweep),
+        },
+        "baselines": {name: baseline_figures(baseline) for name, baseline in baselines().items()},
     }
 
 
-def vendor_figures() -> dict[str, float]:
-    """The stricter split: all models of a vendor left out at once."""
-    cases = judge_sweep("vendor")
-    regrets = [c.regret for c in cases if c.regret is not None]
+def by_family(cases: list[Judged]) -> dict[str, list[Judged]]:
+    """Cases by what coverage is counted by."""
+    out: dict[str, list[Judged]] = defaultdict(list)
+    for case in cases:
+        out[case.family].append(case)
+    return dict(sorted(out.items()))
+
+
+def family_figures(cases: list[Judged]) -> dict[str, Any]:
+    """Coverage and error, every cluster of sources counted once; and the constant that is best in hindsight."""
+    clusters: dict[str, list[Judged]] = defaultdict(list)
+    for case in cases:
+        clusters[case.cluster].append(case)
+
+    def over(value: Callable[[Judged], float]) -> float:
+        return mean([mean([value(case) for case in group]) for group in clusters.values()])
+
+    constants = {f"{rate:g}": over(lambda c, rate=rate: abs(c.best - math.log10(rate))) for rate in RATES}
     return {
-        "mean_regret_percent": mean(regrets),
-        "max_regret_percent": max(regrets),
-        "interval_coverage": coverage(cases),
+        "num_sources": len(clusters),
+        "num_cases": len(cases),
+        "coverage": over(lambda c: float(c.covered)),
+        "mean_abs_error_dex": over(lambda c: abs(c.aim - c.best)),
+        "mean_abs_error_of_the_center_dex": over(lambda c: abs(c.center - c.best)),
+        "half_width_dex": over(lambda c: (c.high - c.low) / 2),
+        "constants": constants,
+        "best_constant": min(constants, key=lambda name: constants[name]),
+        "by_source": {
+            name: {"bias_dex": mean([c.best - c.center for c in g]), "inside": mean([float(c.covered) for c in g])}
+            for name, g in sorted(clusters.items())
+        },
     }
 
 
-def baseline_figures(name: str, baseline: Any, outside: list[Judged]) -> dict[str, float]:
-    """Regret of one baseline, and its error on the outside settings where it is a constant."""
+def baseline_figures(baseline: Any) -> dict[str, float]:
+    """Regret of one baseline on the sweep."""
     regrets = baseline_regrets(baseline)
-    out = {
-        "mean_regret_percent": mean(regrets),
-        "max_regret_percent": max(regrets),
-        "num_cells": len(regrets),
-        "mean_regret_to_floor_percent": mean(baseline_regrets(baseline, floor=True)),
-    }
-    if name in CONSTANTS:
-        out["mean_abs_error_dex"] = mean([abs((c.best or 0.0) - math.log10(CONSTANTS[name])) for c in outside])
-    return out
+    return {"mean_regret_percent": mean(regrets), "max_regret_percent": max(regrets), "num_cells": len(regrets)}
 
 
-def best_constant_error(outside: list[Judged]) -> float:
-    """The error of the one constant that fits the outside settings best, chosen after the fact."""
-    rates = [c.best for c in outside if c.best is not None]
-    return min(mean([abs(rate - constant) for rate in rates]) for constant in rates)
-
-
-def worst(cases: list[Judged]) -> list[Judged]:
-    """The five cells with the largest regret."""
-    return sorted(cases, key=lambda c: -(c.regret or 0.0))[:5]
-
-
-def coverage(cases: list[Judged]) -> float:
-    """Share of the cases with a known best rate whose interval holds it."""
-    return mean([float(c.covered) for c in cases if c.covered is not None])
-
-
-def mean(values: list[float]) -> float:
-    """The mean."""
-    return statistics.fmean(values)
+def vars_of(case: Judged) -> dict[str, Any]:
+    """A weak case as plain values."""
+    return {"id": case.name, "off_dex": round(case.best - case.center, 2), "inside": case.covered}
 
 
 def report(figures: dict[str, Any]) -> None:
     """The same as text."""
-    print(f"{'rule':44s} {'mean %':>8s} {'max %':>8s} {'to floor %':>11s} {'MAE dex':>8s}")
-    ours = {**figures, "name": "finestep, family left out"}
-    for name, row in [(ours["name"], ours), *figures["baselines"].items()]:
-        error = f"{row['mean_abs_error_dex']:8.3f}" if "mean_abs_error_dex" in row else f"{'-':>8s}"
+    print("whole sources left out; every cluster of sources counted once; errors in dex (0.3 = a factor of 2)")
+    print(
+        f"{'family':18s}{'sources':>8s}{'cases':>7s}{'in 80 %':>9s}{'error':>7s}{'centre':>8s}{'half-width':>12s}  constants"
+    )
+    for name, row in figures["sources"].items():
+        best = row["best_constant"]
+        shown = list(dict.fromkeys((best, "2e-05", "5e-05", "0.0002", "0.0003")))
+        constants = ", ".join(f"{float(k):.0e} {row['constants'][k]:.2f}" for k in shown)
         print(
-            f"{name:44s} {row['mean_regret_percent']:8.3f} {row['max_regret_percent']:8.2f} "
-            f"{row['mean_regret_to_floor_percent']:11.3f} {error}"
+            f"{name:18s}{row['num_sources']:8d}{row['num_cases']:7d}{row['coverage']:9.0%}"
+            f"{row['mean_abs_error_dex']:7.2f}{row['mean_abs_error_of_the_center_dex']:8.2f}"
+            f"{row['half_width_dex']:12.2f}  {constants}"
         )
-    strict = figures["whole_vendor_left_out"]
-    name = "finestep, all models of the vendor left out"
-    print(f"{name:44s} {strict['mean_regret_percent']:8.3f} {strict['max_regret_percent']:8.2f}")
-    print(
-        f"\n80 % intervals hold the best measured rate in {figures['interval_coverage']:.1%} of the cases "
-        f"(sweep {figures['interval_coverage_sweep']:.1%} of {figures['num_cells_bracketed']}, "
-        f"outside {figures['interval_coverage_outside']:.1%} of {figures['num_outside']}); "
-        f"mean half-width {figures['interval_half_width_dex']:.2f} dex"
-    )
-    center, constant = figures["mean_abs_error_of_the_center_dex"], figures["best_constant_mean_abs_error_dex"]
-    print(
-        f"outside settings: the recommended rate is off by {figures['mean_abs_error_dex']:.3f} dex, the centre of its "
-        f"interval by {center:.3f}, the best constant in hindsight by {constant:.3f}"
-    )
-    for row in figures["worst_cells"]:
-        print(f"  worst: {row['cell']:60s} {row['regret_percent']:.2f} %")
+    print("\nby source (best minus centre, share inside)")
+    for name, row in figures["sources"].items():
+        parts = [f"{s} {v['bias_dex']:+.2f} {v['inside']:.0%}" for s, v in row["by_source"].items()]
+        print(f"  {name}: " + "; ".join(parts))
+    _report_weak(figures["weak"])
+    _report_sweep(figures)
+
+
+def _report_weak(weak: list[dict[str, Any]]) -> None:
+    inside = sum(row["inside"] for row in weak)
+    print(f"\nnot fitted (at the edge of their grid, or weak): {inside} of {len(weak)} inside")
+    print("  " + "; ".join(f"{row['id']} {row['off_dex']:+.2f}" for row in weak))
+
+
+def _report_sweep(figures: dict[str, Any]) -> None:
+    sweep = figures["sweep"]
+    print(f"\nLoRA sweep, {sweep['num_cells']} cells, the model's family left out: loss above the best measured, %")
+    print(f"{'finestep, as recommended':48s}{sweep['mean_regret_percent']:8.3f}  max {sweep['max_regret_percent']:.2f}")
+    print(f"{'finestep, where the data set is known':48s}{sweep['known_data_mean_regret_percent']:8.3f}")
+    for name, row in figures["baselines"].items():
+        if name in CONSTANTS or "formula" in name:
+            print(f"{name:48s}{row['mean_regret_percent']:8.3f}  max {row['max_regret_percent']:.2f}")
+
+
+def report_file(cases: list[tuple[str, Judged]]) -> None:
+    """Coverage and error on a file of optima, by family and grade."""
+    for grades in ("AB", "ABC"):
+        chosen = [case for grade, case in cases if grade in grades]
+        print(f"grades {', '.join(grades)}")
+        for name, group in [*by_family(chosen).items(), ("all", chosen)]:
+            inside = sum(case.covered for case in group)
+            error = mean([abs(case.aim - case.best) for case in group])
+            print(f"  {name:18s}{inside:3d} of {len(group):3d} inside, mean error of the aim {error:.2f} dex")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from finestep.knowledge.sweep import SweepCell
-from finestep.rules.basin import excess_nats
+from finestep.rules.basin import DIVERGENCE_NATS, LORA
 
 SCAN_STEP_DEX = 0.01
 CLIFF_EXCESS = 0.05
@@ -31,7 +31,7 @@ def loss_at(cell: SweepCell, log_rate: float) -> float:
     """Interpolated test loss in nats."""
     points = sound_points(cell)
     if log_rate > points[-1][0]:
-        return points[-1][1] + excess_nats(log_rate - points[-1][0])
+        return points[-1][1] + LORA.excess_nats(log_rate - points[-1][0], divergence_nats=DIVERGENCE_NATS)
     if log_rate < points[0][0]:
         return _line(points[0], points[1], log_rate)
     return _parabola(sorted(points, key=lambda p: abs(p[0] - log_rate))[:3], log_rate)

@@ -141,7 +141,7 @@ class Finestep:
         proposal = self._planned.pop(0)
         number = len(self._trials)
         point = self._point(proposal.learning_rate, proposal.effective_batch_size, proposal.changes)
-        recipe = _recipe(point, self._task)
+        recipe = recipe_at(point, self._task)
         self._trials.append(Trial(number=number, recipe=recipe, fidelity=proposal.fidelity))
         return Wish(point, proposal.fidelity, number)
 
@@ -185,13 +185,13 @@ class Finestep:
         """Where a grid has no run at the wished place, note a trial that could not be run: it is not wished again."""
         if self._task.kind != "pool" and max(abs(a - b) for a, b in zip(wish.point, cell.point, strict=True)) > 0.05:
             fidelity = wish.fidelity or 1.0
-            recipe = _recipe(wish.point, self._task)
+            recipe = recipe_at(wish.point, self._task)
             self._trials.append(Trial(number=len(self._trials), recipe=recipe, fidelity=fidelity, state="failed"))
 
     def tell(self, wish: Wish, cell: Cell, value: float | None) -> None:
         self._planned = []
         self._note_missing(wish, cell)
-        self._trials[int(wish.token)] = _finished(self._trials[int(wish.token)], cell, value, self._task)  # type: ignore[call-overload]
+        self._trials[int(wish.token)] = finished_trial(self._trials[int(wish.token)], cell, value, self._task)  # type: ignore[call-overload]
 
 
 class Told(Finestep):
@@ -202,8 +202,8 @@ class Told(Finestep):
         shorter = ((length, cell) for length in task.fidelities[:-1] for cell in task.cells[length])
         inside = [(length, cell) for length, cell in shorter if cell.is_inside(task.bounds)]
         for number, (length, cell) in enumerate(inside):
-            trial = Trial(number=number, recipe=_recipe(cell.point, task), fidelity=length)
-            self._trials.append(_finished(trial, cell, cell.value, task))
+            trial = Trial(number=number, recipe=recipe_at(cell.point, task), fidelity=length)
+            self._trials.append(finished_trial(trial, cell, cell.value, task))
 
 
 EXTRA_AXES: dict[str, tuple[str, Callable[[float], float]]] = {
@@ -233,7 +233,7 @@ def search_for(
     )
     motion = {name: exponents * getattr(prior, name) for name in ("rate_exponent", "batch_exponent")}
     return StructuredSearch(
-        _space(task, full_only),
+        space_of(task, full_only=full_only),
         prior.model_copy(update=motion),
         objective=Objective(metric="accuracy", goal="maximize") if task.maximize else Objective(),
         seed=seed,
@@ -241,7 +241,7 @@ def search_for(
     )
 
 
-def _space(task: Task, full_only: bool) -> SearchSpace:
+def space_of(task: Task, *, full_only: bool = False) -> SearchSpace:
     fidelities = (1.0,) if full_only else task.fidelities
     if task.kind == "pool":
         low, high = dict(zip(task.axes, task.bounds, strict=True))["lr"]
@@ -278,7 +278,7 @@ def _extras(task: Task) -> tuple[Dimension, ...]:
     return tuple(dimension for dimension in found if len(dimension.values) > 1)
 
 
-def _recipe(point: Sequence[float], task: Task) -> Recipe:
+def recipe_at(point: Sequence[float], task: Task) -> Recipe:
     values = dict(zip(task.axes, point, strict=True))
     changes: dict[str, object] = {
         "learning_rate": 2 ** values["lr"],
@@ -293,9 +293,9 @@ def _recipe(point: Sequence[float], task: Task) -> Recipe:
     return Recipe().with_fields(changes)
 
 
-def _finished(trial: Trial, cell: Cell, value: float | None, task: Task) -> Trial:
+def finished_trial(trial: Trial, cell: Cell, value: float | None, task: Task) -> Trial:
     state = "completed" if value is not None else "diverged"
     metrics = {"accuracy": value} if task.maximize and value is not None else {}
     loss = None if value is None else (1 - value if task.maximize else value)
     outcome = Outcome(state=state, eval_loss=loss, metrics=metrics)  # type: ignore[arg-type]
-    return trial.model_copy(update={"recipe": _recipe(cell.point, task), "state": state, "outcome": outcome})
+    return trial.model_copy(update={"recipe": recipe_at(cell.point, task), "state": state, "outcome": outcome})

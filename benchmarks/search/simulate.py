@@ -77,6 +77,8 @@ class Clock:
     engine: Engine
     workers: int
     budget: float
+    stop_when_found: bool = True
+    """End at the strictest target; otherwise the engine or the budget ends it."""
     marks: list[Mark] = field(default_factory=list)
     _taken: list[Cell] = field(default_factory=list)
     _measured: set[tuple[int, float]] = field(default_factory=set)
@@ -90,7 +92,7 @@ class Clock:
         order = 0
         now = 0.0
         idle = self.workers
-        stop_at = min(self.task.targets)
+        stop_at = min(self.task.targets) if self.stop_when_found else -1.0
         while self._best > stop_at:
             while idle and self._spent + self._running(events, now) < self.budget and self._repeats <= MAX_REPEATS:
                 wish = self.engine.ask(idle)

@@ -2,6 +2,7 @@
 
 Run once when the collection changes: `python scripts/build_knowledge/collect.py FOLDER`, where FOLDER holds
 `recipes/recipes.jsonl` and `surfaces/tinker_sft_lora_sweep.csv`. Only figures and their sources are kept.
+Measured optima (optima.jsonl) are kept by hand, a row each: the vertex of a published table, its setting and its source.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rebuild the derived tables from the packaged rows: lora_law.json and practice.json.
+"""Rebuild the derived tables from the packaged rows: rate_law.json and practice.json.
 
 `python scripts/build_knowledge/derive.py` rewrites them; a test checks that they are up to date.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finestep.knowledge.sweep import sweep_cells
-from finestep.rules.lora_fit import optimum
-from finestep.rules.lora_law import law_to_table
-from finestep.rules.practice_bias import fit_law_with_practice
 from finestep.rules.practice_fit import practice_table
+from finestep.rules.rate_evidence import evidence_cases
+from finestep.rules.rate_fit import fit_rate_law
+from finestep.rules.rate_law import law_to_table
 
 DATA = Path(__file__).parents[2] / "src/finestep/knowledge/data"
 
@@ -25,8 +24,7 @@ def main() -> None:
 
 def derived() -> dict[str, dict[str, object]]:
     """File name -> content."""
-    optima = [found for cell in sweep_cells() if (found := optimum(cell))]
-    return {"lora_law.json": law_to_table(fit_law_with_practice(optima)), "practice.json": practice_table()}
+    return {"rate_law.json": law_to_table(fit_rate_law(evidence_cases())), "practice.json": practice_table()}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ google/gemma-3-1b-pt gemma3_text gemma3 1.000 - 26 1152 6912 4 1 262144 32768 t 
 google/gemma-3-1b-it gemma3_text gemma3 1.000 - 26 1152 6912 4 1 262144 32768 ti -
 google/gemma-3-4b-pt gemma3 gemma3 4.300 - 34 2560 10240 8 4 262208 131072 t -
 google/gemma-3-4b-it gemma3 gemma3 4.300 - 34 2560 10240 8 4 262208 131072 ti -
+google/gemma-3-12b-pt gemma3 gemma3 12.2 - 48 3840 15360 16 8 262208 131072 t -
+google/gemma-3-12b-it gemma3 gemma3 12.2 - 48 3840 15360 16 8 262208 131072 ti -
+google/gemma-3-27b-pt gemma3 gemma3 27.4 - 62 5376 21504 32 16 262208 131072 t -
+google/gemma-3-27b-it gemma3 gemma3 27.4 - 62 5376 21504 32 16 262208 131072 ti -
 google/gemma-2-2b gemma2 gemma2 2.614 - 26 2304 9216 8 4 256000 8192 t -
 google/gemma-2-9b gemma2 gemma2 9.242 - 42 3584 14336 16 8 256000 8192 t -
 google/gemma-2b gemma gemma 2.506 - 18 2048 16384 8 1 256000 8192 t -
@@ -92,6 +96,7 @@ moonshotai/Kimi-K2.6 kimi_k25 kimi 1026 32 61 7168 2048 64 64 163840 262144 i -
 nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16 nemotron_h nemotron 31.6 3.6 52 2688 1856 32 2 131072 262144 i -
 nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16 nemotron_h nemotron 120 12 88 4096 2688 32 2 131072 262144 i -
 nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16 nemotron_h nemotron 550 55 108 8192 5120 64 2 131072 262144 i -
+allenai/OLMo-2-0325-32B olmo2 olmo 32.2 - 64 5120 27648 40 8 100352 4096 - 6e-4
 openai/gpt-oss-20b gpt_oss gpt-oss 20.9 3.6 24 2880 2880 64 8 201088 131072 i -
 openai/gpt-oss-120b gpt_oss gpt-oss 116.8 5.1 36 2880 2880 64 8 201088 131072 i -
 zai-org/chatglm-6b chatglm chatglm 6.173 - 28 4096 16384 32 32 130528 2048 i -
@@ -111,11 +116,14 @@ tiiuae/falcon-7b falcon falcon 6.922 - 32 4544 18176 71 1 65024 2048 t 6e-4
 google-bert/bert-base-uncased bert bert 0.1095 - 12 768 3072 12 12 30522 512 te 1e-4
 google-bert/bert-large-uncased bert bert 0.335 - 24 1024 4096 16 16 30522 512 te 1e-4
 google-bert/bert-base-chinese bert bert 0.1023 - 12 768 3072 12 12 21128 512 te 1e-4
+sentence-transformers/all-MiniLM-L6-v2 bert bert 0.0227 - 6 384 1536 12 12 30522 512 te -
+distilbert/distilroberta-base roberta roberta 0.0821 - 6 768 3072 12 12 50265 512 te -
 distilbert/distilbert-base-uncased distilbert bert 0.0664 - 6 768 3072 12 12 30522 512 te -
 FacebookAI/roberta-base roberta roberta 0.1247 - 12 768 3072 12 12 50265 512 te 6e-4
 FacebookAI/roberta-large roberta roberta 0.3554 - 24 1024 4096 16 16 50265 512 te 4e-4
 FacebookAI/xlm-roberta-base xlm-roberta xlm-r 0.278 - 12 768 3072 12 12 250002 512 te -
 FacebookAI/xlm-roberta-large xlm-roberta xlm-r 0.560 - 24 1024 4096 16 16 250002 512 te -
+microsoft/deberta-base deberta deberta 0.139 - 12 768 3072 12 12 50265 512 te -
 microsoft/deberta-v3-small deberta-v2 deberta 0.141 - 6 768 3072 12 12 128100 512 te -
 microsoft/deberta-v3-base deberta-v2 deberta 0.184 - 12 768 3072 12 12 128100 512 te 6e-4
 microsoft/deberta-v3-large deberta-v2 deberta 0.434 - 24 1024 4096 16 16 128100 512 te 3e-4

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Estimate(BaseModel):
     """A recommended or measured number and how sure it is.
 
-    `low` and `high` bound the central 80 % unless `coverage` says otherwise. `source` is the id of an evidence row in
-    `finestep.knowledge`, a rule's name with its citation, or "measured here".
+    `low` and `high` are an interval only where `coverage` says how often they hold, which was calibrated. Without it they are the range
+    that is usual. `source` is the id of an evidence row in `finestep.knowledge`, a rule's name with its citation, "measured here" or
+    "you".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,7 +23,16 @@ class Estimate(BaseModel):
     unit: str
     source: str
     why: str = Field("", description="One clause: why this value and not another.")
-    coverage: float = Field(0.8, gt=0, lt=1, description="Share of cases that the interval is meant to hold.")
+    coverage: float | None = Field(
+        None, gt=0, lt=1, description="Share of cases that low to high holds, where that was calibrated."
+    )
+
+    @property
+    def kind(self) -> Literal["interval", "usual range", "fixed"]:
+        """What low and high are: calibrated, usual, or the value itself (given by the user, or computed)."""
+        if self.low == self.high:
+            return "fixed"
+        return "interval" if self.coverage else "usual range"
 
     @model_validator(mode="after")
     def _ordered(self) -> Estimate:

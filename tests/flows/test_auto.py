@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
+from rich.console import Console
 
+from finestep.cli.card import print_card
 from finestep.errors import BadInput
 from finestep.executors.replay import ReplayExecutor
 from finestep.flows.result import drop_other_models, write_results
@@ -119,6 +122,53 @@ def test_a_budget_below_one_run_predicts(tmp_path):
 def test_a_budget_of_one_run_gives_a_model(tmp_path):
     store, tuning = tune(tmp_path, budget=1.0)
     assert results(store, tuning, 1.0)["best"] is not None
+
+
+@pytest.mark.parametrize("budget", [1.0, 2.0])
+def test_after_one_or_two_runs_no_per_cent_is_promised_and_the_way_on_is_said(tmp_path, budget):
+    store, tuning = tune(tmp_path, budget=budget)
+    answer = make_judge(store.spec, tuning.card, budget=tuning.budget).answer(store.trials())
+    command = f"finestep tune m d.jsonl --budget {budget:g}"
+    result = write_results(store, command=command, budget=tuning.budget, card=CARD, facts={}, answer=answer)
+    assert result["settled"] is False
+    assert result["next_command"] == "finestep tune m d.jsonl --budget 6"
+    assert result["answer"]["expected_regret"] is result["answer"]["expected_gain"] is None
+    console = Console(record=True, width=120)
+    print_card(console, result)
+    text = " ".join(console.export_text().replace("│", " ").split())
+    assert "not settled between" in text
+    assert "go on with `finestep tune m d.jsonl --budget 6`" in text
+    assert "regret" not in text
+    hero = (tmp_path / "report.html").read_text().partition("</header>")[0]
+    assert "Not settled: between" in hero
+    assert "--budget 6" in hero
+    store.close()
+    longer, _ = tune(tmp_path, budget=6.0)
+    assert _asked(longer.trials())[: len(result["trials"])] == _asked(store.trials())[: len(result["trials"])]
+    assert len(longer.trials()) > len(result["trials"])
+
+
+def test_a_settled_study_says_so_and_needs_no_further_command(tmp_path):
+    store, tuning = tune(tmp_path)
+    result = results(store, tuning)
+    assert result["settled"] is True
+    assert result["next_command"] is None
+    assert "Not settled" not in (tmp_path / "report.html").read_text()
+
+
+def test_a_rate_outside_its_interval_says_why(tmp_path):
+    """Of all trials of some studies: where the tested rate is not between the two that are named, the reason is."""
+    said = [
+        t
+        for start in (START, START.model_copy(update={"learning_rate": 3e-3}))
+        for t in tune(tmp_path / f"{start.learning_rate}")[0].trials()
+    ]
+    for trial in said:
+        found = re.search(r"between ([\d.e-]+) and ([\d.e-]+)", trial.why)
+        if found:
+            low, high = (float(x.rstrip(".")) for x in found.groups())
+            outside = not 0.97 * low <= trial.recipe.learning_rate <= 1.03 * high
+            assert ("this lies" in trial.why) == outside or not outside, trial.why
 
 
 @pytest.mark.parametrize("loss", [math.nan, None], ids=["diverged", "failed"])

@@ -71,8 +71,6 @@ def test_the_method_follows_the_memory():
         ({"model": None}, "say which model"),
         ({"model": "no-such-model-anywhere"}, "nothing is known"),
         ({"model": "Llama-3.1-8B", "method": "lorra"}, "did you mean `lora`"),
-        ({"model": "Llama-3.1-70B", "hardware": "24GB"}, "must fit into memory"),
-        ({"model": "Llama-3.1-8B", "hardware": "24GB", "method": "full"}, "`--method lora` fits"),
         ({"model": "Llama-3.1-8B", "data": "/no/such/file.jsonl"}, "no such"),
     ],
 )
@@ -119,7 +117,10 @@ def test_yaml_is_a_recipe(tmp_path):
     shown = run(command, "Qwen3-0.6B", "--gpu", "8GB", "--yaml", str(target))
     assert shown.exit_code == 0
     assert read_recipe(target) == recommend("Qwen3-0.6B", hardware="8GB").recipe
-    assert "80 % interval" in target.read_text()
+    lines = {line.split(":")[0].strip(): line for line in target.read_text().splitlines()}
+    assert "80 % interval" in lines["learning_rate"]
+    assert "usual range" in lines["effective_batch_size"]
+    assert target.read_text().count("80 % interval") == 1
 
 
 def test_tune_reads_the_recipe_before_anything_else(tmp_path, shipped_model, instruct_file):
@@ -141,7 +142,9 @@ def test_explain_names_its_sources(name):
     assert shown.exit_code == 0
     assert "Sources" in shown.output
     if name == "learning_rate":
-        assert "arXiv:2602.06204" in shown.output.replace("\n", "")
+        assert "every source" in shown.output.replace("\n", " ") or "each source counted once" in shown.output.replace(
+            "\n", " "
+        )
 
 
 def test_explain_refuses_what_it_does_not_know():
@@ -267,16 +270,65 @@ def test_rescale_and_export_on_the_terminal(tmp_path):
     assert isinstance(again.exception, BadInput)
 
 
+@pytest.mark.parametrize(
+    ("model", "hardware", "method", "words"),
+    [
+        ("Llama-3.1-8B", "8xh100", "full", "shard it over the 8 devices"),
+        ("Qwen2.5-7B", "h100", "full", "needs 2 x 80 GB sharded"),
+        ("Llama-3.1-70B", "24GB", None, "sharded"),
+    ],
+)
+def test_a_rate_is_given_whatever_the_memory(model, hardware, method, words):
+    answer = recommend(model, hardware=hardware, method=method)
+    assert 1e-6 < answer.estimates["learning_rate"].value < 1e-3
+    assert any(words in note for note in answer.notes)
+
+
+def test_an_untuned_model_that_may_know_the_task_is_to_be_scored_first():
+    said = {
+        name: any("score the untuned model" in n for n in recommend(name, hardware="24GB").notes)
+        for name in ("Qwen3-8B", "Qwen3-8B-Base")
+    }
+    assert said == {"Qwen3-8B": True, "Qwen3-8B-Base": False}
+
+
+def test_one_row_is_too_few(tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    with pytest.raises(BadInput, match="at least 8 rows"):
+        recommend("Qwen3-0.6B", str(path), hardware="24GB")
+
+
+def test_what_the_user_fixed_has_no_range():
+    shown = run(command, "Qwen3-8B", "--gpu", "80GB", "--rank", "64", "--batch", "32", "--explain", "rank")
+    assert "80 %" not in shown.output
+    assert "usual" not in shown.output
+
+
 def test_the_benchmark_keeps_its_promises():
-    """The figures of docs/recommend.md, as its JSON has them: leave-one-family-out regret, error outside the sweep, and
-    calibrated intervals; each of the recommended rate, beside the best of the baselines."""
+    """The figures of docs/recommend.md: whole sources left out, each counted once, beside the best constant in hindsight; and the regret
+    on the sweep with the model's family left out."""
     figures = pytest.importorskip("benchmarks.recommend.__main__").measure()
-    assert figures["num_cells"] >= 100
-    assert figures["mean_regret_percent"] <= 0.15
-    assert figures["max_regret_percent"] <= 1.5
-    assert figures["mean_abs_error_dex"] <= 0.12
-    assert 0.75 <= figures["interval_coverage"] <= 0.85
+    for name, row in figures["sources"].items():
+        if row["num_sources"] >= 5:
+            assert 0.75 <= row["coverage"] <= 0.88, name
+        if row["num_sources"] >= 4:
+            assert row["mean_abs_error_dex"] < row["constants"][row["best_constant"]], name
+    sweep = figures["sweep"]
+    assert sweep["num_cells"] >= 100
+    assert sweep["mean_regret_percent"] <= 0.13
     baselines = figures["baselines"]
-    assert figures["mean_regret_percent"] < min(row["mean_regret_percent"] for row in baselines.values())
-    assert baselines["constant 3e-4"]["mean_regret_percent"] == pytest.approx(0.2, abs=0.01)
-    assert figures["best_constant_mean_abs_error_dex"] == pytest.approx(0.24, abs=0.01)
+    assert sweep["mean_regret_percent"] < min(row["mean_regret_percent"] for row in baselines.values())
+
+
+def test_a_file_of_optima_is_scored(tmp_path):
+    file = pytest.importorskip("benchmarks.recommend.file")
+    path = tmp_path / "optima.csv"
+    path.write_text(
+        "id,grade,model,method,rank,alpha,rows,epochs,batch,best\n"
+        "a,A,Qwen/Qwen3-8B,lora,16,32,20000,2,32,2e-4\nb,A,my-org/unknown-7B,full,,,20000,2,32,9e-2\nc,A,nameless,full,,,1,1,1,1e-5\n"
+    )
+    judged = {case.name: case for _, case in file.judge_file(path)}
+    assert judged["a"].covered
+    assert not judged["b"].covered
+    assert "c" not in judged

@@ -120,7 +120,7 @@ def test_a_little_steeper_is_a_little_noisier():
     prior = search_prior(START)
     readings = [Reading(Objective(), unit, Objective(), unit) for unit in (1.0, 1.1, 6.0, 30.0)]
     noise = [reading.prior(prior).noise / prior.noise for reading in readings]
-    assert noise == pytest.approx([1.0, 1.1, 6.0, 8.0])
+    assert noise == pytest.approx([1.0, 1.1, 4.0, 4.0])
 
 
 def test_a_short_run_shows_its_loss_where_a_share_of_rows_is_optimised():
@@ -144,7 +144,7 @@ def test_a_short_run_shows_its_loss_where_a_share_of_rows_is_optimised():
     assert seen[3] > seen[4]  # by accuracy, whatever the loss
     noisy = reading.prior(prior, metric_noise=60.0)
     assert noisy.noise == pytest.approx(60.0 / reading.unit)
-    assert noisy.short_noise_share * noisy.noise == pytest.approx(min(reading.short_unit, 8.0) * prior.noise)
+    assert noisy.short_noise_share * noisy.noise == pytest.approx(min(reading.short_unit, 4.0) * prior.noise)
     as_loss = Reading.of([*short, *full], Objective(), prior)
     assert as_loss.prior(prior).short_noise_share == 1.0
 

@@ -7,7 +7,7 @@ import pytest
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
-from finestep.search.ask_tell import AskTell, recipe_of
+from finestep.search.ask_tell import AskTell, ended, recipe_of
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
@@ -136,7 +136,28 @@ def test_a_study_without_or_with_one_trial_has_an_answer():
     assert search.answer([]).sentence == "no trial has finished yet"
     answer = search.answer([trial(0, 2e-4)])
     assert answer.trial == 0
-    assert answer.expected_regret > 0
+    assert not answer.settled
+    assert answer.expected_regret is answer.expected_gain is None, "no per cent was earned"
+    assert "not settled: the best rate is between" in answer.sentence
+    assert "%" not in answer.sentence
+
+
+def test_a_per_cent_is_stated_once_the_best_stands_between_worse_ones():
+    search = StructuredSearch(SPACE, PRIOR)
+    low, best, high = trial(0, 1e-4, value=2.02), trial(1, 2e-4, value=2.0), trial(2, 4e-4, value=2.03)
+    fell = ended(trial(3, 8e-4), None)
+    for settled, trials in (
+        (False, [low, best]),
+        (False, [best, high, fell]),
+        (False, [low, best, trial(2, 2e-4, value=2.01)]),
+        (True, [low, best, high]),
+        (True, [low, best, fell]),
+    ):
+        numbered = [one.model_copy(update={"number": index}) for index, one in enumerate(trials)]
+        answer = search.answer(numbered)
+        assert answer.settled is settled
+        assert (answer.expected_regret is not None) is settled
+        assert ("not settled" in answer.sentence) is not settled
 
 
 def test_a_tie_inside_the_noise_goes_to_the_smaller_learning_rate():

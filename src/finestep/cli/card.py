@@ -14,7 +14,7 @@ from rich.text import Text
 
 from finestep.cli import words
 from finestep.flows.data_words import error_words
-from finestep.flows.result import passed_over
+from finestep.flows.result import passed_over, unsettled_words
 from finestep.plain_text import plain_lines, shortened
 from finestep.search.further_fields import value_words
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
@@ -154,7 +154,9 @@ def _belief(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         (row for row in answer["trade_offs"] if row["effective_batch_size"] == answer["effective_batch_size"]), None
     )
     rows: list[tuple[str, Text | str]] = []
-    if chosen is not None:
+    if said := unsettled_words(result):
+        rows.append(("not settled", Text(said.removeprefix("not settled: "), style="yellow")))
+    elif chosen is not None:
         rate = chosen["learning_rate"]
         rows.append(
             ("best rate", f"between {words.rate(rate['low'])} and {words.rate(rate['high'])} at this batch (80 %)")
@@ -165,7 +167,7 @@ def _belief(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         rows.append(
             ("regret", text + (f"; one more full run would gain {words.percent(gain)}" if gain is not None else ""))
         )
-    rows.append(("by batch", "\n".join(_trade_off(row) for row in _shown(answer))))
+    rows.append(("by batch", "\n".join(_trade_off(row, settled=answer["settled"]) for row in _shown(answer))))
     return rows
 
 
@@ -179,9 +181,10 @@ def _shown(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _trade_off(row: Mapping[str, Any]) -> str:
+def _trade_off(row: Mapping[str, Any], *, settled: bool) -> str:
     speed = row["tokens_per_second"]
-    text = f"{row['effective_batch_size']:>4}: {words.rate(row['learning_rate']['value'])}  +{words.percent(row['excess_percent'])}"
+    text = f"{row['effective_batch_size']:>4}: {words.rate(row['learning_rate']['value'])}"
+    text += f"  +{words.percent(row['excess_percent'])}" if settled else ""
     return text + (f"  {words.size(speed)} tokens/s" if speed else "")
 
 
@@ -192,7 +195,8 @@ def _predicted_title(answer: Mapping[str, Any]) -> str:
 def _predicted(result: Mapping[str, Any]) -> str:
     lines = [
         f"{result['answer']['sentence']}",
-        "no run at full length was made: train the recipe, or give a larger --budget",
+        "no run at full length was made: train the recipe, or go on with: "
+        + (result.get("next_command") or "a larger --budget"),
     ]
     lines += [
         f"{name:<7} {words.near(result['paths'][name])}" for name in ("recipe", "report") if name in result["paths"]

@@ -62,7 +62,7 @@ def _title(answer: Recommendation) -> str:
 def _recipe_table(answer: Recommendation, *, with_sources: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
-    for column in ("value", "80 % interval"):
+    for column in ("value", "80 % interval", "usual range"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("why")
     if with_sources:
@@ -71,17 +71,25 @@ def _recipe_table(answer: Recommendation, *, with_sources: bool) -> Table:
         cells = [
             LABELS.get(name, name.split(".")[-1]),
             _number(name, estimate.value),
-            _interval(name, estimate),
+            _span(name, estimate) if estimate.kind == "interval" else "",
+            _span(name, estimate) if estimate.kind == "usual range" else "",
             escape(estimate.why),
         ]
         table.add_row(*cells, *([estimate.source] if with_sources else []))
     return table
 
 
-def _interval(name: str, estimate: Estimate) -> str:
-    if estimate.low == estimate.high:
-        return "-"
+def _span(name: str, estimate: Estimate) -> str:
     return f"{_number(name, estimate.low)} - {_number(name, estimate.high)}"
+
+
+def _span_words(name: str, estimate: Estimate) -> str:
+    """What low and high are, in words; only a calibrated interval is called one."""
+    words = {
+        "interval": f" (80 % interval {_span(name, estimate)})",
+        "usual range": f" (usual range {_span(name, estimate)})",
+    }
+    return words.get(estimate.kind, "")
 
 
 def _number(name: str, value: float) -> str:
@@ -128,7 +136,7 @@ def show_explanation(answer: Recommendation, name: str) -> None:
         )
     full = known[name]
     estimate = answer.estimates[full]
-    out.print(f"[bold]{full}[/bold] = {_number(full, estimate.value)} (80 % interval {_interval(full, estimate)})")
+    out.print(f"[bold]{full}[/bold] = {_number(full, estimate.value)} {_span_words(full, estimate)}")
     out.print(f"  {escape(estimate.why)}", soft_wrap=True)
     sources = [estimate.source]
     if full in SMALL_NUMBERS:
@@ -154,7 +162,9 @@ def _derivation(out: Console, answer: Recommendation) -> None:
         table.add_row(step.name, factor, f"x/ {step.doubt:.2f}", escape(step.why), step.source)
     out.print(table)
     center, sd = 10**answer.log10_center, 10**answer.log10_sd
-    out.print(f"  centre {center:.2e}, one standard deviation x/ {sd:.2f}")
+    out.print(
+        f"  centre {center:.2e}, one standard deviation x/ {sd:.2f}; doubts of the steps are correlated and do not add up"
+    )
 
 
 def _sources(out: Console, names: list[str]) -> None:
@@ -175,7 +185,7 @@ def show_json(answer: Recommendation) -> None:
 
 
 def write_yaml(answer: Recommendation, path: Path) -> None:
-    """The recipe as a file for `train` and `tune`, with each interval as a comment."""
+    """The recipe as a file for `train` and `tune`, with each interval or usual range as a comment."""
     from finestep.store.recipe_file import write_recipe
 
     if answer.recipe is None:
@@ -190,8 +200,8 @@ def write_yaml(answer: Recommendation, path: Path) -> None:
 
 
 def comment(name: str, estimate: Estimate) -> str:
-    """Interval and reason in one line."""
-    return f"80 % interval {_interval(name, estimate)}; {estimate.why} [{estimate.source}]"
+    """Interval or usual range, and the reason, in one line."""
+    return f"{_span_words(name, estimate).strip(' ()')}; {estimate.why} [{estimate.source}]"
 
 
 def show_review(review: object, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from finestep.rules.scaling import capped_batch, scale_betas, scale_epsilon, sca
 
 Rule = Literal["measured", "sqrt", "linear", "none"]
 RULES: tuple[Rule, ...] = ("measured", "sqrt", "linear", "none")
-SOURCES = {"measured": "batch-exponent", "sqrt": "adam-sde", "linear": "linear-scaling", "none": "batch-exponent"}
+SOURCES = {"measured": "rate-law", "sqrt": "adam-sde", "linear": "linear-scaling", "none": "rate-law"}
 LARGE_LORA_BATCH = 128
 RETUNE_FACTOR = 4
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finestep.flows.data_words import result_notes
+from finestep.flows.next_command import next_command
 from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
@@ -131,6 +132,8 @@ def _summarised(
         "best": _figures(spec, best) if best else None,
         "leader": _figures(spec, first) if first and best and first.number != best.number else None,
         "answer": json.loads(answer.model_dump_json()) if answer else None,
+        "settled": answer.settled if answer else None,
+        "next_command": next_command(command, budget) if answer and not answer.settled else None,
         "trials": [_figures(spec, trial) for trial in trials],
         "spent": {
             "full_runs": round(runs_spent(trials, num_epochs=spec.recipe.num_epochs), 3),
@@ -197,6 +200,7 @@ def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[st
         notes=report_notes(result),
         answers=result["answers"],
         spent=result["spent"],
+        unsettled=unsettled_words(result),
     )
     write_whole(store.folder / REPORT, render_page(view))
 
@@ -211,6 +215,22 @@ def passed_over(result: Mapping[str, Any]) -> str | None:
     smaller = first["learning_rate"] > best["learning_rate"]
     why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
     return f"trial {first['trial']}: {name} {value:.4g}, no better beyond the noise; {why}"
+
+
+def unsettled_words(result: Mapping[str, Any]) -> str | None:
+    """Between which rates the best one lies, and how to go on; None for a study that is settled, or that was no search."""
+    if result.get("settled") is not False:
+        return None
+    answer = result["answer"]
+    rows = (
+        row["learning_rate"]
+        for row in answer["trade_offs"]
+        if row["effective_batch_size"] == answer["effective_batch_size"]
+    )
+    rate = next(rows, None)
+    text = "not settled" if rate is None else f"not settled: between {rate['low']:.1e} and {rate['high']:.1e}"
+    onward = result.get("next_command")
+    return text if onward is None else f"{text}; go on with `{onward}`"
 
 
 def report_notes(result: Mapping[str, Any]) -> list[str]:
@@ -230,9 +250,10 @@ def report_notes(result: Mapping[str, Any]) -> list[str]:
     for row in answer["trade_offs"]:
         rate, speed = row["learning_rate"], row["tokens_per_second"]
         pace = f", {speed:,.0f} tokens a second" if speed else ""
+        excess = f", expected loss {row['excess_percent']:.2g} % above the best batch" if answer["settled"] else ""
         notes.append(
             f"Batch {row['effective_batch_size']}: best learning rate {rate['value']:.2g} ({rate['low']:.2g} to "
-            f"{rate['high']:.2g}), expected loss {row['excess_percent']:.2g} % above the best batch{pace}."
+            f"{rate['high']:.2g}){excess}{pace}."
         )
     return notes
 

@@ -10,7 +10,8 @@ from finestep.knowledge.packaged import rows
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One source. `confidence`: read (in the primary text), secondary (a summary was read), memory, or computed."""
+    """One source. `confidence`: read (in the primary text), computed (from packaged
+    rows), or judgement."""
 
     id: str
     title: str
@@ -30,7 +31,7 @@ def all_evidence() -> dict[str, Evidence]:
 def evidence(id: str) -> Evidence:
     """The source named `id`.
 
-    >>> evidence("mu-a").where
-    'arXiv:2602.06204'
+    >>> evidence("lora-without-regret").where
+    'https://thinkingmachines.ai/blog/lora'
     """
     return all_evidence()[id]

@@ -1,4 +1,4 @@
-"""The measured LoRA sweep and other measured optima, as rows; what they imply is a rule's work."""
+"""The measured LoRA sweep, as rows; what they imply is a rule's work."""
 
 from __future__ import annotations
 
@@ -28,27 +28,6 @@ class SweepCell:
         return tuple((rate, loss) for rate, loss in self.points if loss is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredSetting:
-    """One measured best learning rate outside the sweep. `best_on_grid` is the grid point, `best_learning_rate`
-    interpolated."""
-
-    id: str
-    model: str
-    params: float
-    lineage: str
-    metric: str
-    source: str
-    rank: int
-    alpha: float
-    batch: int
-    num_examples: int
-    steps: int
-    best_learning_rate: float
-    best_on_grid: float
-    note: str = ""
-
-
 @cache
 def sweep_cells() -> tuple[SweepCell, ...]:
     """All cells of the sweep (126: 35 models, up to 4 ranks each)."""
@@ -62,9 +41,3 @@ def _cell(model: str, rank: int, losses: dict[str, float | None]) -> SweepCell:
     active = facts.num_active_parameters or facts.num_parameters
     points = tuple(sorted((float(rate), loss) for rate, loss in losses.items()))
     return SweepCell(model, lineage(facts) or "", float(facts.num_parameters), float(active), rank, points)
-
-
-@cache
-def measured_settings() -> tuple[MeasuredSetting, ...]:
-    """Measured optima outside the sweep, one a row."""
-    return tuple(MeasuredSetting(**row) for row in rows("measured_settings.jsonl"))

@@ -88,6 +88,7 @@ class ReportView(_Value):
     title: str
     command: str
     headline: str
+    unsettled: str = Field("", description="What a search has not settled, and how to go on; empty when it has.")
     is_search: bool = Field(description="Several runs may be compared; False for the one run of `train`.")
     num_logged: int = Field(description="Trials with a step or evaluation log; more of them than curves may be drawn.")
     verdict: Verdict
@@ -128,6 +129,7 @@ def build_view(
     best: int | None,
     notes: Sequence[str],
     spent: Mapping[str, float],
+    unsettled: str | None = None,
     answers: Sequence[Mapping[str, str]] = (),
 ) -> ReportView:
     """The report of a study from its trials and their logs.
@@ -152,6 +154,7 @@ def build_view(
         title=title,
         command=command,
         headline=_headline(winner, trials),
+        unsettled=unsettled or "",
         is_search=not _is_one_training(trials),
         num_logged=sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered),
         verdict=compared,

@@ -1,8 +1,7 @@
 """Rank and alpha of LoRA: alpha 32 always, rank by how much there is to learn; it knows no learning rate.
 
-alpha and the learning rate are interchangeable to first order, so only one is tuned (evidence `mu-a`). Rank 32 is
-within 0.006 nats
-of 64 on 5k rows (`oneill-sft-science`); an adapter should have about as many parameters as loss-bearing tokens
+alpha and the learning rate are interchangeable to first order, so only one is tuned (evidence `rate-law`: about
+alpha^-0.6). An adapter should have about as many parameters as loss-bearing tokens
 (`capacity`).
 """
 
@@ -19,7 +18,7 @@ def lora_rank(model: ModelFacts, *, num_trained_tokens: int | None) -> Estimate:
     """Rank: 16, or the smallest of 32, 64, 128 whose adapter holds the trained tokens."""
     fits = [r for r in RANKS if num_trained_tokens is None or adapter_parameters(model, r) >= num_trained_tokens]
     value = float(fits[0] if fits else RANKS[-1])
-    why = "16 to 64 differ by under 0.01 nats on most sets"
+    why = "enough for most sets; more data want more"
     if num_trained_tokens is not None and value > DEFAULT_RANK:
         why = f"{num_trained_tokens:,} trained tokens want about as many adapter parameters"
     return Estimate(value=value, low=8, high=max(64.0, value), unit="", source="capacity", why=why)
@@ -32,8 +31,8 @@ def lora_alpha() -> Estimate:
         low=16,
         high=64,
         unit="",
-        source="oneill-sft-science",
-        why="best of 16, 32, 64 where measured; the rate is for it",
+        source="tinker-sweep",
+        why="that of the largest sweep; the rate is for it",
     )
 
 

@@ -1,9 +1,9 @@
 """How many passes over the data, and how many optimizer steps that makes.
 
-Validation loss is lowest near two epochs on sets of about 5k rows (evidence `epochs-practice`); fewer than 1k rows
+Validation loss is lowest near two epochs on sets of about 5k rows (evidence `practice-counts`); fewer than 1k rows
 take 4,
 50k and more take 1. Encoders on small labelled sets need updates, not passes: at least 1,000, at most 20 epochs
-(`bert-stability`).
+(`few-sample-bert`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def num_epochs(num_rows: int | None, *, is_encoder: bool) -> Estimate:
     2.0
     """
     value = _encoder(num_rows) if is_encoder else _causal(num_rows)
-    source = "bert-stability" if is_encoder else "epochs-practice"
+    source = "few-sample-bert" if is_encoder else "practice-counts"
     why = (
         "loss is lowest near 2; small sets take more" if not is_encoder else "3, more where that is under 1,000 updates"
     )
@@ -44,7 +44,7 @@ def _causal(num_rows: int | None) -> float:
 
 
 def _encoder(num_rows: int | None) -> float:
-    if not num_rows:
+    if num_rows is None:
         return ENCODER_EPOCHS
     needed = math.ceil(ENCODER_UPDATES * ENCODER_BATCH / num_rows)
     return float(min(max(ENCODER_EPOCHS, needed), ENCODER_MOST_EPOCHS))

@@ -1,10 +1,10 @@
-"""The micro-batch that memory allows, or why nothing does; it decides nothing about the effective batch."""
+"""The micro-batch that memory allows, or what it would take; it refuses nothing and decides no rate and no effective batch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
-from finestep.errors import BadInput
 from finestep.estimate import Estimate
 from finestep.facts import HardwareFacts, ModelFacts
 from finestep.recipe import Method
@@ -12,7 +12,6 @@ from finestep.rules.memory import (
     GIB,
     HIGH_FACTOR,
     LOW_FACTOR,
-    WEIGHT_BYTES,
     Checkpointing,
     Load,
     MemoryNeed,
@@ -22,13 +21,15 @@ from finestep.rules.memory import (
 )
 
 SMALLER: dict[Method, tuple[Method, ...]] = {"full": ("lora", "qlora"), "lora": ("qlora",), "qlora": ()}
-OVERHEAD_4_BIT = 1.15
-"""Smallest ratio of all memory to weights at 4 bits with a short row, for saying what would fit."""
+CARD_BYTES = 80 * GIB
+"""The card that a count of devices is given in when the user's own is smaller."""
+MOST_DEVICES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What fits: micro-batch (None = memory unknown, 0 = nothing fits), the need at it, and what to know about it."""
+    """What fits: micro-batch (None = memory unknown, or left open because one device is too small; 0 = nothing fits one device), the
+    need at it, and what to know about it."""
 
     micro_batch: int | None
     need: MemoryNeed | None = None
@@ -57,58 +58,63 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: ModelFacts,
-    hardware: HardwareFacts | None,
-    *,
-    method: Method,
-    length: int,
-    rank: int,
-    most: int,
-    strict: bool = True,
+    model: ModelFacts, hardware: HardwareFacts | None, *, method: Method, length: int, rank: int, most: int
 ) -> MemoryPlan:
     """The largest micro-batch, without checkpointing where four rows (or all) fit, else with it.
 
-    Raises:
-        BadInput: not even one row fits (with `strict`).
+    Where one row is too much for one device, the plan says what would do: a chunked loss, or (with a micro-batch of 0) sharding
+    or another method.
     """
     budget = usable_bytes(hardware) if hardware else None
-    if budget is None or model.num_parameters is None:
+    if hardware is None or budget is None or model.num_parameters is None:
         return MemoryPlan(None, memory_need(model, Load(method, 1, length, rank)) if model.num_parameters else None)
     plain = largest_micro_batch(model, Load(method, 1, length, rank), budget=budget, most=most)
     saved = largest_micro_batch(model, Load(method, 1, length, rank, "on"), budget=budget, most=most)
     mode: Checkpointing = "off" if plain >= min(4, saved) and plain > 0 else "on"
     size = plain if mode == "off" else saved
     if size == 0:
-        if strict:
-            raise _too_large(model, hardware, method=method, length=length, rank=rank)
-        return MemoryPlan(0)
+        return _too_large(model, hardware, budget=budget, load=Load(method, 1, length, rank, "on"))
     notes = ["switch activation checkpointing on: rows fit only with it"] if mode == "on" else []
     return MemoryPlan(size, memory_need(model, Load(method, size, length, rank, mode)), mode, notes)
 
 
-def _too_large(
-    model: ModelFacts, hardware: HardwareFacts | None, *, method: Method, length: int, rank: int
-) -> BadInput:
-    assert hardware is not None
-    memory = hardware.memory_bytes or 0
-    budget = usable_bytes(hardware) or 0
-    needed = memory_need(model, Load(method, 1, length, rank, "on")).total / GIB
-    law = f"the model must fit into memory: {method} of {model.name} needs about {needed:.1f} GiB"
-    law += f" for one row of {length:,} tokens"
-    fits = next((m for m in SMALLER[method] if _fits(model, m, budget, length, rank)), None)
-    advice = f"`--method {fits}` fits" if fits else _what_would_fit(model, budget, length, rank)
-    place = hardware.name or hardware.device
-    return BadInput(law, value=f"{memory / GIB:.1f} GiB", place=place, next_step=advice)
+def _too_large(model: ModelFacts, hardware: HardwareFacts, *, budget: int, load: Load) -> MemoryPlan:
+    """One row does not fit one device: the cheapest way that does."""
+    need = memory_need(model, load)
+    row = f"one row of {load.length:,} tokens needs about {need.total / GIB:.0f} GiB"
+    without_logits = replace(need, logits=0)
+    if without_logits.total <= budget:
+        words = f"{row}, {need.logits / GIB:.0f} of it for the logits: use a chunked loss and activation checkpointing"
+        return MemoryPlan(1, without_logits, "on", [words])
+    ways = [f"{row}, more than the {(hardware.memory_bytes or 0) / GIB:.0f} GiB of {hardware.name or 'this device'}"]
+    ways.append(_sharded(without_logits, hardware))
+    smaller = next((m for m in SMALLER[load.method] if _fits(model, replace(load, method=m), budget)), None)
+    if smaller:
+        ways.append(f"`--method {smaller}` fits one device")
+    return MemoryPlan(0, need, "on", ["; ".join(ways) + ". The rate does not depend on it"])
 
 
-def _what_would_fit(model: ModelFacts, budget: int, length: int, rank: int) -> str:
-    need = memory_need(model, Load("qlora", 1, length, rank, "on")).total / GIB
-    largest = max(budget / (WEIGHT_BYTES["qlora"] * OVERHEAD_4_BIT) / 1e9, 0.0)
-    return (
-        f"even at 4 bits it needs about {need:.0f} GiB; such a device holds about {largest:.1f}B parameters at 4 bits: "
-        "take a smaller model, a larger `--gpu`, or shorter rows"
-    )
+def _sharded(need: MemoryNeed, hardware: HardwareFacts) -> str:
+    """How many devices hold it when weights and optimizer state are sharded and the loss is chunked."""
+    own = num_devices(need, usable_bytes(hardware) or 0)
+    if own is not None and own <= hardware.num_devices:
+        return f"shard it over the {hardware.num_devices} devices (ZeRO-3 or FSDP)"
+    large = max(hardware.memory_bytes or 0, CARD_BYTES)
+    card = hardware.model_copy(update={"memory_bytes": large, "device": "cuda"})
+    count = num_devices(need, usable_bytes(card) or 0)
+    if count is None:
+        return "the rows are too long for any count of such devices: shorten them, or split the sequence"
+    return f"needs {count} x {large / GIB:.0f} GB sharded (ZeRO-3 or FSDP)"
 
 
-def _fits(model: ModelFacts, method: Method, budget: int, length: int, rank: int) -> bool:
-    return memory_need(model, Load(method, 1, length, rank, "on")).total <= budget
+def num_devices(need: MemoryNeed, budget: int) -> int | None:
+    """Devices of so much usable memory over which weights and optimizer state must be sharded; None when activations alone are too many."""
+    room = budget - need.activations - need.logits
+    if room <= 0:
+        return None
+    count = math.ceil((need.weights + need.optimizer) / room)
+    return count if count <= MOST_DEVICES else None
+
+
+def _fits(model: ModelFacts, load: Load, budget: int) -> bool:
+    return memory_need(model, load).total <= budget

@@ -16,14 +16,14 @@ linear decay moves a weight by up to rate x steps / 2."""
 
 def layerwise_decay(*, is_encoder: bool, lineage: str | None, num_layers: int | None, num_rows: int | None) -> Estimate:
     """Factor per layer toward the input; 1 = off. Its benefit is small once training is long enough (evidence
-    `bert-stability`)."""
+    `few-sample-bert`)."""
     value, why = 1.0, "rarely helps here"
     if is_encoder and lineage == "electra":
         value = ELECTRA_LARGE if (num_layers or 0) >= ELECTRA_LARGE_LAYERS else ELECTRA_BASE
         why = "as ELECTRA was published"
     elif is_encoder and num_rows is not None and num_rows < FEW_ROWS:
         value, why = FEW_SAMPLE, "few rows: keep the lower layers"
-    source = "electra-llrd" if lineage == "electra" else "bert-stability"
+    source = "practice-counts" if lineage == "electra" else "few-sample-bert"
     return Estimate(value=value, low=min(value, 0.8), high=1.0, unit="per layer", source=source, why=why)
 
 
@@ -32,17 +32,17 @@ def head_multiplier(
 ) -> Estimate:
     """Factor on the rate of a new classification head.
 
-    LoRA: the head is trained near 1e-3 (evidence `encoder-practice`). Full encoders: published grids use one rate, for
+    LoRA: the head is trained near 1e-3 (evidence `bitfit-readme`). Full encoders: published grids use one rate, for
     runs in which it has the steps to arrive; in a short run the head gets what it lacks (`small-encoder`).
     """
-    source = "encoder-practice" if is_encoder else "lp-ft"
+    source = "bitfit-readme" if method != "full" else "practice-fits"
     if method != "full":
         value = min(max(HEAD_RATE / learning_rate, 1.0), HEAD_MOST)
         why = f"puts the head near {HEAD_RATE:g}"
     elif is_encoder:
         wanted = HEAD_MOVE * math.log2(max(num_labels or 2, 2))
         value = min(max(wanted / (0.5 * learning_rate * num_steps), 1.0), HEAD_MOST)
-        short = value > 1.0
+        short = value > 1.05
         source = "small-encoder" if short else source
         why = (
             "a new head needs more in a run this short" if short else "long enough for one rate, as in published grids"

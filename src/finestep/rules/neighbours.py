@@ -1,4 +1,4 @@
-"""The public recipes nearest to a setting, and what they say about its learning rate when moved to it.
+"""The public recipes nearest to a setting, with their rates moved to it: shown beside the answer, they do not move it.
 
 Similarity: exp(-distance), distance = (difference of log10 parameters / 0.4)^2 + 0.5 for another family + 0.3 for
 another task
@@ -16,8 +16,6 @@ from functools import cache
 
 from finestep.knowledge.packaged import table
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
-from finestep.rules.lora_law import ALPHA_EXPONENT, BATCH_EXPONENT
-from finestep.rules.terms import LogNormal
 
 METHOD_GROUPS = {
     "full": ("full",),
@@ -26,16 +24,8 @@ METHOD_GROUPS = {
 }
 """LoRA and QLoRA are one group: a 4-bit base does not move the best rate."""
 SIZE_SCALE_DEX, OTHER_FAMILY, OTHER_TASK, TEMPLATE, MEASURED, SAME_MODEL = 0.4, 0.5, 0.3, 1.0, -0.3, -0.5
-NUM_POOLED, MOST_INDEPENDENT = 12, 3.0
-"""Published rates are copied between projects, so a dozen count for at most three."""
-SINGLE_SD = 0.4
-PRACTICE_SD = {"full": 0.4, "lora": 0.5, "prompt": 0.5}
-"""How far practice may lie from the optimum, beyond its scatter. Full: the residual sd of published rates
-(practice.json). LoRA: after
-the mean distance is taken out (practice_bias.py); between 0.3 and 0.7 it hardly matters (docs/recommend.md). Prompt
-methods: as LoRA, for want of anything measured."""
-RANK_EXPONENT = 0.18
-SWEEP_ID_PREFIX = "tinker"
+RANK_EXPONENT, ALPHA_EXPONENT, BATCH_EXPONENT = 0.2, -0.6, 0.3
+"""What the law says of LoRA, rounded: enough to move a recipe to another adapter and batch (evidence `rate-law`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +59,6 @@ def nearest(target: Target, *, exclude_families: Sequence[str] = ()) -> list[Nei
     found = [_neighbour(row, target) for row in _comparable(target, exclude_families)]
     found.sort(key=lambda n: -n.similarity)
     return _without_copies(found)
-
-
-def practice_view(target: Target, neighbours: Sequence[Neighbour]) -> LogNormal | None:
-    """What the nearest dozen say together, as log10 of the rate; None when there are none.
-
-    The sweep's own rows are left out: the LoRA law already has them.
-    """
-    used = [n for n in neighbours if not n.recipe.id.startswith(SWEEP_ID_PREFIX)][:NUM_POOLED]
-    weight = sum(n.similarity for n in used)
-    if weight <= 0.0:
-        return None
-    mean = _weighted_median([(math.log10(n.moved_learning_rate), n.similarity) for n in used])
-    independent = min(weight**2 / sum(n.similarity**2 for n in used), MOST_INDEPENDENT)
-    practice = PRACTICE_SD[target.group]
-    return LogNormal(mean, math.sqrt(SINGLE_SD**2 / independent / min(weight, 1.0) + practice**2))
-
-
-def _weighted_median(values: list[tuple[float, float]]) -> float:
-    """Where half of the weight lies on either side; a single odd recipe does not move it."""
-    values.sort()
-    half, seen = 0.5 * sum(weight for _, weight in values), 0.0
-    for value, weight in values:
-        seen += weight
-        if seen >= half:
-            return value
-    return values[-1][0]
 
 
 def _comparable(target: Target, exclude_families: Sequence[str]) -> Iterable[PublicRecipe]:

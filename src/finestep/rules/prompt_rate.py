@@ -1,7 +1,7 @@
 """Learning rates of prompt, prefix and p-tuning, IA3, BitFit and head-only training; published ranges, never swept
 densely.
 
-All carry an sd of 0.5 dex (evidence `ptuning-practice`, `prompt-tuning`).
+All carry an sd of 0.5 dex (evidence `ptuning-practice`, `peft-examples`, `bitfit-readme`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from finestep.rules.terms import Term
 PROMPT_SD = 0.5
 SMALL_CAUSAL = 4e9
 RATES: dict[str, tuple[float, str]] = {
-    "prompt": (2e-2, "prompt-tuning"),
-    "ia3": (3e-3, "prompt-tuning"),
-    "bitfit": (3e-4, "prompt-tuning"),
-    "head": (3e-3, "lp-ft"),
+    "prompt": (5e-3, "peft-examples"),
+    "ia3": (3e-3, "peft-examples"),
+    "bitfit": (1e-3, "bitfit-readme"),
+    "head": (1e-3, "bitfit-readme"),
 }
 PREFIX_ENCODER, PREFIX_CAUSAL, PREFIX_SMALL_CAUSAL = 7e-3, 1.5e-2, 5e-3
 """Small decoders: 5e-3 scored twice what 1e-3 did on Llama-3.2-3B (evidence `peft-comparison`)."""

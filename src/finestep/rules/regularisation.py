@@ -24,5 +24,5 @@ def weight_decay(*, is_encoder: bool, learning_rate: float, num_steps: int) -> E
 
 def max_grad_norm() -> Estimate:
     """Clip the global gradient norm; with Adam its exact value matters little."""
-    why = "usual; QLoRA's paper used 0.3"
-    return Estimate(value=1.0, low=0.3, high=1.0, unit="", source="qlora-paper", why=why)
+    why = "usual"
+    return Estimate(value=1.0, low=0.3, high=1.0, unit="", source="practice-counts", why=why)

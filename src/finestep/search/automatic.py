@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from finestep.search.answer import Answer, TradeOff
+from finestep.estimate import Estimate
+from finestep.search.answer import Answer, TradeOff, answer_sentence
 from finestep.search.further_fields import value_words
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
@@ -17,7 +18,7 @@ from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
 from finestep.search.study_space import metric_noise_percent, objective_of
 from finestep.search.sweep import BASELINE_RATES
-from finestep.search.unit import Reading
+from finestep.search.unit import Reading, mean_unit
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
@@ -133,7 +134,9 @@ class Automatic:
                 "trial": found.number,
                 "learning_rate": found.recipe.learning_rate,
                 "effective_batch_size": found.recipe.effective_batch_size,
-                "expected_regret": (answer.expected_regret or 0.0) + row.excess_percent,
+                "expected_regret": None
+                if answer.expected_regret is None
+                else answer.expected_regret + row.excess_percent,
             }
         )
 
@@ -146,12 +149,12 @@ class Automatic:
         )
         scaled = said.model_copy(
             update={
-                "expected_regret": _times(said.expected_regret, view.unit),
+                "expected_regret": _times(said.expected_regret, mean_unit(view.unit)),
                 "expected_gain": _times(said.expected_gain, view.unit),
                 "trade_offs": rows,
             }
         )
-        return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": _sentence(scaled)})
+        return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": answer_sentence(scaled)})
 
     def _baseline(self) -> Proposal:
         rate, batch = BASELINE_RATES[self.spec.recipe.method], self._baseline_batch()
@@ -222,12 +225,23 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
         text += ", where the prior points"
     else:
         text += f": the best rate at this batch is between {rate.low:.2g} and {rate.high:.2g}"
+        text += _outside_words(proposal, rate)
         gain = said.expected_gain if said else None
         text += f"; expected gain of one more full run {gain:.2g} %" if gain is not None else ""
     stage = (
         proposal.stage if proposal.stage == "second seed" else "short runs" if proposal.fidelity < 1 else "full runs"
     )
     return proposal.model_copy(update={"stage": stage, "why": text})
+
+
+def _outside_words(proposal: Proposal, rate: Estimate) -> str:
+    """Why a rate outside of its interval is tried; empty inside."""
+    if rate.low * (1 - 1e-6) <= proposal.learning_rate <= rate.high * (1 + 1e-6):
+        return ""
+    side = "above" if proposal.learning_rate > rate.high else "below"
+    if proposal.fidelity < 1:
+        return f" (this lies {side}: a short run there tells most about where it is)"
+    return f" (this lies {side}: less likely to be best, but the loss could fall furthest there)"
 
 
 def length_words(fidelity: float) -> str:
@@ -246,15 +260,3 @@ def length_words(fidelity: float) -> str:
 
 def _times(value: float | None, unit: float) -> float | None:
     return None if value is None else value * unit
-
-
-def _sentence(answer: Answer) -> str:
-    who = "predicted best, not yet run at full length" if answer.trial is None else f"trial {answer.trial}"
-    text = f"{who}: learning rate {answer.learning_rate:.2g}, batch {answer.effective_batch_size}"
-    if answer.expected_regret is not None:
-        text += f"; expected to be within {answer.expected_regret:.2g} % of the best"
-    if answer.rate is not None:
-        text += f"; the best rate is between {answer.rate.low:.2g} and {answer.rate.high:.2g}"
-    return (
-        text if answer.expected_gain is None else text + f"; one more full run would gain {answer.expected_gain:.2g} %"
-    )

@@ -13,11 +13,12 @@ import numpy as np
 
 from finestep.estimate import Estimate
 from finestep.search.acquisition import expected_regret
-from finestep.search.answer import Answer, TradeOff
+from finestep.search.answer import Answer, TradeOff, answer_sentence
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Array, Objective, Observations, field_of, observe
 from finestep.search.prior import SearchPrior
+from finestep.search.settled import best_full, is_settled, open_sides
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.trial import Trial
@@ -33,6 +34,8 @@ less than a full run, which is a result and tells more."""
 CROWD, CROWD_SHORT = 4, 0.25
 """With so many lanes, and a budget for a full run in each, this share of them does short runs and the others start full
 runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
+NEXT_SIDE = (0.3, 1.6)
+"""Octaves beyond the best rate where a search looks before it ends: the candidate nearest to one octave."""
 MAX_FAILURES = 6
 """When so many trials have failed and none has finished, the search ends and says so."""
 NUM_SAMPLES = 512
@@ -72,7 +75,25 @@ class StructuredSearch:
             proposals.append(self._proposal(look, *choice))
             purse.pay(look, choice[0])
             look.pretend(choice[0])
+        proposals = proposals or self._unseen_side(look, purse)
         return self._or_second_seed(proposals, look, trials, purse, remaining_runs)
+
+    def _unseen_side(self, look: Look, purse: _Purse) -> list[Proposal]:
+        """Before a search ends by itself, a full run an octave beyond its best, on a side where none is worse yet."""
+        seen, best = look.observations, best_full(look.observations)
+        if best is None or len(seen.pending) or self.stop_below == 0.0:
+            return []
+        places = look.candidates.points.take(look.full)
+        here = (np.abs(places.v - seen.points.v[best]) < 0.05) & ~look.closed[look.full]
+        here &= (np.abs(places.extra - seen.points.extra[best]) < 0.02).all(axis=1)
+        here &= look.candidates.cost[look.full] <= purse.remaining + 1e-9
+        for side in open_sides(seen, self.prior):
+            gaps = side * (places.x - seen.points.x[best])
+            beyond = np.flatnonzero(here & (gaps > NEXT_SIDE[0]) & (gaps < NEXT_SIDE[1]))
+            if len(beyond):
+                index = int(beyond[np.abs(gaps[beyond] - 1.0).argmin()])
+                return [self._proposal(look, index, "full runs")]
+        return []
 
     def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
         """Index of the next candidate and the name of the phase."""
@@ -171,7 +192,10 @@ class StructuredSearch:
         gains = self._full_gains(look, ~look.closed)
         gain = None if gains is None else float(gains.max(initial=0.0))
         rows = self._trade_offs(look, observations.trials, surfaces)
-        return self._said(look, observations, chosen, index, expected_regret(surfaces, index), gain, rows)
+        said = self._said(look, observations, chosen, index, expected_regret(surfaces, index), gain, rows)
+        settled = is_settled(observations, self.prior)
+        told = said.model_copy(update={"settled": settled}).told()
+        return told.model_copy(update={"sentence": answer_sentence(told)})
 
     def _said(
         self,
@@ -199,7 +223,7 @@ class StructuredSearch:
             expected_regret=regret,
             expected_gain=gain,
             trade_offs=tuple(rows.values()),
-            sentence=_sentence(trial, rate, batch, regret, gain, rows.get(batch)),
+            sentence="",
         )
 
     def _chosen(self, observations: Observations) -> int | None:
@@ -217,7 +241,7 @@ class StructuredSearch:
         return min(near, key=lambda index: (observations.points.x[index], means[index]))
 
     def _trade_offs(self, look: Look, trials: Sequence[Trial], surfaces: Array) -> dict[int, TradeOff]:
-        samples = look.measured(surfaces, seed=self.seed)
+        samples = surfaces
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
         speeds = _speeds(trials)
@@ -338,7 +362,12 @@ def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
     low, high = np.interp(INTERVAL, np.concatenate([[0.0], np.cumsum(shares)]), edges)
     value = float(x[mean.argmin()])
     return Estimate(
-        value=2**value, low=2 ** min(low, value), high=2 ** max(high, value), unit="1", source="measured here"
+        value=2**value,
+        low=2 ** min(low, value),
+        high=2 ** max(high, value),
+        unit="1",
+        source="measured here",
+        coverage=0.8,
     )
 
 
@@ -355,13 +384,3 @@ def _nothing(trials: Sequence[Trial], observations: Observations) -> str:
             return f"every trial forgot too much or failed, even {lowest:.2g}: lower the learning rates, or allow more"
         return f"every trial failed; even {lowest:.2g} diverged: lower the learning rates by 10x, or check the data"
     return "every trial failed before it gave a result; see the reasons of the trials"
-
-
-def _sentence(
-    trial: Trial | None, rate: float, batch: int, regret: float, gain: float | None, row: TradeOff | None
-) -> str:
-    who = "predicted best, not yet run at full length" if trial is None else f"trial {trial.number}"
-    text = f"{who}: learning rate {rate:.2g}, batch {batch}; expected to be within {regret:.2g} % of the best"
-    if row is not None:
-        text += f"; the best rate is between {row.learning_rate.low:.2g} and {row.learning_rate.high:.2g}"
-    return text if gain is None else text + f"; one more full run would gain {gain:.2g} %"

@@ -1,0 +1,45 @@
+"""Published measured best learning rates outside the LoRA sweep, as rows; what they imply is a rule's work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from finestep.knowledge.packaged import rows
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOptimum:
+    """One measured best learning rate: the vertex of the parabola through its three best points where a table was published.
+
+    `grade`: A = a bracketed grid, B = a reported best or part of the setting assumed, C = at the edge of its grid or weak.
+    `cluster`: what counts as one source together. `left_out`: why the law could not be fitted on it; empty for most.
+    `params`: only for models outside the table of known models.
+    """
+
+    id: str
+    model: str
+    architecture: str
+    method: str
+    learning_rate: float
+    grade: str
+    metric: str
+    source: str
+    cluster: str
+    batch: int
+    steps: int
+    variant: str = "lora"
+    rank: int | None = None
+    alpha: float | None = None
+    num_rows: int | None = None
+    num_epochs: float | None = None
+    num_labels: int | None = None
+    params: int | None = None
+    note: str = ""
+    left_out: str = ""
+
+
+@cache
+def measured_optima() -> tuple[MeasuredOptimum, ...]:
+    """All of them, in the order of collection."""
+    return tuple(MeasuredOptimum(**row) for row in rows("optima.jsonl"))
