@@ -57,6 +57,12 @@ def choose_layout(sample: Sequence[Row], spec: DataSpec, *, place: str) -> Layou
     table = _Table(columns, sample, place)
     if spec.columns:
         layout = _as_named(spec, table)
+        for name, column in spec.columns.items():
+            if column not in layout.used and not (spec.prompt or spec.completion):
+                raise BadInput(
+                    f"`--columns {name}={column}` would change nothing: rows are read as {layout.format}",
+                    next_step="leave it out, or name what belongs together, " + WORDS_FOR_NAMES,
+                )
     elif spec.prompt and spec.completion:
         layout = Layout("prompt_completion")
     else:
@@ -384,23 +390,32 @@ def _as_named(spec: DataSpec, table: _Table) -> Layout:
                 place=table.place,
                 next_step="columns here: " + ", ".join(table.columns),
             )
+        if same := [other for other in spec.columns if other != name and ROLE_OF.get(other) == ROLE_OF[name]]:
+            raise BadInput(
+                f"`--columns` names `{name}` and `{same[0]}`, which are the same", next_step="name one of them"
+            )
     roles = {ROLE_OF[name]: column for name, column in spec.columns.items()}
     used = list(roles.values())
-    extras = {**_structures(table, used), **{name: roles[name] for name in ("history", "tools") if name in roles}}
-    system = {"system": _joined((roles["system"],), text_of)} if "system" in roles else _system(table, used)
+    extras: dict[str, str] = _structures(table, used)
+    extras |= {name: roles[name] for name in ("history", "tools") if name in roles}
+    system: dict[str, Writer] = (
+        {"system": _joined((roles["system"],), text_of)} if "system" in roles else _system(table, used)
+    )
     if "turns" in roles:
         kind: DataFormat = "sharegpt" if "conversations" in spec.columns else "messages"
         return Layout(kind, {"turns": roles["turns"], **extras}, system)
     if "prompt" in roles and "completion" in roles:
         return _as_named_answer(spec, table, roles, extras, system)
     if "text" in roles:
-        writers = {name: _joined((roles[name],), text_of) for name in ("text", "pair") if name in roles}
-        return Layout("labels", {"label": roles["label"]}, writers) if "label" in roles else Layout("text", {}, writers)
+        texts: dict[str, Writer] = {
+            name: _joined((roles[name],), text_of) for name in ("text", "pair") if name in roles
+        }
+        return Layout("labels", {"label": roles["label"]}, texts) if "label" in roles else Layout("text", {}, texts)
     if spec.prompt or spec.completion:
-        writers = {
+        some: dict[str, Writer] = {
             name: _joined((roles[name],), text_of) for name in ("prompt", "completion", "reasoning") if name in roles
         }
-        return Layout("prompt_completion", extras, {**writers, **system})
+        return Layout("prompt_completion", extras, {**some, **system})
     raise BadInput(
         "`--columns` does not name the fields of a known format",
         value=sorted(spec.columns),
