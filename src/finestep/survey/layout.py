@@ -15,7 +15,7 @@ from finestep.study import DataFormat, DataSpec
 from finestep.survey import column_words as w
 from finestep.survey import refused
 from finestep.survey.cells import answer_of, num_characters, passages_of, text_of
-from finestep.survey.choices import LETTERS, AnswerAmong, LetteredColumn, letter_columns, lettered
+from finestep.survey.choices import AnswerAmong, LetteredColumn, first_number, letter_columns, lettered, marks_of
 from finestep.survey.conversation import ROLES, has_images, looks_like_turns, parsed
 from finestep.survey.writing import Cell, Joined, Template, Writer
 
@@ -28,8 +28,9 @@ ROLE_OF = {
 }  # fmt: skip
 """What `--columns` may name, and what it is for."""
 WORDS_FOR_NAMES = "e.g. --columns prompt=question,completion=answer or text=body,label=class"
+HEADER_WORDS = "; the first line must hold the names of the columns"
 FREE_TEXT_SHARE, FREE_TEXT_CHARACTERS = 0.5, 15
-COPY_SHARE = 0.8
+COPY_SHARE, MUCH_TEXT = 0.8, 1 / 3
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _detected(spec: DataSpec, table: _Table) -> Layout:
     if not insists and not (spec.prompt or spec.completion):
         refused.refuse_preferences(table.names, table.place)
         refused.refuse_tokens(table.names, table.place)
+        refused.refuse_token_labels(table.names, table.sample, table.place)
     if not insists:
         refused.refuse_images(table.names, table.sample, table.place)
     steps: list[Callable[[_Table, bool], Layout | None]] = [_conversation, _labelled, _answered, _classified, _plain]
@@ -157,9 +159,13 @@ def _detected(spec: DataSpec, table: _Table) -> Layout:
             f"the columns do not fit {asked}",
             value=table.columns,
             place=table.place,
-            next_step=f"say which is which, {WORDS_FOR_NAMES}",
+            next_step=f"say which is which, {WORDS_FOR_NAMES}{HEADER_WORDS if _is_table(table.place) else ''}",
         )
     return layout if spec.format is None else Layout(spec.format, layout.columns, layout.writers, layout.notes)
+
+
+def _is_table(place: str) -> bool:
+    return any(suffix in place.lower() for suffix in (".csv", ".tsv"))
 
 
 def _fits(found: DataFormat, wanted: DataFormat | None) -> bool:
@@ -175,7 +181,7 @@ def _conversation(table: _Table, insists: bool) -> Layout | None:
         )
     prompt = table.first(("prompt", "input", "question"))
     if turns is None and prompt is not None and table.is_turns(prompt):
-        return _conversational_prompt(table, prompt)
+        return _conversational_prompt(table, prompt, insists)
     others = [
         c for c in table.columns if table.is_spoken(c) and w.plain_name(c) not in (*w.HISTORIES, *w.TOOLS, *w.CHOICES)
     ]
@@ -193,10 +199,12 @@ def _conversation(table: _Table, insists: bool) -> Layout | None:
     return Layout(speaks, columns, _system(table, (turns,)))  # type: ignore[arg-type]
 
 
-def _conversational_prompt(table: _Table, prompt: str) -> Layout | None:
+def _conversational_prompt(table: _Table, prompt: str, insists: bool) -> Layout | None:
     answer = table.first(w.ANSWERS, without=(prompt,))
     if answer is None:
         return None
+    if not insists:
+        refused.refuse_wishes(table.names, table.sample, table.place, answer=answer)
     columns = {"turns": prompt, "answer_turns": answer, **_structures(table, (prompt, answer))}
     return Layout("prompt_completion", columns, _system(table, (prompt, answer)))
 
@@ -245,20 +253,39 @@ def _answered(table: _Table, insists: bool) -> Layout | None:
     used = [prompt, answer, *parts.context, *parts.choices, parts.extra, parts.instruction]
     reasoning = table.first(w.REASONINGS, without=used)
     writers: dict[str, Writer] = {"prompt": parts.writer()}
-    writers["completion"] = (
-        AnswerAmong(answer, tuple(parts.choices)) if parts.choices else _joined((answer,), answer_of, required=True)
-    )
+    writers["completion"] = _answer_writer(table, answer, parts.choices)
     if reasoning is not None:
         writers["reasoning"] = _joined((reasoning,), passages_of)
     used.append(reasoning)
     writers |= _system(table, used)
     kind: DataFormat = "alpaca" if {"instruction", "output"} <= set(table.columns) else "prompt_completion"
-    return Layout(kind, _structures(table, used), writers, _how_written(kind, writers, table))
+    said = _how_written(kind, writers, table) + _several_answers(table, answer)
+    return Layout(kind, _structures(table, used), writers, said)
+
+
+def _answer_writer(table: _Table, answer: str, choices: Sequence[str]) -> Writer:
+    if not choices:
+        return _joined((answer,), answer_of, required=True)
+    return AnswerAmong(answer, tuple(choices), first=first_number(table.sample, answer, choices))
+
+
+def _several_answers(table: _Table, answer: str) -> tuple[str, ...]:
+    """Of several answers in a row the first is trained; that must be said."""
+    lists = [value.get("text") if isinstance(value, Mapping) else value for value in table.values(answer)]
+    several = any(isinstance(one, list) and len({str(each) for each in one}) > 1 for one in lists)
+    return (f"`{answer}` holds several answers a row: the first is trained",) if several else ()
 
 
 def _prompt_and_answer(table: _Table) -> tuple[str, str] | None:
     label = table.first(w.LABELS) if _has_choices(table) else None
-    prompt = table.first(w.QUESTIONS)
+    prompt, instruction = table.first(w.QUESTIONS), table.first(("instruction",))
+    if (
+        prompt is not None
+        and instruction is not None
+        and prompt != instruction
+        and table.repeats(prompt, (instruction,))
+    ):
+        prompt = instruction  # the other is the same, put into a frame
     answer = table.first((*w.ANSWERS, *w.SUMMARIES), without=(prompt,)) or label
     if prompt is not None and answer is not None:
         return prompt, answer
@@ -291,7 +318,7 @@ class _PromptParts:
             order, cells = [*order, *self.choices], [*cells, lettered]
         elif self.choices:
             order = [*order, *self.choices]
-            cells = [*cells, *(LetteredColumn(LETTERS[at]) for at in range(len(self.choices)))]
+            cells = [*cells, *(LetteredColumn(mark) for mark in marks_of(self.choices))]
         return Joined(tuple(order), tuple(cells), required=(self.prompt,))
 
 
@@ -346,8 +373,24 @@ def _plain(table: _Table, insists: bool) -> Layout | None:
     text = table.first(w.PLAIN_TEXTS) or (with_text[0] if len(with_text) == 1 else None)
     if text is None:
         return None
+    if not insists and (other := _as_much_text(table, text)) is not None:
+        raise BadInput(
+            f"`{text}` and `{other}` both hold much text, and their names do not tell which is the prompt",
+            place=table.place,
+            next_step=f"say so: --prompt '{{{text}}}' --completion '{{{other}}}'; for plain text: --columns text={text}",
+        )
     said = () if text == "text" else (f"column `{text}` is read as text",)
     return Layout("text", {}, {"text": _joined((text,), text_of)}, said)
+
+
+def _as_much_text(table: _Table, text: str) -> str | None:
+    """Another column with texts of its own and a third of all characters."""
+    counts = {name: sum(num_characters(value) for value in table.values(name)) for name in table.columns}
+    total = max(sum(counts.values()), 1)
+    others = (
+        name for name in counts if name != text and counts[name] >= MUCH_TEXT * total and table.is_free_text(name)
+    )
+    return next(others, None)
 
 
 def _joined(columns: tuple[str, ...], cell: Cell, *, required: bool = False) -> Joined:
@@ -435,9 +478,7 @@ def _as_named_answer(
     )
     parts = _PromptParts(prompt, None, [roles["context"]] if "context" in roles else [], extra, choices)
     writers: dict[str, Writer] = {"prompt": parts.writer(), **system}
-    writers["completion"] = (
-        AnswerAmong(answer, tuple(choices)) if choices else _joined((answer,), answer_of, required=True)
-    )
+    writers["completion"] = _answer_writer(table, answer, choices)
     if "reasoning" in roles:
         writers["reasoning"] = _joined((roles["reasoning"],), passages_of)
     return Layout("alpaca" if "instruction" in spec.columns else "prompt_completion", extras, writers)
