@@ -25,7 +25,7 @@ from finestep.flows.strategies import check_strategy
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import with_starts
 from finestep.search.study_space import no_prior
-from finestep.search.sweep import BASELINE_RATES
+from finestep.search.sweep import BASELINE_RATES, own_rates
 from finestep.study import CommandSpec, DataSpec, ModelSpec, StudySpec, TunedField
 from finestep.survey.formats import SAMPLE_ROWS
 from finestep.survey.layout import choose_layout
@@ -110,7 +110,9 @@ def tuning_spec(
         notes = [note or start_words(start), *own_words(start), *field_words(start)]
     elif "learning_rate" in own_fields:
         start = with_own_pair(no_prior(recipe), recipe, {"learning_rate"})
-        notes = own_words(start)
+        notes = [
+            "as you set it: the scan begins with " + ", ".join(f"{rate:.1e}" for rate in own_rates(start.learning_rate))
+        ]
     if more.get("trainer") is None:
         _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
     else:
