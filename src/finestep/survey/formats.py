@@ -17,8 +17,9 @@ from finestep.survey.cells import num_characters, text_of
 from finestep.survey.conversation import RowLeftOut, Tally, looks_like_turns, parsed, tools_of, turns_of
 from finestep.survey.example import Example, ExampleStore, Turn
 from finestep.survey.labels import written_label
-from finestep.survey.layout import Layout, choose_layout
+from finestep.survey.layout import choose_layout
 from finestep.survey.rows import Row, read_rows, sampled_rows, source_notes
+from finestep.survey.writing import Layout
 
 SAMPLE_ROWS = 200
 MUCH_UNUSED = 0.1
