@@ -227,6 +227,29 @@ LAYOUTS: dict[str, Read | Refused] = {
         ("B",),
         (ask(0), f"B. {about(0)}", "D. green"),
     ),
+    "numbered choices, counted from one": Read(
+        jsonl(lambda n: {"question": ask(n), "option1": "red", "option2": about(n), "answer": str(1 + (n + 1) % 2)}),
+        PC,
+        ("2",),
+        (ask(0), f"2. {about(0)}"),
+    ),
+    "numbered choices, counted from zero": Read(
+        jsonl(lambda n: {"goal": ask(n), "sol1": "red", "sol2": about(n), "label": (n + 1) % 2}), PC, ("2",), (ask(0), f"2. {about(0)}")
+    ),
+    "a choice's number that counts from one": Read(
+        jsonl(lambda n: {"question": ask(n), "opa": "red", "opb": about(n), "cop": 1 + (n + 1) % 2}), PC, ("B",), (f"B. {about(0)}",)
+    ),
+    "several answers": Read(
+        jsonl(lambda n: {"question": ask(n), "answer": [answer(n), "another"]}), PC, **BOTH, notes=("several answers",)
+    ),
+    "a prompt that frames the instruction": Read(
+        jsonl(lambda n: {**pairs(n, "instruction", "output"), "prompt": f"Below is {ask(n)}"}), "alpaca", **BOTH, notes=("`prompt`",)
+    ),
+    "contents of parts": Read(
+        jsonl(lambda n: {"contents": [{"role": m["role"], "parts": [{"text": m["content"]}]} for m in chat(n, assistant="model")]}),
+        "messages",
+        **BOTH,
+    ),
     "endings and a label": Read(
         jsonl(lambda n: {"ctx": about(n), "endings": ["red", ask(n)], "label": 1}), PC, ("B",), (about(0), f"B. {ask(0)}")
     ),
@@ -530,6 +553,13 @@ LAYOUTS: dict[str, Read | Refused] = {
     ),
     "response_a, response_b": Refused(jsonl(lambda n: {"prompt": ask(n), "response_a": "a", "response_b": "b"}), ("preference data",)),
     "kto": Refused(jsonl(lambda n: pairs(n, label=n % 2 == 0)), ("wanted or not", "`label` is true")),
+    "kto of messages": Refused(
+        jsonl(lambda n: {"prompt": chat(n)[:1], "completion": chat(n)[1:], "label": n % 2 == 0}), ("wanted or not",)
+    ),
+    "marks of images": Refused(jsonl(lambda n: pairs(n) | {"prompt": f"<image>{ask(n)}"}), ("<image>",)),
+    "labels of tokens": Refused(jsonl(lambda n: {"tokens": ["a", ask(n)], "ner_tags": [0, 1]}), ("single tokens",)),
+    "segments with marks": Refused(jsonl(lambda n: {"segments": [{"label": True, "text": ask(n)}]}), ("`segments` must be text",)),
+    "two columns of much text": Refused(jsonl(lambda n: {"text": ask(n), "remarks_made": about(n)}), ("both hold much text", "--prompt")),
     "rewards": Refused(jsonl(lambda n: pairs(n, reward=n / 10)), ("score", "keep the rows")),
     "ratings": Refused(jsonl(lambda n: pairs(n, "instruction", "output", rating=n % 5)), ("score", "--columns")),
     "a reward a conversation": Refused(jsonl(lambda n: {"messages": chat(n), "reward": n / 10}), ("reward",)),

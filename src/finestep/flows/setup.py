@@ -10,6 +10,7 @@ from typing import Any
 import finestep
 from finestep.errors import BadInput
 from finestep.executors.command import check_command, fields_of
+from finestep.facts import DataFacts
 from finestep.flows.continuing import continued, continuing_words
 from finestep.flows.obeyed import check_recipe
 from finestep.flows.start import (
@@ -26,8 +27,9 @@ from finestep.flows.strategies import check_strategy
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import with_starts
 from finestep.search.study_space import no_prior
-from finestep.search.sweep import BASELINE_RATES
+from finestep.search.sweep import BASELINE_RATES, own_rates
 from finestep.study import CommandSpec, DataSpec, ModelSpec, StudySpec, TunedField
+from finestep.survey.data_sample import data_facts
 from finestep.survey.formats import SAMPLE_ROWS
 from finestep.survey.layout import choose_layout
 from finestep.survey.rows import read_rows
@@ -104,14 +106,18 @@ def tuning_spec(
     recipe = with_starts(continued(model.path, recipe, own_fields), more.get("tuned", ()))
     start, notes = None, []
     if strategy != "sweep":
-        start, note = starting_point(model, data, recipe) if with_prior else (no_prior(recipe), None)
+        start, note = no_prior(recipe), None
+        if with_prior:
+            start, note = starting_point(model, _known_data(data, more.get("trainer")), recipe)
         own = {*own_fields, *_not_the_starts(more.get("trainer"), more.get("tuned", ()))}
         recipe, start = with_start_fields(recipe, start, own=own)
         start = with_own_pair(start, recipe, own_fields)
         notes = [note or start_words(start), *own_words(start), *field_words(start)]
     elif "learning_rate" in own_fields:
         start = with_own_pair(no_prior(recipe), recipe, {"learning_rate"})
-        notes = own_words(start)
+        notes = [
+            "as you set it: the scan begins with " + ", ".join(f"{rate:.1e}" for rate in own_rates(start.learning_rate))
+        ]
     if more.get("trainer") is None:
         _check_metric(more.get("objective", "eval_loss"), more.get("metrics", ()), data)
     else:
@@ -120,6 +126,13 @@ def tuning_spec(
         model=model, data=data, recipe=recipe, strategy=strategy, start=start, own_fields=own_fields, **more
     )
     return spec, [*continuing_words(model.path), *notes]
+
+
+def _known_data(data: DataSpec, trainer: CommandSpec | None) -> DataSpec | DataFacts | None:
+    """What the start may know of the data; what our own training would refuse is refused here, before anything is loaded."""
+    if data.path == EXTERNAL:
+        return None
+    return data if trainer is not None else data_facts(data)
 
 
 def _not_the_starts(trainer: CommandSpec | None, tuned: Sequence[TunedField]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 
 from finestep.errors import FinestepError
-from finestep.facts import HardwareFacts
+from finestep.facts import DataFacts, HardwareFacts
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
 from finestep.search.study_space import no_prior
@@ -24,7 +24,9 @@ LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 1.6
 held-out cases that it was first judged on (a deviation of 1.7 octaves), and a search that trusts it more states too much."""
 
 
-def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[StartingPoint, str | None]:
+def starting_point(
+    model: ModelSpec, data: DataSpec | DataFacts | None, recipe: Recipe
+) -> tuple[StartingPoint, str | None]:
     """(what `recommend` says about the best rate and batch, a note when it could say nothing).
 
     The machine is left out: it decides the micro-batch, which the prior does not need.
@@ -44,8 +46,7 @@ def starting_point(model: ModelSpec, data: DataSpec, recipe: Recipe) -> tuple[St
         target_modules=recipe.lora.target_modules,
     )
     try:
-        facts = None if data.path == EXTERNAL else data
-        found = recommend(model.path, facts, hardware=HardwareFacts(), ask=ask)
+        found = recommend(model.path, data, hardware=HardwareFacts(), ask=ask)
     except FinestepError as error:
         return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
     return start_of(found), None

@@ -10,6 +10,8 @@ from typing import Any
 from finestep.errors import BadInput
 
 TEXT_PARTS = ("text", "input_text", "output_text", None)
+PART_KEYS = {"text", "type", "annotations", "cache_control", "id", "index"}
+"""Keys of a part of text; with others it is more than text, e.g. a segment with a mark of its own."""
 IMAGE_WORDS = ("image", "image_url", "input_image", "video", "audio", "input_audio")
 
 
@@ -27,6 +29,8 @@ def text_of(value: Any, name: str, place: str) -> str:
         if all(isinstance(part, str) for part in value):
             return whole_letters("\n".join(value))
         return "".join(_part_text(part, name, place) for part in value)
+    if isinstance(value, dict) and value and value.keys() <= {"parts", "role", "text"}:
+        return text_of(value.get("parts") or value.get("text"), name, place)
     if isinstance(value, dict):
         raise BadInput(
             f"`{name}` must be text",
@@ -101,9 +105,14 @@ def _part_text(part: Any, name: str, place: str) -> str:
             place=place,
             next_step="leave such rows out, or use a trainer for vision-language models",
         )
-    if isinstance(part, dict) and "text" in part and part.get("type") in TEXT_PARTS:
+    is_text = isinstance(part, dict) and "text" in part and part.get("type") in TEXT_PARTS
+    if is_text and part.keys() <= PART_KEYS:
         return whole_letters(part["text"] or "")
-    kind = part.get("type", "a mapping without `text`") if isinstance(part, dict) else type(part).__name__
+    kind = (
+        part.get("type") or f"a mapping with {', '.join(map(str, part))}"
+        if isinstance(part, dict)
+        else type(part).__name__
+    )
     raise BadInput(
         f"`{name}` must be text, or a list of parts of type `text`",
         value=kind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,30 @@ def letter_columns(names: Mapping[str, str]) -> list[str]:
     return []
 
 
+def marks_of(columns: Sequence[str]) -> list[str]:
+    """What stands before each choice: the number in the names of its columns where they have one, else letters.
+
+    >>> marks_of(["option1", "option2"]), marks_of(["opa", "opb"])
+    (['1', '2'], ['A', 'B'])
+    """
+    numbers = [re.search(r"(\d+)$", name) for name in columns]
+    if all(numbers):
+        return [number[1] for number in numbers if number]
+    return list(LETTERS[: len(columns)])
+
+
+def first_number(sample: Sequence[Mapping[str, Any]], answer: str, choices: Sequence[str]) -> int:
+    """1 where the answers are numbers that count from one: the largest equals the number of choices, and none is zero."""
+    numbers, most = [], len(choices)
+    for row in sample:
+        text = str(row.get(answer)).strip()
+        if text.isdecimal():
+            numbers.append(int(text))
+        if len(choices) == 1:
+            most = max(most, len(_pairs(_unpacked(row.get(choices[0])), choices[0], "")))
+    return 1 if numbers and min(numbers) >= 1 and max(numbers) == most else 0
+
+
 @dataclass(frozen=True)
 class LetteredColumn:
     """The cell of one choice's column as its line."""
@@ -54,6 +78,8 @@ class AnswerAmong:
 
     column: str
     choices: tuple[str, ...]
+    first: int = 0
+    """The number that means the first choice."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,15 +93,16 @@ class AnswerAmong:
             raise BadInput(f"the row has no `{self.column}`", value=list(row), place=place)
         answer = answer_of(row[self.column], self.column, place).strip()
         marks = self._marks(row, place)
-        if answer in marks or not answer.isdecimal():
+        counts_alike = len(self.choices) == 1 or not marks[0].isdecimal() or int(marks[0]) == self.first
+        if (answer in marks and counts_alike) or not answer.isdecimal():
             return answer
-        number = int(answer)
-        return marks[number] if number < len(marks) else answer
+        number = int(answer) - self.first
+        return marks[number] if 0 <= number < len(marks) else answer
 
     def _marks(self, row: Mapping[str, Any], place: str) -> list[str]:
         if len(self.choices) == 1:
             return [mark for mark, _ in _pairs(_unpacked(row.get(self.choices[0])), self.choices[0], place)]
-        return list(LETTERS[: len(self.choices)])
+        return marks_of(self.choices)
 
 
 def _unpacked(value: Any) -> Any:

@@ -9,6 +9,7 @@ QUESTIONS = (
     "user_input",
     "user_message", "human", "inputs", "input", "request", "problem_statement", "question_text", "sql_prompt", "q",
     "original_question",
+    "question_stem", "goal", "question_body",
 )  # fmt: skip
 INSTRUCTIONS = ("instruction", "instructions", "task", "prompt", "inputs", "input", "user", "request")
 """What is asked comes first, and what it is about follows; after another name, e.g. a question, it is the other way round."""
@@ -18,6 +19,7 @@ CONTEXTS = (
     "source_text", "facts", "documents", "document", "article", "story", "schema", "sql_context", "table",
     "reference_text", "doc",
     "retrieved_context", "scenario", "premise_text", "transcript",
+    "retrieved_contexts", "oracle_context", "search_results",
 )  # fmt: skip
 INPUTS = ("input", "inputs", "extra_input", "input_text")
 CHOICES = ("choices", "options", "endings", "answer_choices", "candidates")
@@ -30,6 +32,7 @@ ANSWERS = (
     "llm_response",
     "output_text", "target_text", "answer_text", "generated_answer", "generation", "sql", "code", "answer_key",
     "correct", "a", "chosen_answer",
+    "long_answer", "cot_answer", "tgt", "cop", "correct_option", "correct_choice", "answer_idx", "answer_index", "correct_index",
 )  # fmt: skip
 SUMMARIES = (
     "summary", "summaries", "highlights", "abstract", "headline", "tldr", "simplified", "translation_text",
@@ -40,6 +43,7 @@ ANSWERS_TO_DOCUMENTS = (
     "completion", "response", "output", "outputs", "target", "targets", "answer", "answers", "target_text",
     "output_text", "reply",
     "expected_output", "gold_answer", "correct_answer", "final_answer", "ground_truth",
+    "tgt", "long_answer",
 )  # fmt: skip
 """Without a column that asks, fewer names are an answer."""
 REASONINGS = (
@@ -47,6 +51,7 @@ REASONINGS = (
     "thinking", "thought",
     "thoughts", "think", "thinking_trace", "reasoning_trace", "deepseek_reasoning", "explanation",
     "reasoning_steps", "scratchpad", "thinking_content",
+    "thinking_trajectories", "exp", "solution",
 )  # fmt: skip
 SYSTEMS = (
     "system",
@@ -62,6 +67,7 @@ TURNS = (
     "messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "dialogues", "turns", "chat",
     "chats", "thread",
     "chat_messages", "conversation_turns", "data", "items",
+    "contents",
 )  # fmt: skip
 HISTORIES = (
     "history", "chat_history", "conversation_history", "previous_turns", "dialogue_history", "dialog_history",
@@ -138,6 +144,7 @@ PREFERENCES = (
     ("better", "worse"), ("good", "bad"), ("response_j", "response_k"), ("chosen_response", "rejected_response"),
     ("positive", "negative"),
     ("win", "lose"),
+    ("preferred_output", "non_preferred_output"),
 )  # fmt: skip
 REWARDS = (
     "reward", "rewards", "score", "scores", "rating", "ratings", "preference_score", "helpfulness", "correctness",

@@ -41,7 +41,7 @@ USUAL_ROLES = {
 }
 REASONING_ROLES = ("reasoning", "thinking", "thought", "think", "analysis")
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "user_role")
-TEXT_KEYS = ("content", "value", "text", "message", "utterance", "body", "msg")
+TEXT_KEYS = ("content", "parts", "value", "text", "message", "utterance", "body", "msg")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think")
 LOSS_KEYS = ("weight", "train", "loss", "trainable")
 QUIET_KEYS = frozenset(

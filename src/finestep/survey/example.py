@@ -58,7 +58,7 @@ class Example:
         return bool(self.text.strip() or (self.pair or "").strip())
 
 
-NOTHING: tuple[int, tuple[()], str, None, None, str] = (0, (), "", None, None, "")
+NOTHING: tuple[Any, ...] = (0, (), "", None, None, "")
 """The fields of an example that holds nothing."""
 
 
@@ -102,7 +102,8 @@ class ExampleStore(Sequence[Example]):
             raise IndexError(place)
         place %= len(self)
         view = memoryview(self._packed)[self._ends[place] : self._ends[place + 1]]
-        row, turns, text, label, pair, tools = (*(fields := marshal.loads(view)), *NOTHING[len(fields) :])
+        fields: tuple[Any, ...] = marshal.loads(view)
+        row, turns, text, label, pair, tools = fields + NOTHING[len(fields) :]
         named = self.classes.get(label, label) if label is not None else None
         return Example(row, tuple(Turn(*turn) for turn in turns), text, named, pair, tools)
 

@@ -17,8 +17,9 @@ from finestep.survey.cells import num_characters, text_of
 from finestep.survey.conversation import RowLeftOut, Tally, looks_like_turns, parsed, tools_of, turns_of
 from finestep.survey.example import Example, ExampleStore, Turn
 from finestep.survey.labels import written_label
-from finestep.survey.layout import Layout, choose_layout
+from finestep.survey.layout import choose_layout
 from finestep.survey.rows import Row, read_rows, sampled_rows, source_notes
+from finestep.survey.writing import Layout
 
 SAMPLE_ROWS = 200
 MUCH_UNUSED = 0.1
@@ -97,12 +98,12 @@ def unused_notes(unused: Mapping[str, float], layout: Layout) -> list[str]:
     note = f"not used: {shown}{more} of the characters"
     much = next((name for name, share in unused.items() if share >= MUCH_UNUSED and "." not in name), None)
     if much is not None and "prompt" in layout.writers:
-        note += f"; to give `{much}` to the model too: --prompt '{{{much}}}\\n\\n{layout.writers['prompt'].pattern()}'"
+        note += f"; if `{much}` belongs to the prompt: --prompt '{{{much}}}\\n\\n{layout.writers['prompt'].pattern()}'"
     elif much is not None and layout.format == "text":
         note += f"; if it belongs to a prompt or answer: --prompt '{{...}}' --completion '{{{much}}}'"
     elif much is not None and layout.format == "labels":
         texts = "\\n".join(f"{{{name}}}" for name in (*layout.writers["text"].columns, much))
-        note += f"; to give it to the model too: --prompt '{texts}'"
+        note += f"; if it belongs to the text: --prompt '{texts}'"
     return [note]
 
 

@@ -5,6 +5,7 @@ Only the detection asks here. Who names columns or a format has said what the ro
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ WANTED_NAMES = (
     "accepted",
     "upvoted",
 )
+IMAGE_MARKS = ("<image>", "<|image|>", "<video>", "<audio>", "<|image_pad|>", "<image_1>")
 MOST_SPEAKERS = 12
 
 
@@ -67,8 +69,26 @@ def refuse_tokens(names: Names, place: str) -> None:
         )
 
 
+def refuse_token_labels(names: Names, sample: Sequence[Row], place: str) -> None:
+    """Rows with a label for each token."""
+    column = next((names[name] for name in names if name.endswith("_tags") and _holds(sample, names[name])), None)
+    if column is not None and any(isinstance(row.get(column), list) for row in sample) and "tokens" in names:
+        raise BadInput(
+            f"labels of single tokens (`{column}`) cannot be trained here; a row has one label",
+            place=place,
+            next_step="write them as an answer: --prompt '{tokens}' --completion '{" + column + "}'",
+        )
+
+
 def refuse_images(names: Names, sample: Sequence[Row], place: str) -> None:
-    """Rows with pictures or sound beside their text."""
+    """Rows with pictures or sound beside their text, or with marks where they stood."""
+    marked = sum(any(mark in json.dumps(row, default=str) for mark in IMAGE_MARKS) for row in sample)
+    if sample and marked > len(sample) / 2:
+        raise BadInput(
+            "finestep trains on text; the rows have marks for pictures or sound (`<image>` or the like)",
+            place=place,
+            next_step="take the marks out to train on the text alone",
+        )
     column = next((names[name] for name in w.IMAGES if name in names and _holds(sample, names[name])), None)
     if column is None:
         column = next((name for name in names.values() if any(has_images(row.get(name)) for row in sample[:50])), None)

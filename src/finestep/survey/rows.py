@@ -217,7 +217,8 @@ def _parquet(file: Path) -> Iterator[Found]:
     import pyarrow.parquet as parquet
 
     try:
-        yield from _batches(parquet.ParquetFile(file).iter_batches(batch_size=BATCH_ROWS))
+        table = parquet.ParquetFile(file, page_checksum_verification=True)
+        yield from _batches(table.iter_batches(batch_size=BATCH_ROWS), file)
     except (arrow.ArrowException, OSError) as error:
         raise BadInput(
             "not a valid Parquet file, or one of its pages is damaged",
@@ -237,20 +238,32 @@ def _arrow(file: Path) -> Iterator[Found]:
             except arrow.ArrowInvalid:
                 whole = ipc.open_file(source)
                 batches = (whole.get_batch(place) for place in range(whole.num_record_batches))
-            yield from _batches(batches)
+            yield from _batches(batches, file)
     except (arrow.ArrowException, OSError) as error:
         raise BadInput("not a valid Arrow file", value=str(error)[:120], place=str(file)) from None
 
 
-def _batches(batches: Any) -> Iterator[Found]:
+def _batches(batches: Any, file: Path) -> Iterator[Found]:
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS_AT_ONCE):
             part = batch.slice(start, ROWS_AT_ONCE)
-            rows: Callable[[], list[Row]] = functools.cache(part.to_pylist)
+            rows: Callable[[], list[Row]] = functools.cache(functools.partial(_listed, part, file))
             for place in range(part.num_rows):
                 number += 1
                 yield number, functools.partial(_batch_row, rows, place)
+
+
+def _listed(part: Any, file: Path) -> list[Row]:
+    try:
+        return part.to_pylist()
+    except (UnicodeDecodeError, ValueError, OverflowError) as error:
+        raise BadInput(
+            "the rows cannot be read: one of the file's pages is damaged",
+            value=str(error)[:80],
+            place=str(file),
+            next_step="fetch it again",
+        ) from None
 
 
 def _batch_row(rows: Callable[[], list[Row]], place: int) -> Row:

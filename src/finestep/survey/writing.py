@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from finestep.errors import BadInput, did_you_mean
+from finestep.study import DataFormat
 from finestep.survey.cells import passages_of, text_of
 
 Cell = Callable[[Any, str, str], str]
@@ -104,6 +105,21 @@ class Template:
                 )
             parts.append((before, [found[1].strip(), *re.findall(r"\[([^\[\]]+)\]", found[2])] if found else []))
         return parts
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row is read: columns that hold structures by what they are for, and writers of texts."""
+
+    format: DataFormat
+    columns: Mapping[str, str] = field(default_factory=dict)
+    writers: Mapping[str, Writer] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> set[str]:
+        """All columns that reach the model, or the labels."""
+        return {*self.columns.values(), *(name for writer in self.writers.values() for name in writer.columns)}
 
 
 def _reach(row: Mapping[str, Any], path: list[str], place: str) -> str:

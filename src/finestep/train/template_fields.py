@@ -42,8 +42,8 @@ class TemplateFields:
         if tokenizer.chat_template is None:
             return cls()
         call = {"type": "function", "function": {"name": MARK, "arguments": {}}}
-        called = [_user(), {"role": "assistant", "content": "b", "tool_calls": [call]}]
-        answered = [
+        called: list[dict[str, Any]] = [_user(), {"role": "assistant", "content": "b", "tool_calls": [call]}]
+        answered: list[dict[str, Any]] = [
             _user(),
             {"role": "assistant", "content": "b", "tool_calls": [{**call, "function": {"name": "c", "arguments": {}}}]},
         ]
@@ -138,7 +138,7 @@ class TemplateFields:
         return turn
 
 
-def _user() -> dict[str, str]:
+def _user() -> dict[str, Any]:
     return {"role": "user", "content": "a"}
 
 

@@ -12,6 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
+ROWS_AT_ONCE = 4096
+
 
 @dataclass(frozen=True)
 class TokenRows:
@@ -45,11 +47,14 @@ class TokenRows:
     def trained_per_row(self) -> np.ndarray:
         """Tokens that carry loss in each row without its first, [N]."""
         counts = np.zeros(len(self), dtype=np.int64)
-        filled = self.lengths > 0
-        starts = self.offsets[:-1][filled]
-        if len(starts):
-            # Sums between starts, without a running total over all tokens, which would take eight bytes each.
-            counts[filled] = np.add.reduceat(self.trained, starts, dtype=np.int64) - self.trained[starts]
+        filled = np.flatnonzero(self.lengths > 0)
+        for rows in np.array_split(filled, len(filled) // ROWS_AT_ONCE + 1):
+            if len(rows):
+                # A part at a time: sums of numbers make a copy of eight bytes for each flag.
+                start, end = self.offsets[rows[0]], self.offsets[rows[-1] + 1]
+                starts = self.offsets[rows] - start
+                flags = self.trained[start:end]
+                counts[rows] = np.add.reduceat(flags, starts, dtype=np.int64) - flags[starts]
         return counts
 
     def only(self, chosen: np.ndarray) -> TokenRows:
