@@ -1,0 +1,102 @@
+"""The tasks whose surfaces are measured: which model, data and method, and which half of the list each belongs to.
+
+`tasks.json` is the list; it was written down, with the halves, before anything was measured. A task is what a plan of
+`plans.json` is, said in fewer words. Half of the tasks are for design; the others are touched once, when a search is judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TASKS = Path(__file__).with_name("tasks.json")
+DESIGN, UNTOUCHED = "design", "untouched"
+LENGTHS = (1.0, 1 / 3, 0.125)
+SEEDS = (0, 1, 2)
+NUM_EVALUATION_ROWS = 64
+"""Of decoders, split off the same file; the intents have a file of their own."""
+LANES = 4
+"""LoRA runs of a decoder that share a forward pass (docs/packing.md)."""
+EXPONENTS = {
+    ("decoder", "lora"): (-12, -10, -9, -8, -7, -6, -5),
+    ("decoder", "full"): (-15, -13, -12, -11, -10, -9, -8),
+    ("encoder", "lora"): (-12, -11, -10, -9, -8, -7),
+    ("encoder", "full"): (-16, -14, -13, -12, -11, -10),
+}
+"""log2 of the learning rates to begin with; a grid whose best cell is at its edge is made larger (`grid.py`)."""
+BATCHES = (2, 4, 8, 16, 32)
+FILES = {
+    "skills": None,
+    "gsm8k": "gsm8k/train.jsonl",
+    "alpaca_en": "instruct/alpaca_en_demo.json",
+    "alpaca_zh": "instruct/alpaca_zh_demo.json",
+    "toolcall": "instruct/glaive_toolcall_en_demo.json",
+}
+"""Data of decoders below the folder of data; None: the shipped instructions."""
+
+
+def halves(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Task name -> half: decoders, encoders and what is judged by accuracy are each put in the order of the SHA-256 of
+    their names, and every second one is untouched."""
+    strata: dict[object, list[str]] = {}
+    for name, task in tasks.items():
+        strata.setdefault((family_of(task), task["objective"]), []).append(name)
+    ordered = [sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()) for names in strata.values()]
+    return {name: (DESIGN, UNTOUCHED)[place % 2] for names in ordered for place, name in enumerate(names)}
+
+
+def family_of(task: Mapping[str, Any]) -> str:
+    """Whether the model of a task writes text or gives labels."""
+    return "encoder" if task["model"].startswith("minilm") else "decoder"
+
+
+def read_tasks() -> dict[str, dict[str, Any]]:
+    """Task name -> what it is, in the order of the list."""
+    return json.loads(TASKS.read_text(encoding="utf-8"))
+
+
+def plan_of(task: Mapping[str, Any], *, data: Path, made: Path, shipped: Path) -> dict[str, Any]:
+    """The plan of a task.
+
+    Args:
+        data: the folder that holds `gsm8k/` and `instruct/`.
+        made: the folder of `prepare.py`, which holds the further models too.
+        shipped: the folder of the shipped model and data.
+    """
+    family = family_of(task)
+    spec, length = _data_spec(task, data=data, made=made, shipped=shipped), task["max_length"]
+    recipe = {
+        "method": task["method"],
+        "num_epochs": task["epochs"],
+        "max_length": length,
+        "evaluation": {"num_evaluations": 1},
+    }
+    return {
+        "model_path": str(shipped / "base" if task["model"] == "shipped" else made / task["model"]),
+        "data_spec": {"max_length": length, **spec},
+        "recipe": recipe,
+        "micro_batch": 32,
+        "learning_rates": [2.0**exponent for exponent in EXPONENTS[family, task["method"]]],
+        "batches": list(task.get("batches", BATCHES)),
+        "fidelities": list(LENGTHS),
+        "seeds": list(SEEDS),
+        "grows": True,
+        "lanes": LANES if (family, task["method"]) == ("decoder", "lora") else 1,
+    }
+
+
+def _data_spec(task: Mapping[str, Any], *, data: Path, made: Path, shipped: Path) -> dict[str, Any]:
+    if family_of(task) == "encoder":
+        own = made / f"{task['data']}-{task['rows']}.csv"
+        return {"path": str(own), "format": "labels", "eval_path": str(made / f"{task['data']}-test.csv")}
+    file = FILES[task["data"]]
+    num_rows = task["rows"] + NUM_EVALUATION_ROWS
+    spec = {
+        "path": str(data / file if file else shipped / "instruct.jsonl"),
+        "max_rows": num_rows,
+        "eval_fraction": NUM_EVALUATION_ROWS / num_rows,
+    }
+    return spec | ({"columns": {"prompt": "question", "completion": "answer"}} if task["data"] == "gsm8k" else {})
