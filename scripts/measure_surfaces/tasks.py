@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ EXPONENTS = {
 }
 """log2 of the learning rates to begin with; a grid whose best cell is at its edge is made larger (`grid.py`)."""
 BATCHES = (2, 4, 8, 16, 32)
+COST = {
+    "small": (2e-5, 0.008),
+    "shipped": (8e-5, 0.015),
+    "large": (2.2e-4, 0.025),
+    "minilm3": (3e-4, 0.05),
+    "minilm": (6e-4, 0.06),
+}
+"""Seconds a token and seconds a step, to put the tasks in an order and no more."""
+TOKENS_A_ROW = {"skills": 31, "gsm8k": 115, "alpaca_en": 75, "alpaca_zh": 125, "toolcall": 190, "banking": 14}
 FILES = {
     "skills": None,
     "gsm8k": "gsm8k/train.jsonl",
@@ -58,6 +68,23 @@ def read_tasks() -> dict[str, dict[str, Any]]:
     return json.loads(TASKS.read_text(encoding="utf-8"))
 
 
+def by_cost(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names in the order in which they are measured: the cheapest of each half in turn. An encoder counts for a third of its
+    cost, so that a measurement that is cut off holds both families."""
+    share = {"encoder": 1 / 3, "decoder": 1.0}
+    ranked = sorted(tasks, key=lambda name: share[family_of(tasks[name])] * expected_seconds(tasks[name]))
+    parts = [[name for name in ranked if tasks[name]["half"] == half] for half in (DESIGN, UNTOUCHED)]
+    return [name for pair in zip_longest(*parts) for name in pair if name]
+
+
+def expected_seconds(task: Mapping[str, Any]) -> float:
+    """About what one full run takes on one core that is free: tokens (rows are rarely as long as allowed) and steps of batch 8."""
+    token_s, step_s = COST[task["model"]]
+    num_tokens = task["rows"] * task["epochs"] * TOKENS_A_ROW[task["data"].rstrip("0123456789")]
+    num_steps = task["rows"] * task["epochs"] / 8
+    return num_tokens * token_s + num_steps * step_s
+
+
 def plan_of(task: Mapping[str, Any], *, data: Path, made: Path, shipped: Path) -> dict[str, Any]:
     """The plan of a task.
 
@@ -83,6 +110,7 @@ def plan_of(task: Mapping[str, Any], *, data: Path, made: Path, shipped: Path) -
         "batches": list(task.get("batches", BATCHES)),
         "fidelities": list(LENGTHS),
         "seeds": list(SEEDS),
+        "objective": task["objective"],
         "grows": True,
         "lanes": LANES if (family, task["method"]) == ("decoder", "lora") else 1,
     }
