@@ -1,6 +1,6 @@
 """The tasks whose surfaces are measured: which model, data and method, and which half of the list each belongs to.
 
-`tasks.json` is the list; it was written down, with the halves, before anything was measured. A task is what a plan of
+`benchmarks/data/tasks/tasks.json` is the list; it was written down, with the halves, before anything was measured. A task is what a plan of
 `plans.json` is, said in fewer words. Half of the tasks are for design; the others are touched once, when a search is judged.
 """
 
@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-TASKS = Path(__file__).with_name("tasks.json")
+TASKS = Path(__file__).parents[2] / "benchmarks" / "data" / "tasks" / "tasks.json"
 DESIGN, UNTOUCHED = "design", "untouched"
 LENGTHS = (1.0, 1 / 3, 0.125)
 SEEDS = (0, 1, 2)
@@ -86,7 +86,7 @@ def expected_seconds(task: Mapping[str, Any]) -> float:
 
 
 def plan_of(task: Mapping[str, Any], *, data: Path, made: Path, shipped: Path) -> dict[str, Any]:
-    """The plan of a task.
+    """The plan of a task. Where a new head learns faster than the rest, that is what `recommend` said when the list was made.
 
     Args:
         data: the folder that holds `gsm8k/` and `instruct/`.
@@ -100,6 +100,7 @@ def plan_of(task: Mapping[str, Any], *, data: Path, made: Path, shipped: Path) -
         "num_epochs": task["epochs"],
         "max_length": length,
         "evaluation": {"num_evaluations": 1},
+        "optimizer": {"head_lr_multiplier": task.get("head_lr_multiplier", 1.0)},
     }
     return {
         "model_path": str(shipped / "base" if task["model"] == "shipped" else made / task["model"]),
