@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scoreboard.bill import Bill
-from benchmarks.scoreboard.rivals import BUDGETS, RIVALS
+from benchmarks.scoreboard.rivals import BOUNDS, BUDGETS, RIVALS
 from benchmarks.search.recorded import FOLDER, Recorded, load_recorded
 
 SEEDS = (0, 1)
@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def play(task: Recorded) -> list[Score]:
-    """All rivals on one task."""
+    """All rivals and bounds on one task."""
     advice = task.recommendation()
     out = []
-    for rival in RIVALS:
+    for rival in (*RIVALS, *BOUNDS):
         for seed in SEEDS:
             bill = Bill(task, seed)
             chosen, stated = rival.play(bill, advice)
@@ -82,12 +82,13 @@ def report(scores: Sequence[Score]) -> list[str]:
 def table(scores: Sequence[Score]) -> list[str]:
     """A row a rival: what it cost, and its regret over the tasks."""
     lines = ["| rival | cost | mean | median | worst task | stated |", "|---|---|---|---|---|---|"]
-    for rival in RIVALS:
+    for rival in (*RIVALS, *BOUNDS):
         mine = [score for score in scores if score.rival == rival.name]
         values = list(by_task(mine).values())
+        cost = "-" if rival in BOUNDS else f"{statistics.fmean(score.cost for score in mine):.1f}"
         stated = [score.stated for score in mine if score.stated is not None]
         lines.append(
-            f"| {rival.name} | {statistics.fmean(score.cost for score in mine):.1f} | {statistics.fmean(values):.1f} | "
+            f"| {rival.name} | {cost} | {statistics.fmean(values):.1f} | "
             f"{statistics.median(values):.1f} | {max(values):.1f} | {f'{statistics.fmean(stated):.1f}' if stated else '-'} |"
         )
     return lines

@@ -121,6 +121,23 @@ def trial_of(task: Recorded, place: Place, length: float, *, seed: int, number: 
     return Trial(number=number, recipe=recipe, fidelity=length, stage=stage, state=outcome.state, outcome=outcome)
 
 
+def known_best(bill: Bill, advice: Advice, *, batches: Callable[[Recorded, Advice], set[int]]) -> tuple[Place, None]:
+    """A bound, not a rival: who knows the mean of all seeds takes the best recipe of these batch sizes, and pays nothing."""
+    task, allowed = bill.task, batches(bill.task, advice)
+    inside = [place for place in task.full if place.batch in allowed]
+    return min(sorted(inside or task.full), key=task.mean), None
+
+
+def advised_batch(task: Recorded, advice: Advice) -> set[int]:
+    """The measured batch size nearest to the recommended one."""
+    return {task.nearest(*advised(advice)).batch}
+
+
+def searched_batches(task: Recorded, advice: Advice) -> set[int]:
+    """The batch sizes that `tune` may try."""
+    return set(judge_of(task, advice, budget=1, with_baseline=False, seed=0).space.batch_sizes)
+
+
 RIVALS = (
     Rival("usual default, batch 16", 1, partial(usual, factors=(1,))),
     Rival("usual default x 1, 2, 4, 8, batch 16", 4, partial(usual, factors=(1, 2, 4, 8))),
@@ -135,4 +152,8 @@ RIVALS = (
         for budget in BUDGETS
         if budget >= 3
     ),
+)
+BOUNDS = (
+    Rival("bound: best rate at the recommended batch", math.inf, partial(known_best, batches=advised_batch)),
+    Rival("bound: best of the batches that tune may try", math.inf, partial(known_best, batches=searched_batches)),
 )

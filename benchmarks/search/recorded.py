@@ -111,12 +111,12 @@ class Recorded:
     def best_place(self) -> Place:
         """The recipe of full length with the best mean over all its seeds, of those that have at least two."""
         repeated = [place for place, by_seed in self.full.items() if len(by_seed) > 1]
-        return min(sorted(repeated), key=self._mean)
+        return min(sorted(repeated), key=self.mean)
 
     @property
     def best(self) -> float:
         """The mean value of the best recipe."""
-        return self._mean(self.best_place)
+        return self.mean(self.best_place)
 
     def regret(self, value: float) -> float:
         """Distance from the best: per cent of the loss, or points of accuracy."""
@@ -154,7 +154,8 @@ class Recorded:
     def _variance(self, values: Sequence[float]) -> float:
         return statistics.variance(values if self.by_accuracy else [math.log(value) for value in values])
 
-    def _mean(self, place: Place) -> float:
+    def mean(self, place: Place) -> float:
+        """The value of a recipe in the mean of all its seeds."""
         return statistics.fmean(self.value(run) for run in self.full[place].values())
 
     def recommendation(self) -> Recommendation:
