@@ -7,8 +7,10 @@ optimum ends up inside the grid. All of this follows from the rows alone, so tha
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 NEAR_BEST = 1
@@ -61,24 +63,34 @@ def cells(plan: Mapping[str, Any], rows: Sequence[Row], *, everywhere: bool = Fa
 
 
 def axes(plan: Mapping[str, Any], rows: Sequence[Row]) -> tuple[list[float], list[int]]:
-    """Rates and batch sizes of the grid, with those by which it has grown."""
-    rates, batches = list(plan["learning_rates"]), list(plan["batches"])
+    """Rates and batch sizes of the grid, with those by which it has grown. What was begun stays, so that a grid never shrinks."""
+    begun = [cell_of(row) for row in rows if plan.get("grows") and math.isclose(float(row["fidelity"]), 1.0)]
+    rates = sorted({_rounded(rate) for rate in (*plan["learning_rates"], *(one.learning_rate for one in begun))})
+    batches = sorted({*plan["batches"], *(one.batch for one in begun)})
     while plan.get("grows"):
-        best = best_cell(plan, rows, rates, batches, 1.0)
-        if best is None:
+        bests = (best_cell(plan, rows, rates, batches, 1.0), best_repeated(plan, rows, rates, batches))
+        steps = [step for best in bests if best and (step := _growth(rates, batches, best))]
+        if not steps:
             break
-        i, j = best
-        if i == len(rates) - 1 and len(rates) < MOST_RATES:
-            rates.append(2 * rates[-1])
-        elif i == 0 and len(rates) < MOST_RATES:
-            rates.insert(0, rates[0] / 2)
-        elif j == 0 and batches[0] > 1:
-            batches.insert(0, batches[0] // 2)
-        elif j == len(batches) - 1 and batches[-1] < MOST_BATCH:
-            batches.append(2 * batches[-1])
-        else:
-            break
+        rates, batches = steps[0]
     return rates, batches
+
+
+def _growth(
+    rates: Sequence[float], batches: Sequence[int], best: tuple[int, int]
+) -> tuple[list[float], list[int]] | None:
+    """The grid made larger on the side where its best cell lies; None when that is inside, or the grid large enough."""
+    i, j = best
+    if len(rates) < MOST_RATES:
+        if i == len(rates) - 1:
+            return [*rates, 2 * rates[-1]], [*batches]
+        if i == 0:
+            return [rates[0] / 2, *rates], [*batches]
+    if j == 0 and batches[0] > 1:
+        return [*rates], [batches[0] // 2, *batches]
+    if j == len(batches) - 1 and batches[-1] < MOST_BATCH:
+        return [*rates], [*batches, 2 * batches[-1]]
+    return None
 
 
 def best_cell(
@@ -95,6 +107,27 @@ def best_cell(
     if len(here) < len(places) or not ranked:
         return None
     return places[min(ranked, key=ranked.__getitem__)]
+
+
+def best_repeated(
+    plan: Mapping[str, Any], rows: Sequence[Row], rates: Sequence[float], batches: Sequence[int]
+) -> tuple[int, int] | None:
+    """Places of the full-length cell that is best in the mean of its seeds, of those that have two or more; None without any."""
+    found: dict[tuple[str, int], list[tuple[float, ...]]] = defaultdict(list)
+    for row in rows:
+        if math.isclose(float(row["fidelity"]), 1.0) and row["loss"]:
+            found[cell_of(row).key[:2]].append(_rank(plan, row))
+    means = {at: tuple(map(fmean, zip(*ranks, strict=True))) for at, ranks in found.items() if len(ranks) > 1}
+    keys = {
+        Cell(rate, batch, 1.0, 0).key[:2]: (i, j) for i, rate in enumerate(rates) for j, batch in enumerate(batches)
+    }
+    inside = [at for at in means if at in keys]
+    return keys[min(inside, key=means.__getitem__)] if inside else None
+
+
+def _rounded(rate: float) -> float:
+    """A rate as the file holds it, so that a grid is the same before and after it was measured."""
+    return float(f"{rate:.6g}")
 
 
 def _rank(plan: Mapping[str, Any], row: Row) -> tuple[float, ...]:
@@ -127,10 +160,11 @@ def _near_best(
     best = best_cell(plan, rows, rates, batches, fidelity)
     if best is None:
         return
-    i, j = best
     is_full = math.isclose(fidelity, 1.0)
     reach = NEAR_BEST if is_full or plan.get("grows") else 0
-    for seed in plan["seeds"][1:] if is_full else plan["seeds"][1:2]:
-        for rate in rates[max(0, i - reach) : i + reach + 1]:
-            for batch in batches[max(0, j - reach) : j + reach + 1]:
-                yield Cell(rate, batch, fidelity, seed)
+    repeated = best_repeated(plan, rows, rates, batches) if is_full and plan.get("grows") else None
+    for i, j in dict.fromkeys(one for one in (best, repeated) if one):
+        for seed in plan["seeds"][1:] if is_full else plan["seeds"][1:2]:
+            for rate in rates[max(0, i - reach) : i + reach + 1]:
+                for batch in batches[max(0, j - reach) : j + reach + 1]:
+                    yield Cell(rate, batch, fidelity, seed)

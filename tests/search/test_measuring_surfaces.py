@@ -22,7 +22,7 @@ def row_of(cell, best_rate=2.0**-6, best_batch=2):
     return place | {"seed": str(cell.seed), "loss": f"{loss:.6f}", "accuracy": f"{1 - abs(octaves[0] + 2) / 100:.4f}"}
 
 
-def measured(plan, **options):
+def measured(plan, make=row_of, **options):
     """Every run that a plan asks for, made one after the other; each time it is asked anew, as after a kill."""
     from grid import cell_of, cells
 
@@ -32,7 +32,7 @@ def measured(plan, **options):
         cell = next((one for one in cells(plan, rows, **options) if one.key not in done), None)
         if cell is None:
             return rows
-        rows.append(row_of(cell))
+        rows.append(make(cell))
 
 
 def test_the_list_says_the_halves_that_its_names_give():
@@ -63,6 +63,21 @@ def test_the_best_cell_has_three_seeds_and_every_cell_two_where_asked():
     assert seeds["1", 2.0**-6, "2"] == {"0", "1", "2"}
     assert all(len(found) >= 2 for found in seeds.values())
     assert sum(len(found) == 3 for found in seeds.values()) == 9
+
+
+def test_a_grid_grows_too_where_only_the_mean_of_the_seeds_is_best_at_its_edge():
+    from grid import axes
+
+    plan = PLAN | {"batches": [2, 4, 8], "learning_rates": [2.0**k for k in (-9, -8, -7, -6, -5, -4)]}
+
+    def unlucky_at_two_rows(cell):
+        row = row_of(cell, best_batch=1)
+        factor = 1.2 if cell.batch == 2 and cell.seed == 0 else 1.0
+        return row | {"loss": f"{factor * float(row['loss']):.6f}"}
+
+    rows = measured(plan, unlucky_at_two_rows)
+    assert axes(plan, [row for row in rows if row["seed"] == "0" and row["bs"] != "1"])[1][0] == 2
+    assert axes(plan, rows)[1][0] == 1
 
 
 def test_where_accuracy_counts_the_best_cell_is_that_of_the_accuracy():
