@@ -23,13 +23,13 @@ TEXT_LENGTH = 512
 HELD_OUT_SHARE = 0.04
 
 
-def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerBase, *, width: int = 128, layers: int = 4) -> LlamaForCausalLM:
     """A small Llama with tied embeddings, fresh weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=512,
@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--width", type=int, default=128, help="width of the model; the shipped one has 128")
+    parser.add_argument("--layers", type=int, default=4, help="layers of the model; the shipped one has 4")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=0, help="also save after every so many steps")
     parser.add_argument("--stop-after", type=int, default=0, help="end after so many of the steps")
@@ -189,7 +191,8 @@ def main() -> None:
     text = pack(tokenizer, train_text, TEXT_LENGTH)
     text_held_out = pack(tokenizer, held_out_text, TEXT_LENGTH)
     print(f"{skills.ids.numel()} tokens of documents, {text.ids.numel()} tokens of text", flush=True)
-    model = LlamaForCausalLM.from_pretrained(args.out) if args.go_on else new_model(tokenizer)
+    fresh = new_model(tokenizer, width=args.width, layers=args.layers)
+    model = LlamaForCausalLM.from_pretrained(args.out) if args.go_on else fresh
     began = time.time()
     seen = train(model, skills, text, args)
     save(model, args.out)

@@ -1,17 +1,18 @@
 """Measure fine-tuning surfaces: final validation loss over learning rate x batch size x length, one CSV row a run.
 
 python measure.py PLAN ... --out DIR [--minutes 8] [--processes 1] [--device cpu] [--data NAME=PATH ...] [--model NAME=PATH ...]
+python measure.py TASK ... --tasks DATA MADE --out DIR      (tasks.json; `all`: every task, the cheapest of each half in turn)
+python measure.py TASK ... --tasks DATA MADE --out DIR --status     (what is measured and what is missing; trains nothing)
 
 Every run is a whole short run with its own schedule, by the project's own worker, at equal tokens for all batch sizes. A process
 is a worker of its own on the device, and goes to the next plan when its plan is complete. The files are append-only: rows that are
-there are not run again, so the script may be stopped and started at will, and it ends at its deadline by itself. The format is what
+there are not run again, so the script may be killed and started at will, and it ends at its deadline by itself. The format is what
 `python -m benchmarks.search --surfaces DIR` reads (one file per data set and method).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import shutil
@@ -20,11 +21,14 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from grid import Cell, axes, best_cell, cell_of, cells
+from rows import append, read, row_of
+from tasks import by_cost, plan_of, read_tasks
 
 import finestep
 from finestep.errors import FinestepError
@@ -36,30 +40,10 @@ from finestep.trial import Outcome
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
 PLANS = Path(__file__).with_name("plans.json")
-COLUMNS = (
-    "surface", "N", "D", "bs", "lr", "loss", "state", "seed", "fidelity", "rows", "steps", "tokens", "trained_tokens_share",
-    "method", "rank", "alpha", "seconds", "versions",
-)  # fmt: skip
-NEAR_BEST = 1
-"""Steps of the grid either side of the best full-length cell that get a second seed."""
 NO_CHECKPOINT_S = 1e9
 """A run that is cut off begins anew, so checkpoints would be wasted."""
 TIME_RESERVE = 1.2
 """A run is begun when so many times its expected seconds are left."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run to be made."""
-
-    learning_rate: float
-    batch: int
-    fidelity: float
-    seed: int
-
-    @property
-    def key(self) -> tuple[str, int, str, int]:
-        return (f"{self.learning_rate:.4g}", self.batch, f"{self.fidelity:.4g}", self.seed)
 
 
 @dataclass
@@ -73,6 +57,10 @@ class Surface:
     rows: list[dict[str, str]] = field(default_factory=list)
     taken: set[tuple[str, int, str, int]] = field(default_factory=set)
     num_processes: int = 0
+    fault: str | None = None
+    """Why it cannot be measured, in words; no further run of it is begun."""
+    everywhere: bool = False
+    """A second seed at all cells, not only near the best."""
     run_rows: int = 0
     """Training rows of a full-length run; 0 until a worker has read the data."""
     step_seconds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -83,7 +71,7 @@ class Surface:
     def missing(self) -> list[Cell]:
         """Cells that are not measured, in their order."""
         done = {cell_of(row).key for row in self.rows}
-        return [cell for cell in cells(self.plan, self.rows) if cell.key not in done]
+        return [cell for cell in cells(self.plan, self.rows, everywhere=self.everywhere) if cell.key not in done]
 
     def expected_seconds(self, cell: Cell) -> float:
         """What a run will take, by those of its batch size that are done; 0 when there are none."""
@@ -116,10 +104,13 @@ class Board:
         self._num_under_way = 0
 
     def choose(self) -> Surface | None:
-        """The surface that a free process shall work on: most open cells a process; None when none is open."""
+        """The surface that a free process shall work on: the first that has open cells and no process yet, else the one with
+        most open cells a process; None when none is open."""
         with self._changed:
             open_cells = {surface.name: len(self._open(surface)) for surface in self.surfaces}
-            best = max(self.surfaces, key=lambda one: open_cells[one.name] / (one.num_processes + 1))
+            free = (one for one in self.surfaces if open_cells[one.name] and not one.num_processes)
+            most = max(self.surfaces, key=lambda one: open_cells[one.name] / (one.num_processes + 1))
+            best = next(free, most)
             if not open_cells[best.name]:
                 return None
             best.num_processes += 1
@@ -169,9 +160,24 @@ class Board:
             return True
 
     def _open(self, surface: Surface) -> list[Cell]:
+        if surface.fault:
+            return []
         left = self.deadline - time.monotonic()
         free = (cell for cell in surface.missing() if cell.key not in surface.taken)
         return [cell for cell in free if TIME_RESERVE * surface.expected_seconds(cell) < left]
+
+
+@dataclass
+class Run:
+    """A cell that a worker has."""
+
+    number: int
+    cell: Cell
+    recipe: Recipe
+    folder: Path
+    began: float
+    times: list[float] = field(default_factory=list)
+    """When each of its steps was reported."""
 
 
 class Process(threading.Thread):
@@ -179,23 +185,22 @@ class Process(threading.Thread):
 
     def __init__(self, board: Board, folder: Path):
         super().__init__(daemon=True)
-        self.fault: str | None = None
         self._board, self._folder = board, folder
         self._executor: LocalExecutor | None = None
         self._is_ending = False
         self._number = 0
 
     def run(self) -> None:
-        """Work until nothing is open; a fault ends this process, not the others."""
-        try:
-            while not self._is_ending:
-                surface = self._board.choose()
-                if surface is not None:
+        """Work until nothing is open; a surface that cannot be measured is left, and the others are not."""
+        while not self._is_ending:
+            surface = self._board.choose()
+            if surface is None and not self._board.wait():
+                return
+            if surface is not None:
+                try:
                     self._work(surface)
-                elif not self._board.wait():
-                    return
-        except FinestepError as error:
-            self.fault = None if self._is_ending else str(error)
+                except FinestepError as error:
+                    surface.fault = None if self._is_ending else str(error)
 
     def end(self) -> None:
         """End the worker now; the run that it is at is lost."""
@@ -211,59 +216,82 @@ class Process(threading.Thread):
             ready = self._executor.start()
             surface.run_rows = ready["card"]["facts"]["num_rows"] * session.recipe.num_epochs
             while not self._is_ending:
-                if (cell := self._board.take(surface)) is not None:
-                    self._measure(surface, cell, ready)
-                elif self._board.is_needed_elsewhere() or not self._board.wait():
+                if not self._measure(surface, ready) and (self._board.is_needed_elsewhere() or not self._board.wait()):
                     return
         finally:
             self._board.leave(surface)
             self._executor.close()
 
-    def _measure(self, surface: Surface, cell: Cell, ready: Mapping) -> None:
+    def _measure(self, surface: Surface, ready: Mapping) -> bool:
+        """Keep the worker's lanes busy until there is nothing to do for now; False when there was nothing at all."""
         assert self._executor is not None
-        began, self._number = time.monotonic(), self._number + 1
-        recipe = recipe_of(surface.plan, surface.session.recipe, cell)
-        folder = self._folder / surface.name / "trials" / str(self._number)
-        self._executor.submit(
-            TrialRequest(
+        runs: dict[int, Run] = {}
+        try:
+            if not self._fill(surface, runs):
+                return False
+            for event in self._executor.events():
+                run = runs.get(event.trial) if event.trial is not None else None
+                if event.kind == "step" and run is not None:
+                    run.times.append(time.monotonic())
+                elif event.kind == "finished" and run is not None:
+                    self._finish(surface, runs.pop(run.number), event, ready)
+                    self._fill(surface, runs)
+                elif event.kind in {"interrupted", "died"}:
+                    raise FinestepError(f"{surface.name}: the worker {event.kind}: {event.data}")
+            return True
+        finally:
+            for _ in runs:
+                self._board.ended()
+
+    def _fill(self, surface: Surface, runs: dict[int, Run]) -> bool:
+        """Give the worker what its lanes have room for; True when it has something to do."""
+        assert self._executor is not None
+        while len(runs) < surface.plan.get("lanes", 1) and (cell := self._board.take(surface)) is not None:
+            self._number += 1
+            recipe = recipe_of(surface.plan, surface.session.recipe, cell)
+            folder = self._folder / surface.name / "trials" / str(self._number)
+            runs[self._number] = Run(self._number, cell, recipe, folder, time.monotonic())
+            request = TrialRequest(
                 number=self._number,
                 recipe=recipe,
                 fidelity=cell.fidelity,
                 folder=str(folder),
                 checkpoint_every_s=NO_CHECKPOINT_S,
             )
-        )
-        try:
-            end, times = self._listen()
-            if end.kind != "finished":
-                raise FinestepError(f"{surface.name}, {cell}: the worker {end.kind}: {end.data}")
-            row = row_of(surface.name, cell, recipe, Outcome.model_validate(end.data), ready)
-            self._board.put(surface, row, times=times, wall_s=time.monotonic() - began)
-        finally:
-            self._board.ended()
-            shutil.rmtree(folder, ignore_errors=True)
+            self._executor.submit(request)
+        return bool(runs)
 
-    def _listen(self) -> tuple[Event, list[float]]:
-        """(the event that ends a run, when its steps were reported)."""
-        assert self._executor is not None
-        times, end = [], Event(kind="died")
-        for event in self._executor.events():
-            if event.kind == "step":
-                times.append(time.monotonic())
-            elif event.kind in {"finished", "interrupted", "died"}:
-                end = event
-        return end, times
+    def _finish(self, surface: Surface, run: Run, event: Event, ready: Mapping) -> None:
+        row = row_of(surface.name, run.cell, run.recipe, Outcome.model_validate(event.data), ready)
+        self._board.put(surface, row, times=run.times, wall_s=time.monotonic() - run.began)
+        self._board.ended()
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def main() -> None:
     options = _options()
     deadline = time.monotonic() + 60 * options.minutes
-    board = Board([_surface(name, options) for name in options.plans], deadline)
+    names = by_cost(read_tasks()) if options.plans == ["all"] else options.plans
+    surfaces = [_surface(name, options) for name in names]
+    if options.status:
+        print("\n".join(status(surface) for surface in surfaces))
+        return
+    board = Board(surfaces, deadline)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         faults = measure(board, folder=Path(folder), num_processes=options.processes)
-    lines = [line for surface in board.surfaces for line in surface.lines()]
+    lines = [line for surface in board.surfaces if surface.step_seconds for line in surface.lines()]
     print("\n".join([*lines, *(f"fault: {fault}" for fault in faults)]), flush=True)
     raise SystemExit(1 if faults else 0)
+
+
+def status(surface: Surface) -> str:
+    """One line: runs made and missing, and the best cell of full length."""
+    missing = len(surface.missing())
+    rates, batches = axes(surface.plan, surface.rows)
+    best = best_cell(surface.plan, surface.rows, rates, batches, 1.0)
+    where = "grid of full length not whole" if best is None else f"best {rates[best[0]]:.2g} at {batches[best[1]]}"
+    seconds = sum(float(row["seconds"]) for row in surface.rows)
+    return f"{surface.name:32} {len(surface.rows):4} made {missing:4} missing {seconds:6.0f} s  {where}"
 
 
 def measure(board: Board, *, folder: Path, num_processes: int) -> list[str]:
@@ -277,23 +305,33 @@ def measure(board: Board, *, folder: Path, num_processes: int) -> list[str]:
         process.end()
     for process in processes:
         process.join()
-    return [process.fault for process in processes if process.fault]
+    return [f"{surface.name}: {surface.fault}" for surface in board.surfaces if surface.fault]
 
 
 def _surface(name: str, options: argparse.Namespace) -> Surface:
-    plan = json.loads(options.plan_file.read_text(encoding="utf-8"))[name]
-    data = _place(plan["data"], options.data, "--data", SHIPPED / "instruct.jsonl")
-    model = _place(plan.get("model", "shipped"), options.model, "--model", SHIPPED / "base")
+    plan = _plan(name, options)
     session = SessionRequest(
-        model=ModelSpec(path=model, device=options.device or plan.get("device", "cpu")),
-        data=DataSpec(path=data, **plan.get("data_spec", {})),
+        model=ModelSpec(path=plan["model_path"], device=options.device or plan.get("device", "cpu")),
+        data=DataSpec(**plan["data_spec"]),
         recipe=Recipe.model_validate(plan["recipe"]),
         study_dir="",
         num_threads=options.threads,
-        pack=1,
+        pack=plan.get("lanes", 1),
     )
     file = options.out / f"{name}.csv"
-    return Surface(name, plan, session, file, rows=read(file))
+    return Surface(name, plan, session, file, rows=read(file), everywhere=options.everywhere)
+
+
+def _plan(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The plan of a name, with the paths of its model and data."""
+    if options.tasks:
+        data, made = options.tasks
+        return plan_of(read_tasks()[name], data=data, made=made, shipped=SHIPPED)
+    plan = json.loads(options.plan_file.read_text(encoding="utf-8"))[name]
+    path = _place(plan["data"], options.data, "--data", SHIPPED / "instruct.jsonl")
+    plan["data_spec"] = {"path": path, **plan.get("data_spec", {})}
+    plan["model_path"] = _place(plan.get("model", "shipped"), options.model, "--model", SHIPPED / "base")
+    return plan
 
 
 def _place(name: str, named: list[str], option: str, shipped: Path) -> str:
@@ -312,115 +350,13 @@ def recipe_of(plan: Mapping, recipe: Recipe, cell: Cell) -> Recipe:
     return recipe.changed(learning_rate=cell.learning_rate, effective_batch_size=cell.batch, **changes)
 
 
-def cells(plan: Mapping, rows: list[dict[str, str]]) -> Iterator[Cell]:
-    """All cells in the order in which they are measured: the grid at the first seed, then what is due a further seed.
-
-    Lengths come in the order of the plan. With `core_rates` [lowest, highest] the rates between them come first, at all lengths,
-    and then the others from there outward, so that a grid that is cut off is whole in its middle.
-    """
-    rates = plan["learning_rates"]
-    low, high = plan.get("core_rates", (rates[0], rates[-1]))
-    tiers = [max(sum(rate < one <= low for one in rates), sum(high <= one < rate for one in rates)) for rate in rates]
-    for tier in sorted(set(tiers)):
-        for fidelity in plan["fidelities"]:
-            for rate in (one for one, place in zip(rates, tiers, strict=True) if place == tier):
-                for batch in plan["batches"]:
-                    yield Cell(rate, batch, fidelity, plan["seeds"][0])
-    yield from near_best(plan, rows)
-
-
-def near_best(plan: Mapping, rows: list[dict[str, str]]) -> Iterator[Cell]:
-    """The cells around the best one of each length that is complete, with the further seeds."""
-    rates, batches = plan["learning_rates"], plan["batches"]
-    for fidelity in plan["fidelities"]:
-        here = [row for row in rows if _is(row, fidelity, plan["seeds"][0])]
-        if len(here) < len(rates) * len(batches):
-            continue
-        best = min((row for row in here if row["loss"]), key=lambda row: float(row["loss"]), default=None)
-        if best is None:
-            continue
-        i = min(range(len(rates)), key=lambda k: abs(rates[k] - float(best["lr"])))
-        j = batches.index(int(best["bs"]))
-        reach = NEAR_BEST if fidelity == 1.0 else 0
-        for seed in plan["seeds"][1:]:
-            for rate in rates[max(0, i - reach) : i + reach + 1]:
-                for batch in batches[max(0, j - reach) : j + reach + 1]:
-                    yield Cell(rate, batch, fidelity, seed)
-
-
-def _is(row: Mapping[str, str], fidelity: float, seed: int) -> bool:
-    return math.isclose(float(row["fidelity"]), fidelity, rel_tol=1e-3) and int(row["seed"]) == seed
-
-
-def cell_of(row: Mapping[str, str]) -> Cell:
-    """The cell of a row of the file."""
-    return Cell(float(row["lr"]), int(row["bs"]), float(row["fidelity"]), int(row["seed"]))
-
-
-def row_of(name: str, cell: Cell, recipe: Recipe, outcome: Outcome, ready: Mapping) -> dict[str, object]:
-    """One row; a run that diverged has a state and no loss."""
-    facts, machine = ready["card"]["facts"], ready["facts"]
-    full_tokens = facts["num_tokens"] * recipe.num_epochs
-    return {
-        "surface": name,
-        "N": machine["num_parameters"],
-        "D": round(full_tokens * cell.fidelity),
-        "bs": cell.batch,
-        "lr": f"{cell.learning_rate:.6g}",
-        "loss": "" if outcome.eval_loss is None else f"{outcome.eval_loss:.6f}",
-        "state": outcome.state,
-        "seed": cell.seed,
-        "fidelity": f"{cell.fidelity:.6g}",
-        "rows": round(facts["num_rows"] * recipe.num_epochs * cell.fidelity),
-        "steps": outcome.num_steps,
-        "tokens": outcome.num_train_tokens,
-        "trained_tokens_share": f"{facts['num_trained_tokens'] / facts['num_tokens']:.4f}",
-        "method": recipe.method,
-        "rank": recipe.lora.rank if recipe.method != "full" else "",
-        "alpha": recipe.lora.alpha if recipe.method != "full" else "",
-        "seconds": f"{outcome.elapsed_s:.2f}",
-        "versions": _versions(machine),
-    }
-
-
-def _versions(machine: Mapping) -> str:
-    """What computed a row: versions, and the GPU and the precision of the base's weights where it was not the CPU."""
-    parts = [f"finestep {finestep.__version__}", *(f"{name} {_version(name)}" for name in ("torch", "transformers"))]
-    if machine["device"] != "cpu":
-        parts += [machine["device_name"] or machine["device"], f"{machine['dtype']} weights"]
-    return "; ".join(parts)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "of an unknown version"
-
-
-def read(file: Path) -> list[dict[str, str]]:
-    """The rows that were measured; no file, no rows."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
-
-
-def append(file: Path, row: Mapping[str, object]) -> None:
-    """Add one row."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not file.exists()
-    with file.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plans", nargs="+", metavar="PLAN", help="names of plans in the plan file")
     parser.add_argument("--plan-file", type=Path, default=PLANS)
+    parser.add_argument("--tasks", type=Path, nargs=2, metavar=("DATA", "MADE"), help="the names are of tasks.json")
+    parser.add_argument("--status", action="store_true", help="only say what is measured")
+    parser.add_argument("--everywhere", action="store_true", help="a second seed at all cells, not only near the best")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=PATH")

@@ -11,7 +11,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from measure import cell_of, read
+from grid import cell_of
+from rows import read
 
 SD_OVER_MEAN = math.sqrt(math.pi / 2)
 """Standard deviation of a normal variable over its mean absolute deviation."""
