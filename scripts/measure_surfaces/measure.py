@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from grid import Cell, axes, best_cell, cell_of, cells
-from rows import append, read, row_of
 from tasks import by_cost, plan_of, read_tasks
 
 import finestep
@@ -37,6 +36,7 @@ from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.trial import Outcome
+from rows import append, read, row_of
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
 PLANS = Path(__file__).with_name("plans.json")

@@ -16,7 +16,6 @@ from typing import Any
 
 from grid import cell_of, cells
 from measure import SHIPPED
-from rows import read
 from tasks import plan_of, read_tasks
 
 from finestep.flows.recommend import recommend
@@ -25,6 +24,7 @@ from finestep.rules.compose import Ask
 from finestep.study import DataSpec
 from finestep.survey.data_sample import data_facts
 from finestep.survey.model import model_facts
+from rows import read
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from grid import cell_of
+
 from rows import read
 
 SD_OVER_MEAN = math.sqrt(math.pi / 2)

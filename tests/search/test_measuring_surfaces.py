@@ -92,6 +92,7 @@ def test_where_accuracy_counts_the_best_cell_is_that_of_the_accuracy():
 
 def test_a_line_that_was_cut_off_is_no_row_and_is_replaced(tmp_path):
     from grid import Cell
+
     from rows import append, read
 
     file = tmp_path / "one.csv"
