@@ -202,24 +202,31 @@ def test_a_missing_model_and_one_made_of_pickles(tmp_path, shipped_model, monkey
     assert (code, "--unsafe-pickle" in error) == (2, True)
 
 
-def test_qlora_without_a_gpu(tmp_path, shipped_model, monkeypatch, capsys):
+def test_qlora_without_bitsandbytes(tmp_path, shipped_model, monkeypatch):
+    """The packages are asked where the model is loaded, in a process of its own."""
+    import importlib.metadata
+
     import torch
 
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    (tmp_path / "good.jsonl").write_text(_lines(GOOD), encoding="utf-8")
-    code, error = _run(
-        monkeypatch,
-        capsys,
-        "tune",
-        str(shipped_model),
-        str(tmp_path / "good.jsonl"),
-        "--method",
-        "qlora",
-        "--out",
-        str(tmp_path / "a"),
-    )
-    assert (code, "needs a CUDA GPU" in error) == (2, True)
+    from finestep.errors import BadInput, MissingDependency
+    from finestep.recipe import Recipe
+    from finestep.study import ModelSpec
+    from finestep.train.model import choose_placement
+
+    known = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "bitsandbytes":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(MissingDependency, match="pip install 'finestep\\[quant\\]'"):
+        choose_placement(ModelSpec(path=str(shipped_model), device="cpu"), Recipe(method="qlora"))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.45.1")
+    if not torch.cuda.is_available():
+        with pytest.raises(BadInput, match=r"needs bitsandbytes 0.50 or newer"):
+            choose_placement(ModelSpec(path=str(shipped_model)), Recipe(method="qlora"))
 
 
 @pytest.fixture

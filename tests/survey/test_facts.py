@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
             "b": {"dtype": "BF16", "shape": [64], "data_offsets": [12800, 12928]},
         }
     ).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(12928))
     return tmp_path
 
 

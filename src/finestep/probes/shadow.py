@@ -255,7 +255,7 @@ def _auto_class(config: Any, case: MemoryCase) -> str:
     """
     import transformers
 
-    names = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    names: tuple[str, ...] = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
     if case.num_labels is not None:
         names = ("AutoModelForSequenceClassification",)
     elif config.is_encoder_decoder:

@@ -256,7 +256,7 @@ def _headers(folder: Path) -> tuple[int | None, str | None, int | None]:
         return None, None, None
     count, kinds = 0, dict[str, int]()
     for file in files:
-        for shape, dtype in tensor_headers(file):
+        for shape, dtype in tensor_headers(file).values():
             size = 1
             for length in shape:
                 size *= length

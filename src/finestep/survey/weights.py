@@ -38,8 +38,8 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_"))
 
 
-def tensor_headers(file: Path) -> list[TensorHeader]:
-    """Every tensor of a safetensors file, from its header alone.
+def tensor_headers(file: Path) -> dict[str, TensorHeader]:
+    """Every tensor of a safetensors file by its name, from its header alone.
 
     Raises:
         BadInput: the file is cut off, is a pointer of Git LFS, or is no safetensors file.
@@ -53,9 +53,9 @@ def tensor_headers(file: Path) -> list[TensorHeader]:
             if length > MAX_HEADER_BYTES:
                 raise ValueError("its header is too long")
             header = json.loads(handle.read(length))
-        entries = [entry for key, entry in header.items() if key != "__metadata__"]
-        wanted = 8 + length + max((entry["data_offsets"][1] for entry in entries), default=0)
-        tensors = [TensorHeader(entry["shape"], entry["dtype"]) for entry in entries]
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        wanted = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        tensors = {name: TensorHeader(entry["shape"], entry["dtype"]) for name, entry in entries.items()}
     except BadInput:
         raise
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:

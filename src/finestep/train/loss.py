@@ -165,7 +165,7 @@ def by_length(batch: Batch) -> list[tuple[torch.Tensor, Batch]]:
         ]
         classes_N = None if batch.classes_N is None else batch.classes_N[places]
         types_NS = None if batch.types_NS is None else batch.types_NS[places, :length]
-        parts.append((places, Batch(*cut, classes_N, types_NS)))  # type: ignore[arg-type]
+        parts.append((places, Batch(cut[0], cut[1], cut[2], classes_N, types_NS)))  # type: ignore[arg-type]
     return parts
 
 

@@ -208,7 +208,13 @@ class Resident:
         """Write a tuned model: a PEFT adapter (with every new module) or a whole model, and the tokenizer beside it."""
         with self._rows_aside():
             model = self.tuned(recipe, values)
-            save_model(model, Path(folder), base=self.model_spec, is_classifier=bool(self.data.label_names))
+            save_model(
+                model,
+                Path(folder),
+                base=self.model_spec,
+                new_names=set(self.new_names),
+                is_classifier=bool(self.data.label_names),
+            )
         self.tokenizer.save_pretrained(folder)
 
     def why_alone(self, recipe: Recipe) -> str | None:

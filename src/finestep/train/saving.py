@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from finestep.study import ModelSpec
 from finestep.survey.adapter_files import BASE, point_at_own_base, write_base_name
-from finestep.survey.weights import ADAPTER_CONFIG, INDEX, weight_files
+from finestep.survey.weights import ADAPTER_CONFIG, INDEX, tensor_headers, weight_files
 
 
-def save_model(model: Any, folder: Path, *, base: ModelSpec, is_classifier: bool) -> None:
-    """Write the plain model: a whole model as transformers does, an adapter as PEFT does."""
+def save_model(model: Any, folder: Path, *, base: ModelSpec, new_names: Set[str], is_classifier: bool) -> None:
+    """Write the plain model: a whole model as transformers does, an adapter as PEFT does.
+
+    Args:
+        new_names: parameters of the base that are new; the checkpoint may hold others of the same names (another head).
+    """
     model.save_pretrained(str(folder), safe_serialization=True)
     if (folder / ADAPTER_CONFIG).is_file():
         _name_base(folder, base)
         if is_classifier:
-            _embed_base(model.get_base_model(), folder, base)
+            _embed_base(model.get_base_model(), folder, base, new_names)
 
 
 def _name_base(folder: Path, base: ModelSpec) -> None:
@@ -33,7 +38,7 @@ def _name_base(folder: Path, base: ModelSpec) -> None:
     write_base_name(folder, str(place.resolve()) if place.is_dir() else base.path, revision=base.revision)
 
 
-def _embed_base(model: Any, folder: Path, base: ModelSpec) -> None:
+def _embed_base(model: Any, folder: Path, base: ModelSpec, new_names: Set[str]) -> None:
     """The base's config with the labels, and its weights, in the folder itself and in `base/`."""
     source = _folder_of(base)
     if source is None:
@@ -44,7 +49,8 @@ def _embed_base(model: Any, folder: Path, base: ModelSpec) -> None:
         place.mkdir(exist_ok=True)
         model.config.save_pretrained(str(place))
         for file in files:
-            _link_or_copy(file, place / file.name)
+            if not _write_without(file, place / file.name, new_names):
+                _link_or_copy(file, place / file.name)
     point_at_own_base(folder)
 
 
@@ -57,6 +63,17 @@ def _folder_of(base: ModelSpec) -> Path | None:
 
     found = cached_file(base.path, "config.json", revision=base.revision, local_files_only=True)
     return Path(found).parent if found else None
+
+
+def _write_without(source: Path, target: Path, names: Set[str]) -> bool:
+    """Write the weights without a head of other labels, which would not load with this config; False when there is none."""
+    from safetensors.torch import load_file, save_file
+
+    if source.suffix != ".safetensors" or not names & tensor_headers(source).keys():
+        return False
+    kept = {name: value for name, value in load_file(source).items() if name not in names}
+    save_file(kept, target, metadata={"format": "pt"})
+    return True
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
