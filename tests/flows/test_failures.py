@@ -48,7 +48,8 @@ def test_a_metric_that_raises_says_so_and_ends_the_study(tune):
     assert "the metric `my_metrics:broken` raised ZeroDivisionError: division by zero" in said
     assert "worker died" not in said
     result = json.loads((folder / "result.json").read_text())
-    assert [trial["state"] for trial in result["trials"]] == ["failed", "failed"], "two of six: a third would fail too"
+    states = [trial["state"] for trial in result["trials"] if trial["state"] != "diverged"]
+    assert states == ["failed", "failed"], "two of six: a third would fail too, whatever broke at a high rate before"
     assert result["trials"][0]["log"].endswith("worker.log")
     assert re.search(r"log: \S*worker\.log", said)
     assert "in broken" in (folder / "worker.log").read_text(), "the log has the whole traceback"

@@ -283,9 +283,9 @@ class Tuning:
         """Record the end of a trial, and keep only the tuned models on disk that may be wanted."""
         self._running.pop(number, None)
         done = self.store.finish(number, outcome)
-        if outcome.state != "failed" or outcome.log is None:
+        if outcome.state in ("completed", "stopped") or (outcome.state == "failed" and outcome.log is None):
             self._failures = None
-        elif self._failures is not None:
+        elif self._failures is not None and outcome.state == "failed":
             self._failures.append(outcome.reason)
         trials = self.store.trials()
         kept = self.keeps(trials)
