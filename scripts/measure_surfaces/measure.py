@@ -285,11 +285,11 @@ def main() -> None:
 
 
 def status(surface: Surface) -> str:
-    """One line: runs made and missing, and the best cell of full length."""
+    """One line: runs made and missing. Where the best cell lies is not said: half of the tasks are not to be looked at."""
     missing = len(surface.missing())
     rates, batches = axes(surface.plan, surface.rows)
-    best = best_cell(surface.plan, surface.rows, rates, batches, 1.0)
-    where = "grid of full length not whole" if best is None else f"best {rates[best[0]]:.2g} at {batches[best[1]]}"
+    is_whole = best_cell(surface.plan, surface.rows, rates, batches, 1.0) is not None
+    where = f"full length {len(rates)} x {len(batches)}{'' if is_whole else ', not whole'}"
     seconds = sum(float(row["seconds"]) for row in surface.rows)
     return f"{surface.name:32} {len(surface.rows):4} made {missing:4} missing {seconds:6.0f} s  {where}"
 
