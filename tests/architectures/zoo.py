@@ -68,7 +68,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 16},
     "deberta": {"pooler_hidden_size": 64},
     "deberta-v2": {"pooler_hidden_size": 64},
-    "deepseek_v2": {**LATENT, "topk_method": "greedy"},
+    "deepseek_v2": {**LATENT, "topk_method": "greedy", "num_experts_per_tok": 2},
     "deepseek_v3": LATENT,
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "gptj": {"rotary_dim": 16},

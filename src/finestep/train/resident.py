@@ -103,7 +103,8 @@ class Resident:
             raise BadInput(
                 "training on next tokens needs a model that cannot see later ones; here a later token changes earlier answers",
                 value=base.config.model_type,
-                next_step="this is an encoder: give rows with a text and a label",
+                next_step="an encoder learns from rows with a text and a label; a model that reads its prompt in both directions "
+                "is outside of what finestep trains",
             )
         self._has_dropout, fault = draws_random_numbers(base, computing=computing)
         if fault:

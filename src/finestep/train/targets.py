@@ -140,7 +140,13 @@ def find_targets(
         fault = _fault(base, recipe, candidate, is_classifier=is_classifier, works=works)
         if fault is None:
             lost = lost_on_reload(base, recipe, candidate, is_classifier=is_classifier) if has_weights else []
-            return candidate if not lost else _without(candidate, lost, saved=[*saved, *outside])
+            if not lost:
+                return candidate
+            candidate = _without(candidate, lost, saved=[*saved, *outside])
+            fault = _fault(base, recipe, candidate, is_classifier=is_classifier, works=works)
+            if fault is None:
+                return candidate
+            fault = f"PEFT would not load them again, and without them {fault}"
         faults.append(fault)
     if recipe.lora.target_modules:
         raise BadInput(
