@@ -32,6 +32,7 @@ class ModelFacts(_Facts):
     context_length: int | None = Field(None, description="Longest input in tokens.")
     tied_embeddings: bool | None = None
     is_encoder: bool = Field(False, description="A bidirectional encoder (BERT and its kin).")
+    is_encoder_decoder: bool = Field(False, description="A sequence-to-sequence model (T5, BART and their kin).")
     is_instruct: bool | None = Field(None, description="Already instruction-tuned; None = unknown.")
     pretraining_learning_rate: float | None = Field(None, description="Published peak rate of pre-training.")
     weights_dtype: str | None = Field(None, description="Dtype on disk, e.g. `bfloat16`.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -332,3 +333,16 @@ def test_a_file_of_optima_is_scored(tmp_path):
     assert judged["a"].covered
     assert not judged["b"].covered
     assert "c" not in judged
+
+
+def test_a_sequence_to_sequence_model_is_not_sent_to_tune(tmp_path, capsys, monkeypatch):
+    from finestep.cli.main import main
+
+    config = {"model_type": "t5", "is_encoder_decoder": True, "d_model": 64, "num_layers": 2, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["finestep", "recommend", str(tmp_path)])
+    with contextlib.suppress(SystemExit):
+        main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "finestep does not train sequence-to-sequence models" in said
+    assert "Next: finestep tune" not in said

@@ -117,6 +117,11 @@ def _near(out: Console, answer: Recommendation) -> None:
 def _next(answer: Recommendation, model: str | None, data: str | None, written: Path | None) -> str:
     if answer.recipe is None:
         return "these values go into your own trainer"
+    is_text = answer.data is None or answer.data.task != "classification"
+    if answer.model.is_encoder_decoder and is_text:
+        return (
+            "finestep does not train sequence-to-sequence models; your own trainer does, under finestep tune --command"
+        )
     parts = ["finestep", "tune", model or "MODEL", data or "DATA"]
     if written:
         parts += ["--recipe", str(written)]

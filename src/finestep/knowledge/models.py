@@ -111,6 +111,12 @@ ENCODER_TYPES = frozenset(
 )
 
 
+ENCODER_DECODERS = frozenset(
+    {"t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "blenderbot"}
+)
+"""Sequence-to-sequence types whose names may come without a config; no measured best rate stands behind them."""
+
+
 @cache
 def _by_key() -> dict[str, Mapping[str, Any]]:
     out: dict[str, Mapping[str, Any]] = {}

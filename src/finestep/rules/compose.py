@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from finestep.errors import BadInput
 from finestep.estimate import Estimate
 from finestep.facts import DataFacts, HardwareFacts, ModelFacts
-from finestep.knowledge.models import lineage, recipe_family
+from finestep.knowledge.models import ENCODER_DECODERS, lineage, recipe_family
 from finestep.recipe import LoraGroup, Method, OptimizerGroup, Recipe, ScheduleGroup
 from finestep.rules import adapter, batch_size, duration, layers, momentum, regularisation
 from finestep.rules.effective_size import effective_parameters
@@ -28,10 +28,6 @@ TRAINED_METHODS = ("full", "lora", "qlora")
 PROMPT_METHODS = ("prefix", "p-tuning", *RATES)
 ASSUMED_LENGTH, ASSUMED_PARAMS = 1024, 7e9
 SHOWN_NEIGHBOURS = 3
-ENCODER_DECODERS = frozenset(
-    {"t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "blenderbot"}
-)
-"""Model types that no measured best rate stands behind."""
 CPU_PARAMS = 1e9
 SOLVED = (
     "score the untuned model on your task first: where it already solves it, every usual rate makes it worse "
@@ -142,7 +138,7 @@ def _draft(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | 
         lineage=lineage(model),
         recipe_family=recipe_family(lineage(model)),
         is_encoder=model.is_encoder,
-        is_encoder_decoder=(model.family or "").lower() in ENCODER_DECODERS,
+        is_encoder_decoder=model.is_encoder_decoder or (model.family or "").lower() in ENCODER_DECODERS,
         num_labels=data.num_labels if data else None,
         classification=classification,
         all_linear=ask.target_modules is None,
@@ -336,7 +332,8 @@ def _assumptions(draft: _Draft) -> list[str]:
         out.append("the model's family is unknown: no family offset, wider interval")
     if draft.request.is_encoder_decoder:
         out.append(
-            "encoder-decoders are outside of what was measured: answered as a decoder, with a much wider interval"
+            "encoder-decoders are outside of what was measured: answered as a decoder, with a much wider interval; "
+            "finestep does not train them on text itself"
         )
     if draft.request.params > 1.01 * (model.num_parameters or float("inf")):
         size = f"{draft.request.params / 1e6:.0f}M"

@@ -16,7 +16,7 @@ from typing import Any
 
 from finestep.errors import BadInput
 from finestep.facts import ModelFacts
-from finestep.knowledge.models import ENCODER_TYPES, known_model, known_names
+from finestep.knowledge.models import ENCODER_DECODERS, ENCODER_TYPES, known_model, known_names
 from finestep.survey.adapter_files import adapter_folder, base_of
 from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_weights, tensor_headers, weight_files
 
@@ -144,6 +144,7 @@ def facts_from_config(config: dict[str, Any], *, name: str, source: str, counted
         **shape,
         tied_embeddings=_flag(config.get("tie_word_embeddings", text.get("tie_word_embeddings"))),
         is_encoder=family in ENCODER_TYPES and not text.get("is_decoder"),
+        is_encoder_decoder=bool(config.get("is_encoder_decoder")) or family in ENCODER_DECODERS,
         is_instruct=_is_instruct(name, config),
         pretraining_learning_rate=known.pretraining_learning_rate if known else None,
         weights_dtype=_dtype(config),
