@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.train.packing import plan_lanes
-from tests.architectures.zoo import save_model
+from tests.architectures.zoo import config_of, save_model
 from tests.train.runs import make_resident, run_pack
 
 DENSE = [
@@ -281,3 +282,43 @@ def test_functional_dropout_counts(tokenizer, chat, tmp_path):
     folder = save_model("opt", tmp_path / "base", tokenizer=tokenizer, dropout=0.0, attention_dropout=0.3)
     resident = make_resident(folder, chat, recipe_of("lora", 1e-3))
     assert "dropout" in resident.why_random(recipe_of("lora", 1e-3))
+
+
+@pytest.mark.parametrize(
+    "model_type", ["qwen3_5_text", "gemma3", "gpt_oss", "modernbert", "falcon_h1", "qwen3_moe", "mamba", "t5"]
+)
+def test_memory_is_predicted_or_refused_in_words(model_type, monkeypatch):
+    """Models of two layers, whose kinds of layers are listed one by one, had no answer."""
+    from finestep.probe import Lever, MemoryCase, PredictRequest
+    from finestep.probes.__main__ import _answer
+
+    case = MemoryCase(method="lora", weights_dtype="float32", rank=4, num_labels=3 if model_type in ENCODERS else None)
+    config = json.loads(config_of(model_type).to_json_string(use_diff=False))
+    request = PredictRequest(config=config, case=case, length=16, levers=(Lever(),))
+    monkeypatch.setattr("gc.disable", lambda: None)  # the process that predicts is not this one
+    if model_type in ("t5", "falcon_h1"):
+        with pytest.raises(BadInput) as refused:
+            _answer(request, lambda *_: None)
+        assert refused.value.next_step
+    else:
+        answer = _answer(request, lambda *_: None)
+        assert answer["num_parameters"] > answer["num_trained"] > 0
+
+
+def test_the_routers_loss_that_is_left_out_is_said(tokenizer, chat, tmp_path):
+    folder = save_model("mixtral", tmp_path / "base", tokenizer=tokenizer, output_router_logits=True)
+    resident = make_resident(folder, chat, recipe_of("lora", 1e-3))
+    assert any("output_router_logits" in note for note in resident.data.card["notes"])
+
+
+def test_a_pass_in_training_mode_that_fails_is_said(tokenizer, chat, tmp_path):
+    folder = save_model("llama", tmp_path / "base", tokenizer=tokenizer, attention_dropout=1.5)
+    resident = make_resident(folder, chat, recipe_of("lora", 1e-3))
+    assert any("a pass in training mode fails" in note for note in resident.data.card["notes"])
+
+
+def test_rows_of_different_lengths_decide_whether_trials_share_a_pass(tokenizer, labels, tmp_path):
+    """FNet mixes all places of a row, the padding behind it too."""
+    folder = save_model("fnet", tmp_path / "base", tokenizer=tokenizer, hidden_dropout_prob=0.0)
+    resident = make_resident(folder, labels, recipe_of("lora", 1e-3))
+    assert "padding" in resident.why_alone(recipe_of("lora", 1e-3))

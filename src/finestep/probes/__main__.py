@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -76,10 +77,16 @@ def _predict(request: PredictRequest) -> dict[str, Any]:
 
 
 def _config(values: dict[str, Any]) -> Any:
+    """The config as transformers reads it from a file, which knows how it writes infinity and tuples."""
+    import tempfile
+    from pathlib import Path
+
     from transformers import AutoConfig
 
-    rest = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config", "auto_map")}
-    return AutoConfig.for_model(values["model_type"], **rest)
+    rest = {key: value for key, value in values.items() if key not in ("quantization_config", "auto_map")}
+    with tempfile.TemporaryDirectory(prefix="finestep-") as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(rest), encoding="utf-8")
+        return AutoConfig.from_pretrained(folder)
 
 
 if __name__ == "__main__":
