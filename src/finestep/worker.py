@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from finestep.errors import FinestepError, WorkerFailed, cause_words
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.store.records import append_line, write_whole
-from finestep.survey.installed import TRAINING, check_installed
+from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
 from finestep.trial import Outcome
 
 LOCK_WAIT_S = 120.0
@@ -118,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(request: SessionRequest, line: Line) -> None:
     check_installed(TRAINING, needed_for="training")
+    if request.recipe.method != "qlora":
+        leave_out_bitsandbytes()
     if request.purpose == "inspect":
         line.send("ready", _inspect(request))
         return

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from finestep.errors import BadInput, FinestepError, cause_words
 from finestep.protocol import Event
 from finestep.saved_model import FILE, CheckRows, SavedModel, SavedRequest, read_saved
-from finestep.survey.installed import TRAINING, check_installed
+from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
 
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -54,6 +54,8 @@ def _answer(request: SavedRequest) -> dict[str, Any]:
         torch.set_num_threads(request.num_threads)
     folder = Path(request.folder)
     saved = read_saved(folder)
+    if saved is not None and saved.method != "qlora":
+        leave_out_bitsandbytes()
     if request.purpose == "merge":
         return _merge(folder, saved, Path(str(request.out)))
     from finestep.saved.check import check
