@@ -1,16 +1,19 @@
-# finestep: `make demo` runs the main job on the shipped model and data, `make test` the tests; both set everything up.
+# finestep: `make demo` runs the main job on the shipped model and data, `make test` the tests; both set everything up. `make test-long` runs the tests that take minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check bench exports clean
+.PHONY: demo test test-long check bench exports clean
 
 demo: $(READY)
 	$(BIN)/finestep tune --out demo
 
 test: $(READY)
-	$(PYTEST)
+	$(PYTEST) -m 'not long'
+
+test-long: $(READY)
+	$(PYTEST) -m long
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks scripts

@@ -80,12 +80,12 @@ REFUSALS = (
 )
 QUICK = {"llama", "gpt2", "qwen3_moe", "deepseek_v3", "gpt_oss", "gemma3", "qwen3_vl", "jamba", "mamba", "falcon_h1"}
 QUICK |= {"qwen3_5_text", "laguna", "bert", "distilbert", "deberta", "deberta-v2", "albert", "convbert", "longformer"}
-"""In the fast suite with every task; the others are `slow`."""
+"""In `make test` with every task; the others are `long`."""
 SAME = 1e-4
 
 
 def _marked(names: list[str]) -> list[Any]:
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 @pytest.fixture(scope="module")

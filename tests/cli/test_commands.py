@@ -185,6 +185,7 @@ def test_an_unknown_command_is_a_usage_error():
     assert done.returncode == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(
     number, code, shipped_model, instruct_file, tmp_path

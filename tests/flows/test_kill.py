@@ -47,7 +47,7 @@ def _results(trials: list[Trial]) -> dict[int, tuple]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
     quiet = _start(tmp_path / "quiet", shipped_model, instruct_file)
