@@ -25,7 +25,7 @@ from finestep.store.recipe_file import write_recipe
 from finestep.store.records import write_whole
 from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StudySpec
-from finestep.survey.adapter_files import point_at_own_base
+from finestep.survey.adapter_files import link_or_copy, point_at_own_base
 from finestep.trial import Trial
 
 MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
@@ -309,14 +309,7 @@ def _place_model(store: StudyStore, best: Trial) -> None:
         return
     partial = target.with_name(MODEL + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=_link_or_copy)
+    shutil.copytree(source, partial, copy_function=link_or_copy)
     point_at_own_base(partial, target)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,18 @@ def write_base_name(folder: Path, name: str, *, revision: str | None = None) -> 
     written = path.with_suffix(".partial")
     written.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     os.replace(written, path)
+
+
+def absolute_name(model: str) -> str:
+    """A local model by its absolute path, which holds in any working directory; a Hub name as it is."""
+    place = Path(model).expanduser()
+    return str(place.resolve()) if place.is_dir() else model
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A hard link where the file system has them, else a copy."""
+    real = Path(source).resolve()
+    try:
+        os.link(real, target)
+    except OSError:
+        shutil.copy2(real, target)

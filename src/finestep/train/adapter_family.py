@@ -131,8 +131,7 @@ class _Trial:
 
     def __init__(self, base: Any, token_loss: TokenLoss, batch: Batch):
         self.base, self.token_loss, self._batch = base.eval(), token_loss, batch
-        is_exact = token_loss.placement.weights_dtype is torch.float32 and not token_loss.placement.autocast
-        self.tolerance = SAME_FLOAT32 if is_exact else SAME_BFLOAT16
+        self.tolerance = SAME_FLOAT32 if token_loss.placement.is_exact else SAME_BFLOAT16
 
     @torch.no_grad()
     def loss(self) -> float:

@@ -29,7 +29,6 @@ def padding_changes_loss(model: Any, token_loss: TokenLoss, data: TrainingData) 
         units = data.train.num_loss_units(rows[:1])
         return float(token_loss.each(model, collate(data.train, rows, pad_id=data.pad_id, device=device))[:units].sum())
 
-    is_exact = token_loss.placement.weights_dtype is torch.float32 and not token_loss.placement.autocast
-    tolerance = SAME_FLOAT32 if is_exact else SAME_BFLOAT16
+    tolerance = SAME_FLOAT32 if token_loss.placement.is_exact else SAME_BFLOAT16
     alone, padded = loss_of([short]), loss_of([short, long])
     return not abs(padded - alone) <= tolerance * (1 + abs(alone))

@@ -31,6 +31,11 @@ class Placement:
     weights_dtype: torch.dtype
     autocast: bool
 
+    @property
+    def is_exact(self) -> bool:
+        """True where every product is computed in float32, so that equal things can be told to be equal."""
+        return self.weights_dtype is torch.float32 and not self.autocast
+
     def computing(self) -> torch.autocast:
         """A context for forward passes: bf16 autocast on CUDA, nothing elsewhere."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)

@@ -15,7 +15,7 @@ from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, 
 from finestep.store.model_card import CHECK_ROWS, write_card
 from finestep.store.records import write_whole
 from finestep.study import DataSpec, ModelSpec
-from finestep.survey.adapter_files import point_at_own_base
+from finestep.survey.adapter_files import absolute_name, point_at_own_base
 from finestep.train.checkpoint import seal
 from finestep.train.evaluate import prompt_and_answer
 from finestep.train.tokens import TokenRows
@@ -80,7 +80,7 @@ def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
     return SavedModel(
         method=lane.recipe.method,
         auto_class=_auto_class(resident.base, is_classifier=bool(lane.data.label_names)),
-        base=_absolute(model.path),
+        base=absolute_name(model.path),
         revision=model.revision,
         dtype=str(resident.placement.weights_dtype).removeprefix("torch."),
         autocast=resident.placement.autocast,
@@ -105,11 +105,6 @@ def _allow_cache(folder: Path) -> None:
         if part.get("use_cache") is False:
             part["use_cache"] = True
     write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _absolute(path: str) -> str:
-    place = Path(path).expanduser()
-    return str(place.resolve()) if place.is_dir() else path
 
 
 def _auto_class(model: Any, *, is_classifier: bool) -> str:

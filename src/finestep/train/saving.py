@@ -8,14 +8,12 @@ the disk allows: `AutoModelForSequenceClassification`, `pipeline("text-classific
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from finestep.study import ModelSpec
-from finestep.survey.adapter_files import BASE, point_at_own_base, write_base_name
+from finestep.survey.adapter_files import BASE, absolute_name, link_or_copy, point_at_own_base, write_base_name
 from finestep.survey.weights import ADAPTER_CONFIG, INDEX, tensor_headers, weight_files
 
 
@@ -27,15 +25,9 @@ def save_model(model: Any, folder: Path, *, base: ModelSpec, new_names: Set[str]
     """
     model.save_pretrained(str(folder), safe_serialization=True)
     if (folder / ADAPTER_CONFIG).is_file():
-        _name_base(folder, base)
+        write_base_name(folder, absolute_name(base.path), revision=base.revision)
         if is_classifier:
             _embed_base(model.get_base_model(), folder, base, new_names)
-
-
-def _name_base(folder: Path, base: ModelSpec) -> None:
-    """A local base by its absolute path, so that the adapter loads from any working directory."""
-    place = Path(base.path).expanduser()
-    write_base_name(folder, str(place.resolve()) if place.is_dir() else base.path, revision=base.revision)
 
 
 def _embed_base(model: Any, folder: Path, base: ModelSpec, new_names: Set[str]) -> None:
@@ -50,7 +42,7 @@ def _embed_base(model: Any, folder: Path, base: ModelSpec, new_names: Set[str]) 
         model.config.save_pretrained(str(place))
         for file in files:
             if not _write_without(file, place / file.name, new_names):
-                _link_or_copy(file, place / file.name)
+                link_or_copy(file, place / file.name)
     point_at_own_base(folder)
 
 
@@ -74,11 +66,3 @@ def _write_without(source: Path, target: Path, names: Set[str]) -> bool:
     kept = {name: value for name, value in load_file(source).items() if name not in names}
     save_file(kept, target, metadata={"format": "pt"})
     return True
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    real = source.resolve()
-    try:
-        os.link(real, target)
-    except OSError:
-        shutil.copy2(real, target)
