@@ -590,6 +590,12 @@ LAYOUTS: dict[str, Read | Refused] = {
         **BOTH,
         notes=("is for validation",),
     ),
+    "two training files": Read(
+        folder_of(train_dot_jsonl=jsonl(pairs), **{"train_more_dot_jsonl": jsonl(lambda n: pairs(n + 500))}),
+        PC,
+        **BOTH,
+        notes=("the rows of 2 files are trained on: train.jsonl, train_more.jsonl",),
+    ),
     "one prompt for all": Read(
         jsonl(lambda n: {"prompt": ask(0), "completion": answer(n)}), PC, **BOTH, notes=("24 rows ask the same",)
     ),
@@ -657,6 +663,14 @@ LAYOUTS: dict[str, Read | Refused] = {
     "two languages": Refused(jsonl(lambda n: {"translation": {"en": ask(n), "de": answer(n)}}), ("translation",)),
     "all rows the same": Refused(jsonl(lambda n: pairs(0)), ("no split is possible",)),
     "too few rows": Refused(jsonl(pairs, rows=5), ("at least 8 rows",)),
+    "a list in a file of lines": Refused(text(json.dumps([pairs(n) for n in range(NUM_ROWS)]), name="r.jsonl"), ("one list", "r.json")),
+    "objects over several lines": Refused(
+        text("\n".join(json.dumps(pairs(n), indent=1) for n in range(NUM_ROWS)), name="r.jsonl"), ("not valid JSON", "jq -c")
+    ),
+    "a table named as text": Refused(text("".join(f"{label(n)}\t{ask(n)}\n" for n in range(NUM_ROWS)), name="r.txt"), ("table", "r.tsv")),
+    "labels before lines of text": Refused(
+        text("".join(f"__label__{label(n)} {ask(n)}\n" for n in range(NUM_ROWS)), name="r.txt"), ("`__label__...`",)
+    ),
     "only test rows": Refused(folder_of(test_dot_jsonl=jsonl(pairs)), ("only validation or test",)),
     "a spreadsheet": Refused(text("PK", name="rows.xlsx"), ("CSV",)),
     "a zip": Refused(text("PK", name="rows.zip"), ("unzip",)),
