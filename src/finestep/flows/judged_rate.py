@@ -44,7 +44,7 @@ def judged_rate(config: ForeignConfig, cases: list[Case], *, is_named: bool) -> 
     out = [_unknown_kind(config, cases) or _rate(config, rate, cases, is_named=is_named)]
     if config.text_rate and config.learning_rate is not None:
         text = f"the learning rate has no point, so that PyYAML reads it as text; write {config.learning_rate:.1e}"
-        out.append(Remark(topic="learning_rate", verdict="consider", text=text))
+        out.append(Remark(topic="learning_rate.text", verdict="consider", text=text))
     return out
 
 

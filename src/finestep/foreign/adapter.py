@@ -34,6 +34,8 @@ def method_of(source: Source, options: Options, layout: Layout, path: Path) -> s
     kind = _stated_kind(options)
     if kind is not None and kind not in _LORA_WORDS:
         return "full" if kind in _FULL else kind
+    if prompt := _prompt_method(source, options):
+        return prompt
     four = _four_bits(source, options, layout)
     if kind in _LORA_WORDS or _is_adapter(source, options):
         return "qlora" if kind == "qlora" or four else "lora"
@@ -46,6 +48,14 @@ def method_of(source: Source, options: Options, layout: Layout, path: Path) -> s
     if layout.method in ("lora", "qlora"):
         return "qlora" if four else "lora"
     return layout.method
+
+
+def _prompt_method(source: Source, options: Options) -> str | None:
+    """Methods that train a few vectors before the prompt."""
+    if options.has("pre_seq_len"):
+        return "p-tuning"  # ChatGLM's own script
+    calls = {"PromptEncoderConfig": "p-tuning", "PrefixTuningConfig": "prefix", "PromptTuningConfig": "prompt"}
+    return next((method for name, method in calls.items() if name in source.calls), None)
 
 
 def _stated_kind(options: Options) -> str | None:

@@ -66,21 +66,25 @@ def option_words(words: Sequence[str]) -> Options:
 def _program_end(words: Sequence[str]) -> int:
     """The index after the program: a script, a module, or a known program with its sub-command."""
     for index, word in enumerate(words):
-        if (
-            word == "-m"
-            and index + 1 < len(words)
-            and not words[index + 1].startswith(("torch.distributed", "accelerate"))
-        ):
-            return index + 2
+        module = words[index + 1] if word in ("-m", "--module") and index + 1 < len(words) else ""
+        if module and not module.startswith(("torch.distributed", "accelerate.commands")):
+            return _past_commands(words, index + 2) if module in _PROGRAMS else index + 2
         if word.endswith(".py"):
             return index + 1
     for index, word in enumerate(words):
+        if word.rsplit("/", 1)[-1] == "tune":
+            recipe = next((at for at, one in enumerate(words) if re.fullmatch(r"[a-z]+_[a-z_0-9]+", one)), index + 1)
+            return recipe + 1
         if word.rsplit("/", 1)[-1] in _PROGRAMS:
-            end = index + 1
-            while end < len(words) and re.fullmatch(r"[a-z][a-z_0-9]*", words[end]):
-                end += 1
-            return end
+            return _past_commands(words, index + 1)
     return min(1, len(words))
+
+
+def _past_commands(words: Sequence[str], index: int) -> int:
+    """Past the words of a sub-command, like `sft` or `train`."""
+    while index < len(words) and re.fullmatch(r"[a-z][a-z_0-9]*", words[index]):
+        index += 1
+    return index
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def devices_of(options: Options) -> int | None:
 
 def _count(value: Any) -> int | None:
     if isinstance(value, list):
-        return len(value) or None
+        return len(value) if value and all(isinstance(one, int) for one in value) else None
     if isinstance(value, str) and re.fullmatch(r"\d+(?:\s*,\s*\d+)+", value):
         return len(value.split(","))
     count = whole(value)
@@ -91,7 +91,7 @@ def _named_stage(source: Source, options: Options, path: Path) -> int | None:
                 stage = None
             if stage is not None:
                 return stage
-        found = _STAGE_IN_NAME.search(name.rsplit("/", 1)[-1])
+        found = _STAGE_IN_NAME.search(Path(name).stem)
         if found:
             return int(found[1])
     return None
