@@ -218,9 +218,14 @@ def show_review(review: object, *, as_json: bool) -> None:
         print(review.model_dump_json())
         return
     out = Console(highlight=False)
-    out.print(f"[bold]Review of {escape(review.place)}[/bold] ({review.framework}; {escape(review.subject)})")
+    out.print(
+        f"[bold]Review of {escape(review.place)}[/bold] ({escape(review.layout)}; {escape(review.subject)})",
+        soft_wrap=True,
+    )
+    if review.read:
+        out.print(f"[dim]read: {escape('; '.join(review.read))}[/dim]", soft_wrap=True)
+    marks = {"change": "[yellow]change[/yellow]", "fine": "[green]fine[/green]"}
     for item in review.remarks:
-        mark = {"change": "[yellow]change[/yellow]", "consider": "consider", "fine": "[green]fine[/green]"}[
-            item.verdict
-        ]
-        out.print(f"  {mark} {escape(item.text)}", soft_wrap=True)
+        out.print(f"  {marks.get(item.verdict, item.verdict)} {escape(item.text)}", soft_wrap=True)
+    for note in review.notes:
+        out.print(f"  note {escape(note)}", soft_wrap=True)
