@@ -180,12 +180,11 @@ def tune(
     from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked, command_of, named_specs, one_of, parse_retention
+    from finestep.flows.asked import asked_recipe
     from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER, starting_recipe, tuning_spec
-    from finestep.flows.start import RECOMMENDED_FIELDS
+    from finestep.flows.setup import RUNS_FOLDER, tuning_spec
     from finestep.flows.strategies import default_budget_runs, objective_and_goal
     from finestep.search.further_fields import parse_tuned
-    from finestep.store.recipe_file import apply_settings, fields_in, named_fields, read_recipe
     from finestep.study import Budget
 
     refuse_idle(
@@ -210,27 +209,22 @@ def tune(
         is_external=command is not None,
     )
     trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
-    recipe = read_recipe(recipe_file) if recipe_file else starting_recipe(_method(method or "lora"), named.data)
-    recipe = recipe if epochs is None else recipe.with_fields({"num_epochs": epochs}, place="--epochs")
-    recipe = apply_settings(recipe, setting or [])
-    _check_same("--method", method, recipe.method)
-    _check_same("--epochs", epochs, recipe.num_epochs if recipe.num_train_tokens is None else "num_train_tokens")
-    own = named_fields(setting or []) | ({*RECOMMENDED_FIELDS, *fields_in(recipe_file)} if recipe_file else set())
+    asked = asked_recipe(named.data, method=_method(method), recipe=recipe_file, epochs=epochs, settings=setting or ())
     name, goal = objective_and_goal(objective)
     spec, notes = tuning_spec(
         model=named.model,
         data=named.data,
-        recipe=recipe,
+        recipe=asked.recipe,
         strategy=strategy,
         with_prior=prior,
-        own_fields=own,
+        own_fields=asked.own_fields,
         scaling=one_of("--scaling", scaling, ("sqrt", "linear", "none")),
         metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
         num_threads=threads,
         objective=name,
         goal=goal,
         prefer=one_of("--prefer", prefer, ("quality", "speed")),
-        tuned=parse_tuned(tuned, recipe),
+        tuned=parse_tuned(tuned, asked.recipe),
         with_baseline=baseline,
         trainer=trainer,
         retention=parse_retention(general_text, max_forgetting),
@@ -252,17 +246,7 @@ def tune(
     run_study(study, as_json=as_json, notes=notes)
 
 
-def _check_same(option: str, asked: Any, now: Any) -> None:
-    """An option that the recipe or `--set` overrules is refused."""
-    from finestep.errors import BadInput
-
-    if asked is not None and asked != now:
-        raise BadInput(
-            f"`{option}` and the recipe (or `--set`) must agree", value=f"{asked} and {now}", next_step="give one"
-        )
-
-
-def _method(name: str) -> Any:
+def _method(name: str | None) -> Any:
     from finestep.cli.values import one_of
 
-    return one_of("--method", name, ("full", "lora", "qlora"))
+    return None if name is None else one_of("--method", name, ("full", "lora", "qlora"))

@@ -248,7 +248,7 @@ def _short(value: Any) -> str:
 def _lock(folder: Path) -> Any:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(str(folder / LOCK))
+    lock = FileLock(str(folder / LOCK), thread_local=False)
     try:
         lock.acquire(timeout=1.0)
     except Timeout:
