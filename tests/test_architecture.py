@@ -11,14 +11,14 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
-WORDS |= {"plain_text", "saved_model"}
+WORDS |= {"plain_text", "saved_model", "disk"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
     {"survey", "store", "executors", "export", "readers", "report"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
-    {"dashboard", "integrations", "cli"},
+    {"dashboard", "integrations", "cli", "entry"},
 ]
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
@@ -26,6 +26,7 @@ ALLOWED_BESIDE = {
     ("worker", "train"),
     ("worker", "probes"),
     ("probes", "train"),
+    ("entry", "cli"),
 }
 """Within a floor: rules look numbers up in knowledge, strategies scale rates by the rules, the worker opens the torch rooms."""
 NEVER_IN_CONTROLLER = {"torch", "transformers", "peft", "safetensors", "datasets"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     from finestep.cli.card import print_card
     from finestep.cli.interrupt import Interrupt
     from finestep.cli.screen import Screen
+    from finestep.disk import json_text
 
     console = Console(stderr=as_json, highlight=False)
     screen = Screen(console, study.spec, study.budget)
@@ -31,7 +31,7 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     if result and not interrupt.requested():
         print_card(console, result)
     if as_json:
-        typer.echo(json.dumps(result))
+        typer.echo(json_text(result))
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)
