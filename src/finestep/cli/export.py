@@ -22,8 +22,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Write a recipe as another framework's config."""
-    from rich.console import Console
-
+    from finestep.cli.terminal import open_console
     from finestep.disk import make_folder, write_whole
     from finestep.errors import BadInput
     from finestep.flows.export import count_rows, export_recipe
@@ -36,7 +35,7 @@ def export(
         raise BadInput(
             "the file exists already", value=str(output / taken[0]), next_step="give another --output, or --force"
         )
-    out = Console(highlight=False)
+    out = open_console()
     for name, text in exported.files.items():
         write_whole(output / name, text)
         out.print(f"wrote {output / name}", soft_wrap=True)

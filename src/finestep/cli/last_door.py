@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -61,8 +62,10 @@ def _of_the_machine(error: BaseException) -> FinestepError | None:
 
 
 def _usage(error: Any, *, as_json: bool) -> int:
-    with contextlib.suppress(OSError):
-        error.show()
+    shown = io.StringIO()
+    error.show(file=shown)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(plain_lines(shown.getvalue()))
     if as_json:
         _print_json(error.format_message(), kind="UsageError", place=None, next_step="see --help")
     return error.exit_code

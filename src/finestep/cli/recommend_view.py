@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from finestep.cli import words
+from finestep.cli.terminal import open_console
 from finestep.errors import BadInput, did_you_mean
 from finestep.estimate import Estimate
 from finestep.knowledge.evidence import all_evidence, evidence
@@ -31,7 +32,7 @@ SMALL_NUMBERS = ("learning_rate", "retention_learning_rate")
 
 def show(answer: Recommendation, *, model: str | None, data: str | None, written: Path | None) -> None:
     """The recipe as a table, the near recipes, what would change the answer, and the next command."""
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     out.print(f"[bold]{escape(_title(answer))}[/bold]")
     out.print(_recipe_table(answer, with_sources=out.width >= WIDTH_FOR_SOURCES))
     _near(out, answer)
@@ -130,7 +131,7 @@ def _next(answer: Recommendation, model: str | None, data: str | None, written: 
 
 def show_explanation(answer: Recommendation, name: str) -> None:
     """The derivation of one number and the sources behind it."""
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     known = {full.split(".")[-1]: full for full in answer.estimates} | {full: full for full in answer.estimates}
     if name not in known:
         raise BadInput(
@@ -217,7 +218,7 @@ def show_review(review: object, *, as_json: bool) -> None:
     if as_json:
         print(review.model_dump_json())
         return
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     out.print(f"[bold]Review of {escape(review.place)}[/bold] ({review.framework}; {escape(review.subject)})")
     for item in review.remarks:
         mark = {"change": "[yellow]change[/yellow]", "consider": "consider", "fine": "[green]fine[/green]"}[

@@ -18,10 +18,10 @@ def report(
 
     It needs no torch, and shows a study that is being worked on too.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from finestep.cli.card import print_card
+    from finestep.cli.terminal import open_console
     from finestep.disk import json_text
     from finestep.flows.show import show_study
     from finestep.plain_text import plain_lines
@@ -30,7 +30,7 @@ def report(
     if as_json:
         typer.echo(json_text(result))
         return
-    console = Console(highlight=False)
+    console = open_console()
     print_card(console, result)
     for line in result["shown"]:
         console.print(Text(plain_lines(line)), soft_wrap=True)
