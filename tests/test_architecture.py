@@ -15,7 +15,7 @@ WORDS |= {"plain_text", "saved_model", "disk"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
-    {"survey", "store", "executors", "export", "readers", "report"},
+    {"survey", "store", "executors", "export", "foreign", "readers", "report"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
     {"dashboard", "integrations", "cli", "entry"},

@@ -204,10 +204,9 @@ def test_a_review_of_our_own_export_has_nothing_to_change(tmp_path, chats):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.yaml", "foo: 1\n", "no known framework"),
+        ("a.yaml", "foo: 1\n", "no training settings"),
         ("a.yaml", "{", "not valid YAML"),
         ("a.json", "{", "not valid JSON"),
-        ("a.yaml", "learning_rate: 1.0e-04\n", "names no model"),
         ("a.yaml", "- 1\n", "must be a mapping"),
     ],
 )

@@ -80,7 +80,7 @@ def recommend(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Another framework's config: say what to change in it.",
+            help="Another tool's config or training script: say what to change in it.",
             rich_help_panel=ANSWER,
         ),
     ] = None,
@@ -105,7 +105,9 @@ def recommend(
     if review is not None:
         from finestep.flows.review import review_config
 
-        view.show_review(review_config(review, model=place, data=named, hardware=gpu, params=params), as_json=json)
+        view.show_review(
+            review_config(review, model=place, data=named, hardware=gpu, params=params, method=method), as_json=json
+        )
         return
     ask = Ask(rank=rank, alpha=alpha, batch=batch, num_epochs=epochs, retention=retention)
     answer = run(place, named, method=method, hardware=gpu, params=params, ask=ask)

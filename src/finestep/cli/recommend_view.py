@@ -11,6 +11,7 @@ from rich.table import Table
 
 from finestep.cli import words
 from finestep.cli.terminal import open_console
+from finestep.disk import json_text
 from finestep.errors import BadInput, did_you_mean
 from finestep.estimate import Estimate
 from finestep.knowledge.evidence import all_evidence, evidence
@@ -187,7 +188,7 @@ def _sources(out: Console, names: list[str]) -> None:
 
 def show_json(answer: Recommendation) -> None:
     """One JSON object on one line."""
-    print(answer.model_dump_json())
+    print(json_text(answer.model_dump(mode="json")))
 
 
 def write_yaml(answer: Recommendation, path: Path) -> None:
@@ -216,12 +217,17 @@ def show_review(review: object, *, as_json: bool) -> None:
 
     assert isinstance(review, Review)
     if as_json:
-        print(review.model_dump_json())
+        print(json_text(review.model_dump(mode="json")))
         return
     out = open_console(markup=True)
-    out.print(f"[bold]Review of {escape(review.place)}[/bold] ({review.framework}; {escape(review.subject)})")
+    out.print(
+        f"[bold]Review of {escape(review.place)}[/bold] ({escape(review.layout)}; {escape(review.subject)})",
+        soft_wrap=True,
+    )
+    if review.read:
+        out.print(f"[dim]read: {escape('; '.join(review.read))}[/dim]", soft_wrap=True)
+    marks = {"change": "[yellow]change[/yellow]", "fine": "[green]fine[/green]"}
     for item in review.remarks:
-        mark = {"change": "[yellow]change[/yellow]", "consider": "consider", "fine": "[green]fine[/green]"}[
-            item.verdict
-        ]
-        out.print(f"  {mark} {escape(item.text)}", soft_wrap=True)
+        out.print(f"  {marks.get(item.verdict, item.verdict)} {escape(item.text)}", soft_wrap=True)
+    for note in review.notes:
+        out.print(f"  note {escape(note)}", soft_wrap=True)

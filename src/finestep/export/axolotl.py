@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from finestep.export.exported import (
     ExportContext,
     Exported,
-    ForeignConfig,
     batch_comment,
     micro_batch,
     unsupported,
     warmup_share,
 )
-from finestep.export.hugging_face import SCHEDULES, not_here, number, whole
+from finestep.export.hugging_face import SCHEDULES, not_here
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -83,33 +80,3 @@ class Axolotl:
                 f"floor {recipe.schedule.min_lr_ratio:g} of the {recipe.schedule.name} schedule: decays to 0 instead"
             )
         return out
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """An Axolotl config."""
-        adapter = tree.get("adapter")
-        clip = number(tree.get("max_grad_norm"))
-        return ForeignConfig(
-            framework="axolotl",
-            model=tree.get("base_model"),
-            method=str(adapter) if adapter else "full",
-            learning_rate=number(tree.get("learning_rate")),
-            text_rate=isinstance(tree.get("learning_rate"), str),
-            micro_batch_size=whole(tree.get("micro_batch_size")),
-            accumulation_steps=whole(tree.get("gradient_accumulation_steps")),
-            num_epochs=number(tree.get("num_epochs")),
-            max_steps=whole(tree.get("max_steps")),
-            warmup=number(tree.get("warmup_steps")) or number(tree.get("warmup_ratio")),
-            schedule=tree.get("lr_scheduler"),
-            weight_decay=number(tree.get("weight_decay")),
-            beta2=number(tree.get("adam_beta2")),
-            max_grad_norm=clip or None,
-            clip_stated=clip is not None,
-            max_length=whole(tree.get("sequence_len")),
-            lora_rank=whole(tree.get("lora_r")),
-            lora_alpha=number(tree.get("lora_alpha")),
-            lora_dropout=number(tree.get("lora_dropout")),
-            use_rslora=tree.get("peft_use_rslora"),
-            target_modules=tuple(tree["lora_target_modules"]) if tree.get("lora_target_modules") else None,
-            auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
-            packing=bool(tree.get("sample_packing")),
-        )

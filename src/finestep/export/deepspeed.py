@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finestep.export.exported import ExportContext, Exported, ForeignConfig, batch_comment, micro_batch, unsupported
-from finestep.export.hugging_face import number, whole
+from finestep.export.exported import ExportContext, Exported, batch_comment, micro_batch, unsupported
 from finestep.recipe import Recipe
 
 
@@ -73,30 +72,3 @@ class DeepSpeed:
         elif recipe.schedule.name not in ("linear", "cosine", "constant"):
             out.append(f"schedule {recipe.schedule.name}: linear instead")
         return out
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """A DeepSpeed config; values that say "auto" are not stated."""
-        params = (tree.get("optimizer") or {}).get("params") or {}
-        schedule = tree.get("scheduler") or {}
-        micro, accumulation = (
-            whole(tree.get("train_micro_batch_size_per_gpu")),
-            whole(tree.get("gradient_accumulation_steps")),
-        )
-        total = whole(tree.get("train_batch_size"))
-        betas = params.get("betas")
-        clip = number(tree.get("gradient_clipping"))
-        return ForeignConfig(
-            framework="deepspeed",
-            learning_rate=number(params.get("lr")),
-            text_rate=False,
-            micro_batch_size=micro,
-            accumulation_steps=accumulation,
-            effective_batch_size=total,
-            num_devices=total // (micro * accumulation) if total and micro and accumulation else None,
-            warmup=number((schedule.get("params") or {}).get("warmup_num_steps")),
-            schedule=schedule.get("type"),
-            weight_decay=number(params.get("weight_decay")),
-            beta2=number(betas[1]) if isinstance(betas, list) else None,
-            max_grad_norm=clip or None,
-            clip_stated=clip is not None,
-        )

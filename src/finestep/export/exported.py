@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from finestep.recipe import Recipe
 from finestep.rules.warmup import warmup_steps
@@ -44,50 +44,11 @@ class Exported:
     cannot: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignConfig:
-    """Somebody's configuration in finestep's words; None = not stated, so that the framework's default holds.
-
-    `warmup` below 1 is a share of the run, otherwise steps. `unread` are keys that were not understood.
-    """
-
-    framework: str
-    model: str | None = None
-    method: str | None = None
-    learning_rate: float | None = None
-    micro_batch_size: int | None = None
-    accumulation_steps: int | None = None
-    num_devices: int | None = None
-    effective_batch_size: int | None = None
-    num_epochs: float | None = None
-    max_steps: int | None = None
-    warmup: float | None = None
-    schedule: str | None = None
-    weight_decay: float | None = None
-    beta2: float | None = None
-    max_grad_norm: float | None = None
-    clip_stated: bool = False
-    max_length: int | None = None
-    lora_rank: int | None = None
-    lora_alpha: float | None = None
-    lora_dropout: float | None = None
-    use_rslora: bool | None = None
-    target_modules: tuple[str, ...] | None = None
-    auto_find_batch_size: bool = False
-    packing: bool = False
-    text_rate: bool = False
-    """The rate was written like 1e-5, which plain YAML readers take for text."""
-
-
 class Exporter(Protocol):
     """One framework."""
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """The recipe as this framework's files."""
-        ...
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """A parsed config of this framework."""
         ...
 
 

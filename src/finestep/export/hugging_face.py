@@ -9,12 +9,10 @@ the micro-batch without raising the accumulation, so it is always written as fal
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from finestep.export.exported import (
     ExportContext,
     Exported,
-    ForeignConfig,
     batch_comment,
     micro_batch,
     unsupported,
@@ -143,10 +141,6 @@ class HuggingFace:
         command = "HfArgumentParser(TrainingArguments).parse_yaml_file('training_arguments.yaml')"
         return Exported(files, command, missing)
 
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """TrainingArguments, with LoRA keys where they stand beside."""
-        return read_trainer(tree, "hf")
-
 
 class Trl:
     """`trl_sft.yaml` for `trl sft --config`."""
@@ -183,10 +177,6 @@ class Trl:
         }
         return fields | ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if recipe.method == "qlora" else {})
 
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """A TRL config."""
-        return read_trainer(tree, "trl")
-
 
 def _not_here(missing: list[str]) -> list[str]:
     return [f"not expressed here: {line}" for line in missing]
@@ -195,73 +185,3 @@ def _not_here(missing: list[str]) -> list[str]:
 def not_here(missing: list[str]) -> list[str]:
     """Comment lines for what a file cannot say."""
     return _not_here(missing)
-
-
-def number(value: Any) -> float | None:
-    """A number, also where YAML 1.1 took `1e-5` for text; None for anything else."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def whole(value: Any) -> int | None:
-    """An integer, or None."""
-    found = number(value)
-    return int(found) if found is not None and found == int(found) else None
-
-
-def read_trainer(tree: dict[str, Any], framework: str) -> ForeignConfig:
-    """The common keys of the Trainer family."""
-    warmup = number(tree.get("warmup_steps")) or number(tree.get("warmup_ratio"))
-    clip = number(tree.get("max_grad_norm"))
-    return ForeignConfig(
-        framework=framework,
-        model=tree.get("model_name_or_path") or tree.get("model"),
-        method=_method(tree),
-        learning_rate=number(tree.get("learning_rate")),
-        text_rate=isinstance(tree.get("learning_rate"), str),
-        micro_batch_size=whole(tree.get("per_device_train_batch_size")),
-        accumulation_steps=whole(tree.get("gradient_accumulation_steps")),
-        num_epochs=number(tree.get("num_train_epochs")),
-        max_steps=_positive(whole(tree.get("max_steps"))),
-        warmup=warmup,
-        schedule=str(tree["lr_scheduler_type"]) if tree.get("lr_scheduler_type") else None,
-        weight_decay=number(tree.get("weight_decay")),
-        beta2=number(tree.get("adam_beta2")),
-        max_grad_norm=clip or None,
-        clip_stated=clip is not None,
-        max_length=whole(tree.get("max_length") or tree.get("cutoff_len") or tree.get("max_seq_length")),
-        lora_rank=whole(tree.get("lora_r") or tree.get("lora_rank") or tree.get("r")),
-        lora_alpha=number(tree.get("lora_alpha")),
-        lora_dropout=number(tree.get("lora_dropout")),
-        use_rslora=tree.get("use_rslora"),
-        target_modules=_targets(
-            tree.get("lora_target_modules") or tree.get("target_modules") or tree.get("lora_target")
-        ),
-        auto_find_batch_size=bool(tree.get("auto_find_batch_size")),
-        packing=bool(tree.get("packing") or tree.get("neat_packing")),
-    )
-
-
-def _positive(value: int | None) -> int | None:
-    return value if value is not None and value > 0 else None
-
-
-def _targets(value: Any) -> tuple[str, ...] | None:
-    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not names or list(names) in (["all"], ["all-linear"]):
-        return None
-    return tuple(str(name) for name in names)
-
-
-def _method(tree: dict[str, Any]) -> str | None:
-    four = tree.get("load_in_4bit") or whole(tree.get("quantization_bit")) == 4 or whole(tree.get("quant_bits")) == 4
-    kind = tree.get("finetuning_type") or tree.get("train_type") or tree.get("tuner_type")
-    if kind == "full" or tree.get("use_peft") is False:
-        return "full"
-    if kind == "lora" or tree.get("use_peft") or "lora_r" in tree or "lora_rank" in tree or "r" in tree:
-        return "qlora" if four else "lora"
-    return None

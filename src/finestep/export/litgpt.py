@@ -7,18 +7,16 @@ Its warmup fraction is of one epoch, not of the run, so steps are written; `min_
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from finestep.export.exported import (
     ExportContext,
     Exported,
-    ForeignConfig,
     batch_comment,
     micro_batch,
     unsupported,
     warmup_share,
 )
-from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.hugging_face import not_here
 from finestep.export.unsloth import plain_alpha
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
@@ -123,37 +121,3 @@ class Litgpt:
         if recipe.num_epochs != int(recipe.num_epochs):
             out.append(f"{recipe.num_epochs:g} epochs: whole epochs only, so the steps are limited instead")
         return out
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """A litgpt config; the warmup fraction is turned from one epoch to the run."""
-        train, init = tree.get("train") or {}, (tree.get("optimizer") or {}).get("init_args") or {}
-        epochs = number(train.get("epochs"))
-        fraction = number(train.get("lr_warmup_fraction"))
-        lora = "lora_r" in tree
-        quantised = str(tree.get("quantize") or "").startswith(("bnb.nf4", "nf4"))
-        betas = init.get("betas") or [None, None]
-        on = [name for key, names in SWITCHES.items() if tree.get(key) for name in names[:1]]
-        whole_model = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"} <= set(on)
-        return ForeignConfig(
-            framework="litgpt",
-            model=str(tree.get("checkpoint_dir", "")).removeprefix("checkpoints/") or None,
-            method=("qlora" if quantised else "lora") if lora else "full",
-            learning_rate=number(init.get("lr")),
-            text_rate=isinstance(init.get("lr"), str),
-            micro_batch_size=whole(train.get("micro_batch_size")),
-            num_devices=whole(tree.get("devices")),
-            effective_batch_size=whole(train.get("global_batch_size")),
-            num_epochs=epochs,
-            max_steps=whole(train.get("max_steps")),
-            warmup=number(train.get("lr_warmup_steps")) or (fraction / (epochs or 1.0) if fraction else None),
-            schedule="cosine",
-            weight_decay=number(init.get("weight_decay")),
-            beta2=number(betas[1]),
-            max_grad_norm=number(train.get("max_norm")),
-            clip_stated="max_norm" in train,
-            max_length=whole(train.get("max_seq_length")),
-            lora_rank=whole(tree.get("lora_r")),
-            lora_alpha=number(tree.get("lora_alpha")),
-            lora_dropout=number(tree.get("lora_dropout")),
-            target_modules=None if whole_model else tuple(on) or None,
-        )

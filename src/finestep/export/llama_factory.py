@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from finestep.export.exported import ExportContext, Exported, ForeignConfig, batch_comment, warmup_share
-from finestep.export.hugging_face import cannot, not_here, read_trainer, schedule_kwargs, trainer_fields
+from finestep.export.exported import ExportContext, Exported, batch_comment, warmup_share
+from finestep.export.hugging_face import cannot, not_here, schedule_kwargs, trainer_fields
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -60,7 +58,3 @@ class LlamaFactory:
             "use_rslora": lora.use_rslora,
         }
         return fields | ({"quantization_bit": 4, "quantization_method": "bnb"} if recipe.method == "qlora" else {})
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """A LLaMA-Factory config."""
-        return read_trainer(tree, "llamafactory")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from finestep.export.exported import ExportContext, Exported, ForeignConfig, batch_comment
-from finestep.export.hugging_face import cannot, not_here, read_trainer, trainer_fields
+from finestep.export.exported import ExportContext, Exported, batch_comment
+from finestep.export.hugging_face import cannot, not_here, trainer_fields
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -42,7 +40,3 @@ class MsSwift:
             "target_modules": list(lora.target_modules) if lora.target_modules else ["all-linear"],
         }
         return fields | ({"quant_method": "bnb", "quant_bits": 4} if recipe.method == "qlora" else {})
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """An ms-swift config."""
-        return read_trainer(tree, "ms-swift")

@@ -7,18 +7,16 @@ Clipping is off by default there, and the output projection of attention is call
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from finestep.export.exported import (
     ALL_LINEAR,
     ExportContext,
     Exported,
-    ForeignConfig,
     batch_comment,
     micro_batch,
     unsupported,
 )
-from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.hugging_face import not_here
 from finestep.export.unsloth import plain_alpha
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
@@ -89,31 +87,3 @@ class Torchtune:
         if context.warmup_steps(recipe) is None:
             out.append(f"warmup: only steps are taken; {UNKNOWN_WARMUP} is written, set it when the length is known")
         return out
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """A torchtune config."""
-        model, optimizer = tree.get("model") or {}, tree.get("optimizer") or {}
-        builder = str(model.get("_component_", ""))
-        lora = "lora_rank" in model
-        betas = optimizer.get("betas") or [None, None]
-        return ForeignConfig(
-            framework="torchtune",
-            model=None,
-            method=("qlora" if "qlora" in builder else "lora") if lora else "full",
-            learning_rate=number(optimizer.get("lr")),
-            text_rate=isinstance(optimizer.get("lr"), str),
-            micro_batch_size=whole(tree.get("batch_size")),
-            accumulation_steps=whole(tree.get("gradient_accumulation_steps")),
-            num_epochs=number(tree.get("epochs")),
-            max_steps=whole(tree.get("max_steps_per_epoch")),
-            warmup=number((tree.get("lr_scheduler") or {}).get("num_warmup_steps")),
-            schedule="cosine",
-            weight_decay=number(optimizer.get("weight_decay")),
-            beta2=number(betas[1]),
-            max_grad_norm=number(tree.get("clip_grad_norm")),
-            clip_stated="clip_grad_norm" in tree,
-            max_length=whole((tree.get("tokenizer") or {}).get("max_seq_len")),
-            lora_rank=whole(model.get("lora_rank")),
-            lora_alpha=number(model.get("lora_alpha")),
-            lora_dropout=number(model.get("lora_dropout")),
-        )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from finestep.export.exported import (
     ALL_LINEAR,
     DEFAULT_WARMUP_RATIO,
     ExportContext,
     Exported,
-    ForeignConfig,
     batch_comment,
     lora_scale_alpha,
     micro_batch,
     unsupported,
 )
-from finestep.export.hugging_face import not_here, number, whole
+from finestep.export.hugging_face import not_here
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -73,32 +71,6 @@ class Unsloth:
                 f"warmup of {DEFAULT_WARMUP_RATIO:.0%}: only steps are taken; 10 is written, set it by the length"
             )
         return out
-
-    def read(self, tree: dict[str, Any]) -> ForeignConfig:
-        """An Unsloth config."""
-        training, lora = tree.get("training") or {}, tree.get("lora") or {}
-        four, full = training.get("load_in_4bit", True), training.get("training_type") == "full"
-        targets = str(lora.get("target_modules") or "")
-        names = tuple(name.strip() for name in targets.split(",") if name.strip())
-        return ForeignConfig(
-            framework="unsloth",
-            model=tree.get("model"),
-            method="full" if full else "qlora" if four else "lora",
-            learning_rate=number(training.get("learning_rate")),
-            text_rate=isinstance(training.get("learning_rate"), str),
-            micro_batch_size=whole(training.get("batch_size")),
-            accumulation_steps=whole(training.get("gradient_accumulation_steps")),
-            num_epochs=number(training.get("num_epochs")),
-            max_steps=whole(training.get("max_steps")) or None,
-            warmup=number(training.get("warmup_steps")),
-            weight_decay=number(training.get("weight_decay")),
-            max_length=whole(training.get("max_seq_length")),
-            lora_rank=whole(lora.get("lora_r")),
-            lora_alpha=number(lora.get("lora_alpha")),
-            lora_dropout=number(lora.get("lora_dropout")),
-            use_rslora=lora.get("use_rslora"),
-            target_modules=None if not names or names == ALL_LINEAR else names,
-        )
 
 
 def plain_alpha(recipe: Recipe) -> int:

@@ -1,0 +1,112 @@
+"""Where a tool's words mean something of their own: mlx_lm's scale, litgpt's fraction, torchtune's steps an epoch, and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from finestep.foreign.config import ForeignConfig, Source
+from finestep.foreign.names import Options, number, whole
+
+LITGPT_SWITCHES = {
+    "lora_query": "q_proj",
+    "lora_key": "k_proj",
+    "lora_value": "v_proj",
+    "lora_projection": "o_proj",
+    "lora_mlp": "down_proj",
+}
+MLX_RANK, MLX_SCALE = 8, 20.0
+
+
+def in_own_words(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """The config with what its tool means by its words."""
+    if config.lora_rank == 0:
+        config = replace(config, lora_rank=None, lora_alpha=None)
+    rule = _RULES.get(config.framework)
+    return rule(config, source, options) if rule else config
+
+
+def _mlx(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """Scale x rank is alpha; the schedule's own arguments say where it ends; `iters` are passes, not steps."""
+    scale = options.find("lora_scale")
+    rank = config.lora_rank or MLX_RANK
+    alpha = None if config.method == "full" else (number(scale.value) if scale else None) or MLX_SCALE
+    schedule = options.get("lr_schedule.arguments")
+    name = str(options.get("lr_schedule.name") or "")
+    iters = config.max_steps or whole(config.defaults["max_steps"])
+    steps = iters // (config.accumulation_steps or 1) if iters else None
+    decay = (
+        whole(schedule[1])
+        if isinstance(schedule, list) and len(schedule) > 1 and name in ("cosine_decay", "linear_schedule")
+        else None
+    )
+    if name == "linear_schedule" and isinstance(schedule, list) and len(schedule) > 2:
+        decay = whole(schedule[2])
+    peak = number(schedule[0]) if isinstance(schedule, list) and schedule else None
+    return replace(
+        config,
+        learning_rate=peak or config.learning_rate,
+        max_steps=steps,
+        lora_rank=None if config.method == "full" else rank,
+        lora_alpha=alpha * rank if alpha else None,
+        decay_steps=decay + int(config.warmup or 0) if decay else None,
+        schedule=name or "constant",
+    )
+
+
+def _litgpt(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """Its warmup fraction is of one epoch; its switches are target modules; it decays by a cosine."""
+    fraction = options.find("warmup_ratio")
+    warmup = config.warmup
+    if fraction is not None and warmup is not None and warmup < 1:
+        warmup = warmup / (config.num_epochs or 1.0)
+    on = [name for key, name in LITGPT_SWITCHES.items() if options.get(key)]
+    stated = any(options.get(key) is not None for key in LITGPT_SWITCHES)
+    partial = tuple(on) if stated and len(on) < len(LITGPT_SWITCHES) else None
+    return replace(config, warmup=warmup, schedule="cosine", target_modules=partial)
+
+
+def _torchtune(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """`max_steps_per_epoch` times the epochs; without it the rows decide."""
+    each = whole(options.get("max_steps_per_epoch"))
+    steps = round(each * (config.num_epochs or 1)) if each else None
+    targets = list(config.target_modules or ())
+    if targets and options.get("model.apply_lora_to_mlp") is True:
+        targets.append("mlp")
+    return replace(
+        config, max_steps=steps, target_modules=tuple(targets) or None, clip_stated=options.has("clip_grad_norm")
+    )
+
+
+def _deepspeed(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """The devices follow from the product; its scheduler's total is the length of the run."""
+    micro, accumulation, total = config.micro_batch_size, config.accumulation_steps, config.effective_batch_size
+    devices = total // (micro * accumulation) if total and micro and accumulation else None
+    return replace(config, num_devices=devices or config.num_devices)
+
+
+def _megatron(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """A number of samples is a number of rows."""
+    rows = whole(options.get("train_samples"))
+    steps = rows // config.effective_batch_size if rows and config.effective_batch_size else None
+    return replace(config, max_steps=config.max_steps or steps, max_samples=None)
+
+
+def _unknown(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """Say what kind of own layout it is."""
+    if isinstance(source.tree.get("defaults"), list):
+        return replace(config, layout="a Hydra config with a layout of its own")
+    words = {"shell": "a script of its own", "python": "a Python script of its own"}.get(
+        source.kind, "a layout that we do not know"
+    )
+    return replace(config, layout=words)
+
+
+_RULES: dict[str, Callable[[ForeignConfig, Source, Options], ForeignConfig]] = {
+    "mlx_lm": _mlx,
+    "litgpt": _litgpt,
+    "torchtune": _torchtune,
+    "deepspeed": _deepspeed,
+    "megatron": _megatron,
+    "unknown": _unknown,
+}

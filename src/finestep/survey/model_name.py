@@ -1,0 +1,121 @@
+"""What a model's name alone says: a known model under another path, or its size, family and kind; it opens no file and asks no Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from finestep.facts import ModelFacts
+from finestep.knowledge.models import known_model
+
+_PACKED = re.compile(
+    r"[-_.](?:unsloth|bnb|4bit|8bit|int4|int8|awq|gptq|gguf|fp8|bf16|fp16|hf|mlx|qat|nf4|safetensors|dynamic|q4_0|sft|lora|merged)(?=$|[-_.])",
+    re.IGNORECASE,
+)
+_INSTRUCT = re.compile(r"[-_](?:instruct|chat|it|thinking|sft|dpo)(?=$|[-_.])", re.IGNORECASE)
+_EXPERTS = re.compile(r"(?<![\d.])(\d{1,3})x(\d{1,3}(?:\.\d+)?)b(?![a-z])", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(?<![\d.])(\d{1,4}(?:\.\d{1,2})?) ?([bm])(?![a-z\d])(?:[-_ ]a(\d{1,3}(?:\.\d+)?)b(?![a-z]))?", re.IGNORECASE
+)
+_FAMILIES: tuple[tuple[str, str], ...] = (
+    (r"modernbert", "modernbert"),
+    (r"deberta", "deberta-v2"),
+    (r"xlm-?r", "xlm-roberta"),
+    (r"roberta", "roberta"),
+    (r"electra", "electra"),
+    (r"albert", "albert"),
+    (r"bert|minilm|bge|e5-", "bert"),
+    (r"qwen-?3\.[5-9]|qwen-?3-next", "qwen3_5"),
+    (r"qwen-?3", "qwen3"),
+    (r"qwen-?(?:1\.5|2)|qwq", "qwen2"),
+    (r"qwen", "qwen"),
+    (r"gemma-?3", "gemma3"),
+    (r"gemma-?2", "gemma2"),
+    (r"gemma", "gemma"),
+    (r"mixtral", "mixtral"),
+    (r"mistral|ministral|codestral|devstral", "mistral"),
+    (r"deepseek-?(?:v|r1$|r1-0)", "deepseek_v3"),
+    (r"kimi", "kimi_k2"),
+    (r"nemotron", "nemotron"),
+    (r"gpt-?oss", "gpt_oss"),
+    (r"phi-?3|phi-?4", "phi3"),
+    (r"phi", "phi"),
+    (r"smollm", "smollm3"),
+    (r"olmo", "olmo2"),
+    (r"falcon", "falcon"),
+    (r"chatglm|glm", "chatglm"),
+    (r"internlm", "internlm2"),
+    (r"minicpm", "minicpm"),
+    (r"pythia|neox|dolly", "gpt_neox"),
+    (r"opt-\d", "opt"),
+    (r"gpt2|gpt-2", "gpt2"),
+    (r"bloom", "bloom"),
+    (r"flan-?t5|\bt5|mt5", "t5"),
+    (r"bart", "bart"),
+    (r"vicuna|alpaca|llama|guanaco|wizardlm|tulu|hermes|yi-", "llama"),
+)
+_ENCODERS = ("modernbert", "deberta-v2", "xlm-roberta", "roberta", "electra", "albert", "bert")
+_ENCODER_SIZES = {"large": 335_000_000, "base": 110_000_000, "small": 30_000_000}
+_EXPERTS_USED = 2
+
+
+def facts_from_name(name: str) -> ModelFacts | None:
+    """Facts of a model that is not at hand, from the words of its name or path; None when they say no size.
+
+    >>> facts_from_name("/models/Llama-3.2-3B/").num_parameters
+    3213000000
+    >>> facts_from_name("our/assistant-13b-v2").num_parameters
+    13000000000
+    """
+    parts = [part for part in re.split(r"[/\\]|--", name.rstrip("/\\")) if part]
+    for part in reversed(parts):
+        for shorter in _shorter(part):
+            found = known_model(shorter)
+            if found is not None:
+                instruct = found.is_instruct or bool(_INSTRUCT.search(part)) or None
+                return found.model_copy(update={"name": name, "is_instruct": instruct, "source": "its name"})
+    return next((found for part in reversed(parts) if (found := _sized(part, name)) is not None), None)
+
+
+def _shorter(part: str) -> Iterator[str]:
+    """The name, and what remains of it without what people add to names."""
+    bare = re.sub(r"^(?:path[_-]?to[_-]|your[_-]|my[_-])", "", part, flags=re.IGNORECASE)
+    unpacked = _PACKED.sub("", _PACKED.sub("", bare))
+    for one in (part, bare, unpacked, _INSTRUCT.sub("", unpacked)):
+        yield one
+        yield f"Meta-{one}"
+        yield re.sub(r"^meta-", "", one, flags=re.IGNORECASE)
+        yield re.sub(r"^llama-?(\d)[._-](\d)", r"Llama-\1.\2", one, flags=re.IGNORECASE)
+
+
+def _sized(part: str, name: str) -> ModelFacts | None:
+    low = _PACKED.sub("", part.lower())
+    family = next((kind for pattern, kind in _FAMILIES if re.search(pattern, low)), None)
+    total, active = _count(low)
+    if total is None and family in _ENCODERS:
+        total = next((size for word, size in _ENCODER_SIZES.items() if word in low), None)
+    if total is None:
+        return None
+    return ModelFacts(
+        name=name,
+        family=family,
+        num_parameters=total,
+        num_active_parameters=active,
+        is_encoder=family in _ENCODERS,
+        is_encoder_decoder=family in ("t5", "bart"),
+        is_instruct=bool(_INSTRUCT.search(part)) or None,
+        source="its name",
+    )
+
+
+def _count(low: str) -> tuple[int | None, int | None]:
+    """(parameters, those used a token) as the name writes them: 7b, 350m, 30b-a3b, 8x7b."""
+    experts = _EXPERTS.search(low)
+    if experts:
+        each = float(experts[2]) * 1e9
+        return round(int(experts[1]) * each), round(_EXPERTS_USED * each)
+    found = _SIZE.search(low)
+    if not found or float(found[1]) == 0:
+        return None, None
+    count = round(float(found[1]) * (1e9 if found[2] == "b" else 1e6))
+    return count, round(float(found[3]) * 1e9) if found[3] else None

@@ -1,0 +1,1 @@
+"""Tests of the reading of other tools' configs and scripts."""
