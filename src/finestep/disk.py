@@ -13,11 +13,12 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from finestep.errors import EnvironmentFault
+from finestep.errors import BadInput, EnvironmentFault
 
 MACHINE_FAULTS = {
     errno.ENOSPC: "no space is left on the disk",
@@ -203,10 +204,25 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
+def refuse_special(path: Path) -> None:
+    """Raise BadInput for a pipe, a socket or a device, which may never end; what is not there is the reader's to tell."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BadInput(
+            "a file to read must be an ordinary one, which has an end",
+            value="a pipe or device",
+            place=str(path),
+            next_step="write it to a file first",
+        )
+
+
 def read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None when there is none, or when it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -12,7 +12,7 @@ __all__ = ["append_line", "read_lines", "write_whole"]
 def read_lines(path: Path) -> list[str]:
     """All lines, empty ones left out; no file that can be read, no lines."""
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        text = path.read_bytes().decode("utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return []
     return [line for line in text.split("\n") if line.strip("\x00 \r\t")]

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.disk import read_object, write_whole
+from finestep.disk import read_object, refuse_special, write_whole
 from finestep.errors import BadInput, StudyDamaged
 from finestep.store.records import read_lines
 from finestep.study import StudySpec
@@ -238,6 +238,7 @@ def read_study_file(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: the folder is no study.
     """
+    refuse_special(folder / SPEC)
     try:
         found = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     except FileNotFoundError:

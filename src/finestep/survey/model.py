@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.facts import ModelFacts
 from finestep.knowledge.models import ENCODER_DECODERS, ENCODER_TYPES, known_model, known_names
@@ -240,6 +241,7 @@ def _active(
 
 
 def _read_json(path: Path, *, next_step: str) -> dict[str, Any]:
+    refuse_special(path)
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise BadInput("config.json must be at most 4 MiB", place=str(path))

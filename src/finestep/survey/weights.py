@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 
 MAX_HEADER_BYTES = 100 * 2**20
@@ -44,6 +45,7 @@ def tensor_headers(file: Path) -> dict[str, TensorHeader]:
     Raises:
         BadInput: the file is cut off, is a pointer of Git LFS, or is no safetensors file.
     """
+    refuse_special(file)
     try:
         with file.open("rb") as handle:
             first = handle.read(8)
