@@ -10,9 +10,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import write_whole
 from finestep.errors import BadInput
 from finestep.store.probe_cache import cache_folder
-from finestep.store.records import write_whole
 
 Rows = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """A path or Hub name; a list of rows; a column a list; a DataFrame of pandas; a `Dataset` of `datasets`."""

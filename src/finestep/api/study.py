@@ -16,7 +16,7 @@ from finestep.recipe import Recipe
 from finestep.saved_model import read_saved
 from finestep.search.answer import Answer
 from finestep.store.recipe_file import read_recipe
-from finestep.store.study_store import read_records, read_study_file
+from finestep.store.study_files import read_records, read_study_file
 from finestep.study import StudySpec
 from finestep.trial import StepRecord
 

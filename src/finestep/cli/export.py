@@ -22,22 +22,22 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Write a recipe as another framework's config."""
-    from rich.console import Console
-
+    from finestep.cli.terminal import open_console
+    from finestep.disk import make_folder, write_whole
     from finestep.errors import BadInput
     from finestep.flows.export import count_rows, export_recipe
 
     num_rows = rows if rows is not None else None if data == "DATA" else count_rows(data)
     exported = export_recipe(recipe, to, model=model, data=data, num_rows=num_rows)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     taken = [name for name in exported.files if (output / name).exists()]
     if taken and not force:
         raise BadInput(
             "the file exists already", value=str(output / taken[0]), next_step="give another --output, or --force"
         )
-    out = Console(highlight=False)
+    out = open_console()
     for name, text in exported.files.items():
-        (output / name).write_text(text, encoding="utf-8")
+        write_whole(output / name, text)
         out.print(f"wrote {output / name}", soft_wrap=True)
     out.print(f"start it with: {exported.command}", soft_wrap=True, markup=False)
     for line in exported.cannot:

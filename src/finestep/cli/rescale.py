@@ -24,8 +24,7 @@ def rescale(
     from dataclasses import asdict
     from json import dumps
 
-    from rich.console import Console
-
+    from finestep.cli.terminal import open_console
     from finestep.flows.rescale import rescale as run
     from finestep.store.recipe_file import read_recipe, write_recipe
 
@@ -36,9 +35,13 @@ def rescale(
     if json:
         print(dumps({**asdict(moved), "recipe": moved.recipe.model_dump(), "rate": moved.rate.model_dump()}))
         return
-    out, rate, new = Console(highlight=False), moved.rate, moved.recipe
+    out, rate, new = open_console(), moved.rate, moved.recipe
     interval = f"80 % interval {rate.low:.1e} - {rate.high:.1e}"
-    out.print(f"learning rate {old.learning_rate:.2e} -> [bold]{rate.value:.2e}[/bold] ({interval})", soft_wrap=True)
+    out.print(
+        f"learning rate {old.learning_rate:.2e} -> [bold]{rate.value:.2e}[/bold] ({interval})",
+        soft_wrap=True,
+        markup=True,
+    )
     out.print(f"  {rate.why}", soft_wrap=True)
     out.print(f"effective batch {old.effective_batch_size} -> {new.effective_batch_size}")
     out.print(f"devices {old.num_devices} -> {new.num_devices}")
