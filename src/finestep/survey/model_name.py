@@ -114,7 +114,7 @@ def _count(low: str) -> tuple[int | None, int | None]:
     if experts:
         each = float(experts[2]) * 1e9
         return round(int(experts[1]) * each), round(_EXPERTS_USED * each)
-    found = _SIZE.search(low)
+    found = _SIZE.search(re.sub(r"(\d)b(\d)(?!\w)", r"\1.\2b", low))  # bloom-7b1
     if not found or float(found[1]) == 0:
         return None, None
     count = round(float(found[1]) * (1e9 if found[2] == "b" else 1e6))
