@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -90,6 +91,12 @@ class Outcome(_Value):
         """True when it ended further from the base than the study allows."""
         return self.kl_limit is not None and self.kl_at_end is not None and not self.kl_at_end <= self.kl_limit
 
+    def said(self) -> Outcome:
+        """The outcome as it may be kept: an end whose validation loss is no finite number is a divergence, and says so."""
+        if self.state not in RANKED_STATES or self.eval_loss is None or math.isfinite(self.eval_loss):
+            return self
+        return self.model_copy(update={"state": "diverged", "reason": f"the validation loss is {self.eval_loss}"})
+
 
 class Trial(_Value):
     """One run of a recipe: what was asked, why, and how it ended."""
@@ -104,8 +111,9 @@ class Trial(_Value):
 
     @property
     def ranks(self) -> bool:
-        """True when its validation loss may be compared with others."""
-        return self.state in RANKED_STATES and self.outcome is not None and self.outcome.eval_loss is not None
+        """True when its validation loss may be compared with others: it ended, and the loss is a finite number."""
+        loss = self.outcome.eval_loss if self.outcome is not None else None
+        return self.state in RANKED_STATES and loss is not None and math.isfinite(loss)
 
     @property
     def is_choosable(self) -> bool:

@@ -17,7 +17,7 @@ from finestep.flows.obeyed import MEASURED, PREDICTED, check_recipe
 from finestep.flows.setup import study_spec, tuning_spec
 from finestep.recipe import Recipe
 from finestep.search.study_space import search_space
-from finestep.store.recipe_file import write_recipe
+from finestep.store.recipe_file import apply_settings, write_recipe
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from tests.train.runs import make_resident, run_trial
 
@@ -414,3 +414,11 @@ def test_a_set_length_reaches_prediction_and_measurement(plan_of):
     assert "'length', 48" in plan_of("probe", "MODEL", "--set", "max_length=48")
     assert "max_length=48" in plan_of("probe", "MODEL", "DATA", "--set", "max_length=48")
     assert set(PREDICTED) <= set(MEASURED)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_settings_does_not_count(order):
+    settings = ["micro_batch_size=32", "effective_batch_size=64", "lora.rank=8", "lora={alpha: 8.0}"]
+    recipe = apply_settings(Recipe(), settings[::order])
+    assert (recipe.micro_batch_size, recipe.effective_batch_size) == (32, 64)
+    assert (recipe.lora.rank, recipe.lora.alpha) == (8, 8.0)

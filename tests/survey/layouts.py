@@ -424,6 +424,46 @@ LAYOUTS: dict[str, Read | Refused] = {
         (answer(100),),
         (answer(0),),
     ),
+    "turns after the last answer": Read(
+        jsonl(lambda n: {"messages": [*chat(n), {"role": "user", "content": "thanks"}]}),
+        "messages",
+        **BOTH,
+        notes=("not used: `messages.turns after the last answer`",),
+    ),
+    # answers
+    "a whole solution beside its last line": Read(
+        jsonl(lambda n: {"problem": ask(n), "generated_solution": answer(n), "expected_answer": f"{n}"}),
+        PC,
+        **BOTH,
+        notes=("not used: `expected_answer`",),
+    ),
+    "columns in Chinese": Read(jsonl(lambda n: {"\u95ee\u9898": ask(n), "\u7b54\u6848": answer(n)}), PC, **BOTH),
+    "choices by number": Read(
+        jsonl(
+            lambda n: {"context": about(n), "question": ask(n), "answer0": answer(n), "answer1": "no", "answer2": "never", "label": n % 3}
+        ),
+        PC,
+        ("0",),
+        (about(0), ask(0), f"0. {answer(0)}", "2. never"),
+    ),
+    "where a row comes from is no context": Read(
+        jsonl(lambda n: {"question": ask(n), "answer": answer(n), "source": "web"}), PC, **BOTH, notes=("not used: `source`",)
+    ),
+    "wrong answers are not offered": Read(
+        jsonl(lambda n: {"question": ask(n), "correct_answer": answer(n), "distractor1": about(n)}),
+        PC,
+        **BOTH,
+        notes=("not used: `distractor1`",),
+    ),
+    "another answer is offered": Read(
+        jsonl(lambda n: {"question": ask(n), "answer": answer(n), "llama_response": about(n)}),
+        PC,
+        **BOTH,
+        notes=("--completion '{llama_response}'",),
+    ),
+    "one answer for all": Read(
+        jsonl(lambda n: {"question": ask(n), "answer": "answer0"}), PC, ("answer0",), (ask(0),), notes=("is the same in all",)
+    ),
     # plain text
     "text": Read(jsonl(lambda n: {"text": answer(n)}), "text", (answer(0),)),
     "text with meta": Read(
@@ -492,6 +532,12 @@ LAYOUTS: dict[str, Read | Refused] = {
         "good",
         options={"prompt": "{text} / {remark}"},
     ),
+    "any name beside a label": Read(
+        jsonl(lambda n: {"Category": label(n), "Resume": ask(n)}), "labels", (), (ask(0),), "good", notes=("`Resume` is read as text",)
+    ),
+    "the word of an annotator beside a label": Read(
+        jsonl(lambda n: {"text": ask(n), "label": label(n), "answer": "accept"}), "labels", (), (ask(0),), "good", notes=("`answer`",)
+    ),
     # files
     "gzip": Read(jsonl(pairs, name="rows.jsonl.gz"), PC, **BOTH),
     "ndjson": Read(jsonl(pairs, name="rows.ndjson"), PC, **BOTH),
@@ -544,6 +590,12 @@ LAYOUTS: dict[str, Read | Refused] = {
         **BOTH,
         notes=("is for validation",),
     ),
+    "two training files": Read(
+        folder_of(train_dot_jsonl=jsonl(pairs), **{"train_more_dot_jsonl": jsonl(lambda n: pairs(n + 500))}),
+        PC,
+        **BOTH,
+        notes=("the rows of 2 files are trained on: train.jsonl, train_more.jsonl",),
+    ),
     "one prompt for all": Read(
         jsonl(lambda n: {"prompt": ask(0), "completion": answer(n)}), PC, **BOTH, notes=("24 rows ask the same",)
     ),
@@ -593,10 +645,32 @@ LAYOUTS: dict[str, Read | Refused] = {
     "only unknown speakers": Refused(
         jsonl(lambda n: {"messages": chat(n, assistant="asistant")}), ("unknown role", "did you mean `assistant`")
     ),
+    "questions alone": Refused(jsonl(lambda n: {"question": ask(n)}), ("no column has the name of an answer", "columns text=question")),
+    "questions and a passage": Refused(
+        jsonl(lambda n: {"passage": about(n), "question": ask(n), "spans": {"at": [1]}}), ("the rows ask (`question`)",)
+    ),
+    "code and its words": Refused(jsonl(lambda n: {"code": about(n) * 3, "docstring": ask(n)}), ("both hold much text",)),
+    "a mark in each of several columns": Refused(
+        jsonl(lambda n: {"comment_text": ask(n), "toxic": n % 2, "insult": n % 3 // 2, "threat": 0}), ("multi-label", "label=toxic")
+    ),
+    "an example with the names at hand": Refused(
+        jsonl(lambda n: {"customer_message": ask(n), "agent_words": answer(n)}), ("prompt=customer_message,completion=agent_words",)
+    ),
+    "preferences without a prompt": Refused(
+        jsonl(lambda n: {"chosen": answer(n), "rejected": about(n)}), ("preference data", "--columns text=chosen")
+    ),
     "two unknown columns": Refused(jsonl(lambda n: {"aa": ask(n), "bb": answer(n)}), ("--columns", "known format")),
     "two languages": Refused(jsonl(lambda n: {"translation": {"en": ask(n), "de": answer(n)}}), ("translation",)),
     "all rows the same": Refused(jsonl(lambda n: pairs(0)), ("no split is possible",)),
     "too few rows": Refused(jsonl(pairs, rows=5), ("at least 8 rows",)),
+    "a list in a file of lines": Refused(text(json.dumps([pairs(n) for n in range(NUM_ROWS)]), name="r.jsonl"), ("one list", "r.json")),
+    "objects over several lines": Refused(
+        text("\n".join(json.dumps(pairs(n), indent=1) for n in range(NUM_ROWS)), name="r.jsonl"), ("not valid JSON", "jq -c")
+    ),
+    "a table named as text": Refused(text("".join(f"{label(n)}\t{ask(n)}\n" for n in range(NUM_ROWS)), name="r.txt"), ("table", "r.tsv")),
+    "labels before lines of text": Refused(
+        text("".join(f"__label__{label(n)} {ask(n)}\n" for n in range(NUM_ROWS)), name="r.txt"), ("`__label__...`",)
+    ),
     "only test rows": Refused(folder_of(test_dot_jsonl=jsonl(pairs)), ("only validation or test",)),
     "a spreadsheet": Refused(text("PK", name="rows.xlsx"), ("CSV",)),
     "a zip": Refused(text("PK", name="rows.zip"), ("unzip",)),

@@ -19,6 +19,7 @@ from finestep.plain_text import plain_lines
 from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
+from finestep.search.study_space import objective_of
 from finestep.study import Budget, StudySpec
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, EvalRecord, StepRecord, Trial
 
@@ -192,6 +193,8 @@ class Screen:
         if not trial.ranks:
             log = f" (log: {words.near(outcome.log)})" if outcome.log else ""
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}{log}", "red"
+        if unranked := objective_of(self._spec, ()).unranked_words(trial):
+            return f"{line} loss {words.loss(outcome.eval_loss)}  does not rank: {unranked}", "yellow"
         best = leader(self._spec, list(self._trials.values()))
         leads = best is not None and best.number == trial.number and self._spec.strategy != "single"
         extra = "".join(

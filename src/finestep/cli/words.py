@@ -35,16 +35,20 @@ def duration(seconds: float) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A loss with four digits."""
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+    """A loss with four digits; very small and very large ones in powers of ten."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def gain(value: float, against: float) -> str:
-    """How much lower `value` is, in per cent.
+    """How much lower `value` is, in per cent; the difference where one of them is not above zero.
 
-    >>> gain(0.9, 1.0), gain(1.1, 1.0)
-    ('-10.0 %', '+10.0 %')
+    >>> gain(0.9, 1.0), gain(1.1, 1.0), gain(-3.0, -2.0)
+    ('-10.0 %', '+10.0 %', '-1')
     """
+    if value <= 0 or against <= 0:
+        return f"{value - against:+.4g}"
     return f"{(value / against - 1) * 100:+.1f} %"
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from finestep.survey.split import accuracy_error
 
-NOT_USED = "not used: "
+KEPT_WORDS = ("not used: ", "left out", "is the same in all")
+"""A note on the data with one of these stands on the card and in the report too."""
 SHARES_OF_ROWS = {"accuracy": None, "exact_match": 128}
 """Metrics that are a share of rows, and the most rows that they are measured on."""
 
@@ -26,7 +27,7 @@ def data_notes(card: Mapping[str, Any]) -> list[str]:
 def result_notes(card: Mapping[str, Any]) -> list[str]:
     """What belongs on the card and the report: text that was not used, and rows that were cut or left out."""
     notes = [text for text in (_cut(card), _left_out(card)) if text]
-    return notes + [note for note in card.get("notes", []) if note.startswith(NOT_USED) or "left out" in note]
+    return notes + [note for note in card.get("notes", []) if any(words in note for words in KEPT_WORDS)]
 
 
 def error_words(name: str, value: float, num_eval_rows: int | None) -> str:

@@ -283,6 +283,7 @@ class Tuning:
         """Record the end of a trial, and keep only the tuned models on disk that may be wanted."""
         self._running.pop(number, None)
         done = self.store.finish(number, outcome)
+        outcome = done.outcome or outcome
         if outcome.state in ("completed", "stopped") or (outcome.state == "failed" and outcome.log is None):
             self._failures = None
         elif self._failures is not None and outcome.state == "failed":

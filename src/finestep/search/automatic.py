@@ -203,7 +203,7 @@ class Automatic:
         """The best full-length trial of one batch size."""
         objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
         here = [
-            (objective.log_loss(value), trial.recipe.learning_rate, trial)
+            (objective.rank(value), trial.recipe.learning_rate, trial)
             for trial in trials
             if trial.fidelity == 1.0
             and trial.recipe.effective_batch_size == batch

@@ -22,5 +22,5 @@ def is_hopeless(value: float, earlier: Sequence[float], *, margin: float = MARGI
     """
     if not math.isfinite(value):
         return True
-    finite = [other for other in earlier if math.isfinite(other)]
-    return bool(finite) and value > margin * min(finite)
+    best = min((other for other in earlier if math.isfinite(other)), default=0.0)
+    return best > 0 and value > margin * best  # a multiple of a value below zero says nothing

@@ -23,19 +23,28 @@ def worth_keeping(spec: StudySpec, trials: Sequence[Trial], *, tie_percent: floa
     """Numbers of the trials whose weights may still be the answer's: the leader, near ties, and the best of each batch size; as
     long as every trial forgets too much, the one that would be taken."""
     ranked = sorted(_ranked(spec, trials), key=lambda row: row[:2])
+    scale = objective_of(spec, trials)
     if not ranked and (fallback := second_best(trials)) is not None:
         return {fallback.number}
     best_of_batch: dict[int, int] = {}
     for _, _, trial in ranked:
         best_of_batch.setdefault(trial.recipe.effective_batch_size, trial.number)
-    near = {trial.number for loss, _, trial in ranked if loss - ranked[0][0] <= tie_percent}
+    best = min((_excess_from(scale, row[2]) for row in ranked), default=0.0)
+    near = {trial.number for _, _, trial in ranked if _excess_from(scale, trial) - best <= tie_percent}
     return near | (set(best_of_batch.values()) if spec.prefer == "speed" else set())
+
+
+def _excess_from(objective: Objective, trial: Trial) -> float:
+    """A trial's value in per cent, from an origin that does not matter."""
+    value = objective.value(trial)
+    assert value is not None
+    return objective.log_loss(value)
 
 
 def _ranked(spec: StudySpec, trials: Sequence[Trial]) -> list[tuple[float, float, Trial]]:
     objective: Objective = objective_of(spec, trials)
     return [
-        (objective.log_loss(value), trial.recipe.learning_rate, trial)
+        (objective.rank(value), trial.recipe.learning_rate, trial)
         for trial in trials
         if trial.fidelity == 1.0 and (value := objective.value(trial)) is not None
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +24,10 @@ SQUASH_FROM = 4.0
 KL_EXPONENT = 1.5
 """KL from the base grows with about this power of the rate: 2.2 for small rates, 0.9 to 1.2 near the best (shipped model)."""
 
+SMALLEST, LARGEST = 5e-324, sys.float_info.max
+"""Where the logarithm of a double exists."""
+FLOOR_ROOM = 10.0
+
 DIVERGED_EXCESS = 6.0
 """What a diverged trial counts as, in squashed per cent."""
 
@@ -34,6 +40,9 @@ class Objective(BaseModel):
     metric: str | None = Field(None, description="Name in `Outcome.metrics`; None = the validation loss.")
     goal: Literal["minimize", "maximize"] = "minimize"
     ceiling: float = Field(1.0, gt=0, description="Best conceivable value of a metric that is maximised.")
+    floor: float = Field(
+        0.0, le=0, description="What values to minimise lie above; below zero where results are (`floor_of`)."
+    )
 
     def value(self, trial: Trial) -> float | None:
         """The trial's value, or None when it has no finite one or forgot more than the study allows."""
@@ -42,10 +51,48 @@ class Objective(BaseModel):
         value = trial.outcome.eval_loss if self.metric is None else trial.outcome.metrics.get(self.metric)
         return value if value is not None and math.isfinite(value) else None
 
+    def unranked_words(self, trial: Trial) -> str:
+        """Why a trial that ended does not rank by this objective; empty when it does, and when its own state says it."""
+        if self.metric is None or trial.outcome is None or not trial.is_choosable:
+            return ""
+        value = trial.outcome.metrics.get(self.metric)
+        if value is not None and math.isfinite(value):
+            return ""
+        return f"`{self.metric}` was not measured" if value is None else f"`{self.metric}` is {value}"
+
+    def rank(self, value: float) -> float:
+        """The value as something to minimise, otherwise as it is: what decides who is best."""
+        return -value if self.goal == "maximize" else value
+
     def log_loss(self, value: float) -> float:
-        """The value as something to minimise, on a scale where differences are relative, in per cent."""
-        badness = self.ceiling - value if self.goal == "maximize" else value
-        return 100 * math.log(max(badness, 1e-9))
+        """The value as something to minimise, on a scale where differences are relative, in per cent; for the surrogate alone.
+
+        A logarithm rounds near values to one, so that it must never decide who is best.
+        """
+        badness = self.ceiling - value if self.goal == "maximize" else value - self.floor
+        return 100 * math.log(min(max(badness, SMALLEST), LARGEST))
+
+    def with_floor(self, trials: Sequence[Trial]) -> Objective:
+        """The objective with the floor that these trials ask for."""
+        return self.model_copy(update={"floor": floor_of(self, trials)}) if self.goal == "minimize" else self
+
+
+def floor_of(objective: Objective, trials: Sequence[Trial]) -> float:
+    """What results to minimise are measured from, so that their logarithm exists: 0 as long as all are above it.
+
+    A loss below zero (a log-density, a negated score) has no natural zero. Then the floor lies below the best result by ten times
+    the median distance from the best of the same length, so that the trial in the middle counts as ten per cent worse.
+    """
+    by_length: dict[float, list[float]] = {}
+    for trial in trials:
+        if (value := objective.value(trial)) is not None:
+            by_length.setdefault(trial.fidelity, []).append(value)
+    lowest = min((min(values) for values in by_length.values()), default=1.0)
+    if lowest > 0:
+        return 0.0
+    gaps = [value - min(values) for values in by_length.values() for value in values if value > min(values)]
+    room = FLOOR_ROOM * statistics.median(gaps) if gaps else max(abs(lowest), 1.0)
+    return min(max(lowest - min(room, LARGEST / 4), -LARGEST / 2), 0.0)
 
 
 @dataclass(frozen=True)

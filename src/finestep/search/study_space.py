@@ -107,17 +107,18 @@ def objective_of(spec: StudySpec, trials: Sequence[Trial], *, num_eval_rows: int
     A metric that is a share of rows cannot be told from its ceiling within half a row, so the ceiling lies one row above.
     """
     if spec.objective == "eval_loss":
-        return Objective()
+        return Objective().with_floor(trials)
     if spec.goal == "minimize":
-        return Objective(metric=spec.objective, goal="minimize")
+        return Objective(metric=spec.objective, goal="minimize").with_floor(trials)
     seen = max((value for trial in trials if (value := metric_of(trial, spec.objective)) is not None), default=0.0)
     top = 1.0 if seen <= 1 else 100.0 if seen <= 100 else 2 * seen
     return Objective(metric=spec.objective, goal="maximize", ceiling=top * (1 + 1 / max(num_eval_rows, 100)))
 
 
 def metric_of(trial: Trial, name: str) -> float | None:
-    """A metric of a finished trial."""
-    return trial.outcome.metrics.get(name) if trial.outcome is not None and trial.ranks else None
+    """A metric of a finished trial; None where it is not finite."""
+    value = trial.outcome.metrics.get(name) if trial.outcome is not None and trial.ranks else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def metric_noise_percent(objective: Objective, trials: Sequence[Trial], *, num_eval_rows: int) -> float | None:

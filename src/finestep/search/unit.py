@@ -18,6 +18,8 @@ from finestep.search.prior import SearchPrior
 from finestep.trial import Trial
 
 LARGEST_UNIT = 64.0
+MOST_LOG = 709.0
+"""The exponential of more is no double."""
 BESIDE = 1.0
 """Octaves: nearer than this a trial at another batch size did not blow up for its rate."""
 STEEP_NOISE = 4.0
@@ -88,7 +90,8 @@ class Reading:
             unit = unit_of(trials, objective, prior)
             return cls(objective, unit, objective, unit)
         full, short = ([t for t in trials if (t.fidelity == 1.0) == whole] for whole in (True, False))
-        return cls(objective, unit_of(full, objective, prior), Objective(), unit_of(short, Objective(), prior))
+        losses = Objective().with_floor(trials)
+        return cls(objective, unit_of(full, objective, prior), losses, unit_of(short, losses, prior))
 
     def losses(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials with what is optimised, or stands for it, as their loss."""
@@ -99,7 +102,7 @@ class Reading:
             return trial
         objective, unit = (self.objective, self.unit) if trial.fidelity == 1.0 else (self.short, self.short_unit)
         value = objective.value(trial)
-        loss = None if value is None else math.exp(objective.log_loss(value) / 100 / unit)
+        loss = None if value is None else math.exp(min(objective.log_loss(value) / 100 / unit, MOST_LOG))
         return trial.model_copy(update={"outcome": trial.outcome.model_copy(update={"eval_loss": loss})})
 
     def prior(self, prior: SearchPrior, *, metric_noise: float | None = None) -> SearchPrior:

@@ -57,7 +57,8 @@ def recipe_from_mapping(tree: Mapping[str, Any], *, place: str, start: Recipe | 
 
 
 def apply_settings(recipe: Recipe, settings: list[str]) -> Recipe:
-    """Apply `group.field=value` settings as given on the command line."""
+    """Apply `group.field=value` settings as given on the command line, all at once: their order does not count."""
+    whole: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
@@ -67,8 +68,19 @@ def apply_settings(recipe: Recipe, settings: list[str]) -> Recipe:
         tree: Any = _load_yaml(text, place=f"--set {name}")
         for part in reversed(name.strip().split(".")):
             tree = {part: tree}
-        recipe = recipe_from_mapping(tree, place=f"--set {setting}", start=recipe)
-    return recipe
+        whole = _joined(whole, tree)
+    place = " ".join(f"--set {setting}" for setting in settings)
+    return recipe_from_mapping(whole, place=place, start=recipe) if whole else recipe
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Both trees; where both say something, the second counts."""
+    both = {
+        name: _joined(first[name], value)
+        for name, value in second.items()
+        if isinstance(value, Mapping) and isinstance(first.get(name), Mapping)
+    }
+    return {**first, **second, **both}
 
 
 def named_fields(settings: list[str]) -> set[str]:

@@ -22,7 +22,7 @@ from finestep.errors import BadInput, StudyBusy, StudyChanged
 from finestep.recipe import Recipe
 from finestep.store.records import read_lines, write_whole
 from finestep.study import StudySpec
-from finestep.trial import RANKED_STATES, EvalRecord, Outcome, StepRecord, Trial
+from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 Record = TypeVar("Record", bound=BaseModel)
 SPEC, OPTUNA_FILE, LOCK, READY = "study.json", "study.db", "study.lock", "ready.json"
@@ -89,11 +89,10 @@ class StudyStore:
 
     def finish(self, number: int, outcome: Outcome) -> Trial:
         """Record how a trial ended; once ended, it stays so."""
-        import optuna
-
         current = next(trial for trial in self.trials() if trial.number == number)
         if current.state != "running":
             return current
+        outcome = outcome.said()
         done = current.model_copy(update={"state": outcome.state, "outcome": outcome})
         storage, key = self._study._storage, self._trial_id(number)
         storage.set_trial_user_attr(key, "trial", done.model_dump_json())
@@ -101,9 +100,7 @@ class StudyStore:
         storage.set_trial_user_attr(key, "reason", outcome.reason)
         for name, value in outcome.metrics.items():
             storage.set_trial_user_attr(key, name, value)
-        counts = outcome.state in RANKED_STATES and outcome.eval_loss is not None
-        state = optuna.trial.TrialState.COMPLETE if counts else optuna.trial.TrialState.FAIL
-        storage.set_trial_state_values(key, state, [outcome.eval_loss] if counts else None)  # type: ignore[list-item]
+        storage.set_trial_state_values(key, *_optuna_end(done))
         return done
 
     def mend(self) -> None:
@@ -114,9 +111,7 @@ class StudyStore:
             if frozen.state == optuna.trial.TrialState.RUNNING and "trial" in frozen.user_attrs:
                 trial = Trial.model_validate_json(frozen.user_attrs["trial"])
                 if trial.outcome is not None:
-                    value = [trial.outcome.eval_loss] if trial.ranks else None
-                    state = optuna.trial.TrialState.COMPLETE if trial.ranks else optuna.trial.TrialState.FAIL
-                    self._study._storage.set_trial_state_values(frozen._trial_id, state, value)  # type: ignore[arg-type]
+                    self._study._storage.set_trial_state_values(frozen._trial_id, *_optuna_end(trial))
 
     def keep_ready(self, found: Mapping[str, Any]) -> None:
         """Remember what the trainer found at its start."""
@@ -161,6 +156,17 @@ class StudyStore:
 
     def _trial_id(self, number: int) -> int:
         return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+
+def _optuna_end(trial: Trial) -> tuple[Any, list[float] | None]:
+    """Optuna's state and value of a trial that ended: `best_trial` counts what is complete, so that a short run, and one that
+    forgot too much, is pruned."""
+    from optuna.trial import TrialState
+
+    if not trial.ranks or trial.outcome is None or trial.outcome.eval_loss is None:
+        return TrialState.FAIL, None
+    may_win = trial.is_choosable and trial.fidelity == 1.0
+    return TrialState.COMPLETE if may_win else TrialState.PRUNED, [trial.outcome.eval_loss]
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:

@@ -36,7 +36,7 @@ def text_of(value: Any, name: str, place: str) -> str:
             f"`{name}` must be text",
             value=f"a mapping with {', '.join(map(str, list(value)[:6]))}",
             place=place,
-            next_step=f"say which part, e.g. --prompt '{{{name}[{next(iter(value), 'key')}]}}' --completion '{{...}}'",
+            next_step=f"say which part in --prompt or --completion, e.g. '{{{name}[{next(iter(value), 'key')}]}}'",
         )
     return str(value)
 

@@ -17,7 +17,7 @@ LETTER_COLUMNS = (
     re.compile(r"^([a-e])$"),
     re.compile(r"^(?:choice|option|opt|answer)_?([a-e])$"),
     re.compile(r"^op([a-e])$"),
-    re.compile(r"^(?:choice|option|opt|ending|sol)_?([0-5])$"),
+    re.compile(r"^(?:choice|option|opt|ending|sol|answer|alternative|candidate)_?([0-9])$"),
 )
 FEWEST_CHOICES = 2
 

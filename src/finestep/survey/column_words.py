@@ -9,7 +9,7 @@ QUESTIONS = (
     "user_input",
     "user_message", "human", "inputs", "input", "request", "problem_statement", "question_text", "sql_prompt", "q",
     "original_question",
-    "question_stem", "goal", "question_body",
+    "question_stem", "goal", "question_body", "问题", "指令", "提示", "質問",
 )  # fmt: skip
 INSTRUCTIONS = ("instruction", "instructions", "task", "prompt", "inputs", "input", "user", "request")
 """What is asked comes first, and what it is about follows; after another name, e.g. a question, it is the other way round."""
@@ -21,10 +21,11 @@ CONTEXTS = (
     "retrieved_context", "scenario", "premise_text", "transcript",
     "retrieved_contexts", "oracle_context", "search_results",
 )  # fmt: skip
-INPUTS = ("input", "inputs", "extra_input", "input_text")
+INPUTS = ("input", "inputs", "extra_input", "input_text", "输入")
 CHOICES = ("choices", "options", "endings", "answer_choices", "candidates")
 ANSWERS = (
-    "completion", "completions", "response", "responses", "output", "outputs", "answer", "answers", "solution",
+    "completion", "completions", "response", "responses", "output", "outputs", "generated_solution", "generated_response",
+    "answer", "answers", "solution", "答案", "回答", "输出", "回复",
     "target", "targets",
     "assistant", "assistant_response", "gpt", "bot", "reply", "final_answer", "correct_answer", "best_answer",
     "gold_answer", "gold",
@@ -79,7 +80,7 @@ TEXTS = (
     "description", "snippet", "paragraph", "passage", "review_body", "review_text", "raw_text", "full_text",
     "abstract", "title",
     "headline", "question", "query", "input", "prompt", "story", "code", "dialogue", "email", "report", "source",
-    "src", "transcript",
+    "src", "transcript", "comment_text", "tweet_text", "post_text", "utt", "文本", "内容", "评论",
 )  # fmt: skip
 PLAIN_TEXTS = (
     "text",
@@ -103,13 +104,32 @@ DOCUMENTS = (
     "source", "source_text", "src", "context", "post", "review", "bill", "paper", "sentence", "conversation",
     "input_text", "full_text", "ctx",
 )  # fmt: skip
+SOURCES = ("source", "src")
+"""Text to work on, or only where a row comes from."""
+ASKING = ("prompt", "question", "query", "instruction", "problem", "user_prompt", "user_input", "问题", "指令")
+ABOUT_A_TEXT = (
+    "url",
+    "link",
+    "title",
+    "id",
+    "author",
+    "authors",
+    "metadata",
+    "meta",
+    "source",
+    "filename",
+    "path",
+    "date",
+    "tags",
+)
+"""What stands beside plain text and is none of it."""
 LABELS = (
     "label", "labels", "category", "class", "intent", "sentiment", "target", "emotion", "topic", "label_text",
     "gold_label", "stance",
     "polarity", "is_duplicate", "entailment", "relevance", "relevant", "is_relevant", "is_toxic", "toxic", "spam",
     "is_spam", "stars",
     "label_name", "airline_sentiment", "class_name", "tag", "judgement", "judgment", "categories", "tags",
-    "intents", "emotions", "topics",
+    "intents", "emotions", "topics", "标签", "类别", "分类",
 )  # fmt: skip
 JUDGEMENTS = (
     "label", "labels", "gold_label", "relevance", "relevant", "is_relevant", "entailment", "is_correct",
@@ -135,7 +155,7 @@ PAIRS = (
     ("word", "sentence"), ("target", "sentence"), ("aspect", "sentence"), ("aspect", "text"),
     ("original", "paraphrase"), ("parent", "text"),
     ("anchor", "target"), ("claim", "text"), ("premise", "conclusion"), ("article", "claim"),
-    ("document", "claim"), ("document", "query"),
+    ("document", "claim"), ("document", "query"), ("headline", "short_description"), ("title", "selftext"),
 )  # fmt: skip
 """Two texts whose relation a label may name, in their order."""
 PREFERENCES = (
@@ -176,6 +196,26 @@ THREAD_IDS = (
     "chat_id",
     "session_id",
 )
+
+
+ANSWER_WORDS = frozenset(
+    (
+        "answer", "answers", "solution", "solutions", "response", "responses", "output", "outputs", "completion", "reply",
+        "summary", "generation", "generations", "target",
+    )
+)  # fmt: skip
+WRONG_WORDS = frozenset(("incorrect", "wrong", "distractor", "rejected", "negative", "bad"))
+
+
+def names_an_answer(column: str) -> bool:
+    """The name says that the column holds an answer; of `model_response_2` the part `response` says it."""
+    words = set(plain_name(column).split("_"))
+    return bool(words & ANSWER_WORDS) and not words & WRONG_WORDS
+
+
+def names_what_is_wrong(column: str) -> bool:
+    """The name says that the column holds answers which are not right."""
+    return bool({re.sub(r"s?\d*$", "", word) for word in plain_name(column).split("_")} & WRONG_WORDS)
 
 
 def plain_name(column: str) -> str:

@@ -13,7 +13,7 @@ from finestep.errors import BadInput
 from finestep.study import DataFormat, DataSpec
 from finestep.survey import column_words as w
 from finestep.survey import refused
-from finestep.survey.cells import answer_of, num_characters, passages_of, text_of
+from finestep.survey.cells import answer_of, passages_of, text_of
 from finestep.survey.choices import AnswerAmong, LetteredColumn, first_number, letter_columns, lettered, marks_of
 from finestep.survey.conversation import has_images, parsed
 from finestep.survey.table import Table
@@ -21,7 +21,8 @@ from finestep.survey.writing import Cell, Joined, Layout, Writer
 
 WORDS_FOR_NAMES = "e.g. --columns prompt=question,completion=answer or text=body,label=class"
 HEADER_WORDS = "; the first line must hold the names of the columns"
-MUCH_TEXT = 1 / 3
+MUCH_TEXT, SOME_TEXT = 1 / 3, 0.1
+NEARLY_ALL_TEXT = 0.8
 
 
 def detected(spec: DataSpec, table: Table) -> Layout:
@@ -44,9 +45,22 @@ def detected(spec: DataSpec, table: Table) -> Layout:
             f"the columns do not fit {asked}",
             value=table.columns,
             place=table.place,
-            next_step=f"say which is which, {WORDS_FOR_NAMES}{HEADER_WORDS if _is_table(table.place) else ''}",
+            next_step=f"say which is which, {_names_for(table)}{HEADER_WORDS if _is_table(table.place) else ''}",
         )
     return layout if spec.format is None else Layout(spec.format, layout.columns, layout.writers, layout.notes)
+
+
+def _names_for(table: Table) -> str:
+    """An example of `--columns` with the names of this table: its two columns with the most text, in their order."""
+    most = sorted(filter(table.is_text, table.columns), key=table.num_characters, reverse=True)[:2]
+    if len(most) < 2:
+        return WORDS_FOR_NAMES
+    first, second = sorted(most, key=table.columns.index)
+    classes = [column for column in (first, second) if table.repeats_values(column)]
+    if len(classes) == 1:
+        text = second if classes[0] == first else first
+        return f"e.g. --columns text={text},label={classes[0]}"
+    return f"e.g. --columns prompt={first},completion={second}"
 
 
 def _is_table(place: str) -> bool:
@@ -132,6 +146,8 @@ def _answered(table: Table, insists: bool) -> Layout | None:
     if found is None:
         return None
     prompt, answer = found
+    if table.is_constant(answer) and table.first(w.LABELS, without=(answer,)) is not None:
+        return None  # e.g. `answer: accept` of an annotation tool, beside the label
     if not insists:
         refused.refuse_wishes(table.names, table.sample, table.place, answer=answer)
     parts = _prompt_parts(table, prompt, answer)
@@ -145,6 +161,10 @@ def _answered(table: Table, insists: bool) -> Layout | None:
     writers |= system_writer(table, used)
     kind: DataFormat = "alpaca" if {"instruction", "output"} <= set(table.columns) else "prompt_completion"
     said = how_written(kind, writers, table) + _several_answers(table, answer)
+    if table.is_constant(answer):
+        said += (
+            f"`{answer}` is the same in all of the first {len(table.values(answer))} rows: nothing else is learned",
+        )
     return Layout(kind, structures(table, used), writers, said)
 
 
@@ -220,7 +240,11 @@ def _prompt_parts(table: Table, prompt: str, answer: str) -> PromptParts:
     apart = [*_by_name(table, (*w.SUMMARIES, *w.SYSTEMS)), *structures(table, used).values()]
     candidates = table.every((*w.CONTEXTS, *w.DOCUMENTS, *w.HISTORIES), without=[*used, *apart])
     context = [
-        column for column in candidates if not table.repeats(column, (prompt, answer)) and not table.is_turns(column)
+        column
+        for column in candidates
+        if not table.repeats(column, (prompt, answer))
+        and not table.is_turns(column)
+        and (w.plain_name(column) not in w.SOURCES or table.is_free_text(column))
     ]
     return PromptParts(prompt, instruction, context, extra, chosen)
 
@@ -243,11 +267,21 @@ def how_written(kind: str, writers: Mapping[str, Writer], table: Table) -> tuple
 
 def _classified(table: Table, insists: bool) -> Layout | None:
     label = table.first(w.LABELS) or table.first(w.SCORES)
-    text = table.first(w.TEXTS, without=(label,))
+    text = table.first(w.TEXTS, without=(label,)) or _only_text(table)
     if text is None or label is None or not table.is_text(text):
         return None
+    if not insists:
+        refused.refuse_labels_by_columns(table.names, table.sample, table.place, label=label)
     said = tuple(f"column `{c}` is read as {n}" for n, c in (("text", text), ("label", label)) if n != c)
     return Layout("labels", {"label": label}, {"text": joined((text,), text_of)}, said)
+
+
+def _only_text(table: Table) -> str | None:
+    """The one column with nearly all text, whatever it is called."""
+    counts = {column: table.num_characters(column) for column in table.columns if table.is_free_text(column)}
+    most = max(counts, key=lambda column: counts[column], default=None)
+    total = sum(map(table.num_characters, table.columns))
+    return most if most is not None and counts[most] >= NEARLY_ALL_TEXT * total else None
 
 
 def _plain(table: Table, insists: bool) -> Layout | None:
@@ -258,6 +292,8 @@ def _plain(table: Table, insists: bool) -> Layout | None:
     text = table.first(w.PLAIN_TEXTS) or (with_text[0] if len(with_text) == 1 else None)
     if text is None:
         return None
+    if not insists:
+        _refuse_prompts_alone(table, text)
     if not insists and (other := _as_much_text(table, text)) is not None:
         raise BadInput(
             f"`{text}` and `{other}` both hold much text, and their names do not tell which is the prompt",
@@ -269,13 +305,32 @@ def _plain(table: Table, insists: bool) -> Layout | None:
 
 
 def _as_much_text(table: Table, text: str) -> str | None:
-    """Another column with texts of its own and a third of all characters."""
-    counts = {name: sum(num_characters(value) for value in table.values(name)) for name in table.columns}
-    total = max(sum(counts.values()), 1)
+    """Another column with texts of its own and much of all characters: a third, or a tenth beside a name that tells less."""
+    counts = {name: table.num_characters(name) for name in table.columns}
+    most = (MUCH_TEXT if w.plain_name(text) == "text" else SOME_TEXT) * max(sum(counts.values()), 1)
     others = (
-        name for name in counts if name != text and counts[name] >= MUCH_TEXT * total and table.is_free_text(name)
+        name
+        for name in counts
+        if name != text
+        and counts[name] >= most
+        and table.is_free_text(name)
+        and w.plain_name(name) not in w.ABOUT_A_TEXT
     )
     return next(others, None)
+
+
+def _refuse_prompts_alone(table: Table, text: str) -> None:
+    """Rows that ask but hold no answer must not be learned as if the questions were texts to write."""
+    asked = next((column for column in _by_name(table, w.ASKING) if table.is_text(column)), None)
+    if asked is None:
+        return
+    other = "" if asked == text else f", or --prompt '{{{asked}}}' --completion '{{{text}}}'"
+    raise BadInput(
+        f"the rows ask (`{asked}`), and no column has the name of an answer",
+        value=table.columns,
+        place=table.place,
+        next_step=f"name it: --columns prompt={asked},completion=...{other}; for plain text: --columns text={text}",
+    )
 
 
 def joined(columns: tuple[str, ...], cell: Cell, *, required: bool = False) -> Joined:

@@ -132,7 +132,8 @@ def _of_folder(folder: Path) -> DataFiles:
         raise BadInput(what, value=str(folder), next_step=next_step)
     validation = by_split.get("validation", [])
     rest = [file for file in everything if file not in train and file not in validation]
-    notes = [f"`{_names(validation, folder)}` is for validation"] if validation else []
+    notes = [f"the rows of {len(train)} files are trained on: {_names(train, folder)}"] if len(train) > 1 else []
+    notes += [f"`{_names(validation, folder)}` is for validation"] if validation else []
     test = [file for file in rest if file in by_split.get("test", [])]
     notes += [f"`{_names(test, folder)}` is not used: test rows are never trained on"] if test else []
     ignored = [file for file in rest if file not in test]

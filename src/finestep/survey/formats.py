@@ -13,6 +13,7 @@ from typing import Any
 
 from finestep.errors import BadInput
 from finestep.study import DataFormat, DataSpec
+from finestep.survey import column_words as w
 from finestep.survey.cells import num_characters, text_of
 from finestep.survey.conversation import RowLeftOut, Tally, looks_like_turns, parsed, tools_of, turns_of
 from finestep.survey.example import Example, ExampleStore, Turn
@@ -97,7 +98,11 @@ def unused_notes(unused: Mapping[str, float], layout: Layout) -> list[str]:
     more = f" and {len(unused) - NAMED_COLUMNS} more" if len(unused) > NAMED_COLUMNS else ""
     note = f"not used: {shown}{more} of the characters"
     much = next((name for name, share in unused.items() if share >= MUCH_UNUSED and "." not in name), None)
-    if much is not None and "prompt" in layout.writers:
+    if much is not None and w.names_what_is_wrong(much):
+        return [note]
+    if much is not None and "completion" in layout.writers and w.names_an_answer(much):
+        note += f"; if `{much}` is the answer to train: --completion '{{{much}}}'"
+    elif much is not None and "prompt" in layout.writers:
         note += f"; if `{much}` belongs to the prompt: --prompt '{{{much}}}\\n\\n{layout.writers['prompt'].pattern()}'"
     elif much is not None and layout.format == "text":
         note += f"; if it belongs to a prompt or answer: --prompt '{{...}}' --completion '{{{much}}}'"
@@ -210,11 +215,19 @@ def _conversation(row: Mapping[str, Any], layout: Layout, place: str, tally: Tal
             tally.unused[f"{column}.system message beside the system text"] += len(first.content)
     answer = layout.columns.get("answer_turns")
     if answer is None:
+        _count_what_follows(turns, tally, column)
         return turns
     value = parsed(row.get(answer))
     if looks_like_turns(value):
         return turns + turns_of(value, place, tally=tally, column=answer)
     return [*turns, Turn("assistant", text_of(value, answer, place), trained=True)]
+
+
+def _count_what_follows(turns: Sequence[Turn], tally: Tally, column: str) -> None:
+    """Turns after the last trained answer teach nothing, and no row holds them."""
+    last = max((place for place, turn in enumerate(turns) if turn.trained), default=None)
+    if last is not None:
+        tally.unused[f"{column}.turns after the last answer"] += sum(len(turn.content) for turn in turns[last + 1 :])
 
 
 def _answered(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:

@@ -35,6 +35,8 @@ WANTED_NAMES = (
 )
 IMAGE_MARKS = ("<image>", "<|image|>", "<video>", "<audio>", "<|image_pad|>", "<image_1>")
 MOST_SPEAKERS = 12
+MOST_MARKS = 2
+"""More columns of nothing but 0 and 1 than this are labels of their own."""
 
 
 def refuse_preferences(names: Names, place: str) -> None:
@@ -49,12 +51,13 @@ def refuse_preferences(names: Names, place: str) -> None:
     if pair is not None and pair not in (("chosen", "rejected"), ("accepted", "rejected")) and not asks:
         return
     better = names[pair[0]] if pair else found[0]
-    asked = next((names[name] for name in w.QUESTIONS if name in names), "prompt")
+    asked = next((names[name] for name in w.QUESTIONS if name in names), None)
+    columns = f"prompt={asked},completion={better}" if asked else f"text={better}"
     what = ", ".join(names[one] for one in pair) if pair else ", ".join(found)
     raise BadInput(
         f"this is preference data ({what}), which finestep does not train on",
         place=place,
-        next_step=f"use a column of answers: --columns prompt={asked},completion={better} (or messages={better})",
+        next_step=f"use a column of answers: --columns {columns} (or messages={better})",
     )
 
 
@@ -100,6 +103,18 @@ def refuse_images(names: Names, sample: Sequence[Row], place: str) -> None:
         )
 
 
+def refuse_labels_by_columns(names: Names, sample: Sequence[Row], place: str, *, label: str) -> None:
+    """Rows with a mark in each of several columns, e.g. `toxic`, `insult` and `threat`: more than one may be true."""
+    marks = [column for column in names.values() if _all(sample, column, _is_mark)]
+    if label in marks and len(marks) > MOST_MARKS:
+        raise BadInput(
+            "a row must have one label; columns of 0 and 1 give several labels a row (multi-label), which cannot be trained here",
+            value=marks,
+            place=place,
+            next_step=f"to learn one of them: --columns text=...,label={label}",
+        )
+
+
 def refuse_threads(names: Names, sample: Sequence[Row], place: str) -> None:
     """Rows that are one message each of a longer conversation."""
     speaker = next((names[key] for key in ROLE_KEYS if key in names), None)
@@ -131,7 +146,8 @@ def refuse_wishes(names: Names, sample: Sequence[Row], place: str, *, answer: st
         raise BadInput(
             f"rows carry a score of their answer (`{scored}`); all would be trained alike, the bad ones too",
             place=place,
-            next_step=f"keep the rows with a good `{scored}`, then say so: --columns prompt=...,completion={answer}",
+            next_step=f"keep the rows with a good `{scored}`, then say so: --columns prompt=...,completion={answer}; "
+            f"to learn the score itself: --columns text=...,label={scored}",
         )
 
 
@@ -157,6 +173,10 @@ def _all(sample: Sequence[Row], column: str, law: Callable[[Any], bool]) -> bool
 
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+
+
+def _is_mark(value: Any) -> bool:
+    return str(value).strip().lower() in ("0", "1", "0.0", "1.0", "true", "false")
 
 
 def _is_number(value: Any) -> bool:

@@ -25,6 +25,7 @@ Found = tuple[int, Callable[[], Row]]
 MAX_ROW_BYTES = 32 * 1024 * 1024
 MOST_JSON_CHARACTERS = 16 * MAX_ROW_BYTES
 BATCH_ROWS, ROWS_AT_ONCE = 4096, 256
+LINES_LOOKED_AT = 200
 
 
 def read_rows(path: str, *, limit: int | None = None, validation: bool = False) -> Iterator[tuple[int, Row]]:
@@ -114,7 +115,14 @@ def _jsonl(file: Path) -> Iterator[Found]:
 
 def _line_row(line: str, file: Path, number: int) -> Row:
     place = f"{file}:{number}"
-    return _as_row(_parse_json(line, place), place)
+    next_step = "write one whole object a line, e.g. by `jq -c . FILE`"
+    if number == 1 and line.lstrip().startswith("["):
+        raise BadInput(
+            "every line must be an object; this file holds one list",
+            place=place,
+            next_step=f"name it {file.name.partition('.')[0]}.json",
+        )
+    return _as_row(_parse_json(line, place, next_step), place)
 
 
 def _json(file: Path) -> Iterator[Found]:
@@ -166,11 +174,12 @@ def _are_cells(lists: list[list[Any]]) -> bool:
     return all(not isinstance(cell, dict) for column in lists for cell in column[:50])
 
 
-def _parse_json(text: str, place: str) -> Any:
+def _parse_json(text: str, place: str, next_step: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"not valid JSON ({error.msg}, column {error.colno})", place=place) from None
+        law = f"not valid JSON ({error.msg}, column {error.colno})"
+        raise BadInput(law, place=place, next_step=next_step) from None
     except (RecursionError, ValueError) as error:
         raise BadInput("not valid JSON", value=str(error)[:80], place=place) from None
 
@@ -286,8 +295,27 @@ def _text(file: Path) -> Iterator[Found]:
     documents = re.split(r"\n\s*\n", text.strip())
     if len(documents) == 1:
         documents = text.strip().splitlines()
+    _refuse_tables(documents, file)
     for number, document in enumerate(documents, start=1):
         yield number, functools.partial(dict, text=document.strip("\n"))
+
+
+def _refuse_tables(documents: list[str], file: Path) -> None:
+    """Lines of a table, or with labels in front, must not be learned as if they were prose."""
+    lines = [line for document in documents[:LINES_LOOKED_AT] for line in document.splitlines()][:LINES_LOOKED_AT]
+    tabs = {line.count("\t") for line in lines}
+    if len(lines) > 1 and len(tabs) == 1 and 0 not in tabs:
+        raise BadInput(
+            f"every line has {tabs.pop() + 1} fields with tabs between: this is a table, not text",
+            place=str(file),
+            next_step=f"name it {file.stem}.tsv, with the names of the columns in the first line",
+        )
+    if lines and sum(line.startswith("__label__") for line in lines) > len(lines) / 2:
+        raise BadInput(
+            "lines begin with labels (`__label__...`, as for fastText): this is no text to write",
+            place=str(file),
+            next_step="write a .csv or .jsonl with the columns `text` and `label`",
+        )
 
 
 def _hub_rows(name: str) -> Iterator[Found]:

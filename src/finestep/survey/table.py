@@ -12,6 +12,7 @@ from finestep.survey.conversation import ROLES, looks_like_turns, parsed
 Row = Mapping[str, Any]
 FREE_TEXT_SHARE, FREE_TEXT_CHARACTERS = 0.5, 15
 COPY_SHARE = 0.8
+ENOUGH_TO_TELL = 12
 
 
 class Table:
@@ -74,6 +75,20 @@ class Table:
             return bool(values) and len(values[0]) > 2 * FREE_TEXT_CHARACTERS
         long = sum(map(len, values)) / len(values) >= FREE_TEXT_CHARACTERS
         return long and len(set(values)) > FREE_TEXT_SHARE * len(values)
+
+    def is_constant(self, column: str) -> bool:
+        """The same in all rows at hand, of which there are enough to tell."""
+        values = self.values(column)
+        return len(values) >= ENOUGH_TO_TELL and all(value == values[0] for value in values)
+
+    def repeats_values(self, column: str) -> bool:
+        """A few classes rather than texts of their own."""
+        values = [str(value) for value in self.values(column)]
+        return len(set(values)) <= FREE_TEXT_SHARE * len(values)
+
+    def num_characters(self, column: str) -> int:
+        """Characters of text in the rows at hand."""
+        return sum(num_characters(value) for value in self.values(column))
 
     def repeats(self, column: str, parts: Sequence[str]) -> bool:
         """The column holds all of `parts` again, as a text that was put together from them."""

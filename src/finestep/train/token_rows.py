@@ -71,15 +71,21 @@ class TokenRows:
 
 
 class TokenBuffer:
-    """Rows as they come; five bytes a token, where lists of numbers would take forty."""
+    """Rows as they come; three bytes a token (five after an id above 65,535), where lists of numbers would take forty."""
 
     def __init__(self) -> None:
-        self._ids, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
+        self._ids, self._trained, self._offsets = array("H"), bytearray(), array("q", [0])
         self._types: bytearray | None = None
 
     def add(self, ids: Sequence[int], *, trained: bool = False, types: Sequence[int] | None = None) -> None:
         """More tokens of the row that is being written."""
-        self._ids.extend(ids)
+        length = len(self._ids)
+        try:
+            self._ids.extend(ids)
+        except OverflowError:
+            del self._ids[length:]
+            self._ids = array("i", self._ids)
+            self._ids.extend(ids)
         self._trained += (b"\1" if trained else b"\0") * len(ids)
         if types is not None:
             self._types = bytearray() if self._types is None else self._types
@@ -92,7 +98,7 @@ class TokenBuffer:
     def rows(self, *, classes: np.ndarray | None = None) -> TokenRows:
         """All rows; the buffer must not grow any more."""
         return TokenRows(
-            np.frombuffer(self._ids, dtype=np.int32) if self._ids else np.empty(0, dtype=np.int32),
+            np.frombuffer(self._ids, dtype=self._ids.typecode) if self._ids else np.empty(0, dtype=np.int32),
             np.frombuffer(self._trained, dtype=bool) if self._trained else np.empty(0, dtype=bool),
             np.frombuffer(self._offsets, dtype=np.int64),
             classes,

@@ -74,7 +74,7 @@ def collate(rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int,
         if types_NS is not None:
             types_NS[place, : end - start] = rows.types[start:end]  # type: ignore[index]
         if labels_NS is not None:
-            labels_NS[place, : end - start] = np.where(rows.trained[start:end], rows.ids[start:end], -100)
+            labels_NS[place, : end - start] = np.where(rows.trained[start:end], ids_NS[place, : end - start], -100)
     classes_N = None if rows.classes is None else torch.from_numpy(rows.classes[np.asarray(chosen)]).to(device)
     return Batch(
         torch.from_numpy(ids_NS).to(device),
