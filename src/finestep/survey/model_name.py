@@ -85,6 +85,7 @@ def _shorter(part: str) -> Iterator[str]:
         yield one
         yield f"Meta-{one}"
         yield re.sub(r"^meta-", "", one, flags=re.IGNORECASE)
+        yield from (f"{one}-{end}" for end in ("pt", "hf", "v0.1"))
         yield re.sub(r"^llama-?(\d)[._-](\d)", r"Llama-\1.\2", one, flags=re.IGNORECASE)
 
 
