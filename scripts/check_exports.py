@@ -49,12 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("frameworks", nargs="*", default=[], help="default: all")
     parser.add_argument("--build", type=Path, default=Path("build/exports"))
+    parser.add_argument("--train", action="store_true", help="train two steps on the shipped model, and read the logs")
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     parser.add_argument("--files", nargs="*", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probe:
         print(json.dumps([PROBES[options.probe](file) for file in options.files]))
         return
+    if options.train:
+        from train_exports import train_all
+
+        sys.exit(train_all(options.frameworks, options.build, environment))
     failures = sum(check(name, options.build) for name in options.frameworks or PACKAGES)
     sys.exit(1 if failures else 0)
 
