@@ -54,6 +54,13 @@ def after_recommend(answer: Recommendation, asked: Asked) -> str:
     return _words([PROGRAM, COMMAND, asked.model, asked.data, *_experiment(recipe, asked)])
 
 
+def after_rescale(recipe: Recipe, file: str, *, model: str | None, data: str | None) -> str:
+    """What to do with a recipe that was moved: train it here, or in a trainer of several devices."""
+    if recipe.num_devices > 1:
+        return _words([PROGRAM, "export", file, "--to", "trl", "--model", model or "MODEL", "--data", data or "DATA"])
+    return _words([PROGRAM, "train", file, model or "MODEL", data or "DATA"])
+
+
 def _exported(asked: Asked) -> str:
     """finestep trains on one device: the recipe goes to a trainer of several."""
     file = asked.written or "start.yaml"
