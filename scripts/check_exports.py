@@ -25,13 +25,15 @@ PACKAGES: dict[str, list[str]] = {
     "llamafactory": ["llamafactory==0.9.5"],
     "ms-swift": ["ms-swift==4.6.0"],
     "axolotl": ["axolotl==0.19.0"],
-    "litgpt": ["litgpt==0.5.13", "requests", "jsonargparse[signatures]"],
+    "litgpt": ["litgpt==0.5.13", "transformers", "requests", "jsonargparse[signatures]"],
     "unsloth": ["unsloth"],
     "torchtune": ["omegaconf"],
 }
 """Framework -> what is installed into its own environment."""
 SHARED = ("torch", "torchvision", "torchaudio", "triton", "bitsandbytes", "gradio", "xformers", "flash-attn")
 """Never installed there: torch is that of this environment, and the rest is not needed or would pull gigabytes of CUDA."""
+STUBS = {"llamafactory": ("torchaudio",)}
+"""Packages that are imported and not needed, and whose wheels do not load beside a torch without CUDA: empty ones stand in."""
 STEPS = 480
 
 
@@ -160,6 +162,9 @@ def environment(framework: str, folder: Path) -> Path:
             never.write_text("".join(f"{name} ; sys_platform == 'never'\n" for name in SHARED))
             install = ["uv", "pip", "install", "-q", "--python", str(python), "--override", str(never)]
             subprocess.run([*install, *PACKAGES[framework]], check=True)
+        for name in STUBS.get(framework, ()):
+            (site / name).mkdir()
+            (site / name / "__init__.py").touch()
     return python
 
 

@@ -74,6 +74,7 @@ def device_fields(context: ExportContext) -> dict[str, object]:
             "bf16": False,
             "fp16": False,
             "use_cpu": Noted(True, "for a GPU: export with --gpu NAME"),
+            "gradient_checkpointing": False,
             "report_to": "none",
         }
     return {

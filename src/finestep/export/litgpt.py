@@ -93,9 +93,9 @@ class Litgpt:
     def _data(self, context: ExportContext) -> dict[str, object]:
         if context.rows is None:
             return {"json_path": context.data, "mask_prompt": True, "val_split_fraction": 0.05}
-        style = STYLES.get(context.family or "", "default")
-        note = "the rows have the prompt as it is" if style == "default" else "litgpt's words for the model's template"
-        return {"json_path": "data", "mask_prompt": True, "prompt_style": Noted(style, note)}
+        style: object = STYLES.get(context.family or "", {"class_path": "litgpt.prompts.Default"})
+
+        return {"json_path": "data", "mask_prompt": True, "prompt_style": style}
 
     def _train(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
         micro = micro_batch(recipe)
