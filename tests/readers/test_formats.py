@@ -217,4 +217,5 @@ def test_files_without_a_log_end_cleanly(content: bytes, tmp_path: Path) -> None
     path = tmp_path / "trainer_state.json"
     path.write_text(json.dumps({"log_history": rows, "max_steps": 123_456}, indent=2))
     (log,) = read_logs(path)
-    assert len(log.train) == 50_000 and log.context.max_steps == 123_456
+    assert len(log.train) == 50_000
+    assert log.context.max_steps == 123_456
