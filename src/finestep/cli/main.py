@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from finestep.cli import data, diagnose, doctor, export, merge, probe, recommend, report, rescale, train, tune
+from finestep.cli import data, diagnose, doctor, export, merge, probe, recommend, report, rescale, status, train, tune
 from finestep.cli.interrupt import Stoppable, Stopped
 from finestep.cli.last_door import say_error, say_stopped
 from finestep.cli.plain_help import GroupedCommand, QuickGroup
@@ -28,6 +28,7 @@ app.command("train", cls=GroupedCommand)(train.train)
 app.command("merge", cls=GroupedCommand)(merge.merge)
 app.command("data", cls=GroupedCommand)(data.data)
 app.command("report", cls=GroupedCommand)(report.report)
+app.command("status", cls=GroupedCommand)(status.status)
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
 app.command("rescale", cls=GroupedCommand)(rescale.rescale)
 app.command("export", cls=GroupedCommand)(export.export)

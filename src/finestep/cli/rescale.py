@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finestep.cli import options as o
+
 
 def rescale(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, or the folder of a study.")],
@@ -20,8 +22,8 @@ def rescale(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The recipe's model: encoders move otherwise than decoders.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the new recipe here.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the new recipe here.", rich_help_panel=o.OUTPUT)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
     """Move a recipe to another batch size or number of GPUs."""
     from dataclasses import asdict
