@@ -12,7 +12,7 @@ import math
 from finestep.estimate import Estimate
 
 ONE_RUN, ONE_RUN_AND_SHORT_ONES, MANY_RUNS = 1.15, 0.85, 0.5
-WIDTHS = {2: 1.5, 3: 1.0}
+WIDTHS = {2: 1.5, 3: 0.95}
 """By the number of full runs, in octaves over octaves; further ones: `MANY_RUNS`."""
 
 
