@@ -167,7 +167,11 @@ def tune(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Keep the trials in this Optuna storage instead.", rich_help_panel=o.OUTPUT),
+        typer.Option(
+            metavar="URL",
+            help="Keep the trials in a database: postgresql://USER@HOST/NAME. [default: $FINESTEP_STORAGE]",
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = None,
     check_saved: o.CheckSaved = True,
     as_json: o.Json = False,
@@ -186,6 +190,7 @@ def tune(
     from finestep.flows.strategies import default_budget_runs, objective_and_goal
     from finestep.search.further_fields import parse_tuned
     from finestep.store.recipe_file import apply_settings, fields_in, named_fields, read_recipe
+    from finestep.store.storage_url import storage_url
     from finestep.study import Budget
 
     refuse_idle(
@@ -235,9 +240,10 @@ def tune(
         trainer=trainer,
         retention=parse_retention(general_text, max_forgetting),
     )
+    folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
         spec,
-        out or Path(RUNS_FOLDER) / spec.name,
+        folder,
         checked(
             Budget,
             "budget",
@@ -245,7 +251,7 @@ def tune(
             time_s=parse_time(time),
         ),
         command=this_command(),
-        storage_url=storage,
+        storage_url=storage_url(storage, folder=folder),
         pack=parse_pack(pack),
         check_saved=check_saved,
     )
