@@ -33,6 +33,11 @@ def plain_lines(text: str) -> str:
     )
 
 
+def plain_on_a_page(value: object) -> object:
+    """What a page shows: text of others as `plain_lines`; what is markup of our own stays."""
+    return plain_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 def without_passwords(text: str) -> str:
     """The text without the passwords of the addresses in it.
 
