@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from finestep.errors import EnvironmentFault
+from finestep.errors import EnvironmentFault, FinestepError
 from finestep.flows.result import write_results
 from finestep.flows.show import show_study
-from finestep.study import Budget
+from finestep.study import Budget, DataSpec
 from tests.flows.studies import CARD, open_store, tune
 
 BUDGET = 3
@@ -80,3 +80,23 @@ def test_a_database_that_may_not_grow_pauses_the_study(tmp_path, pages):
     finally:
         event.remove(Engine, "connect", limit)
     assert [state for _, state, _, _ in run(tmp_path / "study")] == ["completed"] * BUDGET
+
+
+def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file" / "study", tmp_path / ("a" * 300)):
+        with pytest.raises(FinestepError, match="--out") as refusal:
+            open_store(place)
+        assert refusal.value.exit_code == 2
+
+
+def test_the_same_data_by_another_name_is_the_same_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    store = open_store(tmp_path / "study", data=DataSpec(path="rows.jsonl"))
+    tune(store, budget=1)
+    store.close()
+    open_store(tmp_path / "study", data=DataSpec(path=str(tmp_path / "rows.jsonl"))).close()
+    (tmp_path / "others.jsonl").write_text("{}\n")
+    with pytest.raises(FinestepError, match=r"data\.path"):
+        open_store(tmp_path / "study", data=DataSpec(path="others.jsonl"))

@@ -18,6 +18,8 @@ from finestep.study import StudySpec
 
 FORMAT_VERSION = 1
 MAY_CHANGE = {"name", "num_threads"}
+PATHS = {"data.path", "data.eval_path", "model.path", "retention.text_path"}
+"""The same file may be named from another folder; what is in it is in the fingerprint."""
 
 
 def check_folder(folder: Path) -> None:
@@ -117,8 +119,17 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tu
         for name in sorted(old.keys() | new.keys())
         if name not in MAY_CHANGE
         and old.get(name) != new.get(name)
+        and not (name in PATHS and _same_place(old.get(name), new.get(name)))
         and not (name.startswith("version_") and name not in new)
     ]
+
+
+def _same_place(old: Any, new: Any) -> bool:
+    """True for two names of one file or folder on this machine."""
+    if not (isinstance(old, str) and isinstance(new, str)):
+        return False
+    places = [Path(name).expanduser() for name in (old, new)]
+    return all(place.exists() for place in places) and places[0].resolve() == places[1].resolve()
 
 
 def _filled(spec: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -164,7 +164,7 @@ def _text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(config: dict[str, Any], key: str) -> int | None:
-    return next((value for name in NAMES[key] if (value := _whole(config, name))), None)
+    return next(filter(None, (_whole(config, name) for name in NAMES[key])), None)
 
 
 def _whole(config: dict[str, Any], name: str) -> int | None:
@@ -223,7 +223,7 @@ def _kv_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
 
 def _experts(config: dict[str, Any]) -> int:
     names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return next((value for name in names if (value := _whole(config, name))), 1)
+    return next(filter(None, (_whole(config, name) for name in names)), 1)
 
 
 def _active(
