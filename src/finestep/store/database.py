@@ -186,7 +186,8 @@ class _ServerLock:
     """PostgreSQL's or MySQL's own lock on a name, held by a connection of its own."""
 
     def __init__(self, url: StorageUrl, key: str):
-        self._url, self._key, self._connection = url, key, None
+        self._url, self._key = url, key
+        self._connection: Any = None
 
     def take(self) -> None:
         """Take the lock; nothing to do where it is held."""
@@ -235,11 +236,12 @@ class _ServerLock:
             yield
             return
         both = {"ours": OURS, "key": SCHEMA}
-        self._connection.execute(text("select pg_advisory_lock(hashtext(:ours), hashtext(:key))"), both)  # type: ignore[union-attr]
+        assert self._connection is not None
+        self._connection.execute(text("select pg_advisory_lock(hashtext(:ours), hashtext(:key))"), both)
         try:
             yield
         finally:
-            self._connection.execute(text("select pg_advisory_unlock(hashtext(:ours), hashtext(:key))"), both)  # type: ignore[union-attr]
+            self._connection.execute(text("select pg_advisory_unlock(hashtext(:ours), hashtext(:key))"), both)
 
     def release(self) -> None:
         """Give the lock up with its connection."""
