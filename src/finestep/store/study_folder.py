@@ -31,6 +31,7 @@ def check_folder(folder: Path) -> None:
     """
     is_old = (folder / SPEC).exists() if _is_name(folder) else False
     try:
+        str(folder).encode("utf-8")
         make_folder(folder)
         probe = beside(folder / SPEC)
         with writing(folder), open_new(probe) as handle:

@@ -172,8 +172,9 @@ def _whole(config: dict[str, Any], name: str) -> int | None:
     value = config.get(name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 0 < value <= LARGEST_SIZE else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 < value <= LARGEST_SIZE else None
 
 
 def _flag(value: object) -> bool | None:
