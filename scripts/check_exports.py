@@ -19,28 +19,21 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-PACKAGES: dict[str, tuple[list[str], list[str]]] = {
-    "hf": ([], []),
-    "trl": (["trl", "accelerate", "datasets"], []),
-    "llamafactory": (
-        ["omegaconf", "fire", "termcolor", "pandas", "requests", "httpx", "pyarrow", "multiprocess", "dill", "xxhash"],
-        [
-            "llamafactory==0.9.5",
-            "transformers==5.6.0",
-            "trl==0.24.0",
-            "peft==0.18.1",
-            "accelerate==1.11.0",
-            "datasets==4.0.0",
-            "tokenizers==0.22.2",
-            "huggingface_hub==1.8.0",
-        ],
-    ),
-    "axolotl": (["pillow"], ["axolotl", "addict", "colorama"]),
-    "litgpt": (["jsonargparse[signatures]"], ["litgpt==0.5.13", "lightning", "lightning_utilities", "torchmetrics"]),
-    "unsloth": ([], ["unsloth"]),
-    "torchtune": (["omegaconf"], []),
+PACKAGES: dict[str, list[str]] = {
+    "hf": [],
+    "trl": [],
+    "llamafactory": ["llamafactory==0.9.5"],
+    "ms-swift": ["ms-swift==4.6.0"],
+    "axolotl": ["axolotl==0.19.0"],
+    "litgpt": ["litgpt==0.5.13", "transformers", "requests", "jsonargparse[signatures]"],
+    "unsloth": ["unsloth"],
+    "torchtune": ["omegaconf"],
 }
-"""Framework -> packages with what they need, packages alone (their own requirements would pull gigabytes)."""
+"""Framework -> what is installed into its own environment."""
+SHARED = ("torch", "torchvision", "torchaudio", "triton", "bitsandbytes", "gradio", "xformers", "flash-attn")
+"""Never installed there: torch is that of this environment, and the rest is not needed or would pull gigabytes of CUDA."""
+STUBS = {"llamafactory": ("torchaudio",)}
+"""Packages that are imported and not needed, and whose wheels do not load beside a torch without CUDA: empty ones stand in."""
 STEPS = 480
 
 
@@ -49,12 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("frameworks", nargs="*", default=[], help="default: all")
     parser.add_argument("--build", type=Path, default=Path("build/exports"))
+    parser.add_argument("--train", action="store_true", help="train two steps on the shipped model, and read the logs")
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     parser.add_argument("--files", nargs="*", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probe:
         print(json.dumps([PROBES[options.probe](file) for file in options.files]))
         return
+    if options.train:
+        from train_exports import train_all
+
+        sys.exit(train_all(options.frameworks, options.build, environment))
     failures = sum(check(name, options.build) for name in options.frameworks or PACKAGES)
     sys.exit(1 if failures else 0)
 
@@ -153,16 +151,20 @@ def compare(wanted: dict[str, Any], got: dict[str, Any]) -> str:
 
 
 def environment(framework: str, folder: Path) -> Path:
-    """A virtual environment that also sees the packages of this one; made once."""
+    """A virtual environment that also sees the packages of this one; made once, by uv (`pip install uv`), in half a minute."""
     python = folder / "bin/python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         site = next(folder.glob("lib/python*/site-packages"))
         (site / "zz_parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-        whole, alone = PACKAGES[framework]
-        for packages, extra in ((whole, []), (alone, ["--no-deps"])):
-            if packages:
-                subprocess.run([str(python), "-m", "pip", "install", "-q", *extra, *packages], check=True)
+        if PACKAGES[framework]:
+            never = folder / "overrides.txt"
+            never.write_text("".join(f"{name} ; sys_platform == 'never'\n" for name in SHARED))
+            install = ["uv", "pip", "install", "-q", "--python", str(python), "--override", str(never)]
+            subprocess.run([*install, *PACKAGES[framework]], check=True)
+        for name in STUBS.get(framework, ()):
+            (site / name).mkdir()
+            (site / name / "__init__.py").touch()
     return python
 
 

@@ -18,17 +18,20 @@ FLOORS = [
     {"survey", "store", "executors", "export", "foreign", "readers", "report"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
-    {"dashboard", "integrations", "cli", "entry"},
+    {"dashboard", "integrations", "cli", "api", "agents", "entry"},
 ]
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
     ("search", "rules"),
     ("worker", "train"),
     ("worker", "probes"),
+    ("api", "cli"),
+    ("agents", "cli"),
     ("probes", "train"),
     ("entry", "cli"),
 }
-"""Within a floor: rules look numbers up in knowledge, strategies scale rates by the rules, the worker opens the torch rooms."""
+"""Within a floor: rules look numbers up in knowledge, strategies scale rates by the rules, the worker opens the torch rooms,
+Python's functions show a study as the command line does."""
 NEVER_IN_CONTROLLER = {"torch", "transformers", "peft", "safetensors", "datasets"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}
 

@@ -3,8 +3,8 @@
 The strategy of `tune` plays recorded surfaces to budgets of 1, 2, 3, 4 and 6 full runs. Its 80 % interval for the best learning rate
 at the chosen batch size is held against the best measured rate of that row, and its stated regret, where it states one, against the
 measured regret of its choice. Priors: `held-out`, whose centre is as far off as held-out evidence said of the first recommendations (a
-quarter beyond a factor of 4), and `none`. Every surface counts once, and the number of surfaces stands behind each figure: seeds
-vary the prior, not the surface.
+quarter beyond a factor of 4), and `none`, which may lie anywhere in the box. Every surface counts once, and the number of
+surfaces stands behind each figure: seeds vary the prior, not the surface.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from finestep.search.prior import SearchPrior
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from finestep.trial import Trial
 
-NO_PRIOR_SHIFT = 1.0
-"""Octaves by which a start without a prior, a usual rate and batch, lies off the middle of the box at most."""
 BUDGETS = (1.0, 2.0, 3.0, 4.0, 6.0)
 PRIORS = ("held-out", "none")
 HELD_OUT_SD = 2 / 1.1503
@@ -94,14 +92,18 @@ class Tuned:
 
 
 def drawn_prior(task: Task, kind: str, seed: int) -> SearchPrior:
-    """The best measured point, moved by a held-out error; or near the middle of the box, as wide as the box."""
+    """The best measured point, moved by a held-out error; or by one that is as wide as the box, and stays within it.
+
+    The recorded grids lie about their best points. So a start near the middle of a box would be no start without knowledge.
+    """
     rng = np.random.default_rng([seed, stable_hash(task.name)])
     shape = FROM_OTHER_DATA["finetuning" if task.is_finetuning else task.kind]
     if kind == "none":
         (low, high), (least, most) = task.bounds[:2]
-        shift = rng.uniform(-NO_PRIOR_SHIFT, NO_PRIOR_SHIFT, 2)
-        where = ((low + high) / 2 + shift[0], (least + most) / 2 + shift[1])
         sds = ((high - low) / 3, max((most - least) / 3, 0.5))
+        best = task.best_cell.point
+        moved = (best[axis] + sds[axis] * rng.standard_normal() for axis in (0, 1))
+        where = tuple(float(np.clip(one, *ends)) for one, ends in zip(moved, task.bounds[:2], strict=True))
     else:
         best = task.best_cell.point
         where = (best[0] + HELD_OUT_SD * rng.standard_normal(), best[1] + rng.standard_normal())

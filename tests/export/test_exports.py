@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from finestep.export.exported import ExportContext
 from finestep.export.registry import EXPORTERS, exporter
 from finestep.foreign.config import ForeignConfig, Source
 from finestep.foreign.reading import config_of
-from finestep.recipe import Recipe
+from finestep.recipe import Recipe, ScheduleName
 from finestep.rules.warmup import warmup_steps
 
 CONTEXT = ExportContext(model="owner/model", data="data.jsonl", num_steps=625)
@@ -90,7 +92,7 @@ def keys_of(tree: dict, prefix: str = "") -> set[str]:
 def map_cases():
     for concept, frameworks in KEYS.items():
         for framework, text in frameworks.items():
-            outside = concept in NOT_WRITTEN or (concept, framework) == ("min_lr", "litgpt")
+            outside = concept in NOT_WRITTEN or (framework == "litgpt" and concept in ("min_lr", "clip"))
             plain = text and re.fullmatch(r"[\w.|]+|train\.global.*|model\.lora_attn.*", text)
             if plain and not outside and not text.startswith(("LoraConfig", "BitsAndBytes")):
                 yield framework.removesuffix("_cli"), concept, re.findall(r"[a-z][\w.]+", text.split(" (")[0])
@@ -123,11 +125,13 @@ def test_trap_1_litgpt_wants_the_product():
     assert parsed("litgpt", LORA)["train"]["global_batch_size"] == 64
 
 
-@pytest.mark.parametrize("name", ["torchtune", "litgpt"])
-def test_trap_2_clipping_is_switched_on(name):
-    assert read_back(parsed(name, LORA)).max_grad_norm == 1.0
+def test_trap_2_clipping_is_switched_on_where_it_can_be():
+    assert read_back(parsed("torchtune", LORA)).max_grad_norm == 1.0
     off = LORA.changed(optimizer={"max_grad_norm": None})
-    assert read_back(parsed(name, off)).max_grad_norm is None
+    assert read_back(parsed("torchtune", off)).max_grad_norm is None
+    # litgpt's fine-tuning refuses `max_norm`.
+    assert "max_norm" not in parsed("litgpt", LORA)["train"]
+    assert any("clipping" in line for line in exporter("litgpt").write(LORA, CONTEXT).cannot)
 
 
 def test_trap_3_the_ratio_goes_where_the_version_takes_it():
@@ -141,10 +145,14 @@ def test_trap_3_the_ratio_goes_where_the_version_takes_it():
     assert "warmup_steps" not in factory
 
 
-def test_trap_4_litgpts_fraction_is_of_an_epoch():
-    tree = parsed("litgpt", LORA.changed(schedule={"warmup_ratio": 0.06}), ExportContext())
-    assert tree["train"]["lr_warmup_fraction"] == pytest.approx(0.12)
-    assert read_back(tree).warmup == pytest.approx(0.06)
+def test_trap_4_litgpt_takes_warmup_in_steps_alone():
+    known = parsed("litgpt", LORA.changed(schedule={"warmup_ratio": 0.06}))
+    assert known["train"]["lr_warmup_steps"] == 38
+    none = parsed("litgpt", LORA.changed(schedule={"warmup_steps": 0}))
+    assert none["train"]["lr_warmup_steps"] == 1, "it divides by the warmup"
+    unknown = exporter("litgpt").write(LORA, ExportContext())
+    assert "lr_warmup_fraction" not in next(iter(unknown.files.values()))
+    assert any("warmup" in line for line in unknown.cannot)
 
 
 @pytest.mark.parametrize("name", ["litgpt", "torchtune"])
@@ -221,7 +229,7 @@ def test_unknown_frameworks_are_refused():
 def test_the_real_trainer_reads_it(tmp_path):
     transformers = pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
-    files = exporter("hf").write(LORA, CONTEXT).files
+    files = exporter("hf").write(LORA, replace(CONTEXT, device="cpu", precision="fp32")).files
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     parser = transformers.HfArgumentParser(transformers.TrainingArguments)
@@ -246,3 +254,14 @@ def test_the_real_trl_reads_it(tmp_path):
     assert training.get_warmup_steps(625) == 31
     assert training.max_length == 1536
     assert (model.use_peft, model.lora_r, model.lora_alpha, model.use_rslora) == (True, 16, 32, False)
+
+
+@pytest.mark.parametrize("schedule", get_args(ScheduleName))
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_schedule_is_written_or_named_as_missing(name, schedule):
+    """What the framework trains by is the schedule that was asked for, or the export says that it is another."""
+    recipe = LORA.changed(schedule={"name": schedule})
+    linear = EXPORTERS[name].write(LORA.changed(schedule={"name": "linear"}), CONTEXT)
+    written = EXPORTERS[name].write(recipe, CONTEXT)
+    says = any("schedule" in line or schedule in line for line in written.cannot)
+    assert schedule == "linear" or says or written.files != linear.files

@@ -16,12 +16,14 @@ from finestep.cli.recommend import recommend as command
 from finestep.cli.rescale import rescale as rescale_command
 from finestep.cli.tune import tune
 from finestep.errors import BadInput
+from finestep.facts import DataFacts
 from finestep.flows.export import export_recipe
 from finestep.flows.recommend import recommend
-from finestep.flows.rescale import rescale
+from finestep.flows.rescale import Origin, origin_of, rescale
 from finestep.flows.review import review_config
 from finestep.knowledge.evidence import all_evidence
 from finestep.recipe import Recipe
+from finestep.rules.compose import Ask
 from finestep.rules.recommendation import Recommendation
 from finestep.store.recipe_file import read_recipe, write_recipe
 
@@ -228,9 +230,69 @@ RECIPE = Recipe(learning_rate=1e-4, effective_batch_size=32, micro_batch_size=8)
 
 def test_rescaling_moves_the_rate_by_the_measured_exponent():
     moved = rescale(RECIPE, batch=128)
-    assert moved.recipe.learning_rate == pytest.approx(1e-4 * 4**0.4, rel=0.01)
+    assert 1e-4 * 4**0.2 < moved.recipe.learning_rate < 1e-4 * 4**0.45
     assert moved.rate.low < moved.recipe.learning_rate < moved.rate.high
     assert rescale(RECIPE, batch=128, rule="sqrt").recipe.learning_rate == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "qlora"])
+@pytest.mark.parametrize("model", ["Llama-3.1-8B", "Qwen2.5-1.5B", "roberta-base"])
+@pytest.mark.parametrize(("old", "new"), [(32, 64), (32, 16), (16, 128)])
+def test_rescale_and_recommend_agree(method, model, old, new):
+    """One law: to move the recommended recipe is to ask for a recommendation at the other batch."""
+    data = DataFacts(
+        name="rows", num_rows=6400, num_labels=2, task="classification" if model == "roberta-base" else "causal"
+    )
+
+    def recommended(batch):
+        return recommend(model, data, method=method, hardware="80GB", ask=Ask(batch=batch, num_epochs=2)).recipe
+
+    moved = rescale(Origin(recommended(old), is_encoder=model == "roberta-base"), batch=new)
+    assert moved.recipe.learning_rate == pytest.approx(recommended(new).learning_rate, rel=0.1)
+
+
+def study_folder(path, rows, *, batch=32, rate=1e-4):
+    """A finished study: its recipe, and what it believes at each batch size."""
+    path.mkdir()
+    write_recipe(path / "recipe.yaml", RECIPE.changed(effective_batch_size=batch, learning_rate=rate))
+    trade_offs = [
+        {"effective_batch_size": b, "learning_rate": {"value": v, "low": v / 1.5, "high": v * 1.5}}
+        for b, v in rows.items()
+    ]
+    trials = [{"effective_batch_size": b, "eval_loss": 1.0} for b in rows]
+    result = {
+        "facts": {"model": "Llama-3.1-8B", "data": "d.jsonl"},
+        "answer": {"trade_offs": trade_offs},
+        "trials": trials,
+    }
+    (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
+def test_a_study_moves_by_its_own_slope(tmp_path):
+    origin = origin_of(study_folder(tmp_path / "steep", {16: 5e-5, 32: 1e-4, 64: 2e-4}))
+    tried = rescale(origin, batch=64)
+    assert (tried.recipe.learning_rate, "measured in the study" in tried.rate.why) == (pytest.approx(2e-4), True)
+    further = rescale(origin, batch=128)
+    assert further.recipe.learning_rate == pytest.approx(4e-4, rel=0.02), "the study's exponent is 1, not the law's 0.3"
+    assert further.rate.high / further.rate.low > 1.5**2, "no narrower than what the study knows"
+    alone = rescale(origin_of(study_folder(tmp_path / "alone", {32: 1e-4})), batch=64)
+    assert "law of `recommend`" in alone.rate.why
+
+
+def test_rescale_says_when_nothing_changes(tmp_path):
+    folder = study_folder(tmp_path / "study", {32: 1e-4})
+    done = run(rescale_command, str(folder), "--batch", "32")
+    assert done.output.startswith("nothing changes: the batch is 32")
+    more = run(rescale_command, str(folder), "--batch", "64", "--output", str(tmp_path / "new.yaml"))
+    assert f"Next: finestep train {tmp_path / 'new.yaml'} Llama-3.1-8B d.jsonl" in more.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("batch", [64, 512, 4096])
+def test_no_beta_becomes_0(batch):
+    moved = rescale(RECIPE, batch=batch, scale_adam=True).recipe.optimizer
+    assert moved.beta1 >= 0.5
+    assert moved.beta2 >= 0.5
 
 
 def test_more_devices_alone_change_no_rate():
@@ -275,7 +337,7 @@ def test_rescale_and_export_on_the_terminal(tmp_path):
     [
         ("Llama-3.1-8B", "8xh100", "full", "shard it over the 8 devices"),
         ("Qwen2.5-7B", "h100", "full", "needs 2 x 80 GB sharded"),
-        ("Llama-3.1-70B", "24GB", None, "sharded"),
+        ("Llama-3.1-70B", "24GB", None, "one card of 80 GB holds it"),
     ],
 )
 def test_a_rate_is_given_whatever_the_memory(model, hardware, method, words):
@@ -292,11 +354,14 @@ def test_an_untuned_model_that_may_know_the_task_is_to_be_scored_first():
     assert said == {"Qwen3-8B": True, "Qwen3-8B-Base": False}
 
 
-def test_one_row_is_too_few(tmp_path):
+def test_one_row_is_answered_and_said_to_be_too_few(tmp_path):
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
-    with pytest.raises(BadInput, match="at least 8 rows"):
-        recommend("Qwen3-0.6B", str(path), hardware="24GB")
+    answer = recommend("Qwen3-0.6B", str(path), hardware="24GB")
+    assert (answer.data.num_rows, answer.recipe.effective_batch_size) == (1, 1)
+    assert any("learns them by heart" in note for note in answer.notes)
+    shown = run(command, "Qwen3-0.6B", str(path), "--gpu", "24GB").output.replace("\n", " ")
+    assert "Next: these values go into your own trainer" in shown
 
 
 def test_what_the_user_fixed_has_no_range():

@@ -150,7 +150,7 @@ def test_long_rows_take_a_chunked_loss():
 
 def test_measured_scaling_lies_below_the_square_root():
     moved = scale_measured(1e-4, from_batch=16, to_batch=64)
-    assert moved.value == pytest.approx(1e-4 * 4**0.4)
+    assert 1e-4 < moved.value < 2e-4
     assert moved.low < moved.value < moved.high
     same = scale_measured(1e-4, from_batch=16, to_batch=16)
     assert same.low == same.value == same.high == 1e-4
@@ -163,8 +163,9 @@ def test_surge_peaks_at_the_noise_scale():
 
 
 def test_adam_moves_with_the_batch():
-    assert scale_betas(0.9, 0.999, factor=4.0) == (0.6, 0.996)
-    assert scale_betas(0.9, 0.999, factor=1000.0) == (0.0, 0.0)
+    assert scale_betas(0.9, 0.999, factor=4.0) == pytest.approx((0.9**4, 0.996), abs=1e-4)
+    assert scale_betas(0.9, 0.999, factor=1000.0) == (0.5, 0.5), "never 0"
+    assert scale_betas(0.0, 0.3, factor=8.0) == (0.0, 0.3), "what is lower already stays"
     assert scale_epsilon(1e-8, factor=4.0) == pytest.approx(5e-9)
 
 

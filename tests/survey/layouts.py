@@ -663,7 +663,7 @@ LAYOUTS: dict[str, Read | Refused] = {
     "two languages": Refused(jsonl(lambda n: {"translation": {"en": ask(n), "de": answer(n)}}), ("translation",)),
     "all rows the same": Refused(jsonl(lambda n: pairs(0)), ("no split is possible",)),
     "too few rows": Refused(jsonl(pairs, rows=5), ("at least 8 rows",)),
-    "a list in a file of lines": Refused(text(json.dumps([pairs(n) for n in range(NUM_ROWS)]), name="r.jsonl"), ("one list", "r.json")),
+    "a list in a file of lines": Refused(text(json.dumps([pairs(n) for n in range(NUM_ROWS)]), name="r.jsonl"), ("holds a list", "r.json")),
     "objects over several lines": Refused(
         text("\n".join(json.dumps(pairs(n), indent=1) for n in range(NUM_ROWS)), name="r.jsonl"), ("not valid JSON", "jq -c")
     ),

@@ -1,4 +1,4 @@
-"""`finestep export`: a recipe as another framework's files; it runs none of them."""
+"""`finestep export`: a recipe as another framework's files, with the rows in its format; it runs none of them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,46 @@ def export(
     to: Annotated[
         str, typer.Option(help="hf, trl, llamafactory, axolotl, ms-swift, unsloth, litgpt, torchtune, deepspeed.")
     ],
-    model: Annotated[str, typer.Option(help="Model folder or Hub name to write into the file.")] = "MODEL",
-    data: Annotated[str, typer.Option(help="Data to write into the file; a local file is counted too.")] = "DATA",
+    model: Annotated[str, typer.Option(help="Model folder or Hub name; shipped: the one in the package.")] = "MODEL",
+    data: Annotated[
+        str, typer.Option(help="Data: a local file is split and written in the format of the framework.")
+    ] = "DATA",
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Training rows, to turn shares of the run into steps.")
+        int | None, typer.Option(min=1, help="Training rows of data that are not here, to turn shares into steps.")
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The card that will train: h100, 24GB, cpu. [default: this machine]"),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a recipe as another framework's config."""
+    """Write a recipe as another framework's config, with its data."""
+    import json
+    import shlex
+
     from finestep.cli.terminal import open_console
     from finestep.disk import make_folder, write_whole
     from finestep.errors import BadInput
-    from finestep.flows.export import count_rows, export_recipe
+    from finestep.flows.export import export_recipe
 
-    num_rows = rows if rows is not None else None if data == "DATA" else count_rows(data)
-    exported = export_recipe(recipe, to, model=model, data=data, num_rows=num_rows)
+    exported = export_recipe(recipe, to, model=model, data=data, num_rows=rows, hardware=gpu)
     make_folder(output)
     taken = [name for name in exported.files if (output / name).exists()]
     if taken and not force:
         raise BadInput(
             "the file exists already", value=str(output / taken[0]), next_step="give another --output, or --force"
         )
-    out = open_console()
+    out = open_console(stderr=as_json)
     for name, text in exported.files.items():
+        make_folder((output / name).parent)
         write_whole(output / name, text)
         out.print(f"wrote {output / name}", soft_wrap=True)
-    out.print(f"start it with: {exported.command}", soft_wrap=True, markup=False)
+    where = "" if output == Path(".") else f"cd {shlex.quote(str(output))} && "
+    out.print(f"start it with: {where}{exported.command}", soft_wrap=True, markup=False)
     for line in exported.cannot:
         out.print(f"  not expressed: {line}", soft_wrap=True, markup=False)
+    if as_json:
+        files = [str(output / name) for name in exported.files]
+        typer.echo(json.dumps({"files": files, "command": exported.command, "cannot": exported.cannot}))

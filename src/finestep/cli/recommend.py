@@ -10,12 +10,14 @@ import typer
 from finestep.cli import options as o
 
 if TYPE_CHECKING:
+    from finestep.flows.next_command import Asked
     from finestep.study import DataSpec
 
 FIXED, ANSWER = "What you have fixed", "Answer"
 
 
 def recommend(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help="Model folder or Hub name.", show_default=False)] = None,
     data: o.DataArgument = None,
     params: Annotated[
@@ -118,7 +120,32 @@ def recommend(
     elif explain is not None:
         view.show_explanation(answer, explain)
     else:
-        view.show(answer, model=model, data=data, written=yaml)
+        view.show(answer, _asked(context, model, data, yaml))
+
+
+def _asked(context: typer.Context, model: str | None, data: str | None, written: Path | None) -> Asked:
+    """What the user gave, for the command that goes on."""
+    from finestep.flows.next_command import Asked
+
+    reading = {
+        "columns": "columns",
+        "data_format": "format",
+        "prompt": "prompt",
+        "completion": "completion",
+        "system": "system",
+    }
+    others = {name: name for name in ("params", "gpu", "method", "batch", "epochs", "rank", "alpha", "retention")}
+    fixed = {"batch": "effective_batch_size", "rank": "lora.rank", "alpha": "lora.alpha", "retention": "learning_rate"}
+    given = {name: value for name, value in context.params.items() if value not in (None, False)}
+    shown = {name: "" if value is True else str(value) for name, value in given.items()}
+    return Asked(
+        model=model,
+        data=data,
+        reading={option: shown[name] for name, option in reading.items() if name in shown},
+        fixed=tuple(field for name, field in fixed.items() if name in given),
+        others={option: shown[name] for name, option in others.items() if name in shown},
+        written=str(written) if written else None,
+    )
 
 
 def _spec(data: str | None, columns: str | None, texts: dict[str, str | None]) -> DataSpec | None:

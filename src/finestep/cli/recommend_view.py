@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from finestep.cli.terminal import open_console
 from finestep.disk import json_text
 from finestep.errors import BadInput, did_you_mean
 from finestep.estimate import Estimate
+from finestep.flows.next_command import Asked, after_recommend
 from finestep.knowledge.evidence import all_evidence, evidence
 from finestep.rules.recommendation import Recommendation
 
@@ -31,7 +31,7 @@ LABELS = {
 SMALL_NUMBERS = ("learning_rate", "retention_learning_rate")
 
 
-def show(answer: Recommendation, *, model: str | None, data: str | None, written: Path | None) -> None:
+def show(answer: Recommendation, asked: Asked) -> None:
     """The recipe as a table, the near recipes, what would change the answer, and the next command."""
     out = open_console(markup=True)
     out.print(f"[bold]{escape(_title(answer))}[/bold]")
@@ -47,7 +47,7 @@ def show(answer: Recommendation, *, model: str | None, data: str | None, written
             for line in lines:
                 out.print(f"  - {escape(line)}", soft_wrap=True)
     out.print(
-        f"\nWhere a number comes from: --explain learning_rate. Next: {escape(_next(answer, model, data, written))}",
+        f"\nWhere a number comes from: --explain learning_rate. Next: {escape(after_recommend(answer, asked))}",
         soft_wrap=True,
     )
 
@@ -56,7 +56,7 @@ def _title(answer: Recommendation) -> str:
     model, rows = answer.model, answer.data.num_rows if answer.data else None
     sized = model.num_parameters and model.source != "--params"
     size = f", {words.size(model.num_parameters or 0)} parameters" if sized else ""
-    data = f", {rows:,} training rows" if rows else ""
+    data = f", {rows:,} training row{'s' * (rows > 1)}" if rows else ""
     where = f", {answer.hardware.name}" if answer.hardware else ""
     return f"{answer.method} of {model.name}{size}{data}{where}"
 
@@ -114,20 +114,6 @@ def _near(out: Console, answer: Recommendation) -> None:
             f"  [dim]{escape(row.source_url)}[/dim]",
             soft_wrap=True,
         )
-
-
-def _next(answer: Recommendation, model: str | None, data: str | None, written: Path | None) -> str:
-    if answer.recipe is None:
-        return "these values go into your own trainer"
-    is_text = answer.data is None or answer.data.task != "classification"
-    if answer.model.is_encoder_decoder and is_text:
-        return (
-            "finestep does not train sequence-to-sequence models; your own trainer does, under finestep tune --command"
-        )
-    parts = ["finestep", "tune", model or "MODEL", data or "DATA"]
-    if written:
-        parts += ["--recipe", str(written)]
-    return " ".join(shlex.quote(part) for part in parts)
 
 
 def show_explanation(answer: Recommendation, name: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from finestep.cli import options as o
+
+if TYPE_CHECKING:
+    from finestep.study import StudySpec
 
 
 def tune(
@@ -181,65 +185,15 @@ def tune(
     The best model, its recipe and a report are left in the folder of the study. Killed or interrupted, the same command
     goes on where it was.
     """
-    from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
-    from finestep.cli.values import checked, command_of, named_specs, one_of, parse_retention
+    from finestep.cli.values import checked
     from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER, starting_recipe, tuning_spec
-    from finestep.flows.start import RECOMMENDED_FIELDS
-    from finestep.flows.strategies import default_budget_runs, objective_and_goal
-    from finestep.search.further_fields import parse_tuned
-    from finestep.store.recipe_file import apply_settings, fields_in, named_fields, read_recipe
+    from finestep.flows.setup import RUNS_FOLDER
+    from finestep.flows.strategies import default_budget_runs
     from finestep.store.storage_url import storage_url
     from finestep.study import Budget
 
-    refuse_idle(
-        given(context), idle_in_tune(strategy=strategy, has_command=command is not None, has_data=data is not None)
-    )
-    named = named_specs(
-        model,
-        data,
-        columns=columns,
-        data_options={
-            "format": data_format,
-            "prompt": prompt,
-            "completion": completion,
-            "system": system,
-            "eval_path": eval_data,
-            "eval_fraction": eval_share,
-            "template": template or "auto",
-            "max_rows": max_rows,
-            "max_length": max_length,
-        },
-        model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
-        is_external=command is not None,
-    )
-    trainer = command_of(command, result, data=named.data, rows=rows, timeout=timeout)
-    recipe = read_recipe(recipe_file) if recipe_file else starting_recipe(_method(method or "lora"), named.data)
-    recipe = recipe if epochs is None else recipe.with_fields({"num_epochs": epochs}, place="--epochs")
-    recipe = apply_settings(recipe, setting or [])
-    _check_same("--method", method, recipe.method)
-    _check_same("--epochs", epochs, recipe.num_epochs if recipe.num_train_tokens is None else "num_train_tokens")
-    own = named_fields(setting or []) | ({*RECOMMENDED_FIELDS, *fields_in(recipe_file)} if recipe_file else set())
-    name, goal = objective_and_goal(objective)
-    spec, notes = tuning_spec(
-        model=named.model,
-        data=named.data,
-        recipe=recipe,
-        strategy=strategy,
-        with_prior=prior,
-        own_fields=own,
-        scaling=one_of("--scaling", scaling, ("sqrt", "linear", "none")),
-        metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
-        num_threads=threads,
-        objective=name,
-        goal=goal,
-        prefer=one_of("--prefer", prefer, ("quality", "speed")),
-        tuned=parse_tuned(tuned, recipe),
-        with_baseline=baseline,
-        trainer=trainer,
-        retention=parse_retention(general_text, max_forgetting),
-    )
+    spec, notes = planned(context)
     folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
         spec,
@@ -258,17 +212,73 @@ def tune(
     run_study(study, as_json=as_json, notes=notes)
 
 
-def _check_same(option: str, asked: Any, now: Any) -> None:
-    """An option that the recipe or `--set` overrules is refused."""
-    from finestep.errors import BadInput
+def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
+    """(the study that the options of `tune` ask for, what to say of its start); nothing is run or written."""
+    from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
+    from finestep.cli.values import command_of, named_specs, one_of, parse_retention
+    from finestep.flows.asked import asked_recipe
+    from finestep.flows.setup import tuning_spec
+    from finestep.flows.strategies import objective_and_goal
+    from finestep.search.further_fields import parse_tuned
 
-    if asked is not None and asked != now:
-        raise BadInput(
-            f"`{option}` and the recipe (or `--set`) must agree", value=f"{asked} and {now}", next_step="give one"
-        )
+    asked = SimpleNamespace(**context.params)
+    refuse_idle(
+        given(context),
+        idle_in_tune(strategy=asked.strategy, has_command=asked.command is not None, has_data=asked.data is not None),
+    )
+    named = named_specs(
+        asked.model,
+        asked.data,
+        columns=asked.columns,
+        data_options={
+            "format": asked.data_format,
+            "prompt": asked.prompt,
+            "completion": asked.completion,
+            "system": asked.system,
+            "eval_path": asked.eval_data,
+            "eval_fraction": asked.eval_share,
+            "template": asked.template or "auto",
+            "max_rows": asked.max_rows,
+            "max_length": asked.max_length,
+        },
+        model_options={
+            "device": asked.device,
+            "unsafe_pickle": asked.unsafe_pickle,
+            "trust_remote_code": asked.trust_remote_code,
+        },
+        is_external=asked.command is not None,
+    )
+    trainer = command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout)
+    wanted = asked_recipe(
+        named.data,
+        method=_method(asked.method),
+        recipe=asked.recipe_file,
+        epochs=asked.epochs,
+        settings=asked.setting or (),
+    )
+    name, goal = objective_and_goal(asked.objective)
+    spec, notes = tuning_spec(
+        model=named.model,
+        data=named.data,
+        recipe=wanted.recipe,
+        strategy=asked.strategy,
+        with_prior=asked.prior,
+        own_fields=wanted.own_fields,
+        scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
+        metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
+        num_threads=asked.threads,
+        objective=name,
+        goal=goal,
+        prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
+        tuned=parse_tuned(asked.tuned, wanted.recipe),
+        with_baseline=asked.baseline,
+        trainer=trainer,
+        retention=parse_retention(asked.general_text, asked.max_forgetting),
+    )
+    return spec, notes
 
 
-def _method(name: str) -> Any:
+def _method(name: str | None) -> Any:
     from finestep.cli.values import one_of
 
-    return one_of("--method", name, ("full", "lora", "qlora"))
+    return None if name is None else one_of("--method", name, ("full", "lora", "qlora"))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from finestep.export.exported import (
+    EVAL_FILE,
+    TRAIN_FILE,
     ExportContext,
     Exported,
     batch_comment,
     micro_batch,
+    refuse_labels,
+    row_notes,
     unsupported,
     warmup_share,
 )
 from finestep.export.hugging_face import SCHEDULES, not_here
+from finestep.export.rows import chat_rows, json_lines
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -20,11 +25,12 @@ class Axolotl:
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """One YAML file."""
-        missing = self._cannot(recipe)
+        refuse_labels(context, "Axolotl")
+        missing = [*self._cannot(recipe), *row_notes(context)]
         micro, optimizer = micro_batch(recipe), recipe.optimizer
         fields: dict[str, object] = {
             "base_model": context.model,
-            "datasets": [{"path": context.data, "type": Noted("alpaca", "set it to the format of the data")}],
+            **self._data(context),
             "output_dir": "output",
             "sequence_len": recipe.max_length or 2048,
             "excess_length_strategy": Noted("truncate", "its default drops long rows, which would change the data"),
@@ -44,10 +50,37 @@ class Axolotl:
             "weight_decay": optimizer.weight_decay,
             "max_grad_norm": optimizer.max_grad_norm or 0.0,
             "seed": recipe.seed,
+            "logging_steps": context.logging_steps,
+            "bf16": context.precision == "bf16",
+            "fp16": context.precision == "fp16",
+            "gradient_checkpointing": not context.on_cpu,
             **self._adapter(recipe),
+            **self._kernels(recipe, context),
         }
         header = ["axolotl train axolotl.yaml, written by finestep", batch_comment(recipe), *not_here(missing)]
-        return Exported({"axolotl.yaml": yaml_text(fields, header=header)}, "axolotl train axolotl.yaml", missing)
+        files = {"axolotl.yaml": yaml_text(fields, header=header)}
+        if context.rows is not None:
+            files |= {
+                TRAIN_FILE: json_lines(chat_rows(context.rows.train)),
+                EVAL_FILE: json_lines(chat_rows(context.rows.evaluation)),
+            }
+        return Exported(files, "axolotl train axolotl.yaml", missing)
+
+    def _data(self, context: ExportContext) -> dict[str, object]:
+        if context.rows is None:
+            return {"datasets": [{"path": context.data, "type": Noted("alpaca", "set it to the format of the data")}]}
+        kind = "completion" if context.rows.is_text else "chat_template"
+        return {
+            "datasets": [{"path": TRAIN_FILE, "ds_type": "json", "type": kind}],
+            "test_datasets": [{"path": EVAL_FILE, "ds_type": "json", "type": kind, "split": "train"}],
+            **({} if context.rows.has_template else {"chat_template": "alpaca"}),
+        }
+
+    def _kernels(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
+        """Its kernels for LoRA need CUDA."""
+        if recipe.method == "full" or not context.on_cpu:
+            return {}
+        return {f"lora_{part}_kernel": False for part in ("mlp", "qkv", "o")}
 
     def _warmup(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
         steps = context.warmup_steps(recipe)

@@ -5,23 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from finestep.errors import BadInput
+from finestep.export.rows import ExportData
 from finestep.recipe import Recipe
 from finestep.rules.warmup import warmup_steps
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of Llama-like models, for frameworks that take names only."""
 DEFAULT_WARMUP_RATIO = 0.05
+SHORT_RUN = 200
+TRAIN_FILE, EVAL_FILE = "train.jsonl", "eval.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportContext:
-    """Where the recipe is to run. `num_steps`: optimizer steps of the whole run, None = unknown."""
+    """Where the recipe is to run. `num_steps`: optimizer steps of the whole run, None = unknown.
+
+    `rows` are those of local data; `family` is the model's `model_type`; `device` and `precision` are those of the machine that will
+    train.
+    """
 
     model: str = "MODEL"
     data: str = "DATA"
     num_steps: int | None = None
     num_labels: int | None = None
     transformers_version: tuple[int, int] = (5, 7)
+    rows: ExportData | None = None
+    family: str | None = None
+    is_local: bool = False
+    """The model is a folder here."""
+    is_own_model: bool = False
+    """A local folder whose name is no public model's."""
+    device: str = "cuda"
+    precision: str = "bf16"
+    """bf16, fp16 or fp32."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether there is no GPU."""
+        return self.device == "cpu"
+
+    @property
+    def logging_steps(self) -> int:
+        """Each step of a short run, each tenth of a longer one."""
+        return 1 if self.num_steps is not None and self.num_steps < SHORT_RUN else 10
 
     def warmup_steps(self, recipe: Recipe) -> int | None:
         """Warmup in steps; None when only its share of an unknown length is known."""
@@ -98,3 +125,24 @@ def unsupported(recipe: Recipe, *, head: bool = True, layerwise: bool = True) ->
     if recipe.evaluation.patience is not None:
         out.append(f"early stopping (patience {recipe.evaluation.patience}): add the framework's callback by hand")
     return out
+
+
+def refuse_labels(context: ExportContext, framework: str) -> None:
+    """Raise BadInput where rows carry labels and the framework trains answers only."""
+    if context.rows is not None and context.rows.is_labelled:
+        raise BadInput(
+            f"{framework} trains models that write; these rows carry labels",
+            value=context.data,
+            next_step="export to hf, whose script trains a classifier",
+        )
+
+
+def row_notes(context: ExportContext) -> list[str]:
+    """What of the rows this export cannot hold."""
+    if context.rows is None:
+        return (
+            []
+            if context.data == "DATA"
+            else [f"the rows of {context.data}: it is no local file, so set its columns by hand"]
+        )
+    return list(context.rows.notes)

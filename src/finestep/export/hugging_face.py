@@ -11,13 +11,19 @@ from __future__ import annotations
 import json
 
 from finestep.export.exported import (
+    EVAL_FILE,
+    TRAIN_FILE,
     ExportContext,
     Exported,
     batch_comment,
     micro_batch,
+    refuse_labels,
+    row_notes,
     unsupported,
     warmup_share,
 )
+from finestep.export.rows import chat_rows, json_lines, labelled_rows, trl_rows
+from finestep.export.script import script_text
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -56,6 +62,26 @@ def trainer_fields(recipe: Recipe, context: ExportContext) -> dict[str, object]:
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": clip if clip is not None else Noted(0.0, "0 = clipping off"),
         "seed": recipe.seed,
+        "logging_steps": context.logging_steps,
+        **device_fields(context),
+    }
+
+
+def device_fields(context: ExportContext) -> dict[str, object]:
+    """Precision, device and checkpointing, for the machine that will train."""
+    if context.on_cpu:
+        return {
+            "bf16": False,
+            "fp16": False,
+            "use_cpu": Noted(True, "for a GPU: export with --gpu NAME"),
+            "gradient_checkpointing": False,
+            "report_to": "none",
+        }
+    return {
+        "bf16": context.precision == "bf16",
+        "fp16": context.precision == "fp16",
+        "gradient_checkpointing": Noted(True, "less memory, the same results"),
+        "report_to": "none",
     }
 
 
@@ -119,48 +145,70 @@ def lora_config(recipe: Recipe) -> dict[str, object]:
 
 
 class HuggingFace:
-    """`training_arguments.yaml` for HfArgumentParser.parse_yaml_file, and `lora_config.json` for LoraConfig(**...)."""
+    """`train.py`, the arguments that it parses, `lora_config.json` for LoraConfig(**...), and the rows."""
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
-        """TrainingArguments and LoraConfig."""
-        missing = cannot(recipe, context)
+        """TrainingArguments, LoraConfig and a script."""
+        missing = [*cannot(recipe, context), *row_notes(context)]
         header = [
             "TrainingArguments, written by finestep",
             f"model: {context.model}",
             batch_comment(recipe),
-            *_not_here(missing),
+            *not_here(missing),
         ]
-        fields = {"output_dir": "output", **trainer_fields(recipe, context)}
+        fields: dict[str, object] = {"output_dir": "output", **trainer_fields(recipe, context), "save_strategy": "no"}
+        if context.rows is not None and context.rows.evaluation:
+            fields["eval_strategy"] = "epoch"
         files = {"training_arguments.yaml": yaml_text(fields, header=header)}
         if recipe.method != "full":
             files["lora_config.json"] = json.dumps(lora_config(recipe), indent=2) + "\n"
-        if recipe.max_length:
-            missing.append(f"max_length {recipe.max_length}: truncate in your own preprocessing")
-        if recipe.method == "qlora":
-            missing.append("4-bit base: load it with BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')")
-        command = "HfArgumentParser(TrainingArguments).parse_yaml_file('training_arguments.yaml')"
-        return Exported(files, command, missing)
+        if context.rows is None:
+            command = "HfArgumentParser(TrainingArguments).parse_yaml_file('training_arguments.yaml')"
+            if recipe.max_length:
+                missing.append(f"max_length {recipe.max_length}: truncate in your own preprocessing")
+            if recipe.method == "qlora":
+                missing.append(
+                    "4-bit base: load it with BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')"
+                )
+            return Exported(files, command, missing)
+        rows = context.rows
+        make = labelled_rows if rows.is_labelled else chat_rows
+        files |= {"train.py": script_text(recipe, context), TRAIN_FILE: json_lines(make(rows.train))}
+        if rows.evaluation:
+            files[EVAL_FILE] = json_lines(make(rows.evaluation))
+        return Exported(files, "python train.py", missing)
 
 
 class Trl:
-    """`trl_sft.yaml` for `trl sft --config`."""
+    """`trl_sft.yaml` for `trl sft --config`, and the rows."""
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """SFTConfig, ModelConfig and ScriptArguments in one file."""
-        missing = cannot(recipe, context)
+        refuse_labels(context, "TRL's SFT")
+        missing = [*cannot(recipe, context), *row_notes(context)]
         fields: dict[str, object] = {
             "model_name_or_path": context.model,
-            "dataset_name": context.data,
+            "dtype": "float32" if recipe.method == "full" or context.on_cpu else _dtype(context),
+            **self._data(context),
             "output_dir": "output",
             **trainer_fields(recipe, context),
         }
         if recipe.max_length:
             fields["max_length"] = Noted(recipe.max_length, "longer rows are cut (Axolotl drops them)")
-        fields |= {"packing": False, "gradient_checkpointing": True, "logging_steps": 10}
-        fields["bf16"] = Noted(True, "its default; false on a device without it")
+        fields |= {"packing": False, "gradient_checkpointing": not context.on_cpu, "eval_strategy": "no"}
         fields |= self._adapter(recipe)
-        header = ["trl sft --config trl_sft.yaml, written by finestep", batch_comment(recipe), *_not_here(missing)]
-        return Exported({"trl_sft.yaml": yaml_text(fields, header=header)}, "trl sft --config trl_sft.yaml", missing)
+        header = ["trl sft --config trl_sft.yaml, written by finestep", batch_comment(recipe), *not_here(missing)]
+        files = {"trl_sft.yaml": yaml_text(fields, header=header)}
+        if context.rows is not None:
+            rows = context.rows
+            files[TRAIN_FILE] = json_lines(trl_rows(rows.train, has_template=rows.has_template))
+            files[EVAL_FILE] = json_lines(trl_rows(rows.evaluation, has_template=rows.has_template))
+        return Exported(files, "trl sft --config trl_sft.yaml", missing)
+
+    def _data(self, context: ExportContext) -> dict[str, object]:
+        if context.rows is None:
+            return {"dataset_name": context.data}
+        return {"datasets": [{"path": "json", "data_files": {"train": TRAIN_FILE}, "split": "train"}]}
 
     def _adapter(self, recipe: Recipe) -> dict[str, object]:
         if recipe.method == "full":
@@ -178,10 +226,10 @@ class Trl:
         return fields | ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if recipe.method == "qlora" else {})
 
 
-def _not_here(missing: list[str]) -> list[str]:
-    return [f"not expressed here: {line}" for line in missing]
+def _dtype(context: ExportContext) -> str:
+    return {"bf16": "bfloat16", "fp16": "float16"}.get(context.precision, "float32")
 
 
 def not_here(missing: list[str]) -> list[str]:
     """Comment lines for what a file cannot say."""
-    return _not_here(missing)
+    return [f"not expressed here: {line}" for line in missing]

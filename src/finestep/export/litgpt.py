@@ -1,26 +1,40 @@
-"""litgpt: YAML for `litgpt finetune_lora` or `finetune_full`; it wants the product of the batch, and clips only when
-told.
+"""litgpt: YAML for `litgpt finetune_lora` or `finetune_full`; it wants the product of the batch, and never clips.
 
-Its warmup fraction is of one epoch, not of the run, so steps are written; `min_lr` is read by pre-training only.
+Its fine-tuning refuses a warmup fraction and clipping (`validate_args` of 0.5.13), and reads `min_lr` in pre-training only.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 
 from finestep.export.exported import (
     ExportContext,
     Exported,
     batch_comment,
     micro_batch,
+    refuse_labels,
+    row_notes,
     unsupported,
     warmup_share,
 )
 from finestep.export.hugging_face import not_here
+from finestep.export.rows import litgpt_rows
 from finestep.export.unsloth import plain_alpha
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
+UNKNOWN_WARMUP = 100
+STYLES = {
+    "qwen2": "qwen2.5",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gemma2": "gemma",
+    "gemma3_text": "gemma",
+    "phi3": "phi-3",
+}
+"""`model_type` -> the prompt style of litgpt that is its template. Llama's differ by version, so that the prompt stands in the rows."""
 SWITCHES = {
     "lora_query": ("q_proj",),
     "lora_key": ("k_proj",),
@@ -36,17 +50,15 @@ class Litgpt:
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """One YAML file."""
-        missing = self._cannot(recipe)
+        refuse_labels(context, "litgpt")
+        missing = [*self._cannot(recipe, context), *row_notes(context)]
         tree: dict[str, object] = {
-            "checkpoint_dir": f"checkpoints/{context.model}",
+            "checkpoint_dir": "checkpoint" if context.is_local else f"checkpoints/{context.model}",
             "out_dir": "output",
-            "precision": "bf16-true",
+            "precision": {"bf16": "bf16-true", "fp16": "16-true"}.get(context.precision, "32-true"),
             "devices": recipe.num_devices,
             **self._adapter(recipe),
-            "data": {
-                "class_path": "litgpt.data.JSON",
-                "init_args": {"json_path": context.data, "mask_prompt": True, "val_split_fraction": 0.05},
-            },
+            "data": {"class_path": "litgpt.data.JSON", "init_args": self._data(context)},
             "train": self._train(recipe, context),
             "optimizer": {
                 "class_path": "torch.optim.AdamW",
@@ -61,8 +73,29 @@ class Litgpt:
         }
         kind = "full" if recipe.method == "full" else "lora"
         command = f"litgpt finetune_{kind} --config litgpt.yaml"
-        header = [f"{command}, written by finestep", batch_comment(recipe), *not_here(missing)]
-        return Exported({"litgpt.yaml": yaml_text(tree, header=header)}, command, missing)
+        first = self._checkpoint(context)
+        header = [first, f"{command}, written by finestep", batch_comment(recipe), *not_here(missing)]
+        files = {"litgpt.yaml": yaml_text(tree, header=header)}
+        if context.rows is not None:
+            by_style = context.family in STYLES
+            for file, rows in (("data/train.json", context.rows.train), ("data/val.json", context.rows.evaluation)):
+                files[file] = json.dumps(litgpt_rows(rows, by_style=by_style), ensure_ascii=False, indent=0) + "\n"
+        return Exported(files, f"{first} && {command}", missing)
+
+    def _checkpoint(self, context: ExportContext) -> str:
+        """litgpt trains its own format, of the architectures that it knows by name."""
+        if context.is_local:
+            name = "NAME_IN_LITGPT" if context.is_own_model else context.model.rstrip("/").rsplit("/", 1)[-1]
+            copy = f"cp -rL {shlex.quote(context.model)} checkpoint"
+            return f"{copy} && litgpt convert_to_litgpt checkpoint --model_name {name}"
+        return f"litgpt download {context.model}"
+
+    def _data(self, context: ExportContext) -> dict[str, object]:
+        if context.rows is None:
+            return {"json_path": context.data, "mask_prompt": True, "val_split_fraction": 0.05}
+        style: object = STYLES.get(context.family or "", {"class_path": "litgpt.prompts.Default"})
+
+        return {"json_path": "data", "mask_prompt": True, "prompt_style": style}
 
     def _train(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
         micro = micro_batch(recipe)
@@ -74,21 +107,17 @@ class Litgpt:
             "epochs": math.ceil(recipe.num_epochs),
             "max_steps": self._max_steps(recipe, context),
             "max_seq_length": recipe.max_length,
-            "max_norm": Noted(recipe.optimizer.max_grad_norm, "null = clipping off, its default"),
         }
 
     def _warmup(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
+        """At least one step, as it divides by it; its fraction is refused by its own fine-tuning."""
         steps = context.warmup_steps(recipe)
         if steps is not None:
-            return {"lr_warmup_steps": steps}
-        share = min(1.0, warmup_share(recipe) * recipe.num_epochs)
-        note = f"of one epoch: {warmup_share(recipe):g} of the run x {recipe.num_epochs:g} epochs"
-        return {"lr_warmup_steps": None, "lr_warmup_fraction": Noted(share, note)}
+            return {"lr_warmup_steps": max(1, steps)}
+        return {"lr_warmup_steps": Noted(UNKNOWN_WARMUP, f"set it to {warmup_share(recipe):.0%} of the steps")}
 
     def _max_steps(self, recipe: Recipe, context: ExportContext) -> object:
-        if recipe.num_epochs == int(recipe.num_epochs) or context.num_steps is None:
-            return None
-        return Noted(context.num_steps, f"{recipe.num_epochs:g} epochs")
+        return None if context.num_steps is None else Noted(context.num_steps, f"{recipe.num_epochs:g} epochs")
 
     def _adapter(self, recipe: Recipe) -> dict[str, object]:
         if recipe.method == "full":
@@ -110,8 +139,20 @@ class Litgpt:
             **switches,
         }
 
-    def _cannot(self, recipe: Recipe) -> list[str]:
+    def _cannot(self, recipe: Recipe, context: ExportContext) -> list[str]:
         out = unsupported(recipe)
+        if recipe.optimizer.max_grad_norm is not None:
+            out.append(
+                f"clipping at {recipe.optimizer.max_grad_norm:g}: its fine-tuning does not clip, and refuses `max_norm`"
+            )
+        if context.warmup_steps(recipe) is None:
+            out.append(f"warmup: only steps are taken; {UNKNOWN_WARMUP} is written, set it when the length is known")
+        if context.is_own_model:
+            out.append(
+                "the model: litgpt converts architectures that it knows by name; give the name of one of the same shape"
+            )
+        if context.rows is not None and any(row.messages and not row.is_one_answer for row in context.rows.train):
+            out.append("conversations of several answers: only the first answer is written")
         if recipe.schedule.name != "cosine":
             out.append(
                 f"schedule {recipe.schedule.name}: it always decays by a cosine to 0 (the same mean rate as linear)"

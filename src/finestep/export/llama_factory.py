@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from finestep.export.exported import ExportContext, Exported, batch_comment, warmup_share
+import json
+
+from finestep.export.exported import (
+    EVAL_FILE,
+    TRAIN_FILE,
+    ExportContext,
+    Exported,
+    batch_comment,
+    refuse_labels,
+    row_notes,
+    warmup_share,
+)
 from finestep.export.hugging_face import cannot, not_here, schedule_kwargs, trainer_fields
+from finestep.export.rows import chat_rows, json_lines, text_rows
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -13,14 +25,15 @@ class LlamaFactory:
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """One YAML file."""
-        missing = cannot(recipe, context)
+        refuse_labels(context, "LLaMA-Factory")
+        missing = [*cannot(recipe, context), *row_notes(context)]
+        is_text = context.rows is not None and context.rows.is_text
         fields: dict[str, object] = {
             "model_name_or_path": context.model,
-            "stage": "sft",
+            "stage": "pt" if is_text else "sft",
             "do_train": True,
             "finetuning_type": "full" if recipe.method == "full" else "lora",
-            "dataset": Noted(context.data, "a name in dataset_info.json"),
-            "template": Noted("default", "set it to the model's"),
+            **self._data(context),
             "cutoff_len": Noted(recipe.max_length or 2048, "longer rows are cut (Axolotl drops them)"),
             "packing": False,
             "output_dir": "output",
@@ -32,9 +45,38 @@ class LlamaFactory:
             batch_comment(recipe),
             *not_here(missing),
         ]
-        return Exported(
-            {"llamafactory.yaml": yaml_text(fields, header=header)}, "llamafactory-cli train llamafactory.yaml", missing
-        )
+        files = {"llamafactory.yaml": yaml_text(fields, header=header), **self._rows(context)}
+        return Exported(files, "llamafactory-cli train llamafactory.yaml", missing)
+
+    def _data(self, context: ExportContext) -> dict[str, object]:
+        """The data set's name in `dataset_info.json`; without `template` the tokenizer's own is taken."""
+        if context.rows is None:
+            return {
+                "dataset": Noted(context.data, "a name in dataset_info.json"),
+                "template": Noted("default", "set it to the model's"),
+            }
+        fields: dict[str, object] = {"dataset": "train", "dataset_dir": Noted(".", "holds dataset_info.json")}
+        if context.rows.evaluation:
+            fields["eval_dataset"] = "eval"
+        return fields if context.rows.has_template else {**fields, "template": "alpaca"}
+
+    def _rows(self, context: ExportContext) -> dict[str, str]:
+        if context.rows is None:
+            return {}
+        tags = {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        }
+        chat = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
+        form = {"columns": {"prompt": "text"}} if context.rows.is_text else chat
+        rows = {"train": (TRAIN_FILE, context.rows.train), "eval": (EVAL_FILE, context.rows.evaluation)}
+        make = text_rows if context.rows.is_text else chat_rows
+        info = {name: {"file_name": file, **form} for name, (file, _) in rows.items()}
+        files = {"dataset_info.json": json.dumps(info, indent=2) + "\n"}
+        return files | {file: json_lines(make(own)) for file, own in rows.values()}
 
     def _trainer(self, recipe: Recipe, context: ExportContext) -> dict[str, object]:
         fields = {key: value for key, value in trainer_fields(recipe, context).items() if key != "lr_scheduler_kwargs"}

@@ -14,6 +14,7 @@ from finestep.export.exported import (
     Exported,
     batch_comment,
     micro_batch,
+    refuse_labels,
     unsupported,
 )
 from finestep.export.hugging_face import not_here
@@ -31,6 +32,7 @@ class Torchtune:
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """A fragment: everything but model builder, checkpointer and tokenizer."""
+        refuse_labels(context, "torchtune")
         missing = self._cannot(recipe, context)
         micro, steps = micro_batch(recipe), context.warmup_steps(recipe)
         tree: dict[str, object] = {

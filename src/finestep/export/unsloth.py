@@ -7,14 +7,17 @@ import math
 from finestep.export.exported import (
     ALL_LINEAR,
     DEFAULT_WARMUP_RATIO,
+    TRAIN_FILE,
     ExportContext,
     Exported,
     batch_comment,
     lora_scale_alpha,
     micro_batch,
+    refuse_labels,
     unsupported,
 )
 from finestep.export.hugging_face import not_here
+from finestep.export.rows import chat_rows, json_lines
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
@@ -24,6 +27,7 @@ class Unsloth:
 
     def write(self, recipe: Recipe, context: ExportContext) -> Exported:
         """One YAML file of four sections."""
+        refuse_labels(context, "Unsloth")
         missing = self._cannot(recipe, context)
         micro, targets = micro_batch(recipe), recipe.lora.target_modules or ALL_LINEAR
         steps = context.warmup_steps(recipe)
@@ -45,7 +49,7 @@ class Unsloth:
             training["max_steps"] = Noted(context.num_steps, f"{recipe.num_epochs:g} epochs")
         tree: dict[str, object] = {
             "model": context.model,
-            "data": {"local_dataset": [context.data]},
+            "data": {"local_dataset": [context.data if context.rows is None else TRAIN_FILE]},
             "training": training,
         }
         if recipe.method != "full":
@@ -57,9 +61,10 @@ class Unsloth:
                 "use_rslora": recipe.lora.use_rslora,
             }
         header = ["unsloth train --config unsloth.yaml, written by finestep", batch_comment(recipe), *not_here(missing)]
-        return Exported(
-            {"unsloth.yaml": yaml_text(tree, header=header)}, "unsloth train --config unsloth.yaml", missing
-        )
+        files = {"unsloth.yaml": yaml_text(tree, header=header)}
+        if context.rows is not None:
+            files[TRAIN_FILE] = json_lines(chat_rows(context.rows.train))
+        return Exported(files, "unsloth train --config unsloth.yaml", missing)
 
     def _cannot(self, recipe: Recipe, context: ExportContext) -> list[str]:
         out = unsupported(recipe)

@@ -1,31 +1,136 @@
-"""Export: a recipe, with what is known of the run, as another framework's files."""
+"""Export: a recipe, with the rows and what is known of the run, as files that another framework starts from."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from finestep.errors import BadInput
-from finestep.export.exported import ExportContext, Exported
+from finestep.export.exported import ExportContext, Exported, micro_batch
 from finestep.export.registry import exporter
+from finestep.export.rows import ExportData, Row
+from finestep.facts import HardwareFacts
+from finestep.flows.setup import model_path
 from finestep.recipe import Recipe
-from finestep.rules.duration import num_steps
 from finestep.store.recipe_file import read_recipe
+from finestep.study import DataSpec
+from finestep.survey.example import Example
 
 
 def export_recipe(
-    recipe: Path | Recipe, framework: str, *, model: str, data: str, num_rows: int | None = None
+    recipe: Path | Recipe,
+    framework: str,
+    *,
+    model: str,
+    data: str | DataSpec,
+    num_rows: int | None = None,
+    hardware: HardwareFacts | str | None = None,
 ) -> Exported:
-    """The files of `framework` for a recipe; `num_rows` (training rows) turns shares of the run into steps."""
+    """The files of `framework` for a recipe.
+
+    Local data are split as finestep splits them, and written in the framework's own format; steps and warmup are counted from
+    those rows.
+
+    Args:
+        num_rows: training rows, for data that are not here.
+        hardware: the machine that will train; None = this one.
+    """
     if num_rows is not None and num_rows < 1:
         raise BadInput("the number of training rows must be >= 1", value=num_rows)
     loaded = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    steps = num_steps(num_rows, epochs=loaded.num_epochs, batch=loaded.effective_batch_size) if num_rows else None
-    return exporter(framework).write(loaded, ExportContext(model=model, data=data, num_steps=steps))
+    spec = data if isinstance(data, DataSpec) else DataSpec(path=data)
+    place = model_path(model)
+    rows = export_data(spec, place)
+    counted = num_rows if rows is None else len(rows.train)
+    context = ExportContext(
+        model=_absolute(place),
+        data=spec.path,
+        num_steps=None if counted is None else framework_steps(framework, loaded, counted),
+        rows=rows,
+        **_about_model(place),  # type: ignore[arg-type]
+        **_about_machine(hardware),  # type: ignore[arg-type]
+    )
+    return exporter(framework).write(loaded, context)
+
+
+def framework_steps(framework: str, recipe: Recipe, num_rows: int) -> int:
+    """Optimizer steps that the framework itself will count: the Trainer rounds each epoch up, litgpt rounds down.
+
+    >>> framework_steps("trl", Recipe(effective_batch_size=32, micro_batch_size=4), 100)
+    4
+    """
+    micro = micro_batch(recipe)
+    batches = math.ceil(num_rows / (micro * recipe.num_devices))
+    accumulation = recipe.accumulation_steps(micro)
+    if framework == "litgpt":
+        return max(1, int(recipe.num_epochs * batches / accumulation + 1e-9))
+    return max(1, math.ceil(recipe.num_epochs * max(1, math.ceil(batches / accumulation)) - 1e-9))
+
+
+def export_data(spec: DataSpec, model: str) -> ExportData | None:
+    """The rows of local data; None when they are not here."""
+    from finestep.survey.split import split_data
+
+    if not Path(spec.path).expanduser().exists():
+        return None
+    split = split_data(spec)
+    notes = list(split.notes)
+    if any(turn.calls or turn.reasoning or row.tools for row in split.train for turn in row.turns):
+        notes.append("tool calls and reasoning: only the contents of the messages are written")
+    return ExportData(
+        train=tuple(map(_row, split.train)),
+        evaluation=tuple(map(_row, split.evaluation)),
+        has_template=_has_template(Path(model).expanduser()),
+        notes=tuple(notes),
+    )
+
+
+def _row(example: Example) -> Row:
+    messages = tuple((turn.role, turn.content) for turn in example.turns)
+    text = f"{example.text}\n{example.pair}" if example.pair else example.text
+    return Row(messages, text, example.label)
+
+
+def _has_template(folder: Path) -> bool:
+    """Whether the tokenizer in a folder has a chat template; a model that is not here is taken to have one."""
+    if not folder.is_dir():
+        return True
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    try:
+        return '"chat_template"' in (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _absolute(model: str) -> str:
+    """A local folder by its whole path, since the exported files lie elsewhere."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
+
+
+def _about_model(model: str) -> dict[str, object]:
+    from finestep.survey.model import model_config
+    from finestep.survey.model_name import facts_from_name
+
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        named = facts_from_name(model)
+        return {"family": named.family if named else None}
+    family = (model_config(model) or {}).get("model_type")
+    return {"is_local": True, "family": family, "is_own_model": facts_from_name(folder.name) is None}
+
+
+def _about_machine(hardware: HardwareFacts | str | None) -> dict[str, object]:
+    from finestep.survey.hardware import hardware_facts
+
+    facts = hardware if isinstance(hardware, HardwareFacts) else hardware_facts(hardware)
+    on_gpu = {True: "bf16", False: "fp16"}[facts.supports_bf16]
+    return {"device": facts.device, "precision": on_gpu if facts.device == "cuda" else "fp32"}
 
 
 def count_rows(data: str) -> int | None:
     """Training rows of a data file after the validation split; None when `data` is no local file."""
-    from finestep.study import DataSpec
     from finestep.survey.data_sample import data_facts
 
     return data_facts(DataSpec(path=data)).num_rows if Path(data).expanduser().exists() else None

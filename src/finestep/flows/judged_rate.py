@@ -65,9 +65,8 @@ def _unknown_kind(config: ForeignConfig, cases: list[Case]) -> Remark | None:
 
 
 def _rate(config: ForeignConfig, rate: float | None, cases: list[Case], *, is_named: bool) -> Remark:
-    use = "; ".join(f"{_span(case)} for {case.words}{'' if is_named else f' of {_size(case)}'}" for case in cases)
     if rate is None:
-        text = f"no learning rate is stated: use {use}"
+        text = f"no learning rate is stated: use {_wanted(cases)}"
         return Remark(topic="learning_rate", verdict="change", text=text)
     unstated = "" if config.learning_rate else f" (what {config.layout} takes, as none is stated)"
     shown = f"learning rate {rate:.1e}{unstated}"
@@ -76,10 +75,24 @@ def _rate(config: ForeignConfig, rate: float | None, cases: list[Case], *, is_na
     return _several(shown, rate, cases, is_named=is_named)
 
 
+def _wanted(cases: list[Case]) -> str:
+    """What each method wants; over several sizes, from the largest model to the smallest."""
+    out = []
+    for words in dict.fromkeys(case.words for case in cases):
+        own = [case for case in cases if case.words == words]
+        if len(own) == 1:
+            out.append(f"{_span(own[0])} for {words}")
+        else:
+            first, last = own[-1].answer.estimates["learning_rate"], own[0].answer.estimates["learning_rate"]
+            sizes = f"{_size(own[-1])} to {_size(own[0])}"
+            out.append(f"{first.value:.1e} to {last.value:.1e} for {words} of {sizes}, at most {last.high:.1e}")
+    return "; ".join(out)
+
+
 def _one_case(shown: str, rate: float, case: Case) -> Remark:
     side, estimate = case.side(rate), case.answer.estimates["learning_rate"]
     if side == 0:
-        text = f"{shown} lies inside the 80 % interval {estimate.low:.1e} - {estimate.high:.1e}; we would use {estimate.value:.1e}"
+        text = f"{shown} lies inside the {_kind(case)} {estimate.low:.1e} - {estimate.high:.1e}; we would use {estimate.value:.1e}"
         return Remark(topic="learning_rate", verdict="fine", text=text)
     verdict: Verdict = "change" if side > 0 or -side > CLEARLY_OUTSIDE_DEX else "consider"
     slow = "it will learn too slowly" if verdict == "change" else "it is likely on the slow side"
@@ -91,13 +104,8 @@ def _one_case(shown: str, rate: float, case: Case) -> Remark:
 def _several(shown: str, rate: float, cases: list[Case], *, is_named: bool) -> Remark:
     """The file leaves open which method or model: a fault is what is one in all of them."""
     sides = [case.side(rate) for case in cases]
-    of = [
-        f"{_times(rate, case.answer.estimates['learning_rate'].value)} {_span(case)} for {case.words}" for case in cases
-    ]
-    if not is_named:
-        of = [f"{words} of {_size(case)}" for words, case in zip(of, cases, strict=True)]
-    open_words = "" if is_named else "model and "
-    text = f"{shown}: the file does not say which {open_words}method it is for. It is {', '.join(of)}"
+    what = "method" if is_named else "model and method" if len({case.method for case in cases}) > 1 else "model"
+    text = f"{shown}: the file does not say which {what} it is for. We would use {_wanted(cases)}"
     if all(side > 0 for side in sides):
         return Remark(
             topic="learning_rate", verdict="change", text=f"{text}: too high for all of them; it may diverge or forget"
@@ -125,10 +133,13 @@ def _times(rate: float, value: float) -> str:
     return f"{factor:.2g} times" if factor > 1 else f"1/{1 / factor:.2g} of"
 
 
+def _kind(case: Case) -> str:
+    return "80 % interval" if case.answer.estimates["learning_rate"].kind == "interval" else "usual range"
+
+
 def _span(case: Case) -> str:
     estimate = case.answer.estimates["learning_rate"]
-    kind = "80 % interval" if estimate.kind == "interval" else "usual range"
-    return f"{estimate.value:.1e}, {kind} {estimate.low:.1e} - {estimate.high:.1e}"
+    return f"{estimate.value:.1e}, {_kind(case)} {estimate.low:.1e} - {estimate.high:.1e}"
 
 
 def _size(case: Case) -> str:

@@ -14,7 +14,7 @@ from finestep.rules.warmup import warmup_steps
 FEW_STEPS = 100
 HIGH_WARMUP_SHARE = 0.2
 SMALL_BATCH = 4
-FAR_TOO_MANY = 2.5
+FAR_TOO_MANY = 2.0
 """Passes over the upper end of the usual range, times this, are a fault and not a taste."""
 EARLY_END, LATE_END = 0.9, 1.5
 
@@ -61,7 +61,7 @@ def _epochs(config: ForeignConfig, run: PlannedRun, model: ModelFacts | None) ->
     usual = num_epochs(run.rows, is_encoder=is_encoder)
     over = f" over {run.rows:,} rows" if run.rows else ""
     most = f"{usual.value:g} (at most {usual.high:g}) are usual" + ("" if run.rows else " where the rows are not known")
-    shown = f"{run.epochs:.3g} passes{over}"
+    shown = f"{run.epochs:.3g} pass{'es' * (run.epochs != 1)}{over}"
     if run.epochs >= FAR_TOO_MANY * usual.high:
         text = f"{shown} are far too many: {most}; the rows are learned by heart, and the validation loss rises long before the end"
         return Remark(topic="num_epochs", verdict="change", text=text)
@@ -100,7 +100,7 @@ def _warmup(config: ForeignConfig, run: PlannedRun) -> Remark | None:
         return Remark(topic="warmup", verdict="change", text=text)
     if share > HIGH_WARMUP_SHARE:
         of = f" of {run.steps:,} steps" if run.steps else ""
-        return Remark(topic="warmup", verdict="change", text=f"{shown} takes {share:.0%} of the run{of}; {wanted}")
+        return Remark(topic="warmup", verdict="change", text=f"{shown}: {share:.0%}{of} is long; {wanted}")
     steps = f" ({share * run.steps:.0f} of {run.steps:,} steps)" if run.steps else ""
     return Remark(topic="warmup", verdict="fine", text=f"{shown} is usual{steps}")
 

@@ -28,17 +28,15 @@ class PlannedRun:
         """The batch in full."""
         if not (self.micro and self.accumulation):
             return f"effective batch {self.batch}"
-        parts = (
-            f"{self.micro} rows x {self.accumulation} accumulation x {self.devices} device{'s' * (self.devices > 1)}"
-        )
-        return f"effective batch {self.batch} = {parts}"
+        rows, devices = f"{self.micro} row{'s' * (self.micro > 1)}", f"{self.devices} device{'s' * (self.devices > 1)}"
+        return f"effective batch {self.batch} = {rows} x {self.accumulation} accumulation x {devices}"
 
 
 def planned_run(config: ForeignConfig, data: DataFacts | None, gpu: HardwareFacts | None) -> PlannedRun:
     """What the file decides, the data fill in, and `--gpu` says of the devices."""
     devices, source = _devices(config, gpu)
     micro, accumulation = _whole(config.value("micro_batch_size")), _whole(config.value("accumulation_steps"))
-    batch = config.effective_batch_size
+    batch = _whole(config.value("effective_batch_size"))
     if batch is None and micro:
         accumulation = accumulation or 1
         batch = micro * accumulation * devices

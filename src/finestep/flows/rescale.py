@@ -2,19 +2,142 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from finestep.errors import BadInput
 from finestep.estimate import Estimate
 from finestep.recipe import Recipe
-from finestep.rules.scaling import capped_batch, scale_betas, scale_epsilon, scale_learning_rate, scale_measured
+from finestep.rules.rate_setting import Group
+from finestep.rules.scaling import (
+    ScaledRate,
+    capped_batch,
+    measured_exponent,
+    scale_betas,
+    scale_by,
+    scale_epsilon,
+    scale_learning_rate,
+)
+from finestep.store.recipe_file import read_recipe
 
 Rule = Literal["measured", "sqrt", "linear", "none"]
 RULES: tuple[Rule, ...] = ("measured", "sqrt", "linear", "none")
 SOURCES = {"measured": "rate-law", "sqrt": "adam-sde", "linear": "linear-scaling", "none": "rate-law"}
 LARGE_LORA_BATCH = 128
 RETUNE_FACTOR = 4
+Z80 = 1.2815515655446004
+RECIPE_IN_STUDY, RESULT_IN_STUDY = "recipe.yaml", "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The best rate at one batch size, as a study believes it."""
+
+    batch: int
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudySlope:
+    """What a study measured of its own rates: one row a batch size that it tried."""
+
+    rows: tuple[Measured, ...]
+
+    def moved(self, rate: float, *, from_batch: float, to_batch: float) -> ScaledRate | None:
+        """The rate at another batch by the study's own rows; None when it tried only one batch size."""
+        if len(self.rows) < 2:
+            return None
+        exact = next((row for row in self.rows if row.batch == to_batch), None)
+        if exact is not None:
+            words = "best at this batch, measured in the study"
+            return ScaledRate(exact.rate, exact.low, exact.high, exact.rate / rate, words)
+        exponent, sd = self.slope()
+        words = f"through the {len(self.rows)} batch sizes of the study"
+        moved = scale_by(rate, from_batch=from_batch, to_batch=to_batch, exponent=exponent, sd=sd, words=words)
+        # Where the study's rates themselves are doubtful, so is the moved one.
+        nearest = min(self.rows, key=lambda row: abs(math.log(row.batch / to_batch)))
+        low, high = nearest.low / nearest.rate, nearest.high / nearest.rate
+        return ScaledRate(moved.value, moved.low * low, moved.high * high, moved.factor, moved.why)
+
+    def slope(self) -> tuple[float, float]:
+        """(exponent of the rate in the batch by least squares, its sd by the intervals of the rows)."""
+        xs = [math.log10(row.batch) for row in self.rows]
+        ys = [math.log10(row.rate) for row in self.rows]
+        sds = [math.log10(row.high / row.low) / (2 * Z80) for row in self.rows]
+        mean = sum(xs) / len(xs)
+        spread = sum((x - mean) ** 2 for x in xs)
+        exponent = sum((x - mean) * y for x, y in zip(xs, ys, strict=True)) / spread
+        variance = sum(((x - mean) * sd) ** 2 for x, sd in zip(xs, sds, strict=True)) / spread**2
+        return exponent, math.sqrt(variance)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A recipe, and what is known of where it comes from."""
+
+    recipe: Recipe
+    model: str | None = None
+    data: str | None = None
+    is_encoder: bool = False
+    slope: StudySlope | None = None
+
+    @property
+    def group(self) -> Group:
+        """Whose law holds."""
+        adapter = "full" if self.recipe.method == "full" else "lora"
+        return f"encoder {adapter}" if self.is_encoder else adapter  # type: ignore[return-value]
+
+
+def origin_of(place: Path, *, model: str | None = None) -> Origin:
+    """A recipe file, or a study with its recipe and its own measurements.
+
+    Args:
+        model: the model of a recipe file; encoders have a slope of their own.
+    """
+    if not place.is_dir():
+        return Origin(read_recipe(place), model, is_encoder=_is_encoder(model))
+    if not (place / RECIPE_IN_STUDY).exists():
+        raise BadInput(
+            "the study has no recipe yet", value=str(place), next_step="let it finish, or give a recipe file"
+        )
+    try:
+        result = json.loads((place / RESULT_IN_STUDY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        result = {}
+    facts = result.get("facts") or {}
+    named = model or facts.get("model")
+    recipe = read_recipe(place / RECIPE_IN_STUDY)
+    return Origin(recipe, named, facts.get("data"), _is_encoder(named), _slope(result))
+
+
+def _slope(result: dict[str, Any]) -> StudySlope | None:
+    """The rows of the answer at batch sizes that were tried."""
+    rows = (result.get("answer") or {}).get("trade_offs") or []
+    tried = {trial["effective_batch_size"] for trial in result.get("trials", []) if trial.get("eval_loss") is not None}
+    found = [
+        Measured(row["effective_batch_size"], *(row["learning_rate"][key] for key in ("value", "low", "high")))
+        for row in rows
+        if row["effective_batch_size"] in tried
+    ]
+    return StudySlope(tuple(sorted(found, key=lambda row: row.batch))) if found else None
+
+
+def _is_encoder(model: str | None) -> bool:
+    from finestep.survey.model import model_facts
+    from finestep.survey.model_name import facts_from_name
+
+    if model is None:
+        return False
+    try:
+        return model_facts(model, offline=True).is_encoder
+    except BadInput:
+        named = facts_from_name(model)
+        return bool(named and named.is_encoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +150,7 @@ class Rescaled:
 
 
 def rescale(
-    recipe: Recipe,
+    origin: Recipe | Origin,
     *,
     batch: int | None = None,
     devices: int | None = None,
@@ -41,6 +164,8 @@ def rescale(
         noise_scale: a measured gradient noise scale in rows; the rate does not grow beyond it.
         scale_adam: also move Adam's betas and epsilon.
     """
+    origin = origin if isinstance(origin, Origin) else Origin(origin)
+    recipe = origin.recipe
     new_batch, new_devices = batch or recipe.effective_batch_size, devices or recipe.num_devices
     if rule not in RULES:
         raise BadInput("unknown scaling rule", value=rule, next_step="known: " + ", ".join(RULES))
@@ -48,7 +173,7 @@ def rescale(
         raise BadInput(
             "every device needs a row: the batch must be >= the number of devices", value=f"{new_batch} < {new_devices}"
         )
-    rate = _rate(recipe, new_batch, rule, noise_scale)
+    rate = _rate(origin, new_batch, rule, noise_scale)
     micro = _micro(recipe, new_batch, new_devices)
     changes: dict[str, object] = {
         "learning_rate": rate.value,
@@ -67,10 +192,11 @@ def rescale(
     return Rescaled(recipe.changed(**changes), rate, remarks)
 
 
-def _rate(recipe: Recipe, batch: int, rule: Rule, noise_scale: float | None) -> Estimate:
+def _rate(origin: Origin, batch: int, rule: Rule, noise_scale: float | None) -> Estimate:
+    recipe = origin.recipe
     old, rate = recipe.effective_batch_size, recipe.learning_rate
     target = max(min(old, batch), capped_batch(batch, noise_scale=noise_scale)) if noise_scale else batch
-    measured = scale_measured(rate, from_batch=old, to_batch=target)
+    measured = _measured(origin, target)
     value = (
         measured.value
         if rule == "measured"
@@ -84,6 +210,17 @@ def _rate(recipe: Recipe, batch: int, rule: Rule, noise_scale: float | None) -> 
     return Estimate(value=value, low=low, high=high, unit="", source=SOURCES[rule], why=why)
 
 
+def _measured(origin: Origin, batch: float) -> ScaledRate:
+    """By the study's own rows where it has several, else by the law that `recommend` uses."""
+    recipe = origin.recipe
+    old, rate = recipe.effective_batch_size, recipe.learning_rate
+    if origin.slope is not None and (own := origin.slope.moved(rate, from_batch=old, to_batch=batch)) is not None:
+        return own
+    exponent, sd = measured_exponent(origin.group)
+    words = "at the same data, by the law of `recommend`"
+    return scale_by(rate, from_batch=old, to_batch=batch, exponent=exponent, sd=sd, words=words)
+
+
 def _micro(recipe: Recipe, batch: int, devices: int) -> int | None:
     """The micro-batch stays where it can: memory did not change."""
     if recipe.micro_batch_size is None:
@@ -94,6 +231,8 @@ def _micro(recipe: Recipe, batch: int, devices: int) -> int | None:
 def _remarks(recipe: Recipe, batch: int, devices: int, micro: int | None, rule: Rule) -> list[str]:
     old = recipe.effective_batch_size
     out = []
+    if batch == old and devices == recipe.num_devices:
+        return [f"nothing changes: the batch is {batch} and the devices are {devices} already"]
     if batch == old:
         out.append("the effective batch is the same, so the learning rate is too: devices only divide the work")
     else:

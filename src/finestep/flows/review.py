@@ -200,8 +200,6 @@ def _variants() -> tuple[str, ...]:
 
 def _ask(config: ForeignConfig, run: PlannedRun) -> Ask:
     rank, alpha = config.value("lora_rank"), config.value("lora_alpha")
-    if alpha is None and rank and config.framework == "llamafactory":
-        alpha = 2.0 * rank  # its own rule
     return Ask(
         rank=int(rank) if rank else None,
         alpha=alpha,
@@ -227,7 +225,8 @@ def _partial(config: ForeignConfig) -> tuple[str, ...] | None:
 
 def _title(config: ForeignConfig, facts: ModelFacts | None) -> str:
     what = {"sft": "", "pretraining": "continued pre-training, "}.get(config.objective, f"{config.objective}, ")
-    method = config.variant or config.method or "full or LoRA (not stated)"
+    own = "full" if facts and facts.is_encoder else "full or LoRA (not stated)"
+    method = config.variant or config.method or own
     return f"{what}{method} of {facts.name if facts else config.model or 'a model that is not named'}"
 
 
@@ -241,7 +240,9 @@ def _read(config: ForeignConfig, run: PlannedRun) -> tuple[str, ...]:
     if run.steps:
         out.append(f"{run.steps:,} steps")
     if run.epochs:
-        out.append(f"{run.epochs:.3g} passes" + (f" over {run.rows:,} rows" if run.rows else ""))
+        out.append(
+            f"{run.epochs:.3g} pass{'es' * (run.epochs != 1)}" + (f" over {run.rows:,} rows" if run.rows else "")
+        )
     if config.sharding:
         out.append(config.sharding)
     return tuple(out)

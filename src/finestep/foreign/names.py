@@ -173,7 +173,6 @@ NAMES: dict[str, tuple[str, ...]] = {
         "block_size",
         "max_len",
         "context_length",
-        "max_source_length",
         "max_input_length",
     ),
     "lora_rank": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ LITGPT_SWITCHES = {
     "lora_mlp": "down_proj",
 }
 MLX_RANK, MLX_SCALE = 8, 20.0
+SWIFT_BATCH = 16
 
 
 def in_own_words(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
@@ -102,8 +104,25 @@ def _unknown(config: ForeignConfig, source: Source, options: Options) -> Foreign
     return replace(config, layout=words)
 
 
+def _swift(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """Its rate follows the method, and its accumulation makes up a batch of 16."""
+    defaults = {**config.defaults, "learning_rate": 1e-5 if config.method == "full" else 1e-4}
+    if config.accumulation_steps is None:
+        rows = int(config.value("micro_batch_size") or 1) * (config.num_devices or 1)
+        defaults["accumulation_steps"] = max(1, math.ceil(SWIFT_BATCH / rows))
+    return replace(config, defaults=defaults)
+
+
+def _llama_factory(config: ForeignConfig, source: Source, options: Options) -> ForeignConfig:
+    """Its alpha is twice the rank."""
+    rank = config.value("lora_rank")
+    return replace(config, defaults={**config.defaults, **({"lora_alpha": 2 * rank} if rank else {})})
+
+
 _RULES: dict[str, Callable[[ForeignConfig, Source, Options], ForeignConfig]] = {
     "mlx_lm": _mlx,
+    "ms-swift": _swift,
+    "llamafactory": _llama_factory,
     "litgpt": _litgpt,
     "torchtune": _torchtune,
     "deepspeed": _deepspeed,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from finestep.rules.rate_law import packaged_law
+from finestep.rules.rate_setting import Group
 from finestep.study import ScalingRule
 
 EXPONENTS: dict[ScalingRule, float] = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
@@ -21,10 +23,9 @@ def scale_learning_rate(learning_rate: float, *, from_batch: int, to_batch: int,
     return learning_rate * (to_batch / from_batch) ** EXPONENTS[rule]
 
 
-MEASURED_EXPONENTS: dict[str, tuple[float, float]] = {"fixed steps": (0.3, 0.15), "fixed data": (0.4, 0.2)}
-"""Held fixed -> (exponent of the rate in the batch, sd): what the law of the rate says of LoRA, full fine-tuning and encoders
-(evidence `rate-law`). At fixed data a larger batch also takes fewer steps."""
 Z80 = 1.2815515655446004
+LEAST_BETA = 0.5
+"""Below it the rule of Malladi et al. does not hold any more, and the average would be of two steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,43 @@ class ScaledRate:
     why: str
 
 
-def scale_measured(learning_rate: float, *, from_batch: float, to_batch: float, held: str = "fixed data") -> ScaledRate:
-    """The rate at `to_batch` by the measured exponent, with its interval.
+def measured_exponent(group: Group) -> tuple[float, float]:
+    """(exponent of the best rate in the batch when the data stay the same, its sd), by the law that `recommend` uses.
 
-    >>> round(scale_measured(1e-4, from_batch=16, to_batch=160).factor, 2)
+    A larger batch then also takes fewer steps, so that both exponents of the law act.
+    """
+    law = packaged_law()
+    kind = "encoder" if group.startswith("encoder") else group
+    weights = {f"{kind} batch": 1.0, f"{kind} steps": -1.0}
+    exponent = sum(law.mean[law.names.index(name)] * weight for name, weight in weights.items())
+    return exponent, math.hypot(law.coefficient_sd(weights), math.sqrt(2) * law.spreads["slope"])
+
+
+def scale_measured(learning_rate: float, *, from_batch: float, to_batch: float, group: Group = "lora") -> ScaledRate:
+    """The rate at `to_batch` by the measured exponent of the same data, with its interval."""
+    exponent, sd = measured_exponent(group)
+    return scale_by(
+        learning_rate,
+        from_batch=from_batch,
+        to_batch=to_batch,
+        exponent=exponent,
+        sd=sd,
+        words="at the same data, by the law of `recommend`",
+    )
+
+
+def scale_by(
+    learning_rate: float, *, from_batch: float, to_batch: float, exponent: float, sd: float, words: str
+) -> ScaledRate:
+    """The rate at `to_batch` by an exponent with a doubt.
+
+    >>> round(scale_by(1e-4, from_batch=16, to_batch=160, exponent=0.4, sd=0.1, words="").factor, 2)
     2.51
     """
-    exponent, sd = MEASURED_EXPONENTS[held]
     dex = math.log10(to_batch / from_batch)
     factor, spread = 10 ** (exponent * dex), 10 ** (Z80 * sd * abs(dex))
     value = learning_rate * factor
-    return ScaledRate(value, value / spread, value * spread, factor, f"batch^{exponent:g} at {held}, measured")
+    return ScaledRate(value, value / spread, value * spread, factor, f"batch^{exponent:.2g} {words}")
 
 
 def surge_factor(batch: float, *, noise_scale: float) -> float:
@@ -68,13 +95,18 @@ def capped_batch(batch: float, *, noise_scale: float) -> float:
 
 
 def scale_betas(beta1: float, beta2: float, *, factor: float) -> tuple[float, float]:
-    """Adam's betas when the batch grows by `factor` (Malladi et al., evidence `adam-sde`): 1 - beta grows with it, at
-    most to 1 - 0.
+    """Adam's betas when the batch grows by `factor`: averages over the same rows (Malladi et al., evidence `adam-sde`).
+
+    Their 1 - beta grows with the factor; beta^factor is that for small changes, and never reaches 0. It stops at LEAST_BETA.
 
     >>> scale_betas(0.9, 0.999, factor=4.0)
-    (0.6, 0.996)
+    (0.6561, 0.996006)
     """
-    return tuple(round(max(0.0, 1.0 - factor * (1.0 - beta)), 6) for beta in (beta1, beta2))  # type: ignore[return-value]
+    return _scaled_beta(beta1, factor), _scaled_beta(beta2, factor)
+
+
+def _scaled_beta(beta: float, factor: float) -> float:
+    return beta if beta == 0 else round(max(beta**factor, min(beta, LEAST_BETA)), 6)
 
 
 def scale_epsilon(epsilon: float, *, factor: float) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from finestep.estimate import Estimate
 from finestep.search.acquisition import expected_regret
 from finestep.search.answer import Answer, TradeOff, answer_sentence
+from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Array, Objective, Observations, field_of, observe
@@ -245,11 +246,13 @@ class StructuredSearch:
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
         speeds = _speeds(trials)
+        ended = [trial.fidelity < 1 for trial in trials if trial.state != "running"]
+        factor = width_factor(num_full=ended.count(False), num_short=ended.count(True))
         rows: dict[int, TradeOff] = {}
         for batch in self.space.batch_sizes:
             here = np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01)
             if len(here):
-                rate = _rate_estimate(points.x[here], mean[here], samples[:, here])
+                rate = widened(_rate_estimate(points.x[here], mean[here], samples[:, here]), factor)
                 excess = float(mean[here].min() - mean.min())
                 rows[batch] = TradeOff(
                     effective_batch_size=batch,

@@ -66,7 +66,7 @@ def lock_study(folder: Path) -> Any:
     place = folder / LOCK
     if place.is_symlink() or place.is_dir():
         raise BadInput("the lock of a study is a plain file", value=str(place), next_step="remove what is in its place")
-    lock = FileLock(str(place))
+    lock = FileLock(str(place), thread_local=False)
     try:
         with writing(place):
             lock.acquire(timeout=1.0)

@@ -17,7 +17,7 @@ from finestep.survey.example import Example
 from finestep.survey.formats import examples_of
 from finestep.survey.labels import label_classes
 from finestep.survey.rows import data_files, sampled_rows
-from finestep.survey.split import num_eval_rows, split_data
+from finestep.survey.split import MIN_ROWS, num_eval_rows, split_data
 
 SAMPLE_ROWS = 500
 WHOLE_BYTES = 48 * 2**20
@@ -51,6 +51,15 @@ def data_facts(spec: DataSpec) -> DataFacts:
     total = round(total * len(read.examples) / max(len(rows), 1))
     held_out = 0 if spec.eval_path else num_eval_rows(total, spec.eval_fraction)
     return _facts(spec.path, read.format, read.examples, total=total - held_out, held_out=held_out)
+
+
+def few_rows_facts(spec: DataSpec) -> DataFacts | None:
+    """Facts of a data set that is too small to be split, all of it counted for training; None when it is large enough, or empty."""
+    total, rows = sampled_rows(spec.path, MIN_ROWS)
+    if not 0 < total < MIN_ROWS:
+        return None
+    read = examples_of(rows, spec, place=spec.path)
+    return _facts(spec.path, read.format, read.examples, total=len(read.examples), held_out=0)
 
 
 def _check_sampled_labels(rows: Iterable[Example], place: str) -> None:

@@ -85,6 +85,7 @@ def _shorter(part: str) -> Iterator[str]:
         yield one
         yield f"Meta-{one}"
         yield re.sub(r"^meta-", "", one, flags=re.IGNORECASE)
+        yield from (f"{one}-{end}" for end in ("pt", "hf", "v0.1"))
         yield re.sub(r"^llama-?(\d)[._-](\d)", r"Llama-\1.\2", one, flags=re.IGNORECASE)
 
 
@@ -114,7 +115,7 @@ def _count(low: str) -> tuple[int | None, int | None]:
     if experts:
         each = float(experts[2]) * 1e9
         return round(int(experts[1]) * each), round(_EXPERTS_USED * each)
-    found = _SIZE.search(low)
+    found = _SIZE.search(re.sub(r"(\d)b(\d)(?!\w)", r"\1.\2b", low))  # bloom-7b1
     if not found or float(found[1]) == 0:
         return None, None
     count = round(float(found[1]) * (1e9 if found[2] == "b" else 1e6))

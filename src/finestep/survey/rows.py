@@ -110,14 +110,15 @@ def _jsonl(file: Path) -> Iterator[Found]:
 
 def _line_row(line: str, file: Path, number: int) -> Row:
     place = f"{file}:{number}"
-    next_step = "write one whole object a line, e.g. by `jq -c . FILE`"
-    if number == 1 and line.lstrip().startswith("["):
+    is_list = line.strip() == "["
+    value = None if is_list else _parse_json(line, place, "write one whole object a line, e.g. by `jq -c . FILE`")
+    if is_list or isinstance(value, list):
         raise BadInput(
-            "every line must be an object; this file holds one list",
+            "every row must be an object with named fields; this file holds a list",
             place=place,
             next_step=f"name it {file.name.partition('.')[0]}.json",
         )
-    return _as_row(_parse_json(line, place, next_step), place)
+    return _as_row(value, place)
 
 
 def _json(file: Path) -> Iterator[Found]:
