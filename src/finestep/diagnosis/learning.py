@@ -14,7 +14,8 @@ from finestep.diagnosis.signals import EvalCurve, LossCurve, Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
-_LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
+LOWEST_USUAL_RATE, FAR_BELOW_SLACK = 1e-6, 1.6
+"""Peak rate below which no supervised method is trained in practice; times the limits of a straight response for such a rate."""
 
 MOST_IGNORANT = 12.5
 """Nats of a uniform guess in the largest common vocabulary; a first loss above it shows a wrong format or a sum."""
@@ -277,7 +278,11 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     if progress.share_done < 0.9 or not clear or gain > limits.straight_gain:
         return None
     early, half = (_share_of_gain(signals, part) for part in (1 / 3, 1 / 2))
-    if not (early < limits.straight_third and half < limits.straight_half):
+    # A rate that no method uses needs less of a proof.
+    slack = FAR_BELOW_SLACK if schedule.peak < LOWEST_USUAL_RATE else 1.0
+    if not (-LITTLE_OF_ALL < early < slack * limits.straight_third and half < slack * limits.straight_half):
+        return None
+    if _evaluations_bent(signals, limits.straight_half):
         return None
     return found(
         "learning_rate_too_low",
@@ -300,7 +305,7 @@ def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None
     is_classifier = signals.log.context.num_labels or signals.metric is not None
     far = (
         IGNORANT_FROM < curve.start < MOST_IGNORANT
-        and curve.end > STILL_IGNORANT
+        and level_of_end(signals, curve) > STILL_IGNORANT
         and curve.end > SLOW_SHARE * curve.start
     )
     if is_classifier or not far or not progress.last_step >= MIN_STEPS_OF_FALL or schedule.peak > USUAL_FOR_ADAPTERS:
@@ -316,6 +321,11 @@ def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None
         first_loss=curve.start,
         last_loss=curve.end,
     )
+
+
+def level_of_end(signals: Signals, curve: LossCurve) -> float:
+    """Loss at the end in nats a token: the validation loss where there is one, because a training loss may be a sum."""
+    return signals.evaluation.last if signals.evaluation is not None else curve.end
 
 
 def _falls_late(signals: Signals, curve: LossCurve) -> bool:
@@ -351,6 +361,20 @@ def _share_of_gain(signals: Signals, part: float) -> float:
             else math.nan
         )
     return _share_of_training_gain(signals, place)
+
+
+def _evaluations_bent(signals: Signals, limit: float) -> bool:
+    """Between the first and the last evaluation most of the gain came in the first half of the rate that was spent there: rows of the
+    training loss may be smoothed by the logger, and then they lag behind."""
+    train, series = signals.log.train, signals.log.evaluation
+    rates = np.nan_to_num(train.learning_rate)
+    if series is None or signals.num_evaluations < MIN_EVALUATIONS_OF_RESPONSE or not rates.sum() > 0:
+        return False
+    known = np.isfinite(series.loss)
+    loss, step = series.loss[known], series.step[known]
+    spent = np.interp(step, train.step, np.cumsum(rates * np.gradient(train.step)))
+    gained = loss[0] - np.interp(0.5 * (spent[0] + spent[-1]), spent, loss)
+    return bool(gained > limit * (loss[0] - loss[-1]) > 0)
 
 
 def _share_of_training_gain(signals: Signals, place: float) -> float:

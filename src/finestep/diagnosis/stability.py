@@ -260,7 +260,7 @@ def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding 
     num_labels = round(math.exp(min(curve.end, 10.0)))
     if not len(accuracy) or num_labels < 2 or abs(curve.end / math.log(num_labels) - 1) > GUESSING:
         return None
-    if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > GUESSING:
+    if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > min(GUESSING, 0.5 / num_labels):
         return None
     error = limits.level_z * max(curve.contrast_error, 0.01)
     was_better = (
@@ -289,7 +289,8 @@ def _is_high_rate(signals: Signals) -> bool:
     context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
     if context.usual_rate is not None:
         return bool(peak > 2 * context.usual_rate[2])
-    return bool(peak > _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
+    # The first logged rate of a decay lies a little below the peak.
+    return bool(peak > 0.9 * _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
 
 
 def _is_plausible(signals: Signals, chance: Chance) -> bool:
