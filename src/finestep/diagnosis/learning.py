@@ -37,6 +37,8 @@ FIRST_TENTH = 0.1
 ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
 """Below this share of the peak rate, a last fall of less than that part of all that was gained, or than 1 %, is the end of the road."""
 MIN_ROWS_OF_RESPONSE = 24
+CALMER = 4.0
+"""Scatter of the first quarter of rows over that of the last, in a log of means since the start."""
 MIN_EVALUATIONS_OF_RESPONSE = 5
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
@@ -282,7 +284,7 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     slack = FAR_BELOW_SLACK if schedule.peak < LOWEST_USUAL_RATE else 1.0
     if not (-LITTLE_OF_ALL < early < slack * limits.straight_third and half < slack * limits.straight_half):
         return None
-    if _evaluations_bent(signals, limits.straight_half):
+    if _evaluations_bent(signals, limits.straight_half) or _calms_down(signals.log.train.loss[curve.rows]):
         return None
     return found(
         "learning_rate_too_low",
@@ -377,6 +379,12 @@ def _evaluations_bent(signals: Signals, limit: float) -> bool:
     return bool(gained > limit * (loss[0] - loss[-1]) > 0)
 
 
+def _calms_down(loss: np.ndarray) -> bool:
+    """Rows scatter ever less from the first to the last quarter: they are means since the start, which bend late whatever the run does."""
+    scatter = [float(np.median(np.abs(np.diff(part, 2)))) for part in np.array_split(loss, 4) if len(part) > 3]
+    return len(scatter) == 4 and scatter[0] > CALMER * scatter[-1] and scatter[0] > scatter[1] > scatter[2]
+
+
 def _share_of_training_gain(signals: Signals, place: float) -> float:
     """The same from the training loss around a step."""
     curve = signals.loss
@@ -384,8 +392,10 @@ def _share_of_training_gain(signals: Signals, place: float) -> float:
     loss = signals.log.train.loss[curve.rows]
     row = int(np.searchsorted(signals.log.train.step[curve.rows], place))
     width = max(1, curve.num_rows // 10)
-    level = float(np.median(loss[max(0, row - width) : row + width + 1]))
-    return (curve.start - level) / (curve.start - curve.end)
+    window = loss[max(0, row - width) : row + width + 1]
+    # The share that chance may add to, so that noisy rows prove nothing.
+    error = 1.2533 * curve.noise * curve.median * math.sqrt(1 / len(window) + 1 / 3) / 2
+    return (curve.start - float(np.median(window)) + error) / (curve.start - curve.end)
 
 
 def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> Finding | None:

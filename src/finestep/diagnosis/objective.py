@@ -21,6 +21,8 @@ FEWEST_ROWS = 12
 """Rows with a reward below which quarters of a run mean nothing."""
 GAIN_Z = 3.0
 """Standard errors of a gain. Source: labelled runs that learned had at least 3.1, the eleven others at most 2.2."""
+FELL_IN_ALL = 1.5
+"""Standard errors that the middle one of several measures must have fallen by, when one of them fell clearly."""
 COLLAPSE_Z = 5.0
 """Standard errors of a fall from the highest quarter, more because it is chosen among many."""
 NO_SPREAD_SHARE, CLIPPED_SHARE = 0.8, 0.8
@@ -149,7 +151,7 @@ def _of_pairs(signals: Signals) -> list[Finding]:
         return remarks
     best = max(gains, key=lambda name: gains[name])
     known: Evidence = {"z": gains[best], "judged_by": best, "last_loss": signals.loss.end if signals.loss else None}
-    if min(gains.values()) <= -GAIN_Z:
+    if min(gains.values()) <= -GAIN_Z and np.median(list(gains.values())) <= -FELL_IN_ALL:
         meaning = "The model prefers the chosen answers less than before."
         return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]
     what = (

@@ -108,7 +108,7 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
     }  # fmt: skip
     chance = _chance(signals, curve.end, limits)
     if row >= _peak_row(signals) and _has_another_cause(signals, curve, row, limits, chance):
-        return _not_the_rate(curve, row, evidence)
+        return _not_the_rate(curve, row, evidence) if signals.log.context.objective == "supervised" else None
     where = f" and stays at {chance.words}" if chance else ""
     return found(
         "diverged",
