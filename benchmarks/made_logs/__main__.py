@@ -85,7 +85,7 @@ def _as_line(row: dict[str, float]) -> str:
 def rows_of(made: Made) -> list[dict[str, float]]:
     """Training rows and evaluations in order of steps; NaN losses stay NaN, as JSON and Python print them."""
     count = max((len(values) for values in made.train.values()), default=0)
-    span = count * made.spacing if count else len(made.evals["t"]) * 100
+    span = count * made.spacing if count else len(made.evals.get("t", ())) * 100
     rows = [
         {**{name: float(values[row]) for name, values in made.train.items()}, "epoch": made.epochs * (row + 1) / count,
          "step": (row + 1) * made.spacing}

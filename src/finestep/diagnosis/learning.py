@@ -152,12 +152,11 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
     Falls are measured from the level after the first tenth of the run, because a first loss may only show a wrong format.
     """
     evaluation, curve, epochs = signals.evaluation, signals.loss, signals.progress.epochs
-    if evaluation is not None and evaluation.num_rows >= 2 and evaluation.first > 0:
+    if evaluation is not None and evaluation.num_rows >= 3 and evaluation.first > 0:
         start = min(evaluation.first, MOST_IGNORANT)
         fell = evaluation.last < limits.too_good_share * start and start > 1 and evaluation.last < GOOD_FOR_WORDS
-        if evaluation.num_rows >= 3 and (evaluation.last < limits.too_good_loss / 2 or fell):
-            return _leak(evaluation.first, evaluation.last, "validation", signals)
-        return None
+        is_nothing = evaluation.last < limits.too_good_loss / 2
+        return _leak(evaluation.first, evaluation.last, "validation", signals) if is_nothing or fell else None
     if curve is None or curve.num_rows < limits.min_rows or curve.end < 0 or curve.start <= 0:
         return None
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
@@ -166,7 +165,7 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
         float(early.min()) / signals.loss_factor < limits.too_good_loss
         and float(early.min()) < limits.too_good_share * start
     )
-    # One evaluation says whether the low training loss is the target's or learned by heart.
+    # One or two evaluations say whether the low training loss is the target's or learned by heart.
     if evaluation is not None and evaluation.last > limits.too_good_loss:
         return None
     return _leak(curve.start, curve.end, "training", signals) if is_low and not epochs < 0.01 else None
