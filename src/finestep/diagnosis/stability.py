@@ -266,7 +266,9 @@ def _ignorant_to_the_end(signals: Signals, curve: LossCurve, limits: Thresholds)
         return [found("stuck_high_rate", meaning, advice=_lower_rate_advice(signals, factor=5), loss=level)]
     if signals.schedule is not None:
         return []
-    meaning = f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach: the model learns nothing."
+    meaning = (
+        f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach: the model learns nothing."
+    )
     return [found("stuck_at_chance", meaning, advice=_WHEN_AT_CHANCE, loss=level)]
 
 
