@@ -256,6 +256,7 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
     own = named_fields(asked.setting or []) | (
         {*RECOMMENDED_FIELDS, *fields_in(asked.recipe_file)} if asked.recipe_file else set()
     )
+    own |= {"num_epochs"} if asked.epochs is not None else set()
     name, goal = objective_and_goal(asked.objective)
     spec, notes = tuning_spec(
         model=named.model,
