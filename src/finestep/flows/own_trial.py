@@ -86,7 +86,7 @@ def trial_of(spec: Mapping[str, Any], result: Mapping[str, Any], *, number: int)
     """A trial by its number, from the study's specification and its results as they stand."""
     recipe, answer = spec["recipe"], result.get("answer") or {}
     best = result.get("best") or {}
-    row = next((one for one in result.get("trials") or () if one.get("trial") == number), {})
+    row: Mapping[str, Any] = next((one for one in result.get("trials") or () if one.get("trial") == number), {})
     batch = row.get("effective_batch_size")
     believed = next((one for one in answer.get("trade_offs") or () if one["effective_batch_size"] == batch), None)
     rate = believed["learning_rate"] if believed else None
