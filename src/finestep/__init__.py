@@ -12,12 +12,20 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Recipe": "finestep.recipe",
+    "SearchSpace": "finestep.search.space",
+    "Study": "finestep.api.study",
     "Estimate": "finestep.estimate",
     "Trial": "finestep.trial",
     "FinestepError": "finestep.errors",
     "FinestepCallback": "finestep.integrations.transformers",
+    "FinestepSampler": "finestep.integrations.optuna",
     "ask_tell": "finestep.flows.ask_tell",
+    "diagnose": "finestep.api.logs",
+    "open_study": "finestep.api.study",
     "read_recipe": "finestep.store.recipe_file",
+    "recommend": "finestep.flows.recommend",
+    "train": "finestep.api.tuning",
+    "tune": "finestep.api.tuning",
     "write_recipe": "finestep.store.recipe_file",
 }
 __all__ = ["__version__", *_WHERE]

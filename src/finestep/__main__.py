@@ -2,7 +2,7 @@
 
 import sys
 
-from finestep.cli.main import main
+from finestep.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,6 +24,15 @@ class FinestepError(Exception):
     """An error that a user can act on; the command line prints its text alone and exits with `exit_code`."""
 
     exit_code = 2
+    place: str | None = None
+    next_step: str | None = None
+    named: str | None = None
+    """The kind as another process has named it."""
+
+    @property
+    def kind(self) -> str:
+        """A word for machines, e.g. `BadInput`."""
+        return self.named or type(self).__name__
 
 
 class BadInput(FinestepError):
@@ -59,6 +68,31 @@ class StudyBusy(FinestepError):
     """Another process is working on the same study."""
 
     exit_code = 3
+
+
+class StudyDamaged(FinestepError):
+    """Files of a study are lost or damaged, and others of its files know better."""
+
+    def __init__(self, what: str, *, place: str | None = None, next_step: str | None = None):
+        self.place, self.next_step = place, next_step
+        super().__init__(_sentence(what, None, place, next_step))
+
+
+class EnvironmentFault(FinestepError):
+    """The machine failed, not the trial: no space, a read-only disk, a process killed while it loads.
+
+    It is never an outcome: the study pauses, and the same command goes on once the fault is mended.
+    """
+
+    exit_code = 75
+
+    def __init__(self, what: str, *, place: str | None = None, next_step: str | None = None):
+        self.what, self.place, self.next_step = what, place, next_step
+        super().__init__(_sentence(what, None, None, None) + (f": {place}" if place else "") + f"; {next_step}")
+
+
+class WorkerLost(EnvironmentFault):
+    """The worker was killed while it loaded model and data; it may be started again."""
 
 
 class WorkerFailed(FinestepError):

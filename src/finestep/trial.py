@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from typing import Literal
 
@@ -81,6 +83,9 @@ class Outcome(_Value):
     elapsed_s: float = 0.0
     micro_batch_size: int | None = Field(None, description="What the memory allowed in the end.")
     peak_memory_bytes: int | None = None
+    recipe_hash: str | None = Field(
+        None, description="Of what the trial was asked to run; None: an older version wrote it."
+    )
     log: str | None = Field(None, description="Where the whole traceback of a failed trial is.")
     model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
     findings: tuple[Finding, ...] = Field((), description="What the live monitor said, warnings and errors.")
@@ -96,6 +101,12 @@ class Outcome(_Value):
         if self.state not in RANKED_STATES or self.eval_loss is None or math.isfinite(self.eval_loss):
             return self
         return self.model_copy(update={"state": "diverged", "reason": f"the validation loss is {self.eval_loss}"})
+
+
+def recipe_hash(recipe: Recipe, fidelity: float) -> str:
+    """What a trial was asked to run, in 16 hex digits; fields at their defaults leave it as it is, so that new fields may come."""
+    asked = json.dumps([recipe.model_dump(mode="json", exclude_defaults=True), fidelity], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 class Trial(_Value):
@@ -114,6 +125,11 @@ class Trial(_Value):
         """True when its validation loss may be compared with others: it ended, and the loss is a finite number."""
         loss = self.outcome.eval_loss if self.outcome is not None else None
         return self.state in RANKED_STATES and loss is not None and math.isfinite(loss)
+
+    @property
+    def hash(self) -> str:
+        """What its outcome must carry to be its own."""
+        return recipe_hash(self.recipe, self.fidelity)
 
     @property
     def is_choosable(self) -> bool:

@@ -5,9 +5,9 @@ It holds the base and the data and takes trial after trial. It never decides wha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -21,11 +21,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from finestep.disk import append_line, fault_of, make_folder, remove, write_whole
 from finestep.errors import FinestepError, WorkerFailed, cause_words
 from finestep.protocol import Event, SessionRequest, TrialRequest
-from finestep.store.records import append_line, write_whole
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
-from finestep.trial import Outcome
+from finestep.trial import Outcome, recipe_hash
 
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
@@ -61,6 +61,8 @@ class Inbox:
     def __init__(self) -> None:
         self._waiting: SimpleQueue[TrialRequest] = SimpleQueue()
         self.folders: dict[int, Path] = {}
+        self.hashes: dict[int, str] = {}
+        """Of what each trial was asked to run."""
         threading.Thread(target=self._read, daemon=True, name="inbox").start()
 
     def wait(self) -> bool:
@@ -84,6 +86,7 @@ class Inbox:
                 break
             request = TrialRequest.model_validate(message)
             self.folders[request.number] = Path(request.folder)
+            self.hashes[request.number] = recipe_hash(request.recipe, request.fidelity)
             self._waiting.put(request)
         STOP.set()
 
@@ -107,13 +110,19 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     except FinestepError as error:
-        line.send("error", {"error": type(error).__name__, "text": str(error)})
+        line.send("error", _complaint(error))
         return error.exit_code
     except Exception as error:
-        traceback.print_exc()
-        line.send("error", {"error": "WorkerFailed", "text": cause_words(error)})
-        return 1
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        fault = fault_of(error) or WorkerFailed(cause_words(error))
+        line.send("error", _complaint(fault))
+        return fault.exit_code
     return 0
+
+
+def _complaint(error: FinestepError) -> dict[str, Any]:
+    return {"error": error.kind, "text": str(error), "place": error.place, "next_step": error.next_step}
 
 
 def _serve(request: SessionRequest, line: Line) -> None:
@@ -201,7 +210,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     )
     while inbox.wait():
         for lane in pack.run():
-            _end(lane, line, request)
+            _end(lane, line, request, inbox.hashes)
 
 
 def _plan(request: SessionRequest, resident: Any) -> Any:
@@ -246,14 +255,14 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
 
     def emit(kind: str, data: BaseModel | dict[str, Any], *, trial: int) -> None:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
-            folders[trial].mkdir(parents=True, exist_ok=True)
+            make_folder(folders[trial])
             append_line(folders[trial] / RECORD_FILES[kind], data.model_dump_json())
         line.send(kind, data, trial=trial)
 
     return emit
 
 
-def _end(lane: Any, line: Line, request: SessionRequest) -> None:
+def _end(lane: Any, line: Line, request: SessionRequest, hashes: dict[int, str]) -> None:
     """Keep what a trial leaves behind, then say how it ended."""
     if lane.outcome is None:
         line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
@@ -263,15 +272,16 @@ def _end(lane: Any, line: Line, request: SessionRequest) -> None:
         outcome = _with_model(lane, folder, request)
     if outcome.state == "failed":
         outcome = outcome.model_copy(update={"log": request.log})
-    folder.mkdir(parents=True, exist_ok=True)
+    outcome = outcome.model_copy(update={"recipe_hash": hashes[lane.number]})
+    make_folder(folder)
     write_whole(folder / "outcome.json", outcome.model_dump_json())
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    remove(folder / "checkpoints")
     line.send("finished", outcome, trial=lane.number)
 
 
 def _with_model(lane: Any, folder: Path, request: SessionRequest) -> Outcome:
     """The outcome of a trial whose model is on disk; a failure where it cannot be written."""
-    from finestep.train.faults import logged_cause
+    from finestep.train.faults import logged_cause, raise_machine_fault
     from finestep.train.saved_files import save_trial
 
     try:
@@ -279,6 +289,7 @@ def _with_model(lane: Any, folder: Path, request: SessionRequest) -> Outcome:
     except FinestepError:
         raise
     except Exception as error:
+        raise_machine_fault(error, folder)
         return Outcome(state="failed", reason=f"the tuned model could not be saved: {logged_cause(error)}")
     return lane.outcome.model_copy(update={"model_dir": "model"})
 

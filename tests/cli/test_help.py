@@ -11,13 +11,15 @@ import typer
 from typer.testing import CliRunner
 
 from finestep.cli.main import app
+from finestep.cli.usual_options import USUAL
 
 COMMANDS = typer.main.get_command(app).commands
 MOST_OPTIONS_TOGETHER = 8
 
 
-def _help(*arguments: str, columns: int = 80) -> str:
-    done = CliRunner().invoke(app, [*arguments, "--help"], terminal_width=columns)
+def _help(*arguments: str, columns: int = 80, everything: bool = True) -> str:
+    word = "--help-all" if everything and arguments and arguments[0] in USUAL else "--help"
+    done = CliRunner().invoke(app, [*arguments, word], terminal_width=columns)
     assert done.exit_code == 0
     return done.output
 
@@ -41,6 +43,18 @@ def test_many_options_are_in_groups(name):
     sections = _sections(_help(name))
     for title, lines in sections.items():
         assert len(re.findall(r"^  --", lines, flags=re.M)) <= MOST_OPTIONS_TOGETHER, title
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_help_shows_about_a_dozen_options_in_two_groups(name):
+    text = _help(name, everything=False)
+    sections = _sections(text)
+    assert list(sections) == ["Arguments", *USUAL[name], "Other"]
+    shown = re.findall(r"^  (--[a-z-]+)", text, flags=re.M)
+    assert shown == [*(option for options in USUAL[name].values() for option in options), "--help", "--help-all"]
+    assert 10 <= len(shown) - 2 <= 14
+    number = int(re.search(r"Show (\d+) more options", text)[1])
+    assert number + len(shown) == len(re.findall(r"^  --", _help(name), flags=re.M))
 
 
 def test_related_options_stand_together():

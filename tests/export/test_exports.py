@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from finestep.export.exported import ExportContext
 from finestep.export.registry import EXPORTERS, exporter
 from finestep.foreign.config import ForeignConfig, Source
 from finestep.foreign.reading import config_of
-from finestep.recipe import Recipe
+from finestep.recipe import Recipe, ScheduleName
 from finestep.rules.warmup import warmup_steps
 
 CONTEXT = ExportContext(model="owner/model", data="data.jsonl", num_steps=625)
@@ -253,3 +254,14 @@ def test_the_real_trl_reads_it(tmp_path):
     assert training.get_warmup_steps(625) == 31
     assert training.max_length == 1536
     assert (model.use_peft, model.lora_r, model.lora_alpha, model.use_rslora) == (True, 16, 32, False)
+
+
+@pytest.mark.parametrize("schedule", get_args(ScheduleName))
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_schedule_is_written_or_named_as_missing(name, schedule):
+    """What the framework trains by is the schedule that was asked for, or the export says that it is another."""
+    recipe = LORA.changed(schedule={"name": schedule})
+    linear = EXPORTERS[name].write(LORA.changed(schedule={"name": "linear"}), CONTEXT)
+    written = EXPORTERS[name].write(recipe, CONTEXT)
+    says = any("schedule" in line or schedule in line for line in written.cannot)
+    assert schedule == "linear" or says or written.files != linear.files

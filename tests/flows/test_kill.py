@@ -12,7 +12,7 @@ import optuna
 import psutil
 import pytest
 
-from finestep.store.study_store import read_records
+from finestep.store.study_files import read_records
 from finestep.trial import StepRecord, Trial
 
 NUM_KILLS = 20

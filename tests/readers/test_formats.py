@@ -212,3 +212,10 @@ def test_files_without_a_log_end_cleanly(content: bytes, tmp_path: Path) -> None
         assert label == "too_little_information"
         return
     assert content.startswith(b"SQLite") or "no training log" in refused
+    """A trainer state names its planned steps behind its rows, however many those are."""
+    rows = [{"loss": 2.0 + 1 / (step + 1), "step": step} for step in range(1, 50_001)]
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"log_history": rows, "max_steps": 123_456}, indent=2))
+    (log,) = read_logs(path)
+    assert len(log.train) == 50_000
+    assert log.context.max_steps == 123_456

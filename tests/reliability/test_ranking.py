@@ -1,5 +1,6 @@
 """The winner is the plain minimum or maximum of what finished; what is no finite number never wins and moves nobody."""
 
+import itertools
 import json
 import math
 
@@ -68,7 +69,7 @@ def test_the_leader_is_the_plain_best_whatever_the_sign_and_size(values, others,
     losses = [objective.log_loss(value) for value in values]
     assert all(map(math.isfinite, losses))
     order = sorted(range(len(values)), key=lambda i: objective.rank(values[i]))
-    assert all(losses[a] <= losses[b] for a, b in zip(order, order[1:], strict=False))
+    assert all(losses[a] <= losses[b] for a, b in itertools.pairwise(order))
 
 
 @pytest.mark.parametrize("shift", [0.0, -3.0, -1e6])
@@ -103,8 +104,22 @@ def test_a_command_with_results_below_zero_finds_the_true_best(tmp_path, strateg
     command = COMMAND.format(best=6e-4, scale=scale)
     done = CliRunner().invoke(
         app,
-        ["tune", "--command", command, "--result", "eval_loss=loss ([-+.e0-9]+)", "--rows", "400", "--json"]
-        + ["--strategy", strategy, "--budget", "9", "--out", str(tmp_path / "study")],
+        [
+            "tune",
+            "--command",
+            command,
+            "--result",
+            "eval_loss=loss ([-+.e0-9]+)",
+            "--rows",
+            "400",
+            "--json",
+            "--strategy",
+            strategy,
+            "--budget",
+            "9",
+            "--out",
+            str(tmp_path / "study"),
+        ],
     )
     result = json.loads(done.stdout.splitlines()[-1])
     losses = [one["eval_loss"] for one in result["trials"] if one["fidelity"] == 1.0]
@@ -139,9 +154,25 @@ def test_optuna_counts_only_what_may_win(tmp_path):
 def test_a_metric_that_is_no_number_is_named(tmp_path):
     done = CliRunner().invoke(
         app,
-        ["tune", "--command", "echo loss 1.5 score nan {learning_rate}", "--result", "eval_loss=loss ([0-9.]+)"]
-        + ["--result", "score=score ([a-z]+)", "--objective", "max:score", "--rows", "64", "--strategy", "random"]
-        + ["--budget", "2", "--out", str(tmp_path / "study")],
+        [
+            "tune",
+            "--command",
+            "echo loss 1.5 score nan {learning_rate}",
+            "--result",
+            "eval_loss=loss ([0-9.]+)",
+            "--result",
+            "score=score ([a-z]+)",
+            "--objective",
+            "max:score",
+            "--rows",
+            "64",
+            "--strategy",
+            "random",
+            "--budget",
+            "2",
+            "--out",
+            str(tmp_path / "study"),
+        ],
     )
     assert done.exit_code == 1
     assert "`score` is nan" in done.output

@@ -114,6 +114,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
         *((name, words.near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
+        *([("model", Text(result["model_note"], style="bold red"))] if result.get("model_note") else []),
         *_use_rows(result),
         ("again", result["command"]),
     ]

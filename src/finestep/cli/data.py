@@ -68,12 +68,13 @@ def data(
 
 
 def _print_card(card: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from finestep.cli.terminal import open_console
+
     facts = card["facts"]
-    console = Console(highlight=False)
+    console = open_console()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()

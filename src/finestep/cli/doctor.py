@@ -17,13 +17,13 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print as JSON."))
     """Say what is installed, which device there is, what is missing."""
     import json
 
-    from rich.console import Console
+    from finestep.cli.terminal import open_console
 
     report = _examine()
     if as_json:
         typer.echo(json.dumps(report))
         return
-    console = Console(highlight=False)
+    console = open_console()
     console.print(f"finestep {report['finestep']}, Python {report['python']} on {report['platform']}")
     for extra, packages in report["extras"].items():
         have = ", ".join(f"{name} {version}" for name, version in packages.items() if version)

@@ -30,22 +30,22 @@ def export(
     """Write a recipe as another framework's config, with its data."""
     import shlex
 
-    from rich.console import Console
-
+    from finestep.cli.terminal import open_console
+    from finestep.disk import make_folder, write_whole
     from finestep.errors import BadInput
     from finestep.flows.export import export_recipe
 
     exported = export_recipe(recipe, to, model=model, data=data, num_rows=rows, hardware=gpu)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     taken = [name for name in exported.files if (output / name).exists()]
     if taken and not force:
         raise BadInput(
             "the file exists already", value=str(output / taken[0]), next_step="give another --output, or --force"
         )
-    out = Console(highlight=False)
+    out = open_console()
     for name, text in exported.files.items():
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        (output / name).write_text(text, encoding="utf-8")
+        make_folder((output / name).parent)
+        write_whole(output / name, text)
         out.print(f"wrote {output / name}", soft_wrap=True)
     where = "" if output == Path(".") else f"cd {shlex.quote(str(output))} && "
     out.print(f"start it with: {where}{exported.command}", soft_wrap=True, markup=False)

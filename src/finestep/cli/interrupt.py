@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
 
-class Stoppable(Protocol):
+class Work(Protocol):
     """What can be asked to stop."""
 
     def stop(self) -> None: ...
     def kill(self) -> None: ...
+
+
+class Stopped(BaseException):
+    """A signal ended a command that has nothing to write down. No library catches it as it would a KeyboardInterrupt."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+class Stoppable:
+    """A context in which the first signal ends the command, and the second ends the process.
+
+    Attributes:
+        number: of the signal; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self._previous: dict[int, object] = {}
+        self.number: int | None = None
+
+    def __enter__(self) -> Stoppable:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.number is not None:
+            os._exit(128 + self.number)
+        self.number = number
+        raise Stopped(number)
 
 
 class Interrupt:
@@ -23,7 +59,7 @@ class Interrupt:
         exit_code: 130 after Ctrl-C, 143 after SIGTERM, None while nothing happened.
     """
 
-    def __init__(self, work: Stoppable, *, say: Callable[[str], None]):
+    def __init__(self, work: Work, *, say: Callable[[str], None]):
         self._work, self._say = work, say
         self._previous: dict[int, object] = {}
         self.exit_code: int | None = None

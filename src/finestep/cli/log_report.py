@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
 
+from finestep.cli.terminal import open_console
 from finestep.diagnosis.catalogue import LABEL_WORDS, Label, shown_evidence
 from finestep.diagnosis.verdict import Diagnosis
 from finestep.finding import Finding
@@ -54,7 +55,7 @@ def print_json(result: DiagnoseResult) -> None:
 
 def print_result(result: DiagnoseResult, html: Path | None = None) -> None:
     """Every report in words; of many logs only the table and what is wrong."""
-    console = Console(highlight=False)
+    console = open_console(markup=True)
     for report in result.reports:
         if len(result.reports) <= _MANY:
             _print_report(console, report)

@@ -7,10 +7,10 @@ import sys
 
 import typer
 
-from finestep.cli import data, diagnose, doctor, export, merge, probe, recommend, report, rescale, train, tune
+from finestep.cli import data, diagnose, doctor, export, merge, probe, recommend, report, rescale, status, train, tune
+from finestep.cli.interrupt import Stoppable, Stopped
+from finestep.cli.last_door import say_error, say_stopped
 from finestep.cli.plain_help import GroupedCommand, QuickGroup
-from finestep.errors import FinestepError
-from finestep.plain_text import plain_lines
 
 app = typer.Typer(
     name="finestep",
@@ -28,6 +28,7 @@ app.command("train", cls=GroupedCommand)(train.train)
 app.command("merge", cls=GroupedCommand)(merge.merge)
 app.command("data", cls=GroupedCommand)(data.data)
 app.command("report", cls=GroupedCommand)(report.report)
+app.command("status", cls=GroupedCommand)(status.status)
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
 app.command("rescale", cls=GroupedCommand)(rescale.rescale)
 app.command("export", cls=GroupedCommand)(export.export)
@@ -50,15 +51,22 @@ def _options(
 
 
 def main() -> int:
-    """Run the command line; errors that a user can act on are one message and their exit code."""
+    """Run the command line; whatever ends it is one message and an exit code."""
     # The search's matrices are small, and the cores belong to training.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        app(standalone_mode=True)
-    except FinestepError as error:
-        sys.stderr.write(f"finestep: {plain_lines(str(error))}\n")
-        return error.exit_code
-    return 0
+    as_json = "--json" in sys.argv[1:]
+    with Stoppable() as stop:
+        try:
+            code = app(standalone_mode=False)
+        except Stopped as stopped:
+            return say_stopped(stopped.number)
+        except (Exception, SystemExit) as error:
+            if stop.number is not None:
+                return say_stopped(stop.number)
+            if isinstance(error, SystemExit):
+                raise
+            return say_error(error, as_json=as_json)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

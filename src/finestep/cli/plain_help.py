@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
+from finestep.cli.usual_options import usual_titles
+
 OTHER = "Other"
+EVERYTHING = "finestep.help_all"
+"""Key in a context's `meta`: all options are shown."""
 WIDEST = 110
 NAME_COLUMN = 30
 """Characters for the names of options; longer ones have a line of their own."""
@@ -24,15 +30,24 @@ class QuickGroup(TyperGroup):
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose help has a section for each `rich_help_panel` of its options, in the order of their first option."""
+    """A command whose help has its options in groups: the usual ones, or with `--help-all` all of them.
+
+    All options have a section for each `rich_help_panel`, in the order of their first option.
+    """
 
     def __init__(self, *arguments: Any, **options: Any):
         settings = {"max_content_width": WIDEST, **(options.pop("context_settings", None) or {})}
         super().__init__(*arguments, context_settings=settings, **options)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, and `--help-all` where `--help` does not show all of them."""
+        found = super().get_params(ctx)
+        return [*found, _help_all(self.get_help_option(ctx))] if usual_titles(self.name) else found
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then the groups; options without one come last."""
-        sections = _sections(self.get_params(ctx), ctx)
+        usual = {} if ctx.meta.get(EVERYTHING) else usual_titles(self.name)
+        sections = _usual(self.get_params(ctx), ctx, usual) if usual else _sections(self.get_params(ctx), ctx)
         names = [name for rows in sections.values() for name, _ in rows]
         column = max((len(name) for name in names if len(name) <= NAME_COLUMN), default=0)
         for title, rows in sections.items():
@@ -52,3 +67,34 @@ def _sections(parameters: list[Any], ctx: Any) -> dict[str, list[tuple[str, str]
         title = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None)
         (sections.setdefault(title, []) if title else other).append(record)
     return {**sections, **({OTHER if len(sections) > 1 else "Options": other} if other else {})}
+
+
+def _usual(parameters: list[Any], ctx: Any, titles: dict[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """Title -> (name, help) of the arguments, and of the usual options in the order in which they are listed."""
+    records = {parameter.opts[0]: parameter.get_help_record(ctx) for parameter in parameters}
+    sections = {"Arguments": [records[p.opts[0]] for p in parameters if p.param_type_name == "argument"]}
+    for option, title in titles.items():
+        sections.setdefault(title, []).append(records[option])
+    num_more = sum(record is not None for record in records.values()) - sum(map(len, sections.values())) - 2
+    shown = [records[name] for name in ("--help", "--help-all") if records.get(name)]
+    name, _ = shown[-1]
+    return {**sections, OTHER: [*shown[:-1], (name, f"Show {num_more} more options, and exit.")]}
+
+
+def _help_all(plain: Any) -> Any:
+    """The option that shows all of them, made from the command's own `--help`."""
+
+    def show(ctx: Any, _: Any, wanted: bool) -> None:
+        if wanted:
+            ctx.meta[EVERYTHING] = True
+            typer.echo(ctx.get_help())
+            ctx.exit()
+
+    option = copy.copy(plain)
+    option.name, option.opts, option.callback, option.help = (
+        "help_all",
+        ["--help-all"],
+        show,
+        "Show all options and exit.",
+    )
+    return option

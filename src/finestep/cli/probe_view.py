@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from finestep.cli.terminal import open_console
 from finestep.cli.words import duration, size
 from finestep.rules.ceiling import ceiling_words
 from finestep.rules.memory_lines import CATEGORY_WORDS, peak_bytes, peak_parts
@@ -30,7 +31,7 @@ def show_memory(answer: MemoryAnswer, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(memory_json(answer)))
         return
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     case, prediction = answer.prediction.case, answer.prediction
     where = answer.hardware.name or answer.hardware.device
     budget = f", {answer.budget_bytes / GIB:.1f} GiB of it usable" if answer.budget_bytes else ""
@@ -105,7 +106,7 @@ def show_report(report: ProbeReport, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report_json(report)))
         return
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     found = report.measured
     again = " (measured before; --again measures anew)" if report.was_cached else f" in {duration(found.elapsed_s)}"
     threads = f"{found.num_threads} thread" + ("" if found.num_threads == 1 else "s")
@@ -193,7 +194,7 @@ def report_json(report: ProbeReport) -> dict:
 @contextlib.contextmanager
 def progress(*, silent: bool) -> Iterator[Callable[[str], None]]:
     """A line that says what is being measured."""
-    console = Console(stderr=True, highlight=False)
+    console = open_console(stderr=True)
     if silent or not console.is_terminal:
         yield lambda text: None
         return

@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from finestep.cli import words
+from finestep.cli.terminal import open_console
+from finestep.disk import json_text
 from finestep.errors import BadInput, did_you_mean
 from finestep.estimate import Estimate
 from finestep.flows.next_command import Asked, after_recommend
@@ -31,7 +33,7 @@ SMALL_NUMBERS = ("learning_rate", "retention_learning_rate")
 
 def show(answer: Recommendation, asked: Asked) -> None:
     """The recipe as a table, the near recipes, what would change the answer, and the next command."""
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     out.print(f"[bold]{escape(_title(answer))}[/bold]")
     out.print(_recipe_table(answer, with_sources=out.width >= WIDTH_FOR_SOURCES))
     _near(out, answer)
@@ -116,7 +118,7 @@ def _near(out: Console, answer: Recommendation) -> None:
 
 def show_explanation(answer: Recommendation, name: str) -> None:
     """The derivation of one number and the sources behind it."""
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     known = {full.split(".")[-1]: full for full in answer.estimates} | {full: full for full in answer.estimates}
     if name not in known:
         raise BadInput(
@@ -172,7 +174,7 @@ def _sources(out: Console, names: list[str]) -> None:
 
 def show_json(answer: Recommendation) -> None:
     """One JSON object on one line."""
-    print(answer.model_dump_json())
+    print(json_text(answer.model_dump(mode="json")))
 
 
 def write_yaml(answer: Recommendation, path: Path) -> None:
@@ -201,9 +203,9 @@ def show_review(review: object, *, as_json: bool) -> None:
 
     assert isinstance(review, Review)
     if as_json:
-        print(review.model_dump_json())
+        print(json_text(review.model_dump(mode="json")))
         return
-    out = Console(highlight=False)
+    out = open_console(markup=True)
     out.print(
         f"[bold]Review of {escape(review.place)}[/bold] ({escape(review.layout)}; {escape(review.subject)})",
         soft_wrap=True,

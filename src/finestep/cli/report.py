@@ -9,21 +9,28 @@ import typer
 
 def report(
     study: Path = typer.Argument(..., help="Folder of a study."),
+    rebuild: bool = typer.Option(
+        False, "--rebuild", help="Make a lost or damaged study.db again from the trials' own files."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the figures of the study as JSON."),
 ) -> None:
     """Show the card of a study, and write its page again.
 
-    It needs no torch.
+    It needs no torch, and shows a study that is being worked on too.
     """
-    import json
-
-    from rich.console import Console
+    from rich.text import Text
 
     from finestep.cli.card import print_card
+    from finestep.cli.terminal import open_console
+    from finestep.disk import json_text
     from finestep.flows.show import show_study
+    from finestep.plain_text import plain_lines
 
-    result = show_study(study)
+    result = show_study(study, rebuild_it=rebuild)
     if as_json:
-        typer.echo(json.dumps(result))
-    else:
-        print_card(Console(highlight=False), result)
+        typer.echo(json_text(result))
+        return
+    console = open_console()
+    print_card(console, result)
+    for line in result["shown"]:
+        console.print(Text(plain_lines(line)), soft_wrap=True)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finestep.cli import options as o
+
 
 def rescale(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, or the folder of a study.")],
@@ -20,15 +22,14 @@ def rescale(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The recipe's model: encoders move otherwise than decoders.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the new recipe here.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the new recipe here.", rich_help_panel=o.OUTPUT)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
     """Move a recipe to another batch size or number of GPUs."""
     from dataclasses import asdict
     from json import dumps
 
-    from rich.console import Console
-
+    from finestep.cli.terminal import open_console
     from finestep.flows.next_command import after_rescale
     from finestep.flows.rescale import origin_of
     from finestep.flows.rescale import rescale as run
@@ -42,12 +43,16 @@ def rescale(
     if json:
         print(dumps({**asdict(moved), "recipe": moved.recipe.model_dump(), "rate": moved.rate.model_dump()}))
         return
-    out, rate, new = Console(highlight=False), moved.rate, moved.recipe
+    out, rate, new = open_console(), moved.rate, moved.recipe
     if new == old:
         out.print(f"{moved.remarks[0]}, and the learning rate stays {old.learning_rate:.2e}", soft_wrap=True)
         return
     interval = f"80 % interval {rate.low:.1e} - {rate.high:.1e}"
-    out.print(f"learning rate {old.learning_rate:.2e} -> [bold]{rate.value:.2e}[/bold] ({interval})", soft_wrap=True)
+    out.print(
+        f"learning rate {old.learning_rate:.2e} -> [bold]{rate.value:.2e}[/bold] ({interval})",
+        soft_wrap=True,
+        markup=True,
+    )
     out.print(f"  {rate.why}", soft_wrap=True)
     out.print(f"effective batch {old.effective_batch_size} -> {new.effective_batch_size}")
     out.print(f"devices {old.num_devices} -> {new.num_devices}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,13 @@ if TYPE_CHECKING:
 
 def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> None:
     """Run to the end; with `as_json` everything but the last line goes to standard error. `notes` are said first."""
-    from rich.console import Console
-
     from finestep.cli.card import print_card
     from finestep.cli.interrupt import Interrupt
     from finestep.cli.screen import Screen
+    from finestep.cli.terminal import open_console
+    from finestep.disk import json_text
 
-    console = Console(stderr=as_json, highlight=False)
+    console = open_console(stderr=as_json)
     screen = Screen(console, study.spec, study.budget)
     with Interrupt(study.executor, say=screen.say) as interrupt, screen:
         for note in notes:
@@ -31,7 +30,7 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     if result and not interrupt.requested():
         print_card(console, result)
     if as_json:
-        typer.echo(json.dumps(result))
+        typer.echo(json_text(result))
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)

@@ -210,11 +210,10 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
     """(the study that the options of `tune` ask for, what to say of its start); nothing is run or written."""
     from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
     from finestep.cli.values import command_of, named_specs, one_of, parse_retention
-    from finestep.flows.setup import starting_recipe, tuning_spec
-    from finestep.flows.start import RECOMMENDED_FIELDS
+    from finestep.flows.asked import asked_recipe
+    from finestep.flows.setup import tuning_spec
     from finestep.flows.strategies import objective_and_goal
     from finestep.search.further_fields import parse_tuned
-    from finestep.store.recipe_file import apply_settings, fields_in, named_fields, read_recipe
 
     asked = SimpleNamespace(**context.params)
     refuse_idle(
@@ -244,34 +243,28 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
         is_external=asked.command is not None,
     )
     trainer = command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout)
-    recipe = (
-        read_recipe(asked.recipe_file)
-        if asked.recipe_file
-        else starting_recipe(_method(asked.method or "lora"), named.data)
+    wanted = asked_recipe(
+        named.data,
+        method=_method(asked.method),
+        recipe=asked.recipe_file,
+        epochs=asked.epochs,
+        settings=asked.setting or (),
     )
-    recipe = recipe if asked.epochs is None else recipe.with_fields({"num_epochs": asked.epochs}, place="--epochs")
-    recipe = apply_settings(recipe, asked.setting or [])
-    _check_same("--method", asked.method, recipe.method)
-    _check_same("--epochs", asked.epochs, recipe.num_epochs if recipe.num_train_tokens is None else "num_train_tokens")
-    own = named_fields(asked.setting or []) | (
-        {*RECOMMENDED_FIELDS, *fields_in(asked.recipe_file)} if asked.recipe_file else set()
-    )
-    own |= {"num_epochs"} if asked.epochs is not None else set()
     name, goal = objective_and_goal(asked.objective)
     spec, notes = tuning_spec(
         model=named.model,
         data=named.data,
-        recipe=recipe,
+        recipe=wanted.recipe,
         strategy=asked.strategy,
         with_prior=asked.prior,
-        own_fields=own,
+        own_fields=wanted.own_fields | ({"num_epochs"} if asked.epochs is not None else set()),
         scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
         metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
         num_threads=asked.threads,
         objective=name,
         goal=goal,
         prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
-        tuned=parse_tuned(asked.tuned, recipe),
+        tuned=parse_tuned(asked.tuned, wanted.recipe),
         with_baseline=asked.baseline,
         trainer=trainer,
         retention=parse_retention(asked.general_text, asked.max_forgetting),
@@ -279,17 +272,7 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
     return spec, notes
 
 
-def _check_same(option: str, asked: Any, now: Any) -> None:
-    """An option that the recipe or `--set` overrules is refused."""
-    from finestep.errors import BadInput
-
-    if asked is not None and asked != now:
-        raise BadInput(
-            f"`{option}` and the recipe (or `--set`) must agree", value=f"{asked} and {now}", next_step="give one"
-        )
-
-
-def _method(name: str) -> Any:
+def _method(name: str | None) -> Any:
     from finestep.cli.values import one_of
 
-    return one_of("--method", name, ("full", "lora", "qlora"))
+    return None if name is None else one_of("--method", name, ("full", "lora", "qlora"))

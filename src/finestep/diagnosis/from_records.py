@@ -21,7 +21,8 @@ def training_log(
     context: RunContext | None = None,
 ) -> TrainingLog:
     """The normal form of a trial; epochs are spread evenly over the planned steps when `num_epochs` is given."""
-    context = replace(context or RunContext(), logging_steps=1.0)
+    context = context or RunContext()
+    context = replace(context, logging_steps=context.logging_steps or 1.0)
     planned = context.max_steps or (steps[-1].step if steps else 1)
     per_step = num_epochs / planned if num_epochs else math.nan
     train = train_series(

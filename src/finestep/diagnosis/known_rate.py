@@ -18,27 +18,22 @@ VERY_FAR = 10.0
 
 
 def known_rate_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
-    """What the peak rate is beside the usual one; nothing where model or method are not known."""
-    usual, schedule, curve = signals.log.context.usual_rate, signals.schedule, signals.loss
-    if usual is None or schedule is None or not schedule.peak > 0:
+    """What the peak rate is beside the usual one; nothing where neither model nor the size of it is known."""
+    context, schedule = signals.log.context, signals.schedule
+    if schedule is None or not schedule.peak > 0:
         return []
-    aim, low, high = usual
-    if signals.log.context.usual_method is not None:
-        return _if_guessed(schedule.peak, usual, signals.log.context.usual_method)
+    if context.usual_rate is None:
+        return _if_bounded(signals, schedule.peak, context.least_rate, limits)
+    if context.usual_method is not None:
+        return _if_guessed(schedule.peak, context.usual_rate, context.usual_method)
+    aim, low, high = context.usual_rate
     known: Evidence = {"learning_rate": schedule.peak, "usual": aim, "usual_low": low, "usual_high": high}
     if schedule.peak * FAR < low:
         factor = aim / schedule.peak
         meaning = (
             f"The rate is {factor:.0f} times below what is usual for this model and method ({low:.2g} to {high:.2g})."
         )
-        gain = 1 - curve.end / curve.start if curve is not None and curve.start > 0 else math.nan
-        is_poor = curve is not None and curve.end > STILL_IGNORANT and not signals.log.context.num_labels
-        code = (
-            "rate_below_usual"
-            if factor >= VERY_FAR and (gain < limits.small_gain or is_poor)
-            else "rate_far_below_usual"
-        )
-        return [found(code, meaning, advice=f"try {aim:.2g}", known=known)]
+        return [found(_code_below(signals, factor, limits), meaning, advice=f"try {aim:.2g}", known=known)]
     if schedule.peak > FAR * high:
         factor = schedule.peak / aim
         meaning = (
@@ -50,6 +45,29 @@ def known_rate_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
             )
         ]
     return []
+
+
+def _code_below(signals: Signals, factor: float, limits: Thresholds) -> str:
+    """A verdict where the run gained or knows little, otherwise a remark."""
+    curve = signals.loss
+    gain = 1 - curve.end / curve.start if curve is not None and curve.start > 0 else math.nan
+    is_classifier = signals.log.context.num_labels or signals.metric is not None
+    is_poor = curve is not None and curve.end > STILL_IGNORANT and not is_classifier
+    decides = factor >= VERY_FAR and (gain < limits.small_gain or is_poor)
+    return "rate_below_usual" if decides else "rate_far_below_usual"
+
+
+def _if_bounded(signals: Signals, peak: float, least: tuple[float, float] | None, limits: Thresholds) -> list[Finding]:
+    """The model is not known, but the trainer's count of operations says how large it is at most; a smaller one takes a higher rate."""
+    if least is None or peak * FAR >= least[1]:
+        return []
+    aim, low = least
+    meaning = (
+        f"The rate is at least {aim / peak:.0f} times below what is usual for a model as small as this one must be, by its operations "
+        f"a row ({low:.2g} and more)."
+    )
+    code = _code_below(signals, aim / peak, limits)
+    return [found(code, meaning, advice=f"try {aim:.2g}", learning_rate=peak, usual=aim, usual_low=low)]
 
 
 def _if_guessed(peak: float, usual: tuple[float, float, float], method: str) -> list[Finding]:

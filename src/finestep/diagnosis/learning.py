@@ -411,10 +411,11 @@ def _last_fall(
 
 
 def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:
-    """A finished short run without evaluation whose rate has decayed to nothing: its tail falls because the rate
+    """A finished short run, hardly evaluated, whose rate has decayed to nothing: its tail falls because the rate
     does."""
     ended = _has_decayed(signals) and not signals.progress.share_done < 0.9
-    return bool(ended and signals.evaluation is None and curve is not None)
+    is_measured = signals.evaluation is not None and signals.evaluation.num_rows >= 3
+    return bool(ended and not is_measured and curve is not None)
 
 
 def _has_decayed(signals: Signals) -> bool:
@@ -484,8 +485,12 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
         return None
     gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
+    gain_of_all = 1 - curve.end / max(
+        curve.first, curve.start
+    )  # A high rate has gained most of it after the first row.
     if (
         gain > 3 * max(curve.noise, 0.01)
+        or gain_of_all > 4 * max(curve.noise, 0.01)
         or curve.whole.t < -limits.trend_t
         or (signals.evaluation is not None and signals.evaluation.num_rows >= 3)
         or curve.spread < 0.02

@@ -23,6 +23,8 @@ _WHEN_AT_CHANCE = (
     "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
 )
 ABSURD_RATE = 0.3
+USUAL_ANYWHERE = 2e-4
+"""A rate that trains most models: usual for LoRA, between those of small and large models for all weights."""
 FAR_TOO_HIGH = 0.02
 """Peak rate beyond what any published fine-tune of weights or adapters uses; prompts are trained with more."""
 NO_BETTER, FELL_FAR = 1.02, 0.7
@@ -641,9 +643,7 @@ def _lower_rate_advice(signals: Signals, factor: float = 4) -> str:
     schedule, context = signals.schedule, signals.log.context
     knows_usual = context.usual_rate is not None and context.usual_method is None
     if schedule and schedule.peak >= ABSURD_RATE and not knows_usual and context.method not in ("prompt", "p-tuning"):
-        return (
-            f"a rate of {schedule.peak:.2g} is beyond any method's: begin at 2e-4 for LoRA, 2e-5 for full fine-tuning"
-        )
+        return f"a rate of {schedule.peak:.2g} is beyond that of any method: lower it to about {USUAL_ANYWHERE:.0e}"
     warmup = ""
     if schedule and schedule.warmup_share < 0.02:
         warmup = ", and warm up over 5-10 % of the steps"

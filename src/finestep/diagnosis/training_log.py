@@ -92,6 +92,8 @@ class RunContext:
     """Aim, low and high of the learning rate that is recommended for this model, method and data."""
     usual_method: str | None = None
     """The method that `usual_rate` is for, when that is only a guess."""
+    least_rate: tuple[float, float] | None = None
+    """Aim and low of the rate of the largest model that the run's operations allow, where the model is not known: its own is higher."""
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finestep.errors import BadInput, did_you_mean
+from finestep.disk import IN_OUTPUT, is_full, make_folder, open_anew, remove, set_aside, write_whole, writing
+from finestep.errors import BadInput, EnvironmentFault, did_you_mean
 from finestep.executors.in_turn import InTurn
 from finestep.protocol import Event, TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec
-from finestep.trial import Outcome, TrialState
+from finestep.trial import Outcome, TrialState, recipe_hash
 
 OUTPUT, EXIT_CODE, LOCK, SCRIPT = "output.log", "exit_code", "command.lock", "command.sh"
 POLL_S = 0.05
 GRACE_S = 10.0
 READ_BYTES = 4_000_000
 """Of a long output, the last so many bytes are searched for the result."""
+READ_LAST = 4000
+"""Characters at the end of an output in which a fault of the machine is looked for."""
 LENGTH_FIELDS = frozenset({"num_steps", "num_epochs", "fidelity", "num_rows"})
 """Fields by which a command can be told to run for a shorter time."""
 BATCH_FIELDS = frozenset({"effective_batch_size", "micro_batch_size", "accumulation_steps"})
@@ -82,8 +85,9 @@ class CommandExecutor:
 
     def _run(self, request: TrialRequest) -> Iterator[Event]:
         folder = Path(request.folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         values = field_values(request, num_rows=self._trainer.num_rows)
+        self._set_aside_another(folder, values)
         steps = int(str(values.get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
         if not (folder / EXIT_CODE).exists() and not _is_locked(folder):
@@ -96,18 +100,20 @@ class CommandExecutor:
             yield Event(kind="interrupted", trial=request.number, data={"step": 0})
             return
         outcome = self._outcome(folder, values, reason)
-        (folder / "outcome.json").write_text(outcome.model_dump_json(), encoding="utf-8")
+        if outcome.state == "failed" and not reason and (fault := _machine_fault(folder)) is not None:
+            remove(folder / EXIT_CODE)  # so that the command runs again
+            yield Event(kind="error", data={"error": fault.kind, "text": str(fault), "place": fault.place})
+            return
+        outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
+        write_whole(folder / "outcome.json", outcome.model_dump_json())
         yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
 
     def _launch(self, folder: Path, values: Mapping[str, object]) -> None:
         """Start the command in a process group of its own; the group holds the lock for as long as it lives."""
-        line = filled(self._trainer.command, values)
-        script = f"({line}\n)\necho $? > {shlex.quote(str(folder / (EXIT_CODE + '.partial')))}\n"
-        script += f"mv {shlex.quote(str(folder / (EXIT_CODE + '.partial')))} {shlex.quote(str(folder / EXIT_CODE))}\n"
-        (folder / SCRIPT).write_text(script, encoding="utf-8")
-        lock = (folder / LOCK).open("w", encoding="utf-8")
+        write_whole(folder / SCRIPT, self._script(folder, values))
+        lock = open_anew(folder / LOCK)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with (folder / OUTPUT).open("wb") as output:
+        with open_anew(folder / OUTPUT) as output, writing(folder):
             self._process = subprocess.Popen(
                 ["sh", str(folder / SCRIPT)],
                 stdin=subprocess.DEVNULL,
@@ -116,8 +122,28 @@ class CommandExecutor:
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-        lock.write(str(self._process.pid))
-        lock.close()
+        with writing(folder / LOCK):
+            lock.write(str(self._process.pid).encode())
+            lock.close()
+
+    def _script(self, folder: Path, values: Mapping[str, object]) -> str:
+        line = filled(self._trainer.command, values)
+        script = f"({line}\n)\necho $? > {shlex.quote(str(folder / (EXIT_CODE + '.partial')))}\n"
+        return (
+            script
+            + f"mv {shlex.quote(str(folder / (EXIT_CODE + '.partial')))} {shlex.quote(str(folder / EXIT_CODE))}\n"
+        )
+
+    def _set_aside_another(self, folder: Path, values: Mapping[str, object]) -> None:
+        """What another command left here is no result of this one."""
+        try:
+            is_own = (folder / SCRIPT).read_text(encoding="utf-8") == self._script(folder, values)
+        except (OSError, ValueError):
+            is_own = False
+        if not is_own and not _is_locked(folder):
+            for name in (EXIT_CODE, OUTPUT, SCRIPT):
+                if (folder / name).exists():
+                    set_aside(folder / name, "stale")
 
     def _wait(self, folder: Path) -> str | None:
         """Wait for the command's end: "" when it ended by itself, a reason when it was ended, None when we were stopped."""
@@ -327,6 +353,17 @@ def _json_value(name: str, file: tuple[str, list[str]], folder: Path, values: Ma
         return float(found)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def _machine_fault(folder: Path) -> EnvironmentFault | None:
+    """The machine's fault behind a command that failed: it said so, or its disk is full."""
+    said = IN_OUTPUT.search(_tail(folder / OUTPUT)[-READ_LAST:])
+    if said is None and not is_full(folder):
+        return None
+    what = (
+        f"the command failed, and says: {said[0]}" if said else "the command failed, and no space is left on the disk"
+    )
+    return EnvironmentFault(what, place=str(folder / OUTPUT), next_step="mend this, and the same command goes on")
 
 
 def _exit_code(folder: Path) -> int | None:

@@ -62,6 +62,8 @@ class LocalExecutor:
             return {}
         self._crew = [self._member(1)]
         self._reserve = self._member(2) if self._starts_ahead and not self._is_alone else None
+        if self._is_stopping:
+            self._stop_crew()
         ready = self._crew[0].process.await_ready()
         pack = ready.get("pack", {})
         if self._is_alone:
@@ -129,7 +131,7 @@ class LocalExecutor:
         self._stop_crew()
 
     def _stop_crew(self) -> None:
-        for member in list(self._crew):
+        for member in [*self._crew, *([self._reserve] if self._reserve else [])]:
             member.process.stop()
 
     def kill(self) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from finestep import errors
-from finestep.errors import FinestepError, WorkerFailed
+from finestep.disk import IN_OUTPUT, make_folder, open_anew, write_whole, writing
+from finestep.errors import FinestepError, WorkerFailed, WorkerLost
 from finestep.protocol import Event, SessionRequest
 
 STOP_GRACE_S = 30.0
@@ -28,13 +29,14 @@ class WorkerProcess:
     """
 
     def __init__(self, session: SessionRequest, *, folder: Path):
+        self.is_ready = False
         suffix = "" if session.worker == 1 else f"-{session.worker}"
         self._log = folder / f"worker{suffix}.log"
         request = folder / f"session{suffix}.json"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         session = session.model_copy(update={"log": str(self._log)})
-        request.write_text(session.model_dump_json(indent=1), encoding="utf-8")
-        with self._log.open("ab") as log:
+        write_whole(request, session.model_dump_json(indent=1))
+        with open_anew(self._log, append=True) as log, writing(self._log):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "finestep.worker", str(request)],
                 stdin=subprocess.PIPE,
@@ -54,12 +56,24 @@ class WorkerProcess:
         """
         while (event := self.next_event()) is not None:
             if event.kind == "ready":
+                self.is_ready = True
                 return event.data
             if event.kind == "error":
                 self.close()
                 raise self._error(event)
-        raise WorkerFailed(
-            f"the worker ended at its start ({exit_words(self._process.wait())}); its last words, in {self._log}:\n{self._tail()}"
+        raise self._lost_at_start(self._process.wait())
+
+    def _lost_at_start(self, code: int) -> FinestepError:
+        """A worker that ended before it was ready: a fault of the machine where a signal ended it, or where its last words say so."""
+        said = IN_OUTPUT.search(self._tail())
+        if code < 0 or said is not None:
+            what = f"the worker was lost while it loaded ({said[0] if said else exit_words(code)})"
+            return WorkerLost(
+                what, place=str(self._log), next_step="the same command goes on, with more room if it needs it"
+            )
+        last = next((line.strip() for line in reversed(self._tail().splitlines()) if line.strip()), "it said nothing")
+        return WorkerFailed(
+            f"the worker ended at its start ({exit_words(code)}): {last[-300:]}; all it said is in {self._log}"
         )
 
     def _error(self, event: Event) -> FinestepError:
@@ -90,8 +104,11 @@ class WorkerProcess:
                 os.write(self._process.stdin.fileno(), (line + "\n").encode())
 
     def stop(self) -> None:
-        """Ask for a checkpoint and an end. Safe in a signal handler."""
-        self.send('{"kind": "stop"}')
+        """Ask for a checkpoint and an end; a worker that still loads has nothing to write. Safe in a signal handler."""
+        if self.is_ready:
+            self.send('{"kind": "stop"}')
+        else:
+            self.kill()
 
     def kill(self) -> None:
         """End the process now."""
@@ -146,7 +163,9 @@ def worker_environment() -> dict[str, str]:
 def error_from(data: dict[str, Any]) -> FinestepError:
     kind = getattr(errors, str(data.get("error")), FinestepError)
     error = FinestepError(str(data.get("text")))
-    error.exit_code = kind.exit_code if isinstance(kind, type) and issubclass(kind, FinestepError) else 2
+    if isinstance(kind, type) and issubclass(kind, FinestepError):
+        error.exit_code, error.named = kind.exit_code, kind.__name__
+    error.place, error.next_step = data.get("place"), data.get("next_step")
     return error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from finestep.disk import open_anew, write_whole, writing
 from finestep.errors import WorkerFailed
 from finestep.executors.process import error_from, exit_words, worker_environment
 from finestep.protocol import Event
@@ -32,10 +33,12 @@ def ask(
         FinestepError: what the process complains about.
         WorkerFailed: it ended without an answer (out of memory, for example), or took longer than `timeout_s`.
     """
-    with tempfile.TemporaryDirectory(prefix="finestep-") as folder:
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="finestep-")
+    with temporary as folder:
         path, log = Path(folder) / "request.json", Path(folder) / "process.log"
-        path.write_text(request.model_dump_json(), encoding="utf-8")
-        with log.open("wb") as errors:
+        write_whole(path, request.model_dump_json())
+        with open_anew(log) as errors, writing(log):
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(path)],
                 stdin=subprocess.DEVNULL,

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import append_line, make_folder, write_whole
 from finestep.executors.in_turn import InTurn
 from finestep.protocol import Event, TrialRequest
 from finestep.recipe import Recipe
-from finestep.trial import EvalRecord, Outcome, StepRecord
+from finestep.trial import EvalRecord, Outcome, StepRecord, recipe_hash
 
 Recording = Callable[[Recipe, float], list[float] | None]
 """(recipe, fidelity) -> validation losses in order, NaN for a diverged end; None when it was never recorded."""
@@ -105,13 +106,13 @@ class ReplayExecutor:
     def _written(self, request: TrialRequest, kind: Any, name: str, record: StepRecord | EvalRecord) -> Event:
         """Write a record where the worker would, and say so."""
         folder = Path(request.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("a", encoding="utf-8") as lines:
-            lines.write(record.model_dump_json() + "\n")
+        make_folder(folder)
+        append_line(folder / name, record.model_dump_json())
         return Event(kind=kind, trial=request.number, data=record.model_dump())
 
     def _end(self, request: TrialRequest, outcome: Outcome) -> Event:
         folder = Path(request.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "outcome.json").write_text(outcome.model_dump_json(), encoding="utf-8")
+        make_folder(folder)
+        outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
+        write_whole(folder / "outcome.json", outcome.model_dump_json())
         return Event(kind="finished", trial=request.number, data=outcome.model_dump())

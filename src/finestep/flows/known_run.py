@@ -21,6 +21,11 @@ ENOUGH = HardwareFacts(device="cuda", name="any", memory_bytes=10**15, supports_
 _SIZE = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,2})?) ?([BbMm])(?![A-Za-z])")
 GUESSED_METHOD = "lora"
 FLOS_A_TOKEN = 6.0
+LOWEST_RATES = "full"
+"""The method whose usual rates are the lowest of all."""
+FEWEST_TOKENS_A_ROW = 8.0
+"""Tokens of a row, padding included, below which no text data set lies: with them and the batch, operations tell how large a model is at
+most. Accumulation and more devices only make it smaller."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def with_knowledge(log: TrainingLog, path: Path, told: Told) -> TrainingLog:
         return replace(log, context=known)
     facts = _model(told.model, beside, log)
     if facts is None:
-        return replace(log, context=known)
+        return replace(log, context=replace(known, least_rate=_least_rate(method, beside, told, log)))
     usual = _usual_rate(facts, method or GUESSED_METHOD, beside, told, log)
     guess = None if method else GUESSED_METHOD
     vocabulary = context.vocabulary_size or facts.vocabulary_size
@@ -93,6 +98,18 @@ def _counted_size(context: RunContext, log: TrainingLog) -> float | None:
         return None
     size = context.total_flos / FLOS_A_TOKEN / float(tokens[-1])
     return size if 1e6 < size < 1e12 else None
+
+
+def _least_rate(method: str | None, beside: Beside, told: Told, log: TrainingLog) -> tuple[float, float] | None:
+    """(aim, low) of the usual rate of the largest model that the Trainer's operations allow, in the method with the lowest rates."""
+    context, steps = log.context, log.train.step
+    if not context.total_flos or not context.batch_size or not len(steps) or not steps[-1] > 0:
+        return None
+    size = context.total_flos / FLOS_A_TOKEN / (float(steps[-1]) * context.batch_size * FEWEST_TOKENS_A_ROW)
+    if not 1e5 < size < 1e12:
+        return None
+    usual = _usual_rate(facts_from_size(f"{max(size, 1e6):.0f}"), method or LOWEST_RATES, beside, told, log)
+    return usual[:2] if usual is not None else None
 
 
 def _usual_rate(

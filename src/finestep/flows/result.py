@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import json_text, remove, write_whole
 from finestep.errors import BadInput
 from finestep.flows.data_words import result_notes
 from finestep.flows.next_command import next_command
 from finestep.flows.own_trial import finding_words, trial_of
+from finestep.flows.placed_model import MODEL, place_model
 from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.recipe import Recipe
@@ -24,24 +25,32 @@ from finestep.search.further_fields import tuned_values
 from finestep.search.leader import leader
 from finestep.search.strategy import Proposal
 from finestep.store.recipe_file import write_recipe
-from finestep.store.records import write_whole
-from finestep.store.study_store import StudyStore
+from finestep.store.study_files import RESULT, StudyFiles
 from finestep.study import Budget, StudySpec
-from finestep.survey.adapter_files import link_or_copy, point_at_own_base
 from finestep.trial import Trial
 
 STEPS = "steps.jsonl"
-MODEL, RECIPE, REPORT, RESULT = "model", "recipe.yaml", "report.html", "result.json"
+RECIPE, REPORT = "recipe.yaml", "report.html"
+
+
+class Writes(Enum):
+    """What may be written into a study's folder."""
+
+    ALL = "all"
+    PAGE = "page"
+    """Only the page and the figures: another process works on the study."""
+    NOTHING = "nothing"
 
 
 def write_results(
-    store: StudyStore,
+    store: StudyFiles,
     *,
     command: str,
     budget: Budget,
     card: Mapping[str, Any],
     facts: Mapping[str, Any],
     answer: Answer | None = None,
+    writes: Writes = Writes.ALL,
 ) -> dict[str, Any]:
     """Write the files of a study as it stands, and answer with its figures (also in `result.json`).
 
@@ -49,8 +58,11 @@ def write_results(
     """
     trials = store.trials()
     best = chosen_trial(store.spec, trials, answer)
-    if best is not None:
-        _place_model(store, best)
+    note = None
+    if writes is not Writes.ALL:
+        pass
+    elif best is not None:
+        note = place_model(store, best)
         comments = _recipe_comments(store.spec)
         write_recipe(
             store.folder / RECIPE, final_recipe(best), comments=comments, header=_recipe_header(store.spec, best)
@@ -68,12 +80,14 @@ def write_results(
     result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
     model = result["paths"].get("model")
     result |= saved_part(store.trial_folder(best.number) if best else None, Path(model) if model else None)
-    render_report(store, trials, result, command=command)
-    write_whole(store.folder / RESULT, json.dumps(result, indent=1))
+    result["model_note"] = note
+    if writes is not Writes.NOTHING:
+        render_report(store, trials, result, command=command)
+        write_whole(store.folder / RESULT, json_text(result, indent=1))
     return result
 
 
-def _finding(store: StudyStore, best: Trial | None, result: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finding(store: StudyFiles, best: Trial | None, result: Mapping[str, Any]) -> dict[str, Any] | None:
     """What `finestep diagnose` says of the chosen trial; None when there is none, or its records cannot be read."""
     from finestep.flows.diagnose import diagnose_file
 
@@ -107,12 +121,12 @@ def _forgetting(spec: StudySpec, trials: Sequence[Trial], best: Trial | None) ->
     }
 
 
-def drop_other_models(store: StudyStore, result: Mapping[str, Any]) -> None:
+def drop_other_models(store: StudyFiles, result: Mapping[str, Any]) -> None:
     """After the end of a study: only the chosen trial's weights stay."""
     best = result["best"]
     for trial in store.trials():
         if best is not None and trial.number != best["trial"] and trial.state != "running":
-            shutil.rmtree(store.trial_folder(trial.number) / "model", ignore_errors=True)
+            remove(store.trial_folder(trial.number) / "model")
 
 
 def chosen_trial(spec: StudySpec, trials: Sequence[Trial], answer: Answer | None) -> Trial | None:
@@ -137,7 +151,7 @@ def predicted_recipe(spec: StudySpec, answer: Answer) -> Recipe:
 
 
 def _summarised(
-    store: StudyStore,
+    store: StudyFiles,
     trials: Sequence[Trial],
     *,
     command: str,
@@ -185,7 +199,7 @@ def final_recipe(trial: Trial) -> Any:
     )
 
 
-def describe(store: StudyStore, card: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str | int | float]:
+def describe(store: StudyFiles, card: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str | int | float]:
     """Facts for the report: model, data, machine, versions."""
     spec, data = store.spec, card.get("facts", {})
     out: dict[str, Any] = {
@@ -211,7 +225,7 @@ def describe(store: StudyStore, card: Mapping[str, Any], facts: Mapping[str, Any
     return out
 
 
-def render_report(store: StudyStore, trials: Sequence[Trial], result: Mapping[str, Any], *, command: str) -> None:
+def render_report(store: StudyFiles, trials: Sequence[Trial], result: Mapping[str, Any], *, command: str) -> None:
     """Draw the page of the study from its records."""
     best, baseline = result["best"], baseline_trial(trials)
     view = build_view(
@@ -327,17 +341,3 @@ def _recipe_comments(spec: StudySpec) -> dict[str, str]:
     """Where the fields come from that the start has set."""
     start = spec.start
     return {name: f"from {start.why}: {one.why}" for name, one in start.fields.items()} if start else {}
-
-
-def _place_model(store: StudyStore, best: Trial) -> None:
-    """Put the best trial's model at `model/`, by hard links where the file system has them; never another trial's."""
-    source, target = store.trial_folder(best.number) / "model", store.folder / MODEL
-    if not source.is_dir():
-        shutil.rmtree(target, ignore_errors=True)
-        return
-    partial = target.with_name(MODEL + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=link_or_copy)
-    point_at_own_base(partial, target)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)

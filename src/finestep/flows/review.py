@@ -71,6 +71,7 @@ def review_config(
         BadInput: the file cannot be read, or holds no training settings.
     """
     config = read_config(path)
+    _check_ranges(config, path)
     if method is not None:
         config = replace(config, method=method)
     subject = _subject(model or config.model, params)
@@ -95,6 +96,31 @@ def review_config(
         notes=(*config.notes, *subject.notes, *assumed),
         recommendation=answer,
     )
+
+
+MOST = {
+    "learning_rate": 1e3,
+    "micro_batch_size": 1e6,
+    "effective_batch_size": 1e6,
+    "accumulation_steps": 1e6,
+    "num_devices": 1e6,
+    "num_epochs": 1e6,
+    "lora_rank": 1e6,
+    "lora_alpha": 1e9,
+    "max_length": 1e9,
+}
+"""Settings that must be above zero, and what none of them ever exceeds: with other numbers no arithmetic means anything."""
+
+
+def _check_ranges(config: ForeignConfig, path: Path) -> None:
+    for name, most in MOST.items():
+        value = getattr(config, name)
+        if value is not None and not 0 < value <= most:
+            raise BadInput(
+                f"`{config.places.get(name, name)}` must be above 0 and at most {most:.0e}",
+                value=value,
+                place=str(path),
+            )
 
 
 def _subject(name: str | None, params: str | None) -> _Subject:

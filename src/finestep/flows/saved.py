@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import json_text, make_folder, read_object
 from finestep.errors import BadInput, FinestepError
 from finestep.executors.question import ask
 from finestep.plain_text import shortened
@@ -24,7 +25,7 @@ from finestep.saved_model import (
 )
 from finestep.store.model_card import CHECK_ROWS
 from finestep.store.records import write_whole
-from finestep.store.study_store import SPEC
+from finestep.store.study_files import SPEC
 
 MODULE = "finestep.saved"
 CHECKED = "checked.json"
@@ -54,16 +55,27 @@ def check_saved(trial_folder: Path, model: Path, *, facts: Mapping[str, Any]) ->
     except (OSError, ValueError) as error:
         found = _unchecked(f"{type(error).__name__}: {error}")
     found["seconds"] = round(time.monotonic() - began, 1)
-    write_whole(trial_folder / CHECKED, json.dumps(found))
+    write_whole(trial_folder / CHECKED, json_text(found))
     return found
 
 
 def known_check(trial_folder: Path) -> dict[str, Any] | None:
     """What an earlier check of this trial's model found."""
-    try:
-        return json.loads((trial_folder / CHECKED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    found = read_object(trial_folder / CHECKED)
+    kinds = {"checked": bool, "agrees": bool | None, "sentence": str, "answers": list}
+    if found is None or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
         return None
+    found["answers"] = [one for one in found["answers"] if _is_answer(one)]
+    return found
+
+
+def _is_answer(one: object) -> bool:
+    names = (
+        ("text", "predicted", "true")
+        if isinstance(one, dict) and "predicted" in one
+        else ("prompt", "answer", "expected")
+    )
+    return isinstance(one, dict) and all(isinstance(one.get(name), str) for name in names)
 
 
 def saved_part(trial_folder: Path | None, model: Path | None) -> dict[str, Any]:
@@ -77,7 +89,10 @@ def saved_part(trial_folder: Path | None, model: Path | None) -> dict[str, Any]:
 
 def _use(folder: Path) -> dict[str, Any] | None:
     """Where the model is and how it is loaded; None for a model whose trainer did not say."""
-    saved = read_saved(folder)
+    try:
+        saved = read_saved(folder)
+    except BadInput:
+        return None
     if saved is None:
         return None
     use: dict[str, Any] = {
@@ -149,7 +164,7 @@ def merge(folder: Path, out: Path | None) -> dict[str, Any]:
         raise BadInput(
             "the merged model needs a new folder", value=str(target), next_step="give another one with --out"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     answer = ask(MODULE, SavedRequest(purpose="merge", folder=str(folder.resolve()), out=str(target)))
     return {**answer, "base": saved.base if saved else None}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finestep import __version__
-from finestep.errors import FinestepError
+from finestep.errors import EnvironmentFault, FinestepError, StudyDamaged
 from finestep.executors.command import CommandExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.probe import cached
@@ -24,7 +24,8 @@ from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
 from finestep.search.automatic import MOST_AT_ONCE, most_at_once
 from finestep.search.leader import TIE_PERCENT, worth_keeping
-from finestep.store.study_store import SPEC, StudyStore, read_study_file
+from finestep.store.study_files import SPEC, read_study_file
+from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.survey.fingerprint import fingerprint
 from finestep.survey.hardware import hardware_facts
@@ -82,7 +83,7 @@ class StudyRun:
                     last = event.kind
                     yield event
             except FinestepError as error:
-                if not any(trial.outcome for trial in self.store.trials()):
+                if isinstance(error, StudyDamaged) or not any(trial.outcome for trial in self.store.trials()):
                     raise
                 refusal = error
                 last = None
@@ -96,7 +97,10 @@ class StudyRun:
                 facts=tuning.facts,
                 answer=self._answer(tuning.card),
             )
-            self.result = write()
+            try:
+                self.result = write()
+            except EnvironmentFault as fault:
+                raise refusal or fault from None
             if last == "done":
                 drop_other_models(self.store, self.result)
                 yield from self._checked(write)

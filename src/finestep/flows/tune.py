@@ -5,11 +5,12 @@ It yields plain events for whoever shows them. Kill it at any line: the same cal
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from finestep.disk import remove
+from finestep.errors import WorkerLost
 from finestep.executors.process import error_from
 from finestep.protocol import Event, TrialRequest
 from finestep.recipe import Recipe
@@ -108,7 +109,11 @@ class Tuning:
             yield self._ready(is_finished=True)
             yield TuneEvent("done")
             return
-        yield self._start()
+        yield from self._started()
+        if self.should_stop():
+            yield TuneEvent("interrupted")
+            return
+        yield self._ready(is_finished=False)
         strategy = self.make_strategy(self.card)
         self._fill(strategy)
         while self._running:
@@ -147,12 +152,26 @@ class Tuning:
         strategy = self.make_strategy(self.card)
         return not strategy.propose(trials, remaining_runs=self.remaining_runs(), max_proposals=self._lanes())
 
-    def _start(self) -> TuneEvent:
-        ready = self.executor.start()
-        if ready:
-            self.store.keep_ready(ready)
+    def _started(self) -> Iterator[TuneEvent]:
+        """Start the worker; one that is killed while it loads is started again, until it was killed too often.
+
+        Raises:
+            WorkerLost: it was killed again and again.
+        """
+        for deaths in range(1, MAX_DEATHS_WITHOUT_PROGRESS + 1):
+            try:
+                ready = self.executor.start()
+            except WorkerLost as lost:
+                if self.should_stop():
+                    return
+                if deaths == MAX_DEATHS_WITHOUT_PROGRESS:
+                    raise
+                yield TuneEvent("note", data={"text": f"{lost.what}; starting another"})
+                continue
+            if ready and not self.facts:  # one worker that goes on after a death says less than all of them did
+                self.store.keep_ready(ready)
             self._learn(ready)
-        return self._ready(is_finished=False)
+            return
 
     def _learn(self, ready: Mapping[str, Any]) -> None:
         self.card = ready.get("card", self.card)
@@ -223,7 +242,10 @@ class Tuning:
                 yield TuneEvent("trial_finished", trial=self._finish(number, outcome))
         if self._deaths >= MAX_DEATHS_WITHOUT_PROGRESS and self._running:
             yield from self._isolate()
-        self._learn(self.executor.start())
+        yield from self._started()
+        if self.should_stop():
+            self._running.clear()
+            return
         for running in self._running.values():
             self.executor.submit(self._request(running.trial))
 
@@ -292,7 +314,7 @@ class Tuning:
         kept = self.keeps(trials)
         for trial in trials:
             if trial.number not in kept and trial.state != "running":
-                shutil.rmtree(self.store.trial_folder(trial.number) / "model", ignore_errors=True)
+                remove(self.store.trial_folder(trial.number) / "model")
         return done
 
     def _time_spent_s(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.foreign.adapter import method_of, target_names, variant_of
 from finestep.foreign.config import ForeignConfig, Kind, Source
@@ -46,6 +47,7 @@ def read_config(path: Path) -> ForeignConfig:
 
 
 def _text(path: Path) -> str:
+    refuse_special(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise BadInput("a config must be at most 1 MiB", place=str(path))

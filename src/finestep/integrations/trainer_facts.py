@@ -26,6 +26,7 @@ def context_of(args: Any, state: Any, model: Any, train_dataloader: Any) -> RunC
     planned = state.max_steps if state.max_steps and state.max_steps > 0 else None
     return RunContext(
         max_steps=planned,
+        logging_steps=float(args.logging_steps) if args.logging_steps >= 1 else None,
         num_labels=num_labels,
         vocabulary_size=None if num_labels else size,
         method=method,

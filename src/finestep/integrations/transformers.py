@@ -82,8 +82,7 @@ class FinestepCallback(TrainerCallback):
             args.logging_nan_inf_filter = False
         self._context = context_of(args, state, model, kwargs.get("train_dataloader"))
         self._measure_base(args, state, model)
-        epochs = float(state.num_train_epochs or 0)
-        self._num_epochs = epochs if 0 < epochs < 1e6 else None
+        self._take_epochs(state)
         self._monitor = LiveMonitor(
             chance_loss=math.log(output_size(model)[0]),
             planned_steps=self._context.max_steps,
@@ -99,6 +98,13 @@ class FinestepCallback(TrainerCallback):
             args.eval_on_start = True
         elif model is not None and args.gradient_accumulation_steps == 1:
             self._hook = model.register_forward_hook(self._see_first_loss)
+
+    def _take_epochs(self, state) -> None:
+        """Epochs of the planned steps: as they have passed so far, because the Trainer rounds those of `max_steps` up."""
+        epochs = float(state.num_train_epochs or 0)
+        if state.epoch and state.global_step and state.max_steps > 0:
+            epochs = float(state.epoch) / state.global_step * state.max_steps
+        self._num_epochs = epochs if 0 < epochs < 1e6 else None
 
     def _see_first_loss(self, model, inputs, outputs) -> None:
         """Keep the loss of the first batch that is trained on."""
@@ -133,6 +139,7 @@ class FinestepCallback(TrainerCallback):
         grad_norm = (logs or {}).get("grad_norm", self._grad_norm)
         if not logs or "loss" not in logs or grad_norm is None or self._monitor is None:
             return
+        self._take_epochs(state)
         record = self._step_record(args, state, logs, float(grad_norm))
         if record is None:
             return

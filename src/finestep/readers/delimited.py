@@ -52,7 +52,8 @@ def read_delimited(path: Path) -> list[TrainingLog]:
         if run_column is not None and len(row) > run_column:
             last_run = row[run_column]
         size += sum(map(len, row))
-        batch.append({name: value for name, value in zip(names, row, strict=False) if value})
+        pairs = zip(names, row, strict=False)
+        batch.append({name: value for name, value in pairs if value} if "" in row else dict(pairs))
         if table.is_full:
             break
     table.add_many(batch)

@@ -15,7 +15,7 @@ from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import role_of
 from finestep.readers.limits import MAX_ROW_CHARS, MAX_RUNS, MAX_WHOLE_JSON_BYTES, number
 from finestep.readers.row_table import RowTable
-from finestep.readers.text_stream import batches, flat_objects, lines
+from finestep.readers.text_stream import batches, flat_objects, line_lists
 
 _TOP_LEVEL = re.compile(
     r'"(max_steps|num_train_epochs|train_batch_size|logging_steps|early_stopping_patience|max_grad_norm|total_flos|global_step)"'
@@ -68,13 +68,16 @@ def read_json_lines(path: Path, *, beside: Path | None = None) -> list[TrainingL
     tables: dict[str, RowTable] = {}
     first = tables[""] = RowTable()
     names: set[str] = set()
-    both = chain(lines(path), lines(beside) if beside is not None else ())
-    for texts in batches(line for line in both if line.strip()):
+    both = chain(line_lists(path), line_lists(beside) if beside is not None else ())
+    for texts in batches(list(filter(str.strip, each)) for each in both):
         rows = rows_of(texts)
         first.num_skipped += rows.count(None)
         whole = [row for row in rows if row is not None]
         if not names:
             names.update(*whole[:ROWS_THAT_NAME_THE_FORMAT])
+        if len(tables) == 1 and not any('"run' in text for text in texts):
+            first.add_many(whole)
+            continue
         for table, group in groupby(whole, key=lambda row: _table_of_run(row, tables)):
             table.add_many(list(group))
         if any(table.is_full for table in tables.values()):
@@ -101,20 +104,27 @@ class _Around:
         return "".join(self._parts)
 
 
-def _objects(path: Path, around: _Around) -> Iterator[str]:
-    for before, text in flat_objects(path):
-        around.keep(before[-16384:])
-        if text:
-            yield text
+def _objects(path: Path, around: _Around) -> Iterator[list[str]]:
+    for outside, objects in flat_objects(path):
+        for text in outside:
+            if '"' in text:  # What only separates rows would fill the little that is kept.
+                around.keep(text[-16384:])
+        yield objects
 
 
 def rows_of(texts: Sequence[str], decode: Callable[[str], object] | None = None) -> list[Row | None]:
-    """The row in each text, None for a broken one; texts that all look whole are decoded together, which is faster."""
+    """The row in each text, None for a broken one; texts are decoded together, which is faster, unless one of them is broken.
+
+    Each text stands in brackets of its own, so that two torn texts cannot be read as one whole.
+    """
     decode = decode or decoded
-    if all(text[:1] == "{" and text[-1:] == "}" for text in texts) and sum(map(len, texts)) <= MAX_ROW_CHARS:
-        values = decode(f"[{','.join(texts)}]")
-        if isinstance(values, list) and len(values) == len(texts) and set(map(type, values)) == {dict}:
-            return [_plain(value) for value in values]
+    together = "],[".join(texts)
+    if len(together) <= MAX_ROW_CHARS:
+        values = decode(f"[[{together}]]")
+        if isinstance(values, list) and len(values) == len(texts) and set(map(type, values)) == {list}:
+            rows = list(chain.from_iterable(values))
+            if len(rows) == len(texts) and set(map(type, rows)) == {dict}:
+                return rows if together.count("{") == len(rows) else [_plain(row) for row in rows]
     return [_row(text, decode) for text in texts]
 
 

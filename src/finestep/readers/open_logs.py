@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.readers.delimited import delimiter_of, read_delimited
 from finestep.readers.json_logs import decoded, is_own_steps, read_json, read_json_lines, read_own_steps
@@ -50,6 +51,7 @@ def find_logs(pattern: str) -> list[Path]:
 
 def read_logs(path: Path) -> list[TrainingLog]:
     """The runs in one file or MLflow run folder; BadInput when it cannot be read or holds no training log."""
+    refuse_special(path)
     try:
         logs = read_run_folder(path) if path.is_dir() else reader_of(path)(path)
     except BrokenDatabase as error:

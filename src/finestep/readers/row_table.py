@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -151,7 +152,11 @@ class RowTable:
 
     def logs(self, *, name: str, source: str, format: str) -> list[TrainingLog]:
         """The runs found, in order; empty when no row held a loss."""
-        matrix = _with_extra(_matrix(self._flat), self._extra)
+        flat, self._flat = (
+            self._flat,
+            array("d"),
+        )  # The matrix is changed in place: a second one of a million rows would take as much again.
+        matrix = _with_extra(_matrix(flat), self._extra)
         evals = {key: rows for key, rows in self._evals.items() if len(rows.loss)}
         matrix = _choose_alias(_choose_alias(matrix, _STEP, _STEP_RANK), _LOSS, _LOSS_RANK)
         self._take_bar(matrix)
@@ -289,9 +294,11 @@ class RowTable:
     def _take_bar(self, matrix: Column) -> None:
         """Steps of printed rows without a number, spread over the steps that the progress bar counted."""
         done, planned = self._bar
+        if not planned or not np.isnan(matrix[:, _STEP]).all():
+            return
         has_loss = np.flatnonzero(~np.isnan(matrix[:, _LOSS]))
         is_one_run = len(has_loss) > 0 and not run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS])[1:]
-        if not is_one_run or not len(has_loss) <= done <= planned or not np.isnan(matrix[:, _STEP]).all():
+        if not is_one_run or not len(has_loss) <= done <= planned:
             return
         matrix[has_loss, _STEP] = np.round(np.arange(1, len(has_loss) + 1) * done / len(has_loss))
         self.context.setdefault("max_steps", planned)
@@ -329,7 +336,7 @@ def _as_columns(rows: list[Mapping[str, object]], plan: _Plan) -> Column | None:
     """What `RowTable.add` makes of each row, for rows of plain numbers; None when a value needs a closer look."""
     matrix = np.full((len(rows), _WIDTH), MISSING)
     for key, slot in plan.train:
-        values = [row[key] for row in rows]
+        values = list(map(itemgetter(key), rows))
         if not set(map(type, values)) <= _PLAIN:
             return None
         try:
@@ -354,12 +361,14 @@ def _with_extra(matrix: Column, extra: array) -> Column:
 
 
 def _matrix(flat: array) -> Column:
-    return np.frombuffer(flat, dtype=np.float64).reshape(-1, _WIDTH).copy() if flat else np.empty((0, _WIDTH))
+    return np.frombuffer(flat, dtype=np.float64).reshape(-1, _WIDTH) if flat else np.empty((0, _WIDTH))
 
 
 def _choose_alias(matrix: Column, slot: int, rank_slot: int) -> Column:
     """Keep one name's values in a column: the best-ranked one that is not rare beside the most frequent."""
     ranks = matrix[:, rank_slot]
+    if len(ranks) and ranks.min() == ranks.max():
+        return matrix
     filled = ~np.isnan(matrix[:, slot]) & ~np.isnan(ranks)
     found, counts = np.unique(ranks[filled], return_counts=True)
     if len(found) > 1 and found[-1] == _GUESS_RANK:
@@ -372,18 +381,14 @@ def _choose_alias(matrix: Column, slot: int, rank_slot: int) -> Column:
 
 def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int], counts_on: bool):
     first, last = bound
-    rows = matrix[first:last].copy()
-    rows[rows[:, _STEP] == NEW_RUN_MARK, _STEP] = np.nan
-    rows, notes = _number_steps(rows)
-    steps_in_order = np.concatenate([matrix[:first, _STEP] * np.nan, rows[:, _STEP], matrix[last:, _STEP] * np.nan])
+    chosen = matrix[:, _STEP].copy() if evals else matrix[:0, _STEP]
+    rows, notes = _number_steps(matrix[first:last])
+    steps_in_order = np.full(len(matrix), np.nan)
+    steps_in_order[first:last] = rows[:, _STEP]
     evaluations = tuple(
         series
         for name, each in evals.items()
-        if len(
-            series := _eval_series(
-                name, each, bound, steps_in_order, matrix[:, _STEP], has_notes=bool(notes) or counts_on
-            )
-        )
+        if len(series := _eval_series(name, each, bound, steps_in_order, chosen, has_notes=bool(notes) or counts_on))
     )
     train, num_merged = _train_series(rows)
     if num_merged > max(3, 0.02 * len(rows)) and len(train):
@@ -392,8 +397,8 @@ def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, i
 
 
 def _number_steps(rows: Column) -> tuple[Column, tuple[str, ...]]:
-    """Give every row a step: its own, or that of the row before, or (in logs without steps) its position."""
-    rows = rows.copy()
+    """Give every row a step, in place: its own, or that of the row before, or (in logs without steps) its position."""
+    rows[rows[:, _STEP] == NEW_RUN_MARK, _STEP] = np.nan
     known = ~np.isnan(rows[:, _STEP])
     has_loss = _is_told(rows)
     if known.any():
@@ -407,12 +412,14 @@ def _number_steps(rows: Column) -> tuple[Column, tuple[str, ...]]:
 def _train_series(rows: Column) -> tuple[TrainSeries, int]:
     if not len(rows):
         return TrainSeries(*[np.empty(0)] * len(TRAIN_COLUMNS)), 0
-    rows = rows[np.argsort(rows[:, _STEP], kind="stable")]
+    if (np.diff(rows[:, _STEP]) < 0).any():
+        rows = rows[np.argsort(rows[:, _STEP], kind="stable")]
     num_losses = int((~np.isnan(rows[:, _LOSS])).sum())
     rows = merge_equal_steps(rows, _STEP)
     for name in _CARRIED:
         rows[:, _SLOTS[name]] = _carried_forward(rows[:, _SLOTS[name]])
-    rows = rows[~np.isnan(rows[:, _LOSS])]
+    has_loss = ~np.isnan(rows[:, _LOSS])
+    rows = rows if has_loss.all() else rows[has_loss]
     silent = np.full(len(rows), MISSING)
     series = TrainSeries(
         **{

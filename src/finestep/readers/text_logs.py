@@ -116,7 +116,7 @@ def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
 
 def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
     printed = (text for line in _watched(stream, table) for text in _PRINTED_ROW.findall(line))
-    for texts in batches(printed):
+    for texts in batches(iter(lambda: list(islice(printed, 400)), [])):
         rows = rows_of(texts, _decode_printed)
         table.num_skipped += rows.count(None)
         whole = [row for row in rows if row is not None]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from finestep.readers.limits import MAX_ROW_CHARS, ROWS_AT_ONCE
 
 CHUNK_BYTES = 1 << 20
 
-_FLAT_OBJECT = re.compile(r"\{[^{}]*\}")
+_FLAT_OBJECT = re.compile(r"(\{[^{}]*\})")
 
 
 def chunks(path: Path) -> Iterator[str]:
@@ -31,49 +31,51 @@ def chunks(path: Path) -> Iterator[str]:
 
 def lines(path: Path) -> Iterator[str]:
     """Lines without their ends; a line over the limit is cut into pieces."""
+    for pieces in line_lists(path):
+        yield from pieces
+
+
+def line_lists(path: Path) -> Iterator[list[str]]:
+    """The same lines, those of a chunk together, which is faster where there are many."""
     rest = ""
     for chunk in chunks(path):
-        pieces = (rest + chunk).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        text = rest + chunk
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        pieces = text.split("\n")
         rest = pieces.pop()
-        yield from pieces
         if len(rest) > MAX_ROW_CHARS:
-            yield rest
+            pieces.append(rest)
             rest = ""
+        yield pieces
     if rest:
-        yield rest
+        yield [rest]
 
 
-def flat_objects(path: Path) -> Iterator[tuple[str, str]]:
-    """Pairs of the text before an innermost `{...}` and that object; the last pair has an empty object.
+def flat_objects(path: Path) -> Iterator[tuple[list[str], list[str]]]:
+    """Pairs of the texts around innermost `{...}` objects and those objects, a chunk of the file at a time.
 
     Works on torn and nested JSON alike, in linear time, because it never needs the closing of what is around.
     """
     buffer = ""
     for chunk in chunks(path):
-        buffer += chunk
-        end = 0
-        for match in _FLAT_OBJECT.finditer(buffer):
-            yield buffer[end : match.start()], match.group()
-            end = match.end()
-        buffer = buffer[end:]
+        pieces = _FLAT_OBJECT.split(buffer + chunk)
+        buffer = pieces.pop()
+        around, objects = pieces[::2], pieces[1::2]
         if len(buffer) > MAX_ROW_CHARS:
-            yield buffer[:-1024], ""
+            around.append(buffer[:-1024])
             buffer = buffer[-1024:]
-    yield buffer, ""
+        yield around, objects
+    yield [buffer], []
 
 
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Neighbouring texts in lists of bounded length and size, because many are decoded faster together."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if len(batch) == ROWS_AT_ONCE or size > MAX_ROW_CHARS // 2:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def batches(lists: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """The texts of each list in parts of bounded length and size, because many are decoded faster together."""
+    for texts in lists:
+        size = sum(map(len, texts))
+        count = max(1, min(ROWS_AT_ONCE, MAX_ROW_CHARS // 2 * len(texts) // max(size, 1)))
+        for start in range(0, len(texts), count):
+            yield texts[start : start + count]
 
 
 def head(path: Path, num_bytes: int = 65536) -> bytes:

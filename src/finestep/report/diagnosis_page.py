@@ -17,6 +17,7 @@ from finestep.diagnosis.catalogue import LABEL_WORDS, shown_evidence
 from finestep.diagnosis.comparison import Comparison
 from finestep.diagnosis.training_log import Column
 from finestep.diagnosis.verdict import Diagnosis
+from finestep.disk import write_whole
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 200, 46
 _MAX_POINTS = 1500
@@ -78,7 +79,7 @@ def write_diagnosis_page(reports: Sequence[object], comparison: Comparison | Non
     page = template.render(
         reports=reports, comparison=comparison, drawing=_drawing, words=LABEL_WORDS, evidence=shown_evidence
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 class _Frame(NamedTuple):

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
-from finestep.errors import BadInput
+from pydantic import ValidationError
+
+from finestep.errors import BadInput, first_complaint
 from finestep.estimate import Estimate
 from finestep.facts import DataFacts, HardwareFacts, ModelFacts
 from finestep.knowledge.models import ENCODER_DECODERS, lineage, recipe_family
@@ -264,10 +267,26 @@ def _exact(value: float, unit: str, source: str, why: str) -> Estimate:
     return Estimate(value=value, low=value, high=value, unit=unit, source=source, why=why)
 
 
+def checked_recipe(**values: Any) -> Recipe:
+    """A recipe of what the rules found.
+
+    Raises:
+        BadInput: they found what no recipe may hold: the model or the data are beyond all that was measured.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        name, law, value = first_complaint(error)
+        raise BadInput(
+            "nothing can be recommended for such a model and batch, which are beyond all that was measured",
+            value=f"{name} = {value}: {law}",
+        ) from None
+
+
 def _recipe(draft: _Draft, estimates: dict[str, Estimate]) -> Recipe:
     data, micro = draft.data, draft.memory.micro_batch or None
     devices = draft.ask.num_devices or (draft.hardware.num_devices if draft.hardware else 1)
-    return Recipe(
+    return checked_recipe(
         method=trained_as(draft.method),
         learning_rate=estimates["learning_rate"].value,
         effective_batch_size=max(int(draft.batch.value), devices),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from finestep.disk import beside, writing
 from finestep.errors import BadInput
 from finestep.saved.load import load_saved
 from finestep.saved_model import ADAPTER_CONFIG, FILE, SavedModel
@@ -28,8 +29,7 @@ def merge(folder: Path, saved: SavedModel, out: Path) -> dict[str, Any]:
     """
     from transformers import AutoTokenizer
 
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = beside(out)
     model = load_saved(folder, saved)
     wanted = _probe(model)
     try:
@@ -37,7 +37,8 @@ def merge(folder: Path, saved: SavedModel, out: Path) -> dict[str, Any]:
     except (ValueError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise BadInput("PEFT must be able to merge the adapter", value=str(error)[:160], place=str(folder)) from None
     try:
-        whole.save_pretrained(str(partial), safe_serialization=True)
+        with writing(partial):
+            whole.save_pretrained(str(partial), safe_serialization=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=saved.trust_remote_code)
         tokenizer.save_pretrained(str(partial))
         del model, whole

@@ -11,8 +11,8 @@ import math
 
 from finestep.estimate import Estimate
 
-ONE_RUN, ONE_RUN_AND_SHORT_ONES, MANY_RUNS = 1.15, 0.8, 0.6
-WIDTHS = {2: 1.6, 3: 1.0}
+ONE_RUN, ONE_RUN_AND_SHORT_ONES, MANY_RUNS = 1.15, 0.85, 0.5
+WIDTHS = {2: 1.5, 3: 0.95}
 """By the number of full runs, in octaves over octaves; further ones: `MANY_RUNS`."""
 
 
@@ -20,7 +20,7 @@ def width_factor(*, num_full: int, num_short: int) -> float:
     """What the distance between a predicted best rate and the ends of its interval is multiplied with.
 
     >>> width_factor(num_full=0, num_short=0), width_factor(num_full=1, num_short=3), width_factor(num_full=7, num_short=0)
-    (1.0, 0.8, 0.6)
+    (1.0, 0.85, 0.5)
     """
     if num_full == 0:
         return 1.0

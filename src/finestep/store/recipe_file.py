@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput, did_you_mean, first_complaint
 from finestep.recipe import Recipe
 from finestep.store.records import write_whole
@@ -113,6 +114,7 @@ def _tree(group: BaseModel, comments: Mapping[str, str], *, prefix: str) -> dict
 
 
 def _read_text(path: Path) -> str:
+    refuse_special(path)
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -120,7 +122,7 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadInput("no such recipe file", value=str(path), next_step="`finestep tune` writes one") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             "a recipe must be a readable UTF-8 text file", value=type(error).__name__, place=str(path)
         ) from None

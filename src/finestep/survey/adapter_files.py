@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import write_whole, writing
 from finestep.errors import BadInput
 from finestep.survey.weights import ADAPTER_CONFIG
+
+COPIED_BYTES = 500_000_000
+"""Files up to this size are copied, so that what damages one copy leaves the other whole."""
 
 BASE = "base"
 """Folder beside the adapter of a classifier: the base's config with the labels, and links to its weights."""
@@ -78,9 +82,7 @@ def write_base_name(folder: Path, name: str, *, revision: str | None = None) -> 
     path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"], config["revision"] = name, revision
-    written = path.with_suffix(".partial")
-    written.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    os.replace(written, path)
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True))
 
 
 def absolute_name(model: str) -> str:
@@ -95,4 +97,18 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
     try:
         os.link(real, target)
     except OSError:
-        shutil.copy2(real, target)
+        copy_file(real, target)
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """A copy with its times; a full disk is told as such."""
+    with writing(target, needed_bytes=Path(source).stat().st_size):
+        shutil.copy2(source, target)
+
+
+def own_copy(source: str | Path, target: str | Path) -> None:
+    """A copy of a small file, a hard link to a large one: two names of one file would share its damage, and a copy takes room."""
+    if Path(source).stat().st_size <= COPIED_BYTES:
+        copy_file(source, target)
+    else:
+        link_or_copy(source, target)

@@ -261,6 +261,10 @@ def has_images(value: Any) -> bool:
     value = parsed(value)
     messages = value if isinstance(value, list) else []
     parts = [
-        part for one in messages if isinstance(one, dict) for part in one.get("content") or [] if isinstance(part, dict)
+        part
+        for one in messages
+        if isinstance(one, dict) and isinstance(one.get("content"), list)
+        for part in one["content"]
+        if isinstance(part, dict)
     ]
     return any(part.get("type") in IMAGE_WORDS for part in parts)

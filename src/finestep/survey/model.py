@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.facts import ModelFacts
 from finestep.knowledge.models import ENCODER_DECODERS, ENCODER_TYPES, known_model, known_names
@@ -22,6 +23,8 @@ from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_we
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 4.0
+LARGEST_SIZE = 10**9
+"""No width, depth or vocabulary of a model is larger."""
 MAX_CONFIG_BYTES = 4 * 2**20
 NAMES: dict[str, tuple[str, ...]] = {
     "num_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -161,11 +164,16 @@ def _text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(config: dict[str, Any], key: str) -> int | None:
-    for name in NAMES[key]:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+    return next((value for name in NAMES[key] if (value := _whole(config, name))), None)
+
+
+def _whole(config: dict[str, Any], name: str) -> int | None:
+    """A positive whole number of a believable size; None for anything else, e.g. "auto"."""
+    value = config.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 0 < value <= LARGEST_SIZE else None
 
 
 def _flag(value: object) -> bool | None:
@@ -196,15 +204,16 @@ def _count(config: dict[str, Any], shape: dict[str, int | None], family: str | N
     experts = _experts(config)
     attention = 2 * hidden * _head_width(config, shape) + 2 * hidden * _kv_width(config, shape)
     matrices = 2 if family in ENCODER_TYPES or family in ("gpt2", "opt", "gpt_neox", "phi") else 3
-    expert_inner = config.get("moe_intermediate_size") or inner or 4 * hidden
+    expert_inner = _whole(config, "moe_intermediate_size") or inner or 4 * hidden
     feed = matrices * hidden * (expert_inner if experts > 1 else inner or 4 * hidden) * experts
-    tied = config.get("tie_word_embeddings", family in ENCODER_TYPES)
+    tied = _flag(config.get("tie_word_embeddings"))
+    tied = family in ENCODER_TYPES if tied is None else tied
     return layers * (attention + feed) + (shape["vocabulary_size"] or 0) * hidden * (1 if tied else 2)
 
 
 def _head_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
     heads, hidden = shape["num_attention_heads"] or 1, shape["hidden_size"] or 1
-    return heads * int(config.get("head_dim") or hidden // heads)
+    return heads * (_whole(config, "head_dim") or hidden // heads)
 
 
 def _kv_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
@@ -213,8 +222,8 @@ def _kv_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
 
 
 def _experts(config: dict[str, Any]) -> int:
-    value = config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts") or 1
-    return int(value) if isinstance(value, int) and value > 0 else 1
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return next((value for name in names if (value := _whole(config, name))), 1)
 
 
 def _active(
@@ -223,15 +232,16 @@ def _active(
     """Parameters used for a token in a mixture of experts; None for a dense model."""
     if known is not None and known.num_active_parameters:
         return known.num_active_parameters
-    experts, used = _experts(config), config.get("num_experts_per_tok") or 1
+    experts, used = _experts(config), _whole(config, "num_experts_per_tok") or 1
     hidden, layers = shape["hidden_size"], shape["num_layers"]
-    inner = config.get("moe_intermediate_size") or shape["intermediate_size"]
+    inner = _whole(config, "moe_intermediate_size") or shape["intermediate_size"]
     if experts <= 1 or not (total and hidden and layers and inner):
         return None
-    return max(1, total - 3 * hidden * inner * (experts - int(used)) * layers)
+    return max(1, total - 3 * hidden * inner * (experts - used) * layers)
 
 
 def _read_json(path: Path, *, next_step: str) -> dict[str, Any]:
+    refuse_special(path)
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise BadInput("config.json must be at most 4 MiB", place=str(path))

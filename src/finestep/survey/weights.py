@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 
 MAX_HEADER_BYTES = 100 * 2**20
@@ -44,6 +45,7 @@ def tensor_headers(file: Path) -> dict[str, TensorHeader]:
     Raises:
         BadInput: the file is cut off, is a pointer of Git LFS, or is no safetensors file.
     """
+    refuse_special(file)
     try:
         with file.open("rb") as handle:
             first = handle.read(8)
@@ -55,10 +57,19 @@ def tensor_headers(file: Path) -> dict[str, TensorHeader]:
             header = json.loads(handle.read(length))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         wanted = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        tensors = {name: TensorHeader(entry["shape"], entry["dtype"]) for name, entry in entries.items()}
+        tensors = {name: _header_of(entry) for name, entry in entries.items()}
     except BadInput:
         raise
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        OSError,
+        ValueError,
+        struct.error,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise BadInput(
             "not a valid safetensors file",
             value=str(error)[:80] or type(error).__name__,
@@ -73,6 +84,14 @@ def tensor_headers(file: Path) -> dict[str, TensorHeader]:
             next_step="download this file again",
         )
     return tensors
+
+
+def _header_of(entry: Mapping[str, Any]) -> TensorHeader:
+    shape, dtype = entry["shape"], entry["dtype"]
+    whole = isinstance(shape, list) and all(type(length) is int and 0 <= length < 2**48 for length in shape)
+    if not whole or not isinstance(dtype, str):
+        raise ValueError("a tensor without a shape or a dtype")
+    return TensorHeader(shape, dtype)
 
 
 def check_weights(folder: Path) -> None:

@@ -5,19 +5,19 @@ safetensors and JSON only; nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-MANIFEST = "manifest.json"
+from finestep.disk import new_folder, remove, remove_leftovers, write_whole
+from finestep.store import sealed
+from finestep.store.sealed import find_fault
+
 STATE = "state.json"
 NUM_KEPT = 2
 Tensors = Mapping[str, torch.Tensor]
@@ -31,21 +31,18 @@ def save_checkpoint(folder: Path, *, step: int, state: Mapping[str, Any], tensor
         tensors: file stem -> named tensors, e.g. `weights`, `optimizer`, `best`.
     """
     final = folder / f"step-{step:08d}"
-    partial = folder / f".partial-{step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for stem, named in tensors.items():
-        if named:
-            save_file(
-                {name: value.detach().contiguous() for name, value in named.items()}, partial / f"{stem}.safetensors"
-            )
-    (partial / STATE).write_text(json.dumps(dict(state)), encoding="utf-8")
-    seal(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+    remove_leftovers(folder)
+    needed = sum(value.numel() * value.element_size() for named in tensors.values() for value in named.values())
+    with new_folder(final, needed_bytes=needed) as partial:
+        for stem, named in tensors.items():
+            if named:
+                whole = {name: value.detach().contiguous() for name, value in named.items()}
+                save_file(whole, partial / f"{stem}.safetensors")
+        write_whole(partial / STATE, json.dumps(dict(state)))
+        seal(partial)
     sync_folder(folder)
     for old in _numbered(folder)[NUM_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     return final
 
 
@@ -68,38 +65,9 @@ def load_checkpoint(checkpoint: Path) -> tuple[dict[str, Any], dict[str, dict[st
 
 def seal(folder: Path) -> None:
     """Write the manifest of a folder with all that is in it, and sync everything to disk."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
-    hashes: dict[tuple[int, int], str] = {}
-    manifest = {}
-    for file in files:
-        stat = file.stat()
-        place = (stat.st_dev, stat.st_ino)
-        if place not in hashes:  # the same weights may be linked twice
-            hashes[place] = _sha256(file)
-        manifest[file.relative_to(folder).as_posix()] = {"bytes": stat.st_size, "sha256": hashes[place]}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for file in [*files, folder / MANIFEST]:
+    for file in sealed.seal(folder):
         _sync_file(file)
     sync_folder(folder)
-
-
-def find_fault(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, in words; None when all sizes and hashes hold."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        for name, entry in manifest.items():
-            file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != entry["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-            if _sha256(file) != entry["sha256"]:
-                return f"{name} is damaged"
-    except FileNotFoundError:
-        return "the manifest is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
-        return "the manifest is damaged"
-    return None
 
 
 def sync_folder(folder: Path) -> None:
@@ -120,8 +88,3 @@ def _sync_file(file: Path) -> None:
 
 def _numbered(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
+from pathlib import Path
 
 import torch
 
+from finestep.disk import fault_of
 from finestep.errors import cause_words
 
 LOST_DEVICE_WORDS = ("cuda error", "hip error", "device-side assert", "cublas_status", "cudnn_status", "nccl error")
@@ -22,6 +25,14 @@ def is_device_lost(error: BaseException) -> bool:
 
 def logged_cause(error: BaseException) -> str:
     """The cause in one line; the whole traceback goes to standard error, which is the worker's log."""
-    traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
+        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.flush()
     return cause_words(error)
+
+
+def raise_machine_fault(error: BaseException, folder: Path) -> None:
+    """Raise the machine's fault behind an exception, if there is one: it ends the session, and no trial fails of it."""
+    if (fault := fault_of(error, place=folder)) is not None:
+        logged_cause(error)
+        raise fault from error

@@ -15,6 +15,7 @@ import torch
 from finestep.diagnosis.generalization import is_progress, paired_gain
 from finestep.diagnosis.guard import Decision, Probes
 from finestep.diagnosis.learning import pairing_findings
+from finestep.disk import remove_leftovers
 from finestep.finding import Finding
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -510,6 +511,7 @@ class Lane:
 
     def _take_up(self) -> tuple[Values, Values]:
         """(values, moments) of the newest valid checkpoint, saying which ones were skipped; or the initial ones."""
+        remove_leftovers(self.folder)
         checkpoint, skipped = newest_checkpoint(self.folder / "checkpoints")
         for fault in skipped:
             self.emit("note", {"text": f"checkpoint skipped: {fault}"})

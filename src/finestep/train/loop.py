@@ -7,6 +7,7 @@ trial's own: rows, learning rate, effective batch, clipping, optimizer clock, ev
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,11 @@ from typing import TypeVar
 
 import torch
 
-from finestep.errors import FinestepError
+from finestep.errors import EnvironmentFault, FinestepError
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.train.evaluate import StopRequested
-from finestep.train.faults import is_device_lost, logged_cause
+from finestep.train.faults import is_device_lost, logged_cause, raise_machine_fault
 from finestep.train.lane import Emit, Lane
 from finestep.train.levers import relieve
 from finestep.train.memory import is_out_of_memory, release_memory, unless_out_of_memory
@@ -106,6 +107,7 @@ class Pack:
         except (StopRequested, FinestepError):
             raise
         except Exception as error:
+            raise_machine_fault(error, lane.folder)
             if is_out_of_memory(error):
                 lane.run_out_of_memory()
             elif is_device_lost(error):
@@ -127,7 +129,11 @@ class Pack:
             if isinstance(lane, TrialRequest):
                 self.emit("interrupted", {"step": 0}, trial=lane.number)
             elif lane.outcome is None:
-                lane.interrupt()
+                with contextlib.suppress(
+                    EnvironmentFault
+                ):  # the fault that is told is the first; the last checkpoint stays
+                    lane.interrupt()
+                lane.interrupted = True
         self._waiting.clear()
 
     # ---- one forward and backward pass
@@ -165,6 +171,7 @@ class Pack:
         """
         if is_device_lost(error):
             raise error
+        raise_machine_fault(error, self.lanes[0].folder)
         if len(self.lanes) == 1:
             self.lanes[0].fail(logged_cause(error))
             return
@@ -271,6 +278,7 @@ class Pack:
         except Exception as error:
             if is_out_of_memory(error) or is_device_lost(error):
                 raise
+            raise_machine_fault(error, Path(candidate.folder))
             outcome = Outcome(state="failed", reason=logged_cause(error))
             if candidate.number in getattr(getattr(self, "_rows", None), "keys", ()):
                 self._rows.leave(candidate.number)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.train.model import Placement
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
@@ -99,6 +100,7 @@ def read_general_text(path: Path) -> str:
     Raises:
         BadInput: it is missing or no text.
     """
+    refuse_special(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finestep.disk import new_folder, write_whole
 from finestep.protocol import SessionRequest
 from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
 from finestep.store.model_card import CHECK_ROWS, write_card
-from finestep.store.records import write_whole
 from finestep.study import DataSpec, ModelSpec
 from finestep.survey.adapter_files import absolute_name, point_at_own_base
 from finestep.train.checkpoint import seal
@@ -31,20 +29,17 @@ LONGEST_START = 32
 
 def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
     """The weights with all that a user needs to load them; beside them the rows on which a reload is checked."""
-    partial, final = folder / "model.partial", folder / "model"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    lane.resident.save_tuned(lane.recipe, lane.values(), str(partial))
-    point_at_own_base(partial, final)
-    _allow_cache(partial)
-    write_card(
-        partial, describe(lane, lane.resident.model_spec, session.data), name=Path(session.study_dir).resolve().name
-    )
-    if (rows := check_rows(lane)) is not None:
-        write_whole(folder / CHECK_ROWS, rows.model_dump_json())
-    seal(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
+    final, values = folder / "model", lane.values()
+    needed = sum(value.numel() * value.element_size() for value in values.values())
+    with new_folder(final, needed_bytes=needed) as partial:
+        lane.resident.save_tuned(lane.recipe, values, str(partial))
+        point_at_own_base(partial, final)
+        _allow_cache(partial)
+        name = Path(session.study_dir).resolve().name
+        write_card(partial, describe(lane, lane.resident.model_spec, session.data), name=name)
+        if (rows := check_rows(lane)) is not None:
+            write_whole(folder / CHECK_ROWS, rows.model_dump_json())
+        seal(partial)
 
 
 def checked_rows(num_rows: int) -> np.ndarray:

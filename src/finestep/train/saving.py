@@ -12,6 +12,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+from finestep.disk import make_folder
 from finestep.study import ModelSpec
 from finestep.survey.adapter_files import BASE, absolute_name, link_or_copy, point_at_own_base, write_base_name
 from finestep.survey.weights import ADAPTER_CONFIG, INDEX, tensor_headers, weight_files
@@ -38,7 +39,7 @@ def _embed_base(model: Any, folder: Path, base: ModelSpec, new_names: Set[str]) 
     files = weight_files(source) or sorted(source.glob("pytorch_model*.bin"))
     files += [file for file in (source / INDEX, source / "pytorch_model.bin.index.json") if file.is_file()]
     for place in (folder, folder / BASE):
-        place.mkdir(exist_ok=True)
+        make_folder(place)
         model.config.save_pretrained(str(place))
         for file in files:
             if not _write_without(file, place / file.name, new_names):

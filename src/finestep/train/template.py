@@ -93,7 +93,7 @@ def _last_turn_only(turns: list[Turn], render: _Renderer) -> list[Piece]:
         raise BadInput(
             "the chat template must render a conversation as a continuation of its beginning",
             value=f"row {render.row}",
-            next_step="use --template raw, or another template",
+            next_step="add --template raw, or use another template",
         )
     return [(before, False), (_until_end(after[len(before) :], turns[-1], render.tokenizer), True)]
 
@@ -125,15 +125,15 @@ class _Renderer:
             raise BadInput(
                 f"the chat template must render a row within {TEMPLATE_TIME_LIMIT_S:.0f} s",
                 value=f"row {self.row}",
-                next_step="use --template raw",
+                next_step="add --template raw",
             ) from None
-        except BadInput:
+        except (BadInput, MemoryError):
             raise
         except Exception as error:
             raise BadInput(
                 "the chat template cannot render the row",
                 value=f"row {self.row}: {str(error)[:120]}",
-                next_step="use --template raw",
+                next_step="add --template raw",
             ) from None
         if len(text) > MAX_GROWTH * size + self._spare:
             raise BadInput(

@@ -10,9 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from finestep.errors import BadInput
 from finestep.survey.example import Example, Turn
+from finestep.train.sandbox import in_child
 
 MARK = "finestepmark"
+PROBE_CPU_S = 20.0
+"""Seconds of processor time for the conversations that a template is asked with."""
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """Names under which templates look for reasoning."""
 A_TOOL = {
@@ -38,9 +42,20 @@ class TemplateFields:
 
     @classmethod
     def of(cls, tokenizer: Any) -> TemplateFields:
-        """Ask the template of a tokenizer."""
+        """Ask the template of a tokenizer, in a process of its own.
+
+        Raises:
+            BadInput: the template takes too much time or memory.
+        """
         if tokenizer.chat_template is None:
             return cls()
+        try:
+            return cls(**in_child(lambda: cls._asked(tokenizer), cpu_s=PROBE_CPU_S))
+        except (TimeoutError, MemoryError, ChildProcessError) as error:
+            raise template_refusal(error, "a short conversation") from None
+
+    @classmethod
+    def _asked(cls, tokenizer: Any) -> dict[str, Any]:
         call = {"type": "function", "function": {"name": MARK, "arguments": {}}}
         called: list[dict[str, Any]] = [_user(), {"role": "assistant", "content": "b", "tool_calls": [call]}]
         answered: list[dict[str, Any]] = [
@@ -53,13 +68,13 @@ class TemplateFields:
             for key in REASONING_KEYS
             if _shows(tokenizer, [_user(), {"role": "assistant", "content": "b", key: MARK}])
         )
-        return cls(
-            reasoning_key=next(keys, None),
-            takes_tools=_shows(tokenizer, [_user()], tools=[A_TOOL]),
-            takes_calls=_shows(tokenizer, called),
-            takes_tool_turns=_shows(tokenizer, answered),
-            takes_system=_shows(tokenizer, [{"role": "system", "content": MARK}, _user()]),
-        )
+        return {
+            "reasoning_key": next(keys, None),
+            "takes_tools": _shows(tokenizer, [_user()], tools=[A_TOOL]),
+            "takes_calls": _shows(tokenizer, called),
+            "takes_tool_turns": _shows(tokenizer, answered),
+            "takes_system": _shows(tokenizer, [{"role": "system", "content": MARK}, _user()]),
+        }
 
     def fold(self, example: Example) -> Example:
         """The example with everything that the template has no place for in its texts."""
@@ -138,6 +153,17 @@ class TemplateFields:
         return turn
 
 
+def template_refusal(error: Exception, what: str) -> BadInput:
+    """The error for a template that broke a limit of its process."""
+    limit = {TimeoutError: "time", MemoryError: "memory"}.get(type(error))
+    law = (
+        f"the chat template takes more {limit} than it may"
+        if limit
+        else f"the chat template ended its process ({error})"
+    )
+    return BadInput(law, value=what, next_step="add --template raw, or use another model's template")
+
+
 def _user() -> dict[str, Any]:
     return {"role": "user", "content": "a"}
 
@@ -149,5 +175,7 @@ def _shows(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> bool:
     try:
         with time_limit(TEMPLATE_TIME_LIMIT_S):
             return MARK in tokenizer.apply_chat_template(messages, tokenize=False, **more)
+    except MemoryError:
+        raise
     except Exception:
         return False

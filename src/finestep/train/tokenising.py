@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from finestep.errors import BadInput
 from finestep.study import DataSpec
 from finestep.survey.example import Example
+from finestep.train.sandbox import in_child
 from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
-from finestep.train.template_fields import TemplateFields
+from finestep.train.template_fields import TemplateFields, template_refusal
 from finestep.train.token_rows import CutRows, TokenBuffer, TokenRows
 
 USUAL_LENGTH, MOST_LENGTH = 1024, 32_768
@@ -22,6 +24,8 @@ NO_CONTEXT = 10**6
 """Configs that know no limit write very large numbers."""
 TOKENISE_AT_ONCE = 512
 MOST_UNRENDERED = 0.5
+RENDER_CPU_S = 60.0
+"""Seconds of processor time that a template may take for so many rows."""
 
 
 @dataclass
@@ -89,18 +93,50 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, spec: DataSpec, told: 
     buffer = TokenBuffer()
     refused_before = told.num_unrendered
     for start in range(0, len(examples), TOKENISE_AT_ONCE):
-        pieces = []
-        for row in examples[start : start + TOKENISE_AT_ONCE]:
-            try:
-                pieces.append(
-                    pieces_of(row, tokenizer, train_on_prompt=spec.train_on_prompt, raw=raw, fields=told.fields)
-                )
-            except BadInput as error:
-                told.refused(error)
+        rows = examples[start : start + TOKENISE_AT_ONCE]
+        pieces = _pieces(rows, tokenizer, spec, told) if raw else _pieces_in_child(rows, tokenizer, spec, told)
         _add(buffer, pieces, tokenizer, add_bos=add_bos)
     if told.first_refusal is not None and told.num_unrendered - refused_before > MOST_UNRENDERED * len(examples):
         raise told.first_refusal
     return buffer.rows()
+
+
+def _pieces(rows: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told) -> list[list[Piece]]:
+    """The rows as pieces of text; what the template refuses is counted and left out."""
+    pieces: list[list[Piece]] = []
+    raw = spec.template == "raw"
+    for row in rows:
+        try:
+            pieces.append(pieces_of(row, tokenizer, train_on_prompt=spec.train_on_prompt, raw=raw, fields=told.fields))
+        except BadInput as error:
+            told.refused(error)
+    return pieces
+
+
+def _pieces_in_child(rows: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told) -> list[list[Piece]]:
+    """The same where somebody else's template has its say: many rows at once, in a process with limits.
+
+    Raises:
+        BadInput: the template takes too much time or memory.
+    """
+
+    def work() -> dict[str, Any]:
+        own = Told(replace(told.fields, folded=Counter()))
+        pieces = _pieces(rows, tokenizer, spec, own)
+        first = own.first_refusal
+        refusal = None if first is None else [first.law, first.value, first.next_step]
+        return {"pieces": pieces, "folded": own.fields.folded, "refused": own.num_unrendered, "refusal": refusal}
+
+    try:
+        found = in_child(work, cpu_s=RENDER_CPU_S)
+    except (TimeoutError, MemoryError, ChildProcessError) as error:
+        raise template_refusal(error, f"rows {rows[0].row} to {rows[-1].row}") from None
+    told.fields.folded.update(found["folded"])
+    if found["refusal"]:
+        law, value, next_step = found["refusal"]
+        told.first_refusal = told.first_refusal or BadInput(law, value=value, next_step=next_step)
+        told.num_unrendered += found["refused"]
+    return [[(text, carries) for text, carries in row] for row in found["pieces"]]
 
 
 def tokenise_labels(

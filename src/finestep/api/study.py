@@ -1,0 +1,168 @@
+"""A study from its folder: the answer, the trials, the curves, the model. It reads files, takes no lock and changes nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finestep.errors import BadInput, MissingDependency
+from finestep.flows.result import MODEL, RECIPE, REPORT, RESULT
+from finestep.recipe import Recipe
+from finestep.saved_model import read_saved
+from finestep.search.answer import Answer
+from finestep.store.recipe_file import read_recipe
+from finestep.store.study_files import read_records, read_study_file
+from finestep.study import StudySpec
+from finestep.trial import StepRecord
+
+
+@dataclass(frozen=True)
+class Best:
+    """The chosen trial.
+
+    Attributes:
+        trial: its number.
+        recipe: every hyperparameter; `finestep.write_recipe` keeps it as a file.
+        eval_loss: validation loss in nats a token (for labels: a row).
+        metrics: further figures by name, e.g. `accuracy`.
+    """
+
+    trial: int
+    recipe: Recipe
+    eval_loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study has found out so far.
+
+    >>> from finestep import open_study
+    >>> study = open_study("finestep-runs/mine")  # doctest: +SKIP
+    >>> study.best.recipe.learning_rate, study.settled  # doctest: +SKIP
+    """
+
+    folder: Path
+    spec: StudySpec
+    result: dict[str, Any]
+    """Everything as plain values, as in `result.json`; empty before the first results."""
+
+    @property
+    def best(self) -> Best | None:
+        """The chosen trial; None while no full run has finished."""
+        found = self.result.get("best")
+        if not found:
+            return None
+        return Best(found["trial"], read_recipe(self.folder / RECIPE), found["eval_loss"], dict(found["metrics"]))
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the search believes: intervals by batch size and, if settled, the expected regret in per cent."""
+        said = self.result.get("answer")
+        return Answer.model_validate(said) if said else None
+
+    @property
+    def settled(self) -> bool:
+        """The best full run stands between worse ones; if not, `next_command` goes on."""
+        return bool(self.result.get("settled"))
+
+    @property
+    def next_command(self) -> str | None:
+        """The command that goes on with a study that is not settled."""
+        return self.result.get("next_command")
+
+    @property
+    def report(self) -> Path:
+        """The page of the study."""
+        return self.folder / REPORT
+
+    @property
+    def trials(self) -> Any:
+        """All trials as a DataFrame, one a row; needs pandas."""
+        return _frame([{**row, **row.get("metrics", {})} for row in self.result.get("trials", [])]).drop(
+            columns=["metrics", "tuned"], errors="ignore"
+        )
+
+    def curve(self, trial: int | None = None) -> Any:
+        """Steps of a trial (None: the chosen one) as a DataFrame: step, loss, learning_rate, grad_norm and more; needs pandas."""
+        number = trial if trial is not None else self.best.trial if self.best else None
+        folder = self.folder / "trials" / f"{number or 0:04d}"
+        if number is None or not folder.is_dir():
+            known = ", ".join(str(row["trial"]) for row in self.result.get("trials", []))
+            raise BadInput("there is no such trial", value=number, place=str(self.folder), next_step=f"known: {known}")
+        return _frame([record.model_dump() for record in read_records(folder / "steps.jsonl", StepRecord)])
+
+    def load_model(self) -> Any:
+        """The tuned model in evaluation mode, on the CPU; it needs torch, transformers and, for adapters, PEFT.
+
+        Raises:
+            BadInput: the study has saved no model yet.
+        """
+        from finestep.saved.load import load_saved
+
+        folder = self.folder / MODEL
+        saved = read_saved(folder)
+        if saved is None:
+            raise BadInput("the study has no saved model", value=str(folder), next_step="let a full run finish first")
+        return load_saved(folder, saved)
+
+    def _repr_html_(self) -> str:
+        rows = [("study", str(self.folder)), *self._figures()]
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in rows
+        )
+        return f"<table>{cells}</table>"
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:14}{text}" for name, text in [("study", str(self.folder)), *self._figures()])
+
+    def _figures(self) -> list[tuple[str, str]]:
+        best, answer = self.best, self.answer
+        if best is None:
+            return [("best", "no full run has finished")]
+        rows = [
+            ("learning rate", f"{best.recipe.learning_rate:.2g}"),
+            ("batch", f"{best.recipe.effective_batch_size}"),
+            ("loss", f"{best.eval_loss:.4g}"),
+            *((name, f"{value:.4g}") for name, value in best.metrics.items()),
+        ]
+        if answer is not None:
+            rows.append(("answer", answer.sentence))
+        if not self.settled and self.next_command:
+            rows.append(("go on with", self.next_command))
+        return [*rows, ("report", str(self.report))]
+
+
+def open_study(folder: str | Path) -> Study:
+    """A study on disk, also one that is running: as its files say now.
+
+    Raises:
+        BadInput: the folder holds no study.
+    """
+    path = Path(folder).expanduser()
+    found = read_study_file(path)
+    try:
+        spec = StudySpec.model_validate(found["spec"])
+    except (KeyError, ValidationError):
+        raise BadInput("study.json does not describe a study of this version", place=str(path)) from None
+    try:
+        result = json.loads((path / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        result = {}
+    except (OSError, ValueError) as error:
+        raise BadInput("result.json cannot be read", value=type(error).__name__, place=str(path)) from None
+    return Study(path, spec, result if isinstance(result, dict) else {})
+
+
+def _frame(rows: list[dict[str, Any]]) -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise MissingDependency("pandas", needed_for="tables of a study", extra="notebook") from None
+    return pandas.DataFrame(rows)

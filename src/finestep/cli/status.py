@@ -1,0 +1,76 @@
+"""`finestep status`: how studies stand, also while they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from finestep.flows.status import StudyStatus
+
+
+def status(
+    study: Annotated[
+        Path | None, typer.Argument(help="Folder of a study, or of several. [default: finestep-runs]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all studies.")] = False,
+) -> None:
+    """Show what runs, how far it is, what was spent and what is best.
+
+    It reads files only: a running study is not disturbed. It needs no torch.
+    """
+    import json
+
+    from finestep.cli.terminal import open_console
+    from finestep.errors import FinestepError
+    from finestep.flows.setup import RUNS_FOLDER
+    from finestep.flows.status import studies_in, study_status
+
+    console, shown = open_console(), []
+    for folder in studies_in(study or Path(RUNS_FOLDER)):
+        try:
+            found = study_status(folder)
+        except FinestepError as error:
+            shown.append({"folder": str(folder), "error": str(error)})
+        else:
+            shown.append(as_values(found))
+        if not as_json:
+            for line in words_of(shown[-1]):
+                console.print(line, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps({"studies": shown}))
+
+
+def as_values(found: StudyStatus) -> dict[str, Any]:
+    """A status as plain values."""
+    from dataclasses import asdict
+
+    return {**asdict(found), "folder": str(found.folder)}
+
+
+def words_of(found: dict[str, Any]) -> list[str]:
+    """One study in a few lines."""
+    if "error" in found:
+        return [f"{found['folder']}: {found['error']}"]
+    count = ", ".join(f"{number} {state}" for state, number in found["trials"].items()) or "none yet"
+    budget = f" of {found['budget']:g}" if found["budget"] else ""
+    state = "running" if found["working"] else "stopped" if found["under_way"] else "ended"
+    lines = [f"{found['folder']}: {state}; trials: {count}; {found['spent']:.3g}{budget} full runs spent"]
+    for trial in found["under_way"]:
+        where = "before its first step" if trial["step"] is None else f"step {trial['step']}, loss {trial['loss']:.4g}"
+        lines.append(
+            f"    trial {trial['trial']}: {trial['learning_rate']:.1e} x {trial['effective_batch_size']}, {where}"
+        )
+    if (best := found["best"]) is not None:
+        settled = "settled" if found["settled"] else "not settled"
+        lines.append(
+            f"    best: trial {best['trial']}, {best['learning_rate']:.1e} x {best['effective_batch_size']}, "
+            f"loss {best['eval_loss']:.4g}" + ("" if found["working"] else f"; {settled}")
+        )
+    if state == "stopped" and found["command"]:
+        lines.append(f"    go on with: {found['command']}")
+    elif found["next_command"]:
+        lines.append(f"    go on with: {found['next_command']}")
+    return lines
