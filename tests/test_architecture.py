@@ -18,7 +18,7 @@ FLOORS = [
     {"survey", "store", "executors", "export", "foreign", "readers", "report"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
-    {"dashboard", "integrations", "cli", "api", "entry"},
+    {"dashboard", "integrations", "cli", "api", "agents", "entry"},
 ]
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
@@ -26,6 +26,7 @@ ALLOWED_BESIDE = {
     ("worker", "train"),
     ("worker", "probes"),
     ("api", "cli"),
+    ("agents", "cli"),
     ("probes", "train"),
     ("entry", "cli"),
 }

@@ -1,6 +1,6 @@
 """`python -m benchmarks.recommend [--json OUT] [--file OPTIMA.csv]`: coverage and error of the recommended rates on sources that were
 left out, beside constants; regret on the LoRA sweep; and, with `--file`, a table of optima that nobody has seen (columns: id, grade, model,
-method, rank, alpha, rows, epochs, batch, steps, best, vertex)."""
+method, rank, alpha, rows, epochs, batch, steps, schedule, best, vertex)."""
 
 from __future__ import annotations
 

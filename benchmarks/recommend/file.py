@@ -52,6 +52,7 @@ def _judged(row: dict[str, str]) -> Judged:
         rank=int(float(row["rank"])) if row.get("rank") else None,
         alpha=float(row["alpha"]) if row.get("alpha") else None,
         num_labels=int(float(row["num_labels"])) if row.get("num_labels") else None,
+        constant_rate=(row.get("schedule") or "").startswith("constant"),
         params=None if facts else facts_from_size(_size(row) or "").num_parameters,
     )
     return judge(asked.id, asked.cluster, published_request(asked), math.log10(asked.learning_rate), None)

@@ -104,6 +104,7 @@ def published_request(row: MeasuredOptimum) -> RateRequest:
         is_encoder=is_encoder,
         classification=is_encoder,
         num_labels=row.num_labels,
+        constant_rate=row.constant_rate,
     )
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from finestep.facts import ModelFacts
 from finestep.knowledge.evidence import all_evidence
+from finestep.knowledge.optima import measured_optima
 from finestep.rules.basin import FULL, LORA, aim_shift, divergence_probability
 from finestep.rules.effective_size import effective_parameters
-from finestep.rules.learning_rate import RateRequest, learning_rate, rate_estimate, retention_estimate
-from finestep.rules.rate_evidence import evidence_cases, vertex
+from finestep.rules.learning_rate import RateRequest, learning_rate, rate_estimate, rate_setting, retention_estimate
+from finestep.rules.rate_evidence import evidence_cases, published_setting, vertex
 from finestep.rules.rate_fit import SPREADS, Measurement, fit_rate_law
 from finestep.rules.rate_law import packaged_law
 from finestep.rules.rate_setting import RateSetting, dense_equivalent
@@ -124,9 +125,9 @@ def test_a_tiny_model_agrees_with_its_measured_basin():
 
 
 def test_a_small_encoder_with_many_labels_may_take_a_high_rate():
-    mini = replace(ENCODER, params=2.27e7, batch=16, steps=337, num_labels=77)
+    mini = replace(ENCODER, params=2.27e7, batch=16, steps=375, num_labels=77)
     low, high = learning_rate(mini).interval
-    assert low < 7e-4 < high, "measured"
+    assert low < 5.7e-4 < high, "measured (own-banking77-full-b16), near the upper end"
 
 
 def test_large_models_level_off():
@@ -147,6 +148,45 @@ def test_variants_are_ordered_as_measured():
     rates = {v: center(replace(UNKNOWN, variant=v)) for v in ("lora", "dora", "milora", "pissa", "olora")}
     assert rates["lora"] == pytest.approx(rates["dora"], abs=0.1)
     assert rates["dora"] > rates["milora"] > rates["pissa"] > rates["olora"]
+
+
+def test_bold_variants_share_a_lower_rate_and_show_it_as_one_term():
+    law = packaged_law()
+    shared = law.mean[law.names.index("bold variant")]
+    assert shared < -0.3
+    for variant in ("pissa", "olora", "lora-ga", "lora+"):
+        own = law.mean[law.names.index(f"variant {variant}")]
+        term = next(t for t in learning_rate(replace(UNKNOWN, variant=variant)).terms if t.name == f"variant {variant}")
+        assert term.dex == pytest.approx(shared + own)
+    for variant in ("dora", "milora", "init-ab"):
+        assert abs(law.mean[law.names.index(f"variant {variant}")]) < 0.15
+
+
+def test_a_bold_variant_that_was_never_measured_keeps_the_shared_rate():
+    law = packaged_law()
+    kept = [k for k, name in enumerate(law.names) if name != "variant pissa"]
+    without = replace(
+        law,
+        names=tuple(law.names[k] for k in kept),
+        mean=tuple(law.mean[k] for k in kept),
+        covariance=tuple(tuple(law.covariance[max(i, j)][min(i, j)] for j in kept) for i in kept),
+    )
+    pissa = rate_setting(replace(UNKNOWN, variant="pissa"))
+    shared = law.mean[law.names.index("bold variant")]
+    assert without.predict(pissa).mean - without.predict(replace(pissa, variant="lora")).mean == pytest.approx(shared)
+    assert without.predict(pissa).sd > law.predict(pissa).sd
+
+
+def test_a_rate_that_never_decays_is_lower_than_a_peak():
+    decayed, constant = (center(replace(ADAPTER, constant_rate=flag)) for flag in (False, True))
+    assert decayed - constant == pytest.approx(0.3, abs=0.1)
+
+
+def test_published_rslora_counts_as_lora_of_a_larger_alpha():
+    row = next(row for row in measured_optima() if row.variant == "rslora" and row.rank == 8)
+    setting = published_setting(row)
+    assert setting.variant == "lora"
+    assert setting.alpha == pytest.approx(row.alpha * math.sqrt(8))
 
 
 def test_rslora_is_a_larger_alpha():

@@ -33,8 +33,10 @@ def export(
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write a recipe as another framework's config, with its data."""
+    import json
     import shlex
 
     from finestep.cli.terminal import open_console
@@ -53,7 +55,7 @@ def export(
         raise BadInput(
             "the file exists already", value=str(output / taken[0]), next_step="give another --output, or --force"
         )
-    out = open_console()
+    out = open_console(stderr=as_json)
     for name, text in exported.files.items():
         make_folder((output / name).parent)
         write_whole(output / name, text)
@@ -62,3 +64,6 @@ def export(
     out.print(f"start it with: {where}{exported.command}", soft_wrap=True, markup=False)
     for line in exported.cannot:
         out.print(f"  not expressed: {line}", soft_wrap=True, markup=False)
+    if as_json:
+        files = [str(output / name) for name in exported.files]
+        typer.echo(json.dumps({"files": files, "command": exported.command, "cannot": exported.cannot}))

@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from finestep.cli import data, diagnose, doctor, export, merge, probe, recommend, report, rescale, status, train, tune
+from finestep.cli import (
+    data,
+    diagnose,
+    doctor,
+    export,
+    mcp,
+    merge,
+    probe,
+    recommend,
+    report,
+    rescale,
+    status,
+    train,
+    tune,
+)
 from finestep.cli.interrupt import Stoppable, Stopped
 from finestep.cli.last_door import say_error, say_stopped
 from finestep.cli.plain_help import GroupedCommand, QuickGroup
@@ -32,6 +46,7 @@ app.command("status", cls=GroupedCommand)(status.status)
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
 app.command("rescale", cls=GroupedCommand)(rescale.rescale)
 app.command("export", cls=GroupedCommand)(export.export)
+app.command("mcp", cls=GroupedCommand)(mcp.mcp)
 app.command("doctor", cls=GroupedCommand)(doctor.doctor)
 
 

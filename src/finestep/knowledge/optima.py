@@ -14,6 +14,7 @@ class MeasuredOptimum:
 
     `grade`: A = a bracketed grid, B = a reported best or part of the setting assumed, C = at the edge of its grid or weak.
     `cluster`: what counts as one source together. `left_out`: why the law could not be fitted on it; empty for most.
+    `constant_rate`: the rate stayed as it was after warmup, where others decay it.
     `params`: only for models outside the table of known models.
     """
 
@@ -35,6 +36,7 @@ class MeasuredOptimum:
     num_epochs: float | None = None
     num_labels: int | None = None
     params: int | None = None
+    constant_rate: bool = False
     note: str = ""
     left_out: str = ""
 

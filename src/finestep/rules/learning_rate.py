@@ -17,12 +17,13 @@ from finestep.rules.prompt_rate import prompt_term
 from finestep.rules.rate_law import Z80, RateLaw, packaged_law
 from finestep.rules.rate_setting import REFERENCE_STEPS, Group, RateSetting, dense_equivalent
 from finestep.rules.terms import LogNormal, Term, total, two_digits
-from finestep.rules.variants import effective_alpha, variant_terms
+from finestep.rules.variants import LAW_VARIANTS, effective_alpha
 
 METHOD_GROUP = {"full": "full", "lora": "lora", "qlora": "lora"}
 BY_LAW = ("full", "lora", "qlora")
 COVERAGE = 0.8
 QLORA_SD = 0.05
+RSLORA_SD = 0.1
 PARTIAL_TARGETS_DEX, PARTIAL_TARGETS_SD = 0.15, 0.1
 CLASSIFICATION_SD = 0.1
 LENGTH_UNKNOWN_SD = 0.12
@@ -54,6 +55,7 @@ class RateRequest:
     classification: bool = False
     num_labels: int | None = None
     all_linear: bool = True
+    constant_rate: bool = False
     task: str | None = None
 
 
@@ -114,22 +116,20 @@ def rate_setting(request: RateRequest) -> RateSetting:
         steps=request.steps or REFERENCE_STEPS,
         rank=request.rank,
         alpha=effective_alpha(request.alpha, request.rank, rslora=request.variant == "rslora"),
-        variant=request.variant if adapter == "lora" and request.variant in law_variants() else "lora",
+        variant=request.variant if adapter == "lora" and request.variant in LAW_VARIANTS else "lora",
         family=request.lineage,
         num_labels=request.num_labels or 2,
+        constant_rate=request.constant_rate,
     )
-
-
-def law_variants() -> frozenset[str]:
-    """Variants whose own rate was measured."""
-    return frozenset(name.removeprefix("variant ") for name in packaged_law().names if name.startswith("variant "))
 
 
 def _further_terms(request: RateRequest) -> list[Term]:
     """What the law does not know, each with its own doubt."""
     terms: list[Term] = []
-    if request.method != "full" and request.variant not in law_variants():
-        terms += variant_terms(request.variant)
+    if request.method != "full" and request.variant == "rslora":
+        terms.append(
+            Term("variant", 0.0, RSLORA_SD, "rslora", "rslora against plain LoRA: x1, its scale counts as alpha")
+        )
     if request.method == "qlora":
         terms.append(Term("4-bit base", 0.0, QLORA_SD, "qlora-practice", "no shift known"))
     if request.method != "full" and not request.all_linear:

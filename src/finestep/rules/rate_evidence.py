@@ -12,6 +12,7 @@ from finestep.knowledge.sweep import SWEEP_ALPHA, SWEEP_BATCH, SWEEP_STEPS, Swee
 from finestep.rules.effective_size import effective_parameters
 from finestep.rules.rate_fit import Measurement
 from finestep.rules.rate_setting import RateSetting, dense_equivalent
+from finestep.rules.variants import effective_alpha
 
 SWEEP = "tinker-sweep"
 GRADE_SD = {"A": 0.1, "B": 0.15, "C": 0.5}
@@ -71,17 +72,19 @@ def published_setting(row: MeasuredOptimum) -> RateSetting:
     params = effective_parameters(facts) if facts else row.params
     if not params:
         raise LookupError(f"the model {row.model} of {row.id} is missing from models.jsonl")
-    is_encoder = row.architecture == "encoder"
+    is_encoder, rank = row.architecture == "encoder", row.rank or 16
+    is_rslora = row.variant == "rslora"
     return RateSetting(
         ("encoder " if is_encoder else "") + row.method,  # type: ignore[arg-type]
         dense_equivalent(params, facts.num_active_parameters if facts else None),
         row.batch,
         row.steps,
-        row.rank or 16,
-        row.alpha or 32.0,
-        variant=row.variant,
+        rank,
+        effective_alpha(row.alpha or 32.0, rank, rslora=is_rslora),
+        variant="lora" if is_rslora else row.variant,
         family=lineage(facts) if facts else None,
         num_labels=row.num_labels or 2,
+        constant_rate=row.constant_rate,
     )
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finestep.rules.rate_law import CALM_VARIANTS, RateLaw
-from finestep.rules.rate_setting import RateSetting, features, slopes
+from finestep.rules.rate_law import RateLaw
+from finestep.rules.rate_setting import CALM_VARIANTS, RateSetting, features, slopes
 
 COEFFICIENTS: dict[str, tuple[float, float]] = {
     "lora": (-3.6, 0.6),
@@ -28,21 +28,24 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
     "lora size below 1B": (0.0, 0.15),
     "size below 0.1B": (-0.5, 0.3),
     "full size": (-0.3, 0.2),
-    "encoder size": (-0.6, 0.3),
+    "encoder size": (-0.6, 0.1),
     "lora steps": (0.0, 0.07),
     "full steps": (0.0, 0.1),
     "encoder steps": (-0.1, 0.15),
-    "lora batch": (0.3, 0.1),
+    "lora batch": (0.35, 0.07),
     "full batch": (0.3, 0.15),
     "encoder batch": (0.3, 0.15),
-    "labels": (0.1, 0.1),
+    "labels": (0.15, 0.1),
+    "bold variant": (-0.3, 0.3),
+    "constant rate": (-0.3, 0.1),
 }
 """Prior mean and standard deviation of each coefficient. Where sources disagree about the sign (steps of LoRA) the prior is
-narrow about zero: chosen by leaving sources out (docs/log.md)."""
+narrow about zero: chosen by leaving sources out (docs/log.md). A linear decay has half of its peak on average: hence the prior of a
+constant rate."""
 SPREADS: dict[str, float] = {
-    "source lora": 0.28,
-    "source full": 0.28,
-    "source encoder": 0.28,
+    "source lora": 0.24,
+    "source full": 0.22,
+    "source encoder": 0.24,
     "family": 0.12,
     "model": 0.1,
     "set": 0.12,
@@ -51,10 +54,10 @@ SPREADS: dict[str, float] = {
     "residual": 0.08,
     "slope": 0.1,
 }
-"""Prior medians of the spreads, dex: the held-out errors of an earlier law (about 0.35 between sources), the sweep (families)."""
+"""Prior medians of the spreads, dex: near the held-out errors (sources), the sweep (families)."""
 SPREAD_LOG_SD = 0.4
-FIXED = {"new variant": 0.5, "new calm": 0.15}
-"""How far a variant's own ratio may lie from 1 before anything was measured, dex."""
+FIXED = {"new variant": 0.3, "new calm": 0.15}
+"""How far a variant's own ratio may lie from what its kind has in common (calm: 1) before anything of it was measured, dex."""
 _STEPS = (1.5, 1.2)
 _ROUNDS = 6
 _LEAST_GAIN = 1e-3

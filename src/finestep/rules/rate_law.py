@@ -13,12 +13,10 @@ from functools import cache
 from typing import Any
 
 from finestep.knowledge.packaged import table
-from finestep.rules.rate_setting import RateSetting, features, slopes
+from finestep.rules.rate_setting import CALM_VARIANTS, RateSetting, features, slopes
 from finestep.rules.terms import LogNormal, Term
 
 Z80 = 1.2815515655446004
-CALM_VARIANTS = frozenset({"dora"})
-"""Variants that start as plain LoRA does, so that their rate strays less from it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,10 @@ class RateLaw:
     def terms(self, setting: RateSetting) -> list[Term]:
         """The prediction as a derivation. Doubts of coefficients are correlated, so that they do not add up; the last term's does."""
         weights = self.weights(setting)
-        out = [self._term(name, weights, setting) for name in weights if weights[name]]
+        own = [name for name in weights if "variant" in name]
+        out = [self._term(name, weights, setting) for name in weights if weights[name] and name not in own]
+        if own:
+            out.append(self._variant_term({name: weights[name] for name in own}, setting.variant))
         words = "how far measured best rates of other data sets and models lie from the law"
         return [*out, Term("your data", 0.0, self.new_case_sd(setting), "rate-law", words)]
 
@@ -78,13 +79,17 @@ class RateLaw:
         sd = self.coefficient_sd({name: weights[name]})
         return Term(name, dex, sd, "rate-law", term_words(name, self.mean[self.names.index(name)], setting))
 
+    def _variant_term(self, weights: dict[str, float], variant: str) -> Term:
+        """What bold variants share and the variant's own part as one term."""
+        dex = sum(self.mean[self.names.index(name)] * value for name, value in weights.items())
+        words = f"{variant} against plain LoRA: x{10**dex:.2g}"
+        return Term(f"variant {variant}", dex, self.coefficient_sd(weights), "rate-law", words)
+
 
 def term_words(name: str, value: float, setting: RateSetting) -> str:
     """A coefficient in words."""
     if name.startswith("family "):
         return f"other {name.removeprefix('family ')} models were measured"
-    if name.startswith("variant "):
-        return f"{name.removeprefix('variant ')} against plain LoRA: x{10**value:.2g}"
     measured = {
         "steps": f"steps^{value:.2f}: {setting.steps:.0f} against 500",
         "batch": f"batch^{value:.2f}: {setting.batch:g} against 32",
@@ -92,6 +97,8 @@ def term_words(name: str, value: float, setting: RateSetting) -> str:
         "alpha": f"alpha^{value:.2f}: {setting.alpha:g} against 32",
         "labels": f"{setting.num_labels} labels against 2",
     }
+    if name == "constant rate":
+        return f"a rate that never decays against the peak of one that does: x{10**value:.2g}"
     if (last := name.split()[-1]) in measured:
         return measured[last]
     return f"size^{value:.2f}: {setting.size:.3g}B dense-equivalent" if "size" in name else "the reference setting"

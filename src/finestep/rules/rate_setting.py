@@ -16,11 +16,15 @@ FLAT_ABOVE, SMALL, TINY = 20.0, 1.0, 0.1
 the third and below that, where nothing but a toy was measured."""
 REFERENCE_ENCODER = 0.11
 LABELS = 2
+CALM_VARIANTS = frozenset({"dora", "milora", "init-ab"})
+"""Variants whose adapter adds nothing, or next to nothing, at the start, as plain LoRA's, so that their rate strays less from it.
+The others (bold) start from the model's main directions, or with faster steps, and want lower rates."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateSetting:
-    """One fine-tune as the law sees it. `size` in billions of dense-equivalent parameters; `family` of the model, None = unknown."""
+    """One fine-tune as the law sees it. `size` in billions of dense-equivalent parameters; `family` of the model, None = unknown;
+    `constant_rate`: the schedule does not decay."""
 
     group: Group
     size: float
@@ -31,6 +35,7 @@ class RateSetting:
     variant: str = "lora"
     family: str | None = None
     num_labels: int = LABELS
+    constant_rate: bool = False
 
     @property
     def kind(self) -> str:
@@ -49,6 +54,10 @@ def features(setting: RateSetting) -> dict[str, float]:
     if setting.group.endswith("lora"):
         out["rank"] = math.log10(setting.rank / REFERENCE_RANK)
         out["alpha"] = math.log10(setting.alpha / REFERENCE_ALPHA)
+        if setting.variant != "lora" and setting.variant not in CALM_VARIANTS:
+            out["bold variant"] = 1.0
+    if setting.constant_rate:
+        out["constant rate"] = 1.0
     steps, batch = slopes(setting)
     return out | {f"{kind} steps": steps, f"{kind} batch": batch}
 

@@ -1,29 +1,14 @@
-"""LoRA variants whose own best rate nobody published as a measurement that the law could use; those that were measured are in the law.
-
-LoRA+ trains B at 16 times A's rate, and A's own is halved.
-"""
+"""LoRA variants: which can be asked for. Their best rates are in the law; LoRA+ trains B at 16 times A's rate, which is the rate given."""
 
 from __future__ import annotations
 
 import math
 
-from finestep.rules.terms import Term
-
 LORA_PLUS_RATIO = 16.0
 VARIANTS = ("lora", "rslora", "dora", "init-ab", "milora", "pissa", "lora-ga", "olora", "lora+")
 """All that can be asked for."""
-UNMEASURED: dict[str, tuple[float, float, str]] = {
-    "lora": (1.0, 0.0, "rate-law"),
-    "rslora": (1.0, 0.1, "rslora"),
-    "lora+": (1 / 2, 0.3, "lora-plus"),
-}
-"""Variant -> (its best rate over plain LoRA's, sd in dex, evidence)."""
-
-
-def variant_terms(variant: str) -> list[Term]:
-    """The factor of a variant as a term in dex; none for plain LoRA."""
-    ratio, sd, source = UNMEASURED[variant]
-    return [Term("variant", math.log10(ratio), sd, source, f"{variant} against plain LoRA: x{ratio:.2g}")] if sd else []
+LAW_VARIANTS = frozenset(VARIANTS) - {"lora", "rslora"}
+"""Those whose own best rate the law holds; rsLoRA is plain LoRA with a larger alpha."""
 
 
 def effective_alpha(alpha: float, rank: int, *, rslora: bool) -> float:

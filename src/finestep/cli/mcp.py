@@ -1,0 +1,19 @@
+"""`finestep mcp`: a server for agents, over standard input and output."""
+
+from __future__ import annotations
+
+
+def mcp() -> None:
+    """Serve agents that speak the Model Context Protocol, over standard input and output.
+
+    It offers recommend, inspect data, predict memory, start, watch, stop and read a study, diagnose and export.
+    """
+    from finestep.errors import MissingDependency
+
+    try:
+        import mcp.server  # noqa: F401
+    except ImportError:
+        raise MissingDependency("mcp", needed_for="the server for agents", extra="mcp") from None
+    from finestep.agents.server import server
+
+    server.run("stdio")
