@@ -118,7 +118,9 @@ def write(framework: str, recipe: Any, folder: Path) -> Path:
     from finestep.export.exported import ExportContext
     from finestep.export.registry import exporter
 
-    exported = exporter(framework).write(recipe, ExportContext(model="owner/model", data="data.json", num_steps=STEPS))
+    exported = exporter(framework).write(
+        recipe, ExportContext(model="owner/model", data="data.json", num_steps=STEPS, device="cpu", precision="fp32")
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in exported.files.items():
         (folder / name).write_text(text)

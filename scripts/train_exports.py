@@ -156,11 +156,11 @@ def of_printed_rows(out: Path, text: str) -> Seen:
 
 
 def of_litgpt(out: Path, text: str) -> Seen:
-    """metrics.csv has a row for each micro-batch."""
+    """metrics.csv has a row for each micro-batch, and counts those as its steps."""
     with next(out.glob("output/logs/csv/version_*/metrics.csv")).open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("loss")]
     accumulation = BATCH // MICRO
-    steps = max(int(float(row["step"])) for row in rows)
+    steps = max(int(float(row["iter"])) for row in rows) // accumulation
     rows = [
         row for row in rows if (int(float(row["iter"])) - 1) % accumulation == 0
     ]  # the first micro-batch of each step

@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from finestep.cli.export import export as export_command
 from finestep.cli.recommend import recommend as recommend_command
 from finestep.cli.rescale import rescale as rescale_command
 from finestep.cli.train import train as train_command
 from finestep.cli.tune import planned
 from finestep.cli.tune import tune as tune_command
-from finestep.flows.export import export_recipe
 from finestep.flows.next_command import next_command
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
@@ -118,20 +118,22 @@ def test_what_recommend_says_next_is_what_it_described(kind, count, options, row
     assert spec.start.batch_size == described.recipe.effective_batch_size
 
 
-@pytest.mark.parametrize("framework_data", ["chats", "labels"])
-def test_several_devices_go_to_another_trainer(framework_data, rows, tmp_path, monkeypatch, shipped_model):
-    """finestep trains on one device: the two commands write the recipe and export it."""
+@pytest.mark.parametrize(("kind", "options"), [("chats", []), ("columns", ["--columns", "prompt=q,completion=a"])])
+def test_several_devices_go_to_another_trainer(kind, options, rows, tmp_path, monkeypatch, shipped_model):
+    """finestep trains on one device: the two commands write the recipe and export it, with the rows that were described."""
     monkeypatch.chdir(tmp_path)
-    data = rows("chats", 400)
-    words = [str(shipped_model), data, "--gpu", "4xh100"]
+    words = [str(shipped_model), rows(kind, 400), "--gpu", "4xh100", *options]
     described = Recommendation.model_validate_json(run(recommend_command, [*words, "--json"]).splitlines()[-1])
     first, second = printed(run(recommend_command, words), "Next:").split(" && ")
     run(recommend_command, shlex.split(first)[2:])
     assert read_recipe(Path("start.yaml")) == described.recipe
     told = shlex.split(second)
-    assert told[:3] == ["finestep", "export", "start.yaml"]
-    exported = export_recipe(Path("start.yaml"), told[4], model=told[6], data=told[8], hardware="4xh100")
-    assert f"{described.recipe.num_devices} devices" in next(iter(exported.files.values()))
+    assert told[:2] == ["finestep", "export"]
+    run(export_command, told[2:])
+    written = Path("trl_sft.yaml").read_text()
+    assert f"{described.recipe.num_devices} devices" in written
+    assert "bf16: true" in written
+    assert len(Path("train.jsonl").read_text().splitlines()) == described.data.num_rows
 
 
 def test_the_written_recipe_is_trained_as_it_is(tmp_path, rows, shipped_model):

@@ -34,6 +34,12 @@ def test_memory_is_predicted_without_weights_or_gpu(shipped_model):
     assert "checkpointing:" in answer["advice"]
 
 
+def test_memory_is_predicted_for_a_bare_size():
+    shown = run("--predict", "--params", "350M", "--gpu", "24GB", "--max-length", "128")
+    assert "only the size is known" in shown
+    assert "largest micro-batch" in shown
+
+
 def test_a_wrong_word_is_a_message():
     with pytest.raises(BadInput, match="did you mean `adamw`"):
         run("x", "--predict", "--optimizer", "adamv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from finestep.foreign.config import Source
 from finestep.foreign.interpolation import resolved
 from finestep.foreign.names import NAMES
 from finestep.foreign.reading import config_of, read_config
+from tests.foreign.configs import CONFIGS
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +147,21 @@ def test_no_values_bring_it_down(tree, kind):
     except BadInput:
         return
     assert found.framework
+
+
+def test_a_part_of_a_pass_is_a_word_and_no_error(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "model_name_or_path: Qwen/Qwen2.5-3B\nnum_train_epochs: 0.3\nlearning_rate: 1.0e-4\noutput_dir: o\n"
+    )
+    verdicts = {remark.topic: remark.verdict for remark in review_config(path).remarks}
+    assert verdicts["num_epochs"] == "consider"
+
+
+@pytest.mark.parametrize("config", CONFIGS[::3], ids=lambda config: config.file)
+def test_a_file_that_is_cut_off_is_read_or_refused(tmp_path, config):
+    path = tmp_path / config.file
+    for share in (0.25, 0.5, 0.75, 0.9):
+        path.write_text(config.text[: int(share * len(config.text))])
+        with contextlib.suppress(BadInput):
+            assert review_config(path).remarks

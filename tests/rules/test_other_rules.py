@@ -139,6 +139,14 @@ def test_what_does_not_fit_says_what_would():
     assert "needs 2 x 80 GB sharded" in full.notes[0]
     several = plan_memory(LLAMA, gpu(80, count=8), method="full", length=1024, rank=16, most=8)
     assert "shard it over the 8 devices" in several.notes[0]
+    assert several.micro_batch == 8
+    assert several.need.total < 80 * GIB < full.need.total, "a device's share of the states"
+    huge = known_model("DeepSeek-V3.1")
+    lora = plan_memory(huge, gpu(141, count=8), method="lora", length=512, rank=16, most=4)
+    assert (lora.micro_batch, "`--method qlora` fits the 8 devices" in lora.notes[0]) == (0, True)
+    unknown = plan_memory(LLAMA, HardwareFacts(), method="full", length=1024, rank=16, most=8)
+    assert unknown.micro_batch is None
+    assert "2 cards of 80 GB" in unknown.notes[0]
 
 
 def test_long_rows_take_a_chunked_loss():

@@ -15,7 +15,8 @@ from finestep.errors import BadInput
 from finestep.study import DataSpec
 from finestep.survey.data_sample import data_facts, estimated_tokens
 from finestep.survey.hardware import CARDS_GIB, hardware_facts
-from finestep.survey.model import facts_from_config, facts_from_size, model_facts
+from finestep.survey.model import facts_from_config, facts_from_size, model_facts, stand_in_config
+from finestep.survey.model_name import facts_from_name, with_usual_shape
 
 CONFIG = {
     "model_type": "llama",
@@ -281,3 +282,38 @@ def test_token_estimates_on_real_instruction_data():
     for name, low, high in (("alpaca_en_demo.json", 150, 320), ("alpaca_zh_demo.json", 150, 420)):
         facts = data_facts(DataSpec(path=str(Path(shared) / "instruct" / name)))
         assert low < facts.num_tokens / facts.num_rows < high
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "active", "family", "is_instruct"),
+    [
+        ("/data/models/Qwen2.5-14B/", 14.77, None, "qwen2", None),
+        ("unsloth/gemma-2-9b-bnb-4bit", 9.242, None, "gemma2", None),
+        ("my_Mistral-7B-Instruct-v0.3-AWQ", 7.248, None, "mistral", True),
+        ("us/support-bot-13b-chat", 13, None, None, True),
+        ("bigscience/bloom-7b1", 7.1, None, "bloom", None),
+        ("us/Qwen3-80B-A3B", 80, 3, "qwen3", None),
+        ("us/mix-8x3b", 24, 6, None, None),
+        ("models--Qwen--Qwen3-4B/snapshots/0a1b", 4.022, None, "qwen3", True),
+        ("gemma-3-12b", 12.2, None, "gemma3", None),
+        ("us/xlm-roberta-large-ours", 0.335, None, "xlm-roberta", None),
+    ],
+)
+def test_a_name_tells_size_and_family(name, billions, active, family, is_instruct):
+    facts = facts_from_name(name)
+    assert facts.num_parameters / 1e9 == pytest.approx(billions, rel=1e-3)
+    assert (facts.num_active_parameters or 0) / 1e9 == (active or 0)
+    assert (facts.family, facts.is_instruct) == (family, is_instruct)
+    assert facts.is_encoder == (family == "xlm-roberta")
+
+
+@pytest.mark.parametrize("name", ["run3", "/data/checkpoint-500", "v2.0", "llama", "4bit", "us/model-v1.5"])
+def test_a_name_without_a_size_tells_nothing(name):
+    assert facts_from_name(name) is None
+
+
+@pytest.mark.parametrize("size", ["1B", "3B", "7B", "13B", "70B", "405B"])
+def test_a_bare_size_has_a_shape_of_that_size(size):
+    facts = with_usual_shape(facts_from_size(size))
+    counted = facts_from_config(stand_in_config(facts), name="x", source="x").num_parameters
+    assert counted == pytest.approx(facts.num_parameters, rel=0.06)

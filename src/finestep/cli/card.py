@@ -14,6 +14,7 @@ from rich.text import Text
 
 from finestep.cli import words
 from finestep.flows.data_words import error_words
+from finestep.flows.own_trial import finding_words
 from finestep.flows.result import passed_over, unsettled_words
 from finestep.plain_text import plain_lines, shortened
 from finestep.search.further_fields import value_words
@@ -107,7 +108,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         for name, value in best["metrics"].items()
         if name not in OF_FORGETTING
     ]
-    rows += _passed_over(result) + _forgetting(result) + _belief(result)
+    rows += _passed_over(result) + _forgetting(result) + _belief(result) + _diagnosis(result)
     rows += [
         *(("data", note) for note in (result.get("data") or {}).get("notes", [])),
         ("trials", _outcomes(result)),
@@ -139,6 +140,12 @@ def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     ]
     reason = result["best"]["reason"]
     return rows + ([("", Text(f"{seen['sentence']}\nkept here: {reason}", style="yellow"))] if seen["sentence"] else [])
+
+
+def _diagnosis(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
+    """What `finestep diagnose` says of the chosen trial."""
+    said = finding_words(result.get("finding"))
+    return [("diagnosis", said)] if said else []
 
 
 def _spent(spent: Mapping[str, Any]) -> str:

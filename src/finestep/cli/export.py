@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finestep.cli import options as o
+
 
 def export(
     recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
@@ -17,6 +19,11 @@ def export(
     data: Annotated[
         str, typer.Option(help="Data: a local file is split and written in the format of the framework.")
     ] = "DATA",
+    columns: o.Columns = None,
+    data_format: o.Format = None,
+    prompt: o.Prompt = None,
+    completion: o.Completion = None,
+    system: o.System = None,
     rows: Annotated[
         int | None, typer.Option(min=1, help="Training rows of data that are not here, to turn shares into steps.")
     ] = None,
@@ -33,11 +40,15 @@ def export(
     import shlex
 
     from finestep.cli.terminal import open_console
+    from finestep.cli.values import checked, parse_columns
     from finestep.disk import make_folder, write_whole
     from finestep.errors import BadInput
     from finestep.flows.export import export_recipe
+    from finestep.study import DataSpec
 
-    exported = export_recipe(recipe, to, model=model, data=data, num_rows=rows, hardware=gpu)
+    texts = {"format": data_format, "prompt": prompt, "completion": completion, "system": system}
+    spec = checked(DataSpec, "data", path=data, columns=parse_columns(columns), **texts)
+    exported = export_recipe(recipe, to, model=model, data=spec, num_rows=rows, hardware=gpu)
     make_folder(output)
     taken = [name for name in exported.files if (output / name).exists()]
     if taken and not force:

@@ -63,7 +63,7 @@ def idle_in_tune(*, strategy: str, has_command: bool, has_data: bool) -> dict[st
 def idle_in_probe(*, predicts: bool) -> dict[str, str]:
     """Options of `probe` that do nothing when it predicts, or when it measures."""
     if not predicts:
-        return dict.fromkeys(("gpu", "optimizer"), "only a prediction (`--predict`, or no data) takes it")
+        return dict.fromkeys(("gpu", "params", "optimizer"), "only a prediction (`--predict`, or no data) takes it")
     measuring = ("data", "columns", "batch", "price_per_hour", "budget", "device", "threads", "time", "again")
     return dict.fromkeys(measuring, "a prediction measures nothing and reads no data")
 

@@ -30,6 +30,10 @@ def probe(
             rich_help_panel=PREDICT,
         ),
     ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Predict for a model of this size, e.g. 7B.", rich_help_panel=PREDICT),
+    ] = None,
     optimizer: Annotated[
         str, typer.Option(metavar="NAME", help="adamw or adamw_8bit.", rich_help_panel=PREDICT)
     ] = "adamw",
@@ -83,14 +87,14 @@ def probe(
     from finestep.cli.values import named_specs, one_of
     from finestep.flows import probe as flow
     from finestep.flows.obeyed import MEASURED, PREDICTED, check_acting, check_recipe
-    from finestep.flows.setup import is_labelled, one_length, starting_recipe
+    from finestep.flows.setup import is_labelled, model_path, one_length, starting_recipe
     from finestep.recipe import Recipe
     from finestep.store.recipe_file import apply_settings, named_fields
     from finestep.study import DataSpec
 
     one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
     one_of("--method", method, ("full", "lora", "qlora"))
-    predicts, own = predict or (model is not None and data is None), named_fields(setting or [])
+    predicts, own = predict or params is not None or (model is not None and data is None), named_fields(setting or [])
     refuse_idle(given(context), idle_in_probe(predicts=predicts))
     check_acting(own, PREDICTED if predicts else MEASURED, place="a prediction" if predicts else "a measurement")
     if predicts:
@@ -98,8 +102,9 @@ def probe(
         check_recipe(recipe, trainer=None, named=own, is_labelled=lambda: True)
         _check_agreement(given(context), own)
         answer = flow.predict_memory(
-            _only_model(model),
+            None if model is None else model_path(model),
             recipe,
+            params=params,
             hardware=gpu,
             length=one_length(DataSpec(path="", max_length=max_length), recipe) or flow.LENGTH_ASSUMED,
             optimizer=optimizer,  # type: ignore[arg-type]
@@ -137,12 +142,3 @@ def _check_agreement(options: Collection[str], fields: Collection[str]) -> None:
     for option, field in same.items():
         if option in options and field in fields:
             raise BadInput(f"`--{option}` and `--set {field}` are the same", next_step="give one of them")
-
-
-def _only_model(model: str | None) -> str:
-    from finestep.errors import BadInput
-    from finestep.flows.setup import model_path
-
-    if model is None:
-        raise BadInput("say which model", next_step="give a folder with a config.json, or a known name")
-    return model_path(model)

@@ -263,7 +263,7 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
         recipe=wanted.recipe,
         strategy=asked.strategy,
         with_prior=asked.prior,
-        own_fields=wanted.own_fields,
+        own_fields=wanted.own_fields | ({"num_epochs"} if asked.epochs is not None else set()),
         scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
         metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
         num_threads=asked.threads,

@@ -44,11 +44,14 @@ def encode(row):
             continue
         before = tokenizer.apply_chat_template(messages[:index], add_generation_prompt=True, tokenize=False) if index else ""
         after = tokenizer.apply_chat_template(messages[: index + 1], tokenize=False) if index else message["content"] + tokenizer.eos_token
-        for text, trained in ((before[len(written) :], False), (after[len(before) :], True)):
+        said = after[len(before) :]
+        end = said.find(tokenizer.eos_token) if tokenizer.eos_token else -1
+        said = said[: end + len(tokenizer.eos_token)] if end >= 0 else said  # the end mark is the last that is trained
+        for text, trained in ((before[len(written) :], False), (said, True)):
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             tokens += ids
             labels += ids if trained else [-100] * len(ids)
-        written = after
+        written = before + said
     return {{"input_ids": tokens[:MAX_LENGTH], "labels": labels[:MAX_LENGTH]}}
 
 

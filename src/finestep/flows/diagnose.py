@@ -19,6 +19,7 @@ from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.errors import BadInput
 from finestep.finding import Finding
 from finestep.flows.known_run import Told, with_knowledge
+from finestep.flows.own_trial import OwnTrial, own_trial
 from finestep.readers.open_logs import find_logs, read_logs
 from finestep.readers.unread import READABLE, first_lines, holds_known_columns, speaks_of_training
 
@@ -99,14 +100,24 @@ def _told_apart(reports: list[FileReport]) -> list[FileReport]:
     return [replace(report, runs=tuple(named(run, report.path) for run in report.runs)) for report in reports]
 
 
-def diagnose_file(path: Path, *, told: Told | None = None, limits: Thresholds = DEFAULT) -> FileReport:
-    """Read one file and judge each run in it; a file of several runs is labelled `other`, unless one of them is nearly all of it."""
-    logs = read_logs(path)
+def diagnose_file(
+    path: Path, *, told: Told | None = None, limits: Thresholds = DEFAULT, own: OwnTrial | None = None
+) -> FileReport:
+    """Read one file and judge each run in it; a file of several runs is labelled `other`, unless one of them is nearly all of it.
+
+    Args:
+        own: what the study of this trial knows; None = it is looked for around the log.
+    """
+    logs, own, told = read_logs(path), own or own_trial(path), told or Told()
     if not any(len(log.train) or log.evaluations for log in logs):
         logs = [_empty_log(path)]
         if not holds_known_columns(path):
             return _unread(path, logs[0])
-    runs = tuple(diagnose_log(with_knowledge(log, path, told or Told()), limits) for log in logs)
+    if own is None:
+        runs = tuple(diagnose_log(with_knowledge(log, path, told), limits) for log in logs)
+    else:
+        known = [own.informs(with_knowledge(log, path, own.told(told))) for log in logs]
+        runs = tuple(own.agrees(diagnose_log(log, limits)) for log in known)
     if len(runs) == 1:
         return FileReport(str(path), runs[0].label, runs[0].findings, runs)
     rows = [run.signals.num_rows + run.signals.num_evaluations for run in runs]

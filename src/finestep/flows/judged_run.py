@@ -69,7 +69,8 @@ def _epochs(config: ForeignConfig, run: PlannedRun, model: ModelFacts | None) ->
         text = f"{shown}: {most}; watch the validation loss, or stop early"
         return Remark(topic="num_epochs", verdict="consider", text=text)
     if run.epochs < 0.5:
-        text = f"the run ends after {run.epochs:.0%} of the {run.rows:,} rows; is that wanted?"
+        rows = f"the {run.rows:,} rows" if run.rows else "the rows"
+        text = f"the run ends after {run.epochs:.2g} of a pass over {rows}; is that wanted?"
         return Remark(topic="num_epochs", verdict="consider", text=text)
     return Remark(topic="num_epochs", verdict="fine", text=f"{shown}: usual")
 

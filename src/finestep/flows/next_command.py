@@ -64,7 +64,9 @@ def after_rescale(recipe: Recipe, file: str, *, model: str | None, data: str | N
 def _exported(asked: Asked) -> str:
     """finestep trains on one device: the recipe goes to a trainer of several."""
     file = asked.written or "start.yaml"
-    export = _words([PROGRAM, "export", file, "--to", "trl", "--model", str(asked.model), "--data", str(asked.data)])
+    where = ["--to", "trl", "--model", str(asked.model), "--data", str(asked.data), *_options(asked.reading)]
+    gpu = {"gpu": asked.others["gpu"]} if "gpu" in asked.others else {}
+    export = _words([PROGRAM, "export", file, *where, *_options(gpu)])
     if asked.written:
         return export
     own = [PROGRAM, "recommend", str(asked.model), str(asked.data), *_options(asked.others), *_options(asked.reading)]

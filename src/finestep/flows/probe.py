@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finestep.errors import WorkerFailed
+from finestep.errors import BadInput, WorkerFailed
 from finestep.executors.question import ask
 from finestep.facts import HardwareFacts, ModelFacts
 from finestep.probe import (
@@ -69,9 +69,10 @@ class MemoryAnswer:
 
 
 def predict_memory(
-    model: str,
+    model: str | None,
     recipe: Recipe,
     *,
+    params: str | None = None,
     hardware: HardwareFacts | str | None = None,
     length: int,
     optimizer: OptimizerName = "adamw",
@@ -85,12 +86,14 @@ def predict_memory(
         BadInput: nothing is known about the model, or its architecture cannot be shadowed.
     """
     from finestep.survey.hardware import hardware_facts
-    from finestep.survey.model import model_config, model_facts, stand_in_config
+    from finestep.survey.model import model_config, stand_in_config
 
-    facts = model_facts(model)
+    facts, guessed = _predicted_model(model, params)
     device = hardware if isinstance(hardware, HardwareFacts) else hardware_facts(hardware)
-    config = model_config(model)
-    notes = [] if config else ["the model's own config is not here: a Llama of the same shape stands in"]
+    config = model_config(model) if model is not None and params is None else None
+    notes = (
+        [guessed or "the model's own config is not here: a Llama of the same shape stands in"] if config is None else []
+    )
     if facts.is_encoder and num_labels is None:
         num_labels = LABELS_ASSUMED
     request = PredictRequest(
@@ -102,6 +105,28 @@ def predict_memory(
     )
     prediction = Prediction.model_validate(ask("finestep.probes", request, note=note))
     return MemoryAnswer(facts, device, length, prediction, usable_bytes(device), tuple(notes) + prediction.notes)
+
+
+def _predicted_model(model: str | None, params: str | None) -> tuple[ModelFacts, str | None]:
+    """(facts with a shape, a word on it where it is guessed): of files, of a known name, of a name that says its size, or of a size."""
+    from finestep.survey.model import facts_from_size, model_facts
+    from finestep.survey.model_name import facts_from_name, with_usual_shape
+
+    if params is not None:
+        facts = facts_from_size(params)
+    elif model is None:
+        raise BadInput("say which model", next_step="give a folder, a known name, or a size: --params 7B")
+    else:
+        try:
+            return model_facts(model), None
+        except BadInput:
+            named = None if model.startswith((".", "/", "~")) else facts_from_name(model)
+            if named is None:
+                raise
+            facts = named
+    shaped = with_usual_shape(facts)
+    words = f"only the size is known: a Llama of {shaped.num_layers} layers of {shaped.hidden_size} stands in"
+    return shaped, None if facts.hidden_size else words
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from finestep.disk import json_text, remove, write_whole
+from finestep.errors import BadInput
 from finestep.flows.data_words import result_notes
 from finestep.flows.next_command import next_command
+from finestep.flows.own_trial import finding_words, trial_of
 from finestep.flows.placed_model import MODEL, place_model
 from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
@@ -27,6 +29,7 @@ from finestep.store.study_files import RESULT, StudyFiles
 from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
+STEPS = "steps.jsonl"
 RECIPE, REPORT = "recipe.yaml", "report.html"
 
 
@@ -73,6 +76,7 @@ def write_results(
     result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
     result["facts"] = describe(store, card, facts)
+    result["finding"] = _finding(store, best, result)
     result["data"] = {"notes": result_notes(card), "num_eval_rows": card.get("facts", {}).get("num_eval_rows")}
     model = result["paths"].get("model")
     result |= saved_part(store.trial_folder(best.number) if best else None, Path(model) if model else None)
@@ -81,6 +85,28 @@ def write_results(
         render_report(store, trials, result, command=command)
         write_whole(store.folder / RESULT, json_text(result, indent=1))
     return result
+
+
+def _finding(store: StudyFiles, best: Trial | None, result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `finestep diagnose` says of the chosen trial; None when there is none, or its records cannot be read."""
+    from finestep.flows.diagnose import diagnose_file
+
+    log = store.trial_folder(best.number) / STEPS if best is not None else None
+    if best is None or log is None or not log.exists():
+        return None
+    own = trial_of(json.loads(store.spec.model_dump_json()), result, number=best.number)
+    try:
+        report = diagnose_file(log, own=own)
+    except BadInput:
+        return None
+    verdict = report.verdict
+    return {
+        "code": verdict.code,
+        "label": report.label,
+        "meaning": verdict.meaning,
+        "advice": verdict.advice,
+        "num_epochs": own.num_epochs,
+    }
 
 
 def _forgetting(spec: StudySpec, trials: Sequence[Trial], best: Trial | None) -> dict[str, Any] | None:
@@ -252,6 +278,8 @@ def report_notes(result: Mapping[str, Any]) -> list[str]:
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
     notes = [_whole_sentence(note) for note in (result.get("data") or {}).get("notes", [])]
     notes += [_whole_sentence(said)] if said else []
+    if diagnosed := finding_words(result.get("finding")):
+        notes.append(_whole_sentence(diagnosed.rstrip(".")))
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
     if result.get("saved"):

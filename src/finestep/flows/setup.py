@@ -16,6 +16,7 @@ from finestep.flows.obeyed import check_recipe
 from finestep.flows.start import (
     EXTERNAL,
     RECOMMENDED_FIELDS,
+    epochs_words,
     field_words,
     own_words,
     start_words,
@@ -108,11 +109,14 @@ def tuning_spec(
     if strategy != "sweep":
         start, note = no_prior(recipe), None
         if with_prior:
-            start, note = starting_point(model, _known_data(data, more.get("trainer")), recipe)
+            known = _known_data(data, more.get("trainer"))
+            start, note = starting_point(model, known, recipe)
+            if "num_epochs" not in own_fields:
+                notes += epochs_words(model, known, recipe)
         own = {*own_fields, *_not_the_starts(more.get("trainer"), more.get("tuned", ()))}
         recipe, start = with_start_fields(recipe, start, own=own)
         start = with_own_pair(start, recipe, own_fields)
-        notes = [note or start_words(start), *own_words(start), *field_words(start)]
+        notes = [note or start_words(start), *own_words(start), *field_words(start), *notes]
     elif "learning_rate" in own_fields:
         start = with_own_pair(no_prior(recipe), recipe, {"learning_rate"})
         notes = [

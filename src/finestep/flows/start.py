@@ -119,6 +119,26 @@ def field_words(start: StartingPoint) -> list[str]:
     return [f"start: the new head learns {head.value:g} times as fast, from {start.why} ({head.why})"]
 
 
+def epochs_words(model: ModelSpec, data: DataSpec | DataFacts | None, recipe: Recipe) -> list[str]:
+    """That a full run passes over the rows fewer times than `recommend` says, which keeps the search short; nothing otherwise."""
+    from finestep.rules.duration import num_epochs
+    from finestep.survey.model import model_facts
+
+    if not isinstance(data, DataFacts) or not data.num_rows or recipe.num_train_tokens is not None:
+        return []
+    try:
+        is_encoder = model_facts(model.path, offline=True).is_encoder
+    except FinestepError:
+        return []
+    wanted = num_epochs(data.num_rows, is_encoder=is_encoder).value
+    if wanted <= recipe.num_epochs:
+        return []
+    now = f"{recipe.num_epochs:g} time{'s' * (recipe.num_epochs != 1)}"
+    return [
+        f"a full run passes over the rows {now}, to keep the search short; `recommend` says {wanted:g} (`--epochs {wanted:g}`)"
+    ]
+
+
 def start_words(start: StartingPoint) -> str:
     """The starting point in a sentence, with its central 80 %."""
     factor = 2 ** (1.28 * start.learning_rate_sd)

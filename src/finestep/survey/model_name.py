@@ -57,6 +57,8 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
 _ENCODERS = ("modernbert", "deberta-v2", "xlm-roberta", "roberta", "electra", "albert", "bert")
 _ENCODER_SIZES = {"large": 335_000_000, "base": 110_000_000, "small": 30_000_000}
 _EXPERTS_USED = 2
+SMALL = 1e9
+SMALL_VOCABULARY, VOCABULARY, HEAD_WIDTH, SHARED_HEADS = 32_000, 128_256, 128, 4
 
 
 def facts_from_name(name: str) -> ModelFacts | None:
@@ -120,3 +122,37 @@ def _count(low: str) -> tuple[int | None, int | None]:
         return None, None
     count = round(float(found[1]) * (1e9 if found[2] == "b" else 1e6))
     return count, round(float(found[3]) * 1e9) if found[3] else None
+
+
+def with_usual_shape(facts: ModelFacts) -> ModelFacts:
+    """Facts of a bare size with the shape that decoders of this size have: Llama's proportions, and layers until the size is met.
+
+    >>> with_usual_shape(ModelFacts(name="x", num_parameters=8_000_000_000)).hidden_size
+    4096
+    """
+    if facts.hidden_size or not facts.num_parameters:
+        return facts
+    total = facts.num_parameters
+    wanted = (total * HEAD_WIDTH / 14.0) ** (1 / 3)
+    heads = (
+        max(1, round(wanted / HEAD_WIDTH))
+        if wanted < 1024
+        else SHARED_HEADS * round(wanted / HEAD_WIDTH / SHARED_HEADS)
+    )
+    hidden, is_small = heads * HEAD_WIDTH, total < SMALL
+    vocabulary = SMALL_VOCABULARY if is_small else VOCABULARY
+    inner = HEAD_WIDTH * round(3.5 * hidden / HEAD_WIDTH)
+    groups = heads if heads % SHARED_HEADS else heads // SHARED_HEADS
+    layer = 2 * hidden * hidden + 2 * hidden * groups * HEAD_WIDTH + 3 * hidden * inner
+    embeddings = vocabulary * hidden * (1 if is_small else 2)
+    return facts.model_copy(
+        update={
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_layers": max(1, round((total - embeddings) / layer)),
+            "num_attention_heads": heads,
+            "num_key_value_heads": groups,
+            "vocabulary_size": vocabulary,
+            "tied_embeddings": is_small,
+        }
+    )

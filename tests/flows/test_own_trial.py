@@ -1,0 +1,80 @@
+"""A study's card and `diagnose` on its runs say the same, whatever one curve alone would suggest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from finestep.diagnosis.catalogue import found
+from finestep.flows.diagnose import diagnose_file
+from finestep.flows.own_trial import finding_words, own_trial, trial_of
+
+RATE = 1e-4
+
+
+def study(path, *, settled: bool, rate: float = RATE, loss_at=lambda step: 3.0 - step / 100) -> object:
+    """A study of one trial on disk: its specification, its result, and a log."""
+    folder = path / "trials" / "0000"
+    folder.mkdir(parents=True)
+    recipe = {"method": "full", "num_epochs": 2.0, "lora": {"rank": 16}}
+    (path / "study.json").write_text(json.dumps({"spec": {"model": {"path": "Llama-3.1-8B"}, "recipe": recipe}}))
+    believed = {"value": RATE, "low": RATE / 2, "high": RATE * 2}
+    result = {
+        "best": {"trial": 0},
+        "trials": [{"trial": 0, "effective_batch_size": 16}],
+        "answer": {"settled": settled, "trade_offs": [{"effective_batch_size": 16, "learning_rate": believed}]},
+    }
+    (path / "result.json").write_text(json.dumps(result))
+    rows = [
+        {"step": step, "num_steps": 100, "loss": loss_at(step), "learning_rate": rate, "epoch": step / 50}
+        for step in range(1, 101)
+    ]
+    log = folder / "log.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return log
+
+
+def test_the_studys_interval_is_the_usual_rate(tmp_path):
+    """1e-4 is far above what is usual for full fine-tuning of 8B, but it is what this study found."""
+    own = own_trial(study(tmp_path, settled=True))
+    assert (own.method, own.usual_rate, own.is_chosen, own.is_settled) == (
+        "full",
+        (RATE, RATE / 2, RATE * 2),
+        True,
+        True,
+    )
+    codes = {finding.code for finding in diagnose_file(study(tmp_path / "again", settled=True)).findings}
+    assert not codes & {"rate_above_usual", "rate_far_below_usual", "rate_below_usual"}
+
+
+def test_a_trial_far_from_the_studys_best_is_told_so(tmp_path):
+    report = diagnose_file(study(tmp_path, settled=True, rate=RATE / 60, loss_at=lambda step: 3.0 - step / 1000))
+    said = [finding for finding in report.findings if finding.code.startswith("rate_")]
+    assert [finding.code for finding in said] in (["rate_below_usual"], ["rate_far_below_usual"]) or not said
+    other = trial_of({"recipe": {"method": "lora"}}, {"best": {"trial": 3}}, number=0)
+    assert not other.is_chosen
+
+
+@pytest.mark.parametrize(("settled", "code"), [(True, "healthy"), (False, "learning_rate_too_low")])
+def test_a_settled_study_is_not_sent_to_another_rate(tmp_path, settled, code):
+    log = study(tmp_path, settled=settled)
+    run = diagnose_file(log).runs[0]
+    doubted = replace(run, label="lr_too_low", findings=(found("learning_rate_too_low", "Too low.", advice="x3"),))
+    agreed = own_trial(log).agrees(doubted)
+    assert agreed.findings[0].code == code
+    assert agreed.label == ("healthy" if settled else "lr_too_low")
+
+
+def test_a_run_that_is_still_falling_gains_from_length():
+    words = finding_words(
+        {"code": "undertrained", "label": "undertrained", "meaning": "", "advice": "", "num_epochs": 2.0}
+    )
+    assert words == "still falling at the end: a longer run would gain more than another rate (`--epochs 4`)"
+    assert finding_words(None) is None
+
+
+def test_other_logs_are_nobodys_trial(tmp_path):
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    assert own_trial(tmp_path / "log.jsonl") is None
