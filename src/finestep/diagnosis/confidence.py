@@ -1,22 +1,23 @@
 """How sure a verdict is: how often a reader gave the same label to logs with a verdict of its kind, few rows lowering it.
 
-Counted on the labelled logs of 2026-11-29 (`python -m benchmarks.diagnose --labels FOLDER --calibrate`), of which more than half were not
-looked at when rules were made. A verdict that the first reader gave counts 1, one that a sensible colleague could give counts half: the
-share of readers who would agree.
+Counted on 184 logs of 2026-11-29: the 82 newer labelled ones (`python -m benchmarks.diagnose --labels FOLDER --calibrate`) and 102 of
+other repositories that one reader labelled before any verdict was made on them. More than half were not looked at when rules were made.
+A verdict that the first reader gave counts 1, one that a sensible colleague could give counts half: the share of readers who would agree.
 """
 
 from __future__ import annotations
 
 AGREEMENT: dict[str, tuple[int, float]] = {
-    "diverged": (3, 3.0), "healthy": (30, 26.5), "hidden_nan": (4, 4.0), "learning_rate_too_low": (1, 0.5), "memorised": (1, 1.0),
-    "no_labels": (1, 1.0), "overfitting": (9, 8.5), "preference_rate_too_low": (1, 1.0), "reward_not_gained": (7, 7.0),
-    "several_runs": (3, 2.0), "stuck_at_plateau": (1, 1.0), "too_good": (3, 3.0), "too_little_information": (9, 7.0),
-    "undertrained": (8, 7.0), "warmup_never_ended": (1, 1.0),
+    "already_converged": (4, 2.0), "answers_cut_off": (2, 2.0), "diverged": (4, 4.0), "healthy": (79, 70.5), "hidden_nan": (4, 4.0),
+    "learning_rate_too_low": (4, 2.0), "memorised": (5, 5.0), "no_labels": (2, 2.0), "overfitting": (17, 15.5),
+    "preference_rate_too_low": (1, 1.0), "reward_not_gained": (16, 16.0), "several_runs": (6, 4.5), "stuck_at_plateau": (1, 1.0),
+    "too_good": (4, 4.0), "too_little_information": (21, 16.0), "undertrained": (10, 9.0), "unexplained_rise": (1, 1.0),
+    "unreadable_layout": (1, 1.0), "warmup_never_ended": (2, 2.0),
 }  # fmt: skip
 """Code -> (logs with this verdict, how many readers' votes it had)."""
-PRIOR, PRIOR_LOGS = 0.8, 6.0
+PRIOR, PRIOR_LOGS = 0.8, 4.0
 """Share of votes of all verdicts, and how many logs it weighs: codes that were seen on few logs stay near it."""
-FEW_ROWS, OF_FEW_ROWS = 20, 0.85
+FEW_ROWS, OF_FEW_ROWS = 20, 0.95
 """Below so many rows confidence is multiplied by that."""
 
 

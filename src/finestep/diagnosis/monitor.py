@@ -20,6 +20,8 @@ from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.finding import Finding
 from finestep.trial import EvalRecord, StepRecord
 
+CHANCE_OF_TEXT = 5.0
+"""Nats of a uniform guess above which tokens are chosen, and not labels."""
 WINDOW = 64
 MIN_VALUES = LEVEL_STEPS = 16
 CHANGE_TO_SD = MAD_TO_SD / math.sqrt(2)
@@ -502,7 +504,12 @@ class LiveMonitor:
 
     def _leak(self, record: EvalRecord) -> list[Finding]:
         base = self.base_eval_loss
-        if base is None or record.step == 0 or base < 0.3 or record.eval_loss > self.limits.too_good_share * base:
+        share = (
+            self.limits.too_good_share_of_text
+            if self._divergence.chance_loss > CHANCE_OF_TEXT
+            else self.limits.too_good_share
+        )
+        if base is None or record.step == 0 or base < 0.3 or record.eval_loss > share * base:
             return []
         return self._tell(
             "too_good",

@@ -50,6 +50,8 @@ class Thresholds:
     """Epochs from which that is judged without any evaluation."""
     too_good_share: float = 0.03
     """Loss at the end over its start that is too good within two epochs."""
+    too_good_share_of_text: float = 0.04
+    """The same against the base model where tokens are chosen among a vocabulary; a classifier may rightly come lower."""
     too_good_loss: float = 0.01
     """Training loss in nats that is too good within two epochs."""
     falling_eval: float = 0.05
