@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from finestep.errors import BadInput, EnvironmentFault
+from finestep.errors import BadInput, EnvironmentFault, NotWritable
 
 MACHINE_FAULTS = {
     errno.ENOSPC: "no space is left on the disk",
@@ -97,7 +97,7 @@ def writing(place: Path | str, *, needed_bytes: int | None = None) -> Iterator[N
         fault = fault_of(error, place=place, needed_bytes=needed_bytes)
         if fault is None and isinstance(error, OSError) and error.errno:
             words = WRITING_FAULTS.get(error.errno, error.strerror or type(error).__name__)
-            fault = _fault(words, error.errno, str(place), None)
+            fault = NotWritable(words, place=str(place), next_step="mend this, and run the same command again")
         if fault is None:
             raise
         raise fault from error

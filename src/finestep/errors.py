@@ -91,6 +91,12 @@ class EnvironmentFault(FinestepError):
         super().__init__(_sentence(what, None, None, None) + (f": {place}" if place else "") + f"; {next_step}")
 
 
+class NotWritable(EnvironmentFault):
+    """A file cannot be written where it was asked for: a path that leads nowhere, or that this user may not write."""
+
+    exit_code = 2
+
+
 class WorkerLost(EnvironmentFault):
     """The worker was killed while it loaded model and data; it may be started again."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 JOINERS = frozenset("\u200c\u200d")
@@ -29,6 +30,22 @@ def plain_lines(text: str) -> str:
     spaced = text.replace("\t", " ")
     return "".join(
         char for char in spaced if char in JOINERS or char == "\n" or unicodedata.category(char) not in HIDDEN
+    )
+
+
+def plain_on_a_page(value: object) -> object:
+    """What a page shows: text of others as `plain_lines`; what is markup of our own stays."""
+    return plain_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def without_passwords(text: str) -> str:
+    """The text without the passwords of the addresses in it.
+
+    >>> without_passwords("--storage postgresql://me:s3cret@host/db?password=x")
+    '--storage postgresql://me@host/db?'
+    """
+    return re.sub(
+        r"([?&])(?:ssl)?passw(?:or)?d=[^&\s'\"]*", r"\1", re.sub(r"(://[^:/@\s'\"]*):[^@\s'\"]*(@)", r"\1\2", text)
     )
 
 

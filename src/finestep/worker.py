@@ -188,6 +188,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     import torch
 
     from finestep.train.evaluate import check_metrics
+    from finestep.train.kept_plan import kept_plan
     from finestep.train.loop import Pack
     from finestep.train.resident import Resident
 
@@ -196,7 +197,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
         torch.set_num_threads(request.num_threads)
     check_metrics(request.metrics)
     resident = Resident(request.model, request.data, request.recipe, retention=request.retention)
-    plan = _plan(request, resident)
+    plan = kept_plan(request, resident)
     line.send("ready", {"card": resident.data.card, "facts": _facts(resident), "pack": plan.model_dump()})
     pack = Pack(
         resident,
@@ -211,43 +212,6 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     while inbox.wait():
         for lane in pack.run():
             _end(lane, line, request, inbox.hashes)
-
-
-def _plan(request: SessionRequest, resident: Any) -> Any:
-    """How trials share the device; measured once a study, machine, number of threads and limit."""
-    import platform
-
-    import torch
-
-    from finestep.train.packing import LanePlan, plan_lanes, thread_counts
-
-    question = {
-        "asked": request.pack,
-        "most_lanes": request.most_lanes,
-        "row_limit": request.micro_batch_limit,
-        "method": request.recipe.method,
-        "node": platform.node(),
-        "threads": [request.num_threads, torch.get_num_threads()],
-    }
-    place = Path(request.study_dir) / "packing.json"
-    try:
-        known = json.loads(place.read_text(encoding="utf-8"))
-        if known["question"] == question:
-            plan = LanePlan.model_validate(known["plan"])
-            torch.set_num_threads(plan.num_threads or torch.get_num_threads())
-            return plan
-    except (OSError, ValueError, KeyError):
-        pass
-    plan = plan_lanes(
-        resident,
-        request.recipe,
-        asked=request.pack,
-        most_lanes=request.most_lanes,
-        row_limit=request.micro_batch_limit,
-        threads=thread_counts(resident, request.num_threads),
-    )
-    write_whole(place, json.dumps({"question": question, "plan": plan.model_dump()}))
-    return plan
 
 
 def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:

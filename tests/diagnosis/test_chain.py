@@ -212,3 +212,39 @@ def test_the_usual_rate_is_evidence() -> None:
     slow = diagnose_log(a_log(noisy(3.0 - 0.2 * np.sqrt(DONE)), rate=1e-5, context=usual))
     assert slow.label == "lr_too_low"
     assert "5" in slow.verdict.advice
+
+
+def test_a_loss_in_other_units_is_not_called_ignorance() -> None:
+    """Sums over accumulation steps lie far above any level in nats; the validation loss says where the model is."""
+    loss = noisy(4 * (1.2 + 1.0 / (1 + 8 * DONE)), sd=0.02)
+    log = a_log(loss, evaluations=1.25 + 0.5 / (1 + 8 * np.linspace(0.1, 1, 8)), rate=np.linspace(1e-4, 0, 120))
+    assert codes(log)[0] == "healthy"
+
+
+def test_rows_that_a_logger_smoothed_are_no_straight_response() -> None:
+    true = 1.4 + 1.0 / (1 + 12 * DONE)
+    lagging = true.copy()
+    for row in range(1, 120):
+        lagging[row] = 0.95 * lagging[row - 1] + 0.05 * true[row]
+    evaluations = 1.4 + 1.0 / (1 + 12 * np.linspace(0.1, 1, 9))
+    assert codes(a_log(noisy(lagging, sd=0.002), evaluations=evaluations))[0] == "healthy"
+
+
+def test_one_class_of_many_is_no_guess_among_them() -> None:
+    """A loss of 7.4 with an accuracy of 1 % is far better than a guess among 1,600 labels."""
+    loss = noisy(9.7 - 2.3 * DONE, sd=0.005)
+    log = a_log(loss, evaluations=np.linspace(9.7, 10.6, 10), metrics={"accuracy": np.linspace(0.001, 0.012, 10)})
+    assert codes(log)[0] == "overfitting"
+
+
+def test_a_metric_over_all_classes_counts_more_than_one_class() -> None:
+    metrics = {"a_f1": [0.1, 0.2, 0.3, 0.4, 0.5, 0.9], "overall_f1": [0.5, 0.6, 0.61, 0.6, 0.6, 0.6]}
+    log = a_log(
+        noisy(FALLING * (1 - 0.6 * DONE)), evaluations=[1.2, 0.9, 1.0, 1.1, 1.2, 1.3], metrics=metrics, epochs=6.0
+    )
+    assert codes(log)[0] == "overfitting"
+
+
+def test_a_language_model_that_ends_ignorant_at_a_high_rate_is_lost() -> None:
+    log = a_log(noisy(7.3 - 0.4 * DONE, sd=0.01), rate=1e-2, context=RunContext(max_steps=120))
+    assert codes(log)[0] == "stuck_high_rate"

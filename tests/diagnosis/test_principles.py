@@ -89,7 +89,7 @@ def test_no_one_is_told_to_train_longer_what_has_been_learned_by_heart_or_is_los
     lost = a_log(noisy(np.concatenate([[1.6, 1.6, 2.0], np.full(9, 10.4)])), rate=5.0)
     assert codes(lost)[0] == "diverged"
     assert "undertrained" not in codes(memorised) + codes(lost)
-    assert "beyond any method's" in diagnose_log(lost).verdict.advice
+    assert "beyond that of any method: lower it to about 2e-04" in diagnose_log(lost).verdict.advice
 
 
 def test_runs_of_different_tasks_are_not_taken_for_a_sweep():

@@ -31,8 +31,8 @@ def spec(**changes) -> StudySpec:
     return StudySpec(**{**values, **changes})
 
 
-def open_store(folder: Path, *, fingerprint=FINGERPRINT, **changes) -> StudyStore:
-    return StudyStore(folder, spec(**changes), fingerprint)
+def open_store(folder: Path, *, fingerprint=FINGERPRINT, storage_url=None, **changes) -> StudyStore:
+    return StudyStore(folder, spec(**changes), fingerprint, storage_url=storage_url)
 
 
 def tune(

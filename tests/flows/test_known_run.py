@@ -135,3 +135,14 @@ def test_no_escape_of_a_log_reaches_the_terminal(tmp_path: Path) -> None:
 
 def _finestep(*words) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "finestep", *map(str, words)], capture_output=True, text=True)
+
+
+def test_operations_a_row_bound_the_model_and_so_the_rate(tmp_path: Path) -> None:
+    """Without any file beside the log a tiny model shows in the trainer's count: its usual rates are far above 2e-5."""
+    rows = [{"step": n, "loss": 3.1 + 5.0 / n, "learning_rate": 2e-5 * (1 - n / 401)} for n in range(1, 401)]
+    state = {"log_history": rows, "max_steps": 400, "train_batch_size": 8, "total_flos": 4.2e11}
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps(state))
+    assert diagnose_file(path).verdict.code == "rate_below_usual"
+    path.write_text(json.dumps({**state, "total_flos": 4.2e17}))
+    assert diagnose_file(path).verdict.code != "rate_below_usual"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -175,3 +176,70 @@ def test_a_broken_layout_ends_cleanly(layout: str, seed: int, tmp_path: Path) ->
     except FinestepError:
         return
     assert report.findings
+
+
+def _read(tmp_path: Path, text: str, name: str = "train.log"):
+    path = tmp_path / name
+    path.write_text(text)
+    (log,) = read_logs(path)
+    return log
+
+
+def test_a_finished_bar_before_each_epoch_is_no_counter(tmp_path: Path) -> None:
+    lines = [
+        f"Epoch {n}/10\nTraining: 100%|###| 348/348 [00:20<00:00] Train Loss: {x:.4f}, Train Acc: 80.1%\n"
+        f"Validation: 100%|###| 80/80 [00:01<00:00] Val Loss: {x + 0.1:.4f}, Val Acc: {80 + n}.5%\n"
+        for n, x in enumerate(LOSSES[:8], 1)
+    ]
+    log = _read(tmp_path, "".join(lines))
+    assert log.train.loss.tolist() == LOSSES[:8]
+    assert np.allclose(log.evaluation.metrics["acc"], np.arange(81.5, 89))
+    assert log.context.num_epochs == 10
+
+
+def test_epochs_in_brackets_say_how_many_were_planned(tmp_path: Path) -> None:
+    log = _read(
+        tmp_path, "".join(f"Epoch [{n}/80], Loss: {x:.4f}, Accuracy: 5{n % 10}%\n" for n, x in enumerate(LOSSES, 1))
+    )
+    assert log.train.epoch.tolist() == list(range(1, 41))
+    assert log.context.num_epochs == 80
+
+
+def test_a_count_that_begins_again_where_the_loss_goes_on_is_one_run(tmp_path: Path) -> None:
+    losses = iter(LOSSES[:24])
+    log = _read(
+        tmp_path, "".join(f"  step {n * 20}/120  loss {next(losses):.4f}\n" for _ in range(4) for n in range(1, 7))
+    )
+    assert len(log.train) == 24
+    assert (np.diff(log.train.step) > 0).all()
+
+
+def test_rewards_alone_are_read_as_reinforcement(tmp_path: Path) -> None:
+    rows = "".join(
+        f'{{"step": {n}, "reward": {0.3 + 0.01 * (n * 7 % 5):.3f}, "valid_action": 1.0}}\n' for n in range(1, 61)
+    )
+    log = _read(tmp_path, rows, "metrics.jsonl")
+    assert log.context.objective == "reinforcement"
+    assert len(log.train) == 60
+
+
+def test_lines_of_pairs_and_printed_evaluations_are_both_read(tmp_path: Path) -> None:
+    lines = [f"[2025-07-07 12:01:{n:02d}] INFO: loss: {x:.4f}, grad_norm: 2.1\n" for n, x in enumerate(LOSSES)]
+    log = _read(tmp_path, "".join(lines) + "INFO: Eval Metrics: {'eval_loss': 1.32, 'epoch': 3.0}\n")
+    assert log.train.loss.tolist() == LOSSES
+    assert log.evaluation.loss.tolist() == [1.32]
+
+
+def test_a_document_that_lists_its_series_beside_its_rows_is_one_run(tmp_path: Path) -> None:
+    rows = [{"step": n, "loss": x, "learning_rate": 1e-4} for n, x in enumerate(LOSSES, 1)]
+    series = [{"step": n, "loss": round(x, 3)} for n, x in enumerate(LOSSES, 1)]
+    document = {"train_loss": series, "learning_rate": [{"step": 1, "learning_rate": 1e-4}], "history": rows}
+    log = _read(tmp_path, json.dumps(document, indent=1), "history.json")
+    assert len(log.train) == len(LOSSES)
+    assert log.train.learning_rate[0] == 1e-4
+
+
+def test_a_rate_that_is_printed_as_zero_is_no_fault_of_a_run_that_learns(tmp_path: Path) -> None:
+    path = tmp_path / "out.log"
+    path.write_text("".join(f"step:{n} - loss:{x:.4f} - lr:0.000\n" for n, x in enumerate(LOSSES, 1)))
+    assert diagnose_file(path).verdict.code != "nothing_trained"

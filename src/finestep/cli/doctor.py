@@ -10,6 +10,7 @@ EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "scikit-learn", "pyarrow", "psutil"),
     "hub": ("datasets",),
     "quant": ("bitsandbytes",),
+    "postgres": ("psycopg",),
 }
 
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import sys
 import tempfile
 import time
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from finestep.errors import FinestepError, cause_words
-from finestep.plain_text import plain_lines
+from finestep.plain_text import plain_lines, without_passwords
 
 UNEXPECTED = 70
 """Exit code after a fault of finestep itself (EX_SOFTWARE)."""
 CLOSED_PIPE = 141
-PASSWORD = re.compile(r"(://[^/\s:@'\"]*:)[^@\s'\"]+(@)")
 
 
 def say_error(error: BaseException, *, as_json: bool) -> int:
@@ -65,14 +63,14 @@ def _usage(error: Any, *, as_json: bool) -> int:
     shown = io.StringIO()
     error.show(file=shown)
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(plain_lines(shown.getvalue()))
+        sys.stderr.write(plain_lines(without_passwords(shown.getvalue())))
     if as_json:
-        _print_json(error.format_message(), kind="UsageError", place=None, next_step="see --help")
+        _print_json(without_passwords(error.format_message()), kind="UsageError", place=None, next_step="see --help")
     return error.exit_code
 
 
 def _say(text: str, *, as_json: bool, kind: str, place: str | None, next_step: str | None) -> None:
-    text = PASSWORD.sub(r"\1***\2", text)
+    text = without_passwords(text)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"finestep: {plain_lines(text)}\n")
         sys.stderr.flush()
@@ -91,7 +89,7 @@ def _keep_traceback(error: BaseException) -> str | None:
     """Where the whole traceback was written; None where nothing can be written."""
     from finestep.disk import make_folder, write_whole
 
-    text = PASSWORD.sub(r"\1***\2", "".join(traceback.format_exception(error)))
+    text = without_passwords("".join(traceback.format_exception(error)))
     text = f"finestep {' '.join(sys.argv[1:2])}\npython {sys.version}\n\n{text}"
     name = f"finestep-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     for folder in (_cache(), Path(tempfile.gettempdir())):

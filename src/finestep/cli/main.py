@@ -25,6 +25,7 @@ from finestep.cli import (
 from finestep.cli.interrupt import Stoppable, Stopped
 from finestep.cli.last_door import say_error, say_stopped
 from finestep.cli.plain_help import GroupedCommand, QuickGroup
+from finestep.errors import BadInput
 
 app = typer.Typer(
     name="finestep",
@@ -70,6 +71,8 @@ def main() -> int:
     # The search's matrices are small, and the cores belong to training.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     as_json = "--json" in sys.argv[1:]
+    if not_text := [one for one in sys.argv[1:] if _has_surrogates(one)]:
+        return say_error(BadInput("arguments must be text in UTF-8", value=not_text[0]), as_json=as_json)
     with Stoppable() as stop:
         try:
             code = app(standalone_mode=False)
@@ -82,6 +85,11 @@ def main() -> int:
                 raise
             return say_error(error, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _has_surrogates(text: str) -> bool:
+    """True for a name that is no text: nothing that keeps it as JSON could read it again."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 if __name__ == "__main__":

@@ -71,4 +71,6 @@ def this_command() -> str:
     import shlex
     import sys
 
-    return shlex.join(["finestep", *sys.argv[1:]])
+    from finestep.plain_text import without_passwords
+
+    return shlex.join(["finestep", *map(without_passwords, sys.argv[1:])])

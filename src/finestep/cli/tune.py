@@ -171,7 +171,11 @@ def tune(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Keep the trials in this Optuna storage instead.", rich_help_panel=o.OUTPUT),
+        typer.Option(
+            metavar="URL",
+            help="Keep the trials in a database: postgresql://USER@HOST/NAME. [default: $FINESTEP_STORAGE]",
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = None,
     check_saved: o.CheckSaved = True,
     as_json: o.Json = False,
@@ -186,12 +190,14 @@ def tune(
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER
     from finestep.flows.strategies import default_budget_runs
+    from finestep.store.storage_url import storage_url
     from finestep.study import Budget
 
     spec, notes = planned(context)
+    folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
         spec,
-        out or Path(RUNS_FOLDER) / spec.name,
+        folder,
         checked(
             Budget,
             "budget",
@@ -199,7 +205,7 @@ def tune(
             time_s=parse_time(time),
         ),
         command=this_command(),
-        storage_url=storage,
+        storage_url=storage_url(storage, folder=folder),
         pack=parse_pack(pack),
         check_saved=check_saved,
     )

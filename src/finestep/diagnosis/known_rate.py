@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from finestep.diagnosis.catalogue import Evidence, found
+from finestep.diagnosis.learning import level_of_end
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
@@ -52,7 +53,7 @@ def _code_below(signals: Signals, factor: float, limits: Thresholds) -> str:
     curve = signals.loss
     gain = 1 - curve.end / curve.start if curve is not None and curve.start > 0 else math.nan
     is_classifier = signals.log.context.num_labels or signals.metric is not None
-    is_poor = curve is not None and curve.end > STILL_IGNORANT and not is_classifier
+    is_poor = curve is not None and level_of_end(signals, curve) > STILL_IGNORANT and not is_classifier
     decides = factor >= VERY_FAR and (gain < limits.small_gain or is_poor)
     return "rate_below_usual" if decides else "rate_far_below_usual"
 

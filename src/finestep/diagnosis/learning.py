@@ -14,7 +14,8 @@ from finestep.diagnosis.signals import EvalCurve, LossCurve, Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
-_LOWEST_USUAL_RATE = {"lora": 1e-5, "qlora": 1e-5, "full": 1e-6, "prompt": 1e-3, "p-tuning": 1e-3, "prefix": 1e-4}
+LOWEST_USUAL_RATE, FAR_BELOW_SLACK = 1e-6, 1.6
+"""Peak rate below which no supervised method is trained in practice; times the limits of a straight response for such a rate."""
 
 MOST_IGNORANT = 12.5
 """Nats of a uniform guess in the largest common vocabulary; a first loss above it shows a wrong format or a sum."""
@@ -36,6 +37,8 @@ FIRST_TENTH = 0.1
 ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
 """Below this share of the peak rate, a last fall of less than that part of all that was gained, or than 1 %, is the end of the road."""
 MIN_ROWS_OF_RESPONSE = 24
+CALMER = 4.0
+"""Scatter of the first quarter of rows over that of the last, in a log of means since the start."""
 MIN_EVALUATIONS_OF_RESPONSE = 5
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
@@ -149,12 +152,11 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
     Falls are measured from the level after the first tenth of the run, because a first loss may only show a wrong format.
     """
     evaluation, curve, epochs = signals.evaluation, signals.loss, signals.progress.epochs
-    if evaluation is not None and evaluation.num_rows >= 2 and evaluation.first > 0:
+    if evaluation is not None and evaluation.num_rows >= 3 and evaluation.first > 0:
         start = min(evaluation.first, MOST_IGNORANT)
         fell = evaluation.last < limits.too_good_share * start and start > 1 and evaluation.last < GOOD_FOR_WORDS
-        if evaluation.num_rows >= 3 and (evaluation.last < limits.too_good_loss / 2 or fell):
-            return _leak(evaluation.first, evaluation.last, "validation", signals)
-        return None
+        is_nothing = evaluation.last < limits.too_good_loss / 2
+        return _leak(evaluation.first, evaluation.last, "validation", signals) if is_nothing or fell else None
     if curve is None or curve.num_rows < limits.min_rows or curve.end < 0 or curve.start <= 0:
         return None
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
@@ -163,7 +165,7 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
         float(early.min()) / signals.loss_factor < limits.too_good_loss
         and float(early.min()) < limits.too_good_share * start
     )
-    # One evaluation says whether the low training loss is the target's or learned by heart.
+    # One or two evaluations say whether the low training loss is the target's or learned by heart.
     if evaluation is not None and evaluation.last > limits.too_good_loss:
         return None
     return _leak(curve.start, curve.end, "training", signals) if is_low and not epochs < 0.01 else None
@@ -277,7 +279,11 @@ def _straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     if progress.share_done < 0.9 or not clear or gain > limits.straight_gain:
         return None
     early, half = (_share_of_gain(signals, part) for part in (1 / 3, 1 / 2))
-    if not (early < limits.straight_third and half < limits.straight_half):
+    # A rate that no method uses needs less of a proof.
+    slack = FAR_BELOW_SLACK if schedule.peak < LOWEST_USUAL_RATE else 1.0
+    if not (-LITTLE_OF_ALL < early < slack * limits.straight_third and half < slack * limits.straight_half):
+        return None
+    if _evaluations_bent(signals, limits.straight_half) or _calms_down(signals.log.train.loss[curve.rows]):
         return None
     return found(
         "learning_rate_too_low",
@@ -300,7 +306,7 @@ def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None
     is_classifier = signals.log.context.num_labels or signals.metric is not None
     far = (
         IGNORANT_FROM < curve.start < MOST_IGNORANT
-        and curve.end > STILL_IGNORANT
+        and level_of_end(signals, curve) > STILL_IGNORANT
         and curve.end > SLOW_SHARE * curve.start
     )
     if is_classifier or not far or not progress.last_step >= MIN_STEPS_OF_FALL or schedule.peak > USUAL_FOR_ADAPTERS:
@@ -316,6 +322,11 @@ def _slow_from_ignorance(signals: Signals, limits: Thresholds) -> Finding | None
         first_loss=curve.start,
         last_loss=curve.end,
     )
+
+
+def level_of_end(signals: Signals, curve: LossCurve) -> float:
+    """Loss at the end in nats a token: the validation loss where there is one, because a training loss may be a sum."""
+    return signals.evaluation.last if signals.evaluation is not None else curve.end
 
 
 def _falls_late(signals: Signals, curve: LossCurve) -> bool:
@@ -353,6 +364,26 @@ def _share_of_gain(signals: Signals, part: float) -> float:
     return _share_of_training_gain(signals, place)
 
 
+def _evaluations_bent(signals: Signals, limit: float) -> bool:
+    """Between the first and the last evaluation most of the gain came in the first half of the rate that was spent there: rows of the
+    training loss may be smoothed by the logger, and then they lag behind."""
+    train, series = signals.log.train, signals.log.evaluation
+    rates = np.nan_to_num(train.learning_rate)
+    if series is None or signals.num_evaluations < MIN_EVALUATIONS_OF_RESPONSE or not rates.sum() > 0:
+        return False
+    known = np.isfinite(series.loss)
+    loss, step = series.loss[known], series.step[known]
+    spent = np.interp(step, train.step, np.cumsum(rates * np.gradient(train.step)))
+    gained = loss[0] - np.interp(0.5 * (spent[0] + spent[-1]), spent, loss)
+    return bool(gained > limit * (loss[0] - loss[-1]) > 0)
+
+
+def _calms_down(loss: np.ndarray) -> bool:
+    """Rows scatter ever less from the first to the last quarter: they are means since the start, which bend late whatever the run does."""
+    scatter = [float(np.median(np.abs(np.diff(part, 2)))) for part in np.array_split(loss, 4) if len(part) > 3]
+    return len(scatter) == 4 and scatter[0] > CALMER * scatter[-1] and scatter[0] > scatter[1] > scatter[2]
+
+
 def _share_of_training_gain(signals: Signals, place: float) -> float:
     """The same from the training loss around a step."""
     curve = signals.loss
@@ -360,8 +391,10 @@ def _share_of_training_gain(signals: Signals, place: float) -> float:
     loss = signals.log.train.loss[curve.rows]
     row = int(np.searchsorted(signals.log.train.step[curve.rows], place))
     width = max(1, curve.num_rows // 10)
-    level = float(np.median(loss[max(0, row - width) : row + width + 1]))
-    return (curve.start - level) / (curve.start - curve.end)
+    window = loss[max(0, row - width) : row + width + 1]
+    # The share that chance may add to, so that noisy rows prove nothing.
+    error = 1.2533 * curve.noise * curve.median * math.sqrt(1 / len(window) + 1 / 3) / 2
+    return (curve.start - float(np.median(window)) + error) / (curve.start - curve.end)
 
 
 def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> Finding | None:

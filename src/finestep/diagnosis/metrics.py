@@ -16,6 +16,7 @@ _HIGHER = (
 _LOWER = ("wer", "cer", "ter", "mae", "rmse", "mse", "eer")
 _NO_TASK = ("token_accuracy", "rewards/", "logps", "logits", "perplexity")
 """Names that follow the loss, or belong to preference learning."""
+_OVER_ALL = frozenset({"overall", "micro", "macro", "weighted", "mean", "avg", "average", "all", "total"})
 SAME = 0.005
 """Part of a metric's range up to its best value within which two values are as good as equal."""
 
@@ -60,12 +61,18 @@ def metric_curve(series: EvalSeries | None) -> MetricCurve | None:
     """The metric that counts, by the order of names above; None when none was logged twice."""
     if series is None:
         return None
-    ranked = sorted((rank, name) for name in series.metrics if (rank := _rank(name)) is not None)
-    for (_, is_higher), name in ranked:
+    ranked = sorted((rank, not _is_overall(name), name) for name in series.metrics if (rank := _rank(name)) is not None)
+    for (_, is_higher), _, name in ranked:
         curve = _curve(name, is_higher, series.step, series.metrics[name])
         if curve is not None:
             return curve
     return None
+
+
+def _is_overall(name: str) -> bool:
+    """True for a metric over all classes, beside which those of single classes say little."""
+    words = set(name.replace("/", "_").replace("-", "_").split("_"))
+    return bool(words & _OVER_ALL) or len(words - {"score", "eval"}) == 1
 
 
 def _rank(name: str) -> tuple[int, bool] | None:

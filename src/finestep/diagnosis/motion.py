@@ -48,6 +48,11 @@ def _no_rate(signals: Signals, limits: Thresholds) -> Finding | None:
     known = rates[np.isfinite(rates)]
     if len(known) < 3 or known.max() > 0:
         return None
+    # A small rate that is printed with three decimals reads 0.000: what moves is trained.
+    curve = signals.loss
+    moves = curve is not None and abs(curve.whole.t) > limits.trend_t
+    if moves or signals.log.context.objective != "supervised":
+        return None
     meaning = "The learning rate is 0 in every row: no weight is changed."
     return found(
         "nothing_trained", meaning, advice="check the scheduler and the optimizer's parameters", learning_rate=0.0

@@ -291,6 +291,8 @@ def _progress(log: TrainingLog) -> Progress:
     # A run that logs each 100 steps has taken up to 99 more than its last row shows.
     spacing = log.context.logging_steps if log.context.logging_steps and log.context.logging_steps >= 1 else 0.0
     done = min((last + spacing) / planned, 1.0) if planned > 0 else math.nan
+    if done != done and epochs and log.context.num_epochs:
+        done = min(max(epochs) / log.context.num_epochs, 1.0)
     return Progress(last, planned, done, max(epochs, default=math.nan))
 
 

@@ -39,6 +39,8 @@ FEW_ROWS, TWICE = 30, 2.0
 EVALS_ROSE = 1.1
 GUESSING = 0.03
 """Distance of an accuracy from that of a guess among k labels, and relative distance of the loss from ln k, of a model that guesses."""
+HARDLY_WORDS = (6.0, 8.5)
+"""Nats a token of a model that knows single tokens and next to nothing of their order."""
 EXPLOSION_ROWS, NOISE_OF_EXPLOSION = 12, 6.0
 FIRST_ROWS = 40
 """Rows among which a jump counts as one of the first steps; more give noise more chances."""
@@ -108,7 +110,7 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
     }  # fmt: skip
     chance = _chance(signals, curve.end, limits)
     if row >= _peak_row(signals) and _has_another_cause(signals, curve, row, limits, chance):
-        return _not_the_rate(curve, row, evidence)
+        return _not_the_rate(curve, row, evidence) if signals.log.context.objective == "supervised" else None
     where = f" and stays at {chance.words}" if chance else ""
     return found(
         "diverged",
@@ -170,7 +172,8 @@ def _diverged(signals: Signals, meaning: str, before: float, after: float) -> Fi
 def _has_another_cause(signals: Signals, curve: LossCurve, row: int, limits: Thresholds, chance: Chance | None) -> bool:
     rate = relative_rate(signals.log, row)
     tiny = curve.end < TINY_LOSS and rate < 0.7
-    return rate < limits.low_rate_share or tiny or (chance is None and rate < 0.95 and _calm_jump(signals, curve, row))
+    is_past_peak = not rate >= 0.95  # Or not known: then the gradients decide alone.
+    return rate < limits.low_rate_share or tiny or (chance is None and is_past_peak and _calm_jump(signals, curve, row))
 
 
 def _calm_jump(signals: Signals, curve: LossCurve, row: int) -> bool:
@@ -222,7 +225,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     chance = _chance(signals, curve.end, limits)
     evaluation = signals.evaluation
     if chance is None or not _is_plausible(signals, chance) or not _never_left(signals, curve, chance, limits):
-        return []
+        return _ignorant_to_the_end(signals, curve, limits)
     if evaluation is not None and evaluation.best < 0.9 * min(chance.loss, evaluation.first):
         return []
     peak = signals.schedule.peak if signals.schedule else math.nan
@@ -249,6 +252,26 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     ]
 
 
+def _ignorant_to_the_end(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Finding]:
+    """A language model that ends where token frequencies alone bring it, and gained next to nothing: a high rate has destroyed it, and
+    without a known rate nothing was learned at least. A low rate is judged by its response, later."""
+    level = signals.evaluation.last if signals.evaluation is not None else curve.end
+    is_language = not signals.log.context.num_labels and signals.metric is None and signals.loss_factor == 1.0
+    if not (is_language and HARDLY_WORDS[0] <= level <= HARDLY_WORDS[1] and HARDLY_WORDS[0] <= curve.best):
+        return []
+    if curve.end < (1 - limits.small_gain / 2) * curve.start or signals.progress.last_step < limits.few_steps:
+        return []
+    if _is_high_rate(signals):
+        meaning = f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach, at a high rate: it is too high."
+        return [found("stuck_high_rate", meaning, advice=_lower_rate_advice(signals, factor=5), loss=level)]
+    if signals.schedule is not None:
+        return []
+    meaning = (
+        f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach: the model learns nothing."
+    )
+    return [found("stuck_at_chance", meaning, advice=_WHEN_AT_CHANCE, loss=level)]
+
+
 def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
     """Loss at ln k and accuracy at 1/k in the end, whatever the first rows were: the model guesses among its labels."""
     series = signals.log.evaluation
@@ -260,7 +283,7 @@ def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding 
     num_labels = round(math.exp(min(curve.end, 10.0)))
     if not len(accuracy) or num_labels < 2 or abs(curve.end / math.log(num_labels) - 1) > GUESSING:
         return None
-    if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > GUESSING:
+    if abs(float(np.median(accuracy[-3:])) - 1 / num_labels) > min(GUESSING, 0.5 / num_labels):
         return None
     error = limits.level_z * max(curve.contrast_error, 0.01)
     was_better = (
@@ -289,7 +312,8 @@ def _is_high_rate(signals: Signals) -> bool:
     context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
     if context.usual_rate is not None:
         return bool(peak > 2 * context.usual_rate[2])
-    return bool(peak > _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
+    # The first logged rate of a decay lies a little below the peak.
+    return bool(peak > 0.9 * _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
 
 
 def _is_plausible(signals: Signals, chance: Chance) -> bool:

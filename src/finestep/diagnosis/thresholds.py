@@ -73,9 +73,9 @@ class Thresholds:
     """Epochs from which that is judged."""
     straight_gain: float = 0.4
     """Relative drop of the loss below which its response to the spent learning rate is looked at."""
-    straight_third: float = 0.25
+    straight_third: float = 0.36
     """Share of the gain in the first third of the summed learning rate below which the loss never bent."""
-    straight_half: float = 0.48
+    straight_half: float = 0.53
     """The same for the first half."""
     converged_gain: float = 0.05
     """Relative gain of a long run below which it had nothing to learn."""

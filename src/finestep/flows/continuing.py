@@ -6,10 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from finestep.errors import BadInput
+from pydantic import ValidationError
+
+from finestep.errors import BadInput, first_complaint
 from finestep.recipe import Recipe
 from finestep.survey.adapter_files import adapter_folder, read_adapter_config
+from finestep.survey.weights import ADAPTER_CONFIG
 
+PEFT_DEFAULT = 8
+"""Rank and alpha of an adapter whose config does not say."""
 FIXED = ("rank", "alpha", "use_rslora")
 """Fields of `lora` that an existing adapter decides."""
 
@@ -52,13 +57,19 @@ def continued(model: str, recipe: Recipe, own_fields: Collection[str]) -> Recipe
                 place=model,
                 next_step="leave it out, or start a new adapter from the base",
             )
-    return recipe.changed(lora={name: found[name] for name in FIXED if name in found})
+    try:
+        return recipe.changed(lora={name: found[name] for name in FIXED if name in found})
+    except ValidationError as error:
+        name, law, value = first_complaint(error)
+        raise BadInput(
+            f"the adapter's config: `{name}`: {law}", value=value, place=str(folder / ADAPTER_CONFIG)
+        ) from None
 
 
 def _fields_of(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        "rank": config.get("r"),
-        "alpha": config.get("lora_alpha"),
+        "rank": config.get("r", PEFT_DEFAULT),
+        "alpha": config.get("lora_alpha", PEFT_DEFAULT),
         "use_rslora": bool(config.get("use_rslora")),
         "target_modules": None,
     }

@@ -100,12 +100,12 @@ def review_config(
 
 MOST = {
     "learning_rate": 1e3,
-    "micro_batch_size": 1e6,
-    "effective_batch_size": 1e6,
-    "accumulation_steps": 1e6,
-    "num_devices": 1e6,
-    "num_epochs": 1e6,
-    "lora_rank": 1e6,
+    "micro_batch_size": 65_536,
+    "effective_batch_size": 65_536,
+    "accumulation_steps": 65_536,
+    "num_devices": 65_536,
+    "num_epochs": 1000,
+    "lora_rank": 4096,
     "lora_alpha": 1e9,
     "max_length": 1e9,
 }
@@ -117,7 +117,7 @@ def _check_ranges(config: ForeignConfig, path: Path) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value <= most:
             raise BadInput(
-                f"`{config.places.get(name, name)}` must be above 0 and at most {most:.0e}",
+                f"`{config.places.get(name, name)}` must be above 0 and at most {most:g}",
                 value=value,
                 place=str(path),
             )

@@ -47,7 +47,7 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> dict[str, Any]:
     if (fault := find_damage(folder, trials, before)) is not None:
         raise damaged(folder, fault)
     writes, note = _may_write(folder)
-    told = {
+    told: dict[str, Any] = {
         "command": _text(before.get("command")) or f"finestep report {folder}",
         "budget": _budget(before),
         "card": {},
@@ -56,8 +56,8 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> dict[str, Any]:
     }
     try:
         result = write_results(files, writes=writes, **told)
-    except EnvironmentFault as fault:
-        result, note = write_results(files, writes=Writes.NOTHING, **told), f"the page was not written: {fault.what}"
+    except EnvironmentFault as full:
+        result, note = write_results(files, writes=Writes.NOTHING, **told), f"the page was not written: {full.what}"
     result["shown"] = [*said, *([note] if note else [])]
     return result
 

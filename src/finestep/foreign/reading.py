@@ -43,7 +43,10 @@ def read_config(path: Path) -> ForeignConfig:
     Raises:
         BadInput: it cannot be read, or holds no training setting at all.
     """
-    return config_of(source_of(_text(path), path), path)
+    try:
+        return config_of(source_of(_text(path), path), path)
+    except RecursionError:
+        raise BadInput("a config must not be nested without end, or hold itself", place=str(path)) from None
 
 
 def _text(path: Path) -> str:

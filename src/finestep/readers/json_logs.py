@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
 
-from finestep.diagnosis.training_log import TrainingLog
+import numpy as np
+
+from finestep.diagnosis.training_log import TRAIN_COLUMNS, TrainingLog
 from finestep.readers.column_names import role_of
 from finestep.readers.limits import MAX_ROW_CHARS, MAX_RUNS, MAX_WHOLE_JSON_BYTES, number
 from finestep.readers.row_table import RowTable
@@ -32,6 +35,9 @@ _DECODE = json.JSONDecoder().decode
 ROWS_THAT_NAME_THE_FORMAT = 1000
 OWN_STEPS, OWN_EVALUATIONS = "steps.jsonl", "evaluations.jsonl"
 
+NEARLY_ALL = 0.9
+"""Share of the rows of a series that stand among those of another one, from which it is the same series."""
+
 Row = dict[str, object]
 
 
@@ -50,7 +56,7 @@ def read_json(path: Path) -> list[TrainingLog]:
     outside = around.text
     _read_top_level(outside, table)
     logs = table.logs(name=path.name, source=str(path), format=_json_format(outside, table))
-    return logs if any(len(log.train) or log.evaluations for log in logs) else _read_columns(path)
+    return without_copies(logs) if any(len(log.train) or log.evaluations for log in logs) else _read_columns(path)
 
 
 def read_own_steps(path: Path) -> list[TrainingLog]:
@@ -85,6 +91,31 @@ def read_json_lines(path: Path, *, beside: Path | None = None) -> list[TrainingL
     format_name = "finestep records" if beside is not None else _json_lines_format(names)
     named = [(path.name if not run else f"{path.name}:{run}", table) for run, table in tables.items()]
     return [log for name, table in named for log in table.logs(name=name, source=str(path), format=format_name)]
+
+
+def without_copies(logs: list[TrainingLog]) -> list[TrainingLog]:
+    """The logs without those that repeat the losses of another one, or hold none: a document may list its series beside its rows."""
+    kept: list[TrainingLog] = []
+    for log in sorted(logs, key=_num_values, reverse=True):
+        if not any(_repeats(log, other) for other in kept):
+            kept.append(log)
+    if len(kept) == 1 and len(logs) > 1:
+        return [replace(kept[0], name=re.sub(r" \(run \d+\)$", "", kept[0].name))]
+    return [log for log in logs if any(log is each for each in kept)]
+
+
+def _num_values(log: TrainingLog) -> int:
+    columns = (getattr(log.train, name) for name in TRAIN_COLUMNS)
+    return sum(int(np.isfinite(column).sum()) for column in columns) + sum(len(series) for series in log.evaluations)
+
+
+def _repeats(log: TrainingLog, other: TrainingLog) -> bool:
+    """True when nearly every row of a log is one of the other's, with the same step and, to the third digit, the same loss."""
+    if not len(log.train) or not len(other.train):
+        return False
+    losses = dict(zip(other.train.step.tolist(), other.train.loss.tolist(), strict=True))
+    same = np.array([losses.get(step, np.nan) for step in log.train.step.tolist()])
+    return bool(np.isclose(same, log.train.loss, rtol=1e-3, atol=1e-4).mean() > NEARLY_ALL)
 
 
 class _Around:

@@ -10,7 +10,7 @@ ROWS_AT_ONCE = 2000
 """Rows that are decoded and stored together; a batch that does not decode is taken row by row."""
 MAX_NAMES = 4096
 MAX_EVAL_SETS = 64
-MAX_METRICS = 64
+MAX_METRICS = 512
 MAX_RUNS = 256
 MAX_FILES = 2000
 MAX_WHOLE_JSON_BYTES = 32 << 20

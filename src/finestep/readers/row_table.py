@@ -38,6 +38,8 @@ _SLOTS = {name: index if index < _COMMON else index + 2 for index, name in enume
 which are kept apart because most logs have none of them."""
 _EXTRA = len(TRAIN_COLUMNS) - _COMMON
 _STEP, _LOSS, _EPOCH, _RATE = (_SLOTS[name] for name in ("step", "loss", "epoch", "learning_rate"))
+_COUNTED_OUT = {_STEP: "max_steps", _EPOCH: "num_epochs"}
+"""What the number behind the slash says, as in `step 610/1000`."""
 _GUESS_RANK = 900
 _CARRIED = ("learning_rate", "epoch")
 _TAG_NAMES = {
@@ -46,7 +48,7 @@ _TAG_NAMES = {
     "pair_accuracy": "rewards/accuracies",
 }  # fmt: skip
 """A name of each column that only preference or reinforcement learning has."""
-_MIN_COLUMN = 8
+_MIN_COLUMN, _FEW_ROWS = 8, 4
 _PLAIN = frozenset({float, int, str})
 
 
@@ -160,8 +162,9 @@ class RowTable:
         evals = {key: rows for key, rows in self._evals.items() if len(rows.loss)}
         matrix = _choose_alias(_choose_alias(matrix, _STEP, _STEP_RANK), _LOSS, _LOSS_RANK)
         self._take_bar(matrix)
+        self._drop_one_step(matrix)
         own_steps = matrix[:, _STEP].copy()
-        matrix[:, _STEP] = continued(own_steps, matrix[:, _EPOCH])
+        matrix[:, _STEP] = continued(own_steps, matrix[:, _EPOCH], matrix[:, _LOSS])
         self._counts_on = not np.array_equal(own_steps, matrix[:, _STEP], equal_nan=True)
         starts = run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS], matrix[:, _RATE])[:MAX_RUNS]
         bounds = list(zip(starts, [*starts[1:], len(matrix)], strict=True))
@@ -247,9 +250,9 @@ class RowTable:
         return self._roles[key]
 
     def _value(self, value: object, slot: int) -> float:
-        if slot == _STEP and isinstance(value, str) and "/" in value[:40]:
+        if slot in _COUNTED_OUT and isinstance(value, str) and "/" in value[:40]:
             value, total = value[:40].split("/", 1)
-            self.context.setdefault("max_steps", number(total))
+            self.context.setdefault(_COUNTED_OUT[slot], number(total))
         return number(value)
 
     def _take_context(self, row: Mapping[str, object], plan: _Plan) -> None:
@@ -304,9 +307,22 @@ class RowTable:
         self.context.setdefault("max_steps", planned)
         self.notes.append("the log has no step numbers; its rows are spread over the steps of its progress bar")
 
+    def _drop_one_step(self, matrix: Column) -> None:
+        """A step that is the same in every row with a loss is the end of a progress bar, and no counter of the run, unless epochs count
+        and validation has no bar of its own."""
+        has_loss = ~np.isnan(matrix[:, _LOSS])
+        steps, others = matrix[has_loss, _STEP], matrix[~has_loss, _STEP]
+        if len(steps) < _FEW_ROWS or not (steps == steps[0]).all():
+            return
+        if np.isnan(matrix[:, _EPOCH]).all() or (others[np.isfinite(others)] != steps[0]).any():
+            matrix[:, _STEP] = np.nan
+            self.context.pop("max_steps", None)
+
     def _run_context(self, matrix: Column) -> RunContext:
         objective = self._objective(matrix)
         known = {key: value for key, value in self.context.items() if key in RunContext.__dataclass_fields__}
+        epochs = known.get("num_epochs")
+        known["num_epochs"] = float(epochs) if isinstance(epochs, (int, float)) and 0 < epochs < 1e6 else None
         for key in ("max_steps", "batch_size", "num_skipped_steps", "num_labels"):
             value = known.get(key)
             known[key] = int(value) if isinstance(value, (int, float)) and 0 < value < 1e12 else None
@@ -319,6 +335,8 @@ class RowTable:
         known = {
             name for name, slot in _SLOTS.items() if slot < matrix.shape[1] and not np.isnan(matrix[:, slot]).all()
         }
+        if "reward" in known and "loss" not in known:
+            return "reinforcement"
         tags = self.tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}
         return next((tag for tag in ("reinforcement", "preference") if tag in tags), "supervised")
 
@@ -405,7 +423,7 @@ def _number_steps(rows: Column) -> tuple[Column, tuple[str, ...]]:
         position = np.maximum.accumulate(np.where(known, np.arange(len(rows)), 0))
         rows[:, _STEP] = np.where(np.isnan(rows[position, _STEP]), rows[known, _STEP][0], rows[position, _STEP])
         return rows, ()
-    rows[:, _STEP] = np.cumsum(has_loss)
+    rows[:, _STEP] = np.cumsum(has_loss) if has_loss.any() else np.arange(1, len(rows) + 1)
     return rows, ("the log has no step numbers; its training rows are numbered instead",) if has_loss.any() else ()
 
 
@@ -414,12 +432,12 @@ def _train_series(rows: Column) -> tuple[TrainSeries, int]:
         return TrainSeries(*[np.empty(0)] * len(TRAIN_COLUMNS)), 0
     if (np.diff(rows[:, _STEP]) < 0).any():
         rows = rows[np.argsort(rows[:, _STEP], kind="stable")]
-    num_losses = int((~np.isnan(rows[:, _LOSS])).sum())
+    num_told = int(_is_told(rows).sum())
     rows = merge_equal_steps(rows, _STEP)
     for name in _CARRIED:
         rows[:, _SLOTS[name]] = _carried_forward(rows[:, _SLOTS[name]])
-    has_loss = ~np.isnan(rows[:, _LOSS])
-    rows = rows if has_loss.all() else rows[has_loss]
+    is_told = _is_told(rows)
+    rows = rows if is_told.all() else rows[is_told]
     silent = np.full(len(rows), MISSING)
     series = TrainSeries(
         **{
@@ -427,14 +445,14 @@ def _train_series(rows: Column) -> tuple[TrainSeries, int]:
             for name, slot in _SLOTS.items()
         }
     )
-    return series, num_losses - len(rows)
+    return series, num_told - len(rows)
 
 
 def _is_told(rows: Column) -> np.ndarray:
     """The rows with a loss; those with a reward in a log of rewards alone."""
     has_loss = ~np.isnan(rows[:, _LOSS])
     reward = _SLOTS["reward"]
-    return ~np.isnan(rows[:, reward]) if not has_loss.any() else has_loss
+    return ~np.isnan(rows[:, reward]) if reward < rows.shape[1] and not has_loss.any() else has_loss
 
 
 def _carried_forward(column: Column) -> Column:

@@ -30,14 +30,24 @@ def run_starts(step: Column, epoch: Column, loss: Column, rate: Column | None = 
     return sorted({0, *marks, *_apart(sorted(falls))})
 
 
-def continued(step: Column, epoch: Column) -> Column:
-    """Steps counted on from epoch to epoch, for logs that begin to count again in each of them."""
-    rows = np.flatnonzero(np.isfinite(step) & np.isfinite(epoch) & (step != NEW_RUN_MARK))
+def continued(step: Column, epoch: Column, loss: Column) -> Column:
+    """Steps counted on from epoch to epoch, for logs that begin to count again in each of them.
+
+    Where no epoch is logged, a count that comes to the same end each time is an epoch if the loss goes on from where it was.
+    """
+    has_epochs = bool(np.isfinite(epoch).any())
+    rows = np.flatnonzero(
+        np.isfinite(step) & (np.isfinite(epoch) if has_epochs else np.isfinite(loss)) & (step != NEW_RUN_MARK)
+    )
     if len(rows) < 2 * MIN_ROWS_OF_A_RUN:
         return step
     own, era = step[rows], epoch[rows]
-    falls = (np.diff(own) < 0) | ((np.diff(own) == 0) & (np.diff(era) > 0))
-    if not falls.any() or not (np.diff(era)[falls] > 0).all() or (era != np.floor(era)).any():
+    falls = (np.diff(own) < 0) | (has_epochs & (np.diff(own) == 0) & (np.diff(era) > 0))
+    if not falls.any():
+        return step
+    if has_epochs and (not (np.diff(era)[falls] > 0).all() or (era != np.floor(era)).any()):
+        return step
+    if not has_epochs and not _goes_on(own, loss[rows], (np.flatnonzero(falls) + 1).tolist()):
         return step
     lengths = own[:-1][falls]
     if lengths.min() < 0.9 * lengths.max():
@@ -47,6 +57,19 @@ def continued(step: Column, epoch: Column) -> Column:
     result = step.copy()
     result[rows] = own + np.cumsum(jumps)
     return result
+
+
+def _goes_on(step: Column, loss: Column, starts: list[int]) -> bool:
+    """True when counts begin where the first one did, and the loss after each is near that before it, not back at its beginning."""
+    if len(starts) < 2 or (step[starts] > step[0] + 2 * np.median(np.abs(np.diff(step)))).any():
+        return False
+    first = float(np.median(loss[:MIN_ROWS_OF_A_RUN]))
+    for start in starts:
+        before = float(np.median(loss[max(0, start - MIN_ROWS_OF_A_RUN) : start]))
+        after = float(np.median(loss[start : start + MIN_ROWS_OF_A_RUN]))
+        if after - before > max(0.2 * (first - before), 0.02 * abs(before)):
+            return False
+    return True
 
 
 def _begun_again(loss: Column, rate: Column) -> list[int]:

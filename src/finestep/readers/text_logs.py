@@ -16,7 +16,7 @@ from finestep.readers.column_names import role_of
 from finestep.readers.json_logs import decoded, rows_of
 from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS
 from finestep.readers.row_table import RowTable
-from finestep.readers.text_pairs import read_pairs
+from finestep.readers.text_pairs import pairs_of, read_pairs
 from finestep.readers.text_stream import batches, lines
 
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
@@ -28,6 +28,7 @@ _NUMBERS = re.compile(
 )
 _ECHO = re.compile(r"callbacks?\b|\bINFO\b|>> ?$")
 """What stands before the copy of a printed row that LLaMA-Factory's logger makes."""
+MANY_TIMES = 6
 _WORDS = {"nan": "NaN", "inf": "Infinity", "None": "null", "True": "true", "False": "false"}
 
 
@@ -53,6 +54,8 @@ def _first_lines(stream: Iterator[str]) -> Iterator[str]:
 def _reader_for(first: list[str]):
     rows = [line for line in first if _PRINTED_ROW.search(line)]
     if any(_says_something(text) for line in rows[:200] for text in _PRINTED_ROW.findall(line)):
+        if _are_rows_elsewhere(first, rows):
+            return _read_both, "text log"
         has_plain = any(not _is_echo(line) for line in rows)
         return (_read_printed_once if has_plain else _read_printed_rows), "Hugging Face Trainer output"
     if any(_TORCHTUNE.match(line) for line in first):
@@ -61,6 +64,31 @@ def _reader_for(first: list[str]):
     if header is not None:
         return (lambda stream, table: _read_table(header, stream, table)), "table in text"
     return read_pairs, "text log"
+
+
+def _are_rows_elsewhere(first: list[str], rows: list[str]) -> bool:
+    """True when lines of pairs with a loss are many times as many as printed dictionaries, which then are the evaluations."""
+    needed = MANY_TIMES * len(rows)
+    lines_of_pairs = (line for line in first if "{" not in line and "oss" in line and _holds_a_loss(line))
+    return sum(1 for _ in islice(lines_of_pairs, needed)) >= needed
+
+
+def _holds_a_loss(line: str) -> bool:
+    return any(role.slot == "loss" and role.split == "train" for _, _, role in pairs_of(line[:2000]))
+
+
+def _read_both(stream: Iterator[str], table: RowTable) -> None:
+    """Lines of pairs, and dictionaries among them."""
+
+    def plain_lines() -> Iterator[str]:
+        for line in stream:
+            printed = [_decode_printed(text) for text in _PRINTED_ROW.findall(line)] if "{" in line else []
+            found = [row for row in printed if isinstance(row, dict)]
+            table.add_many(found)
+            if not found:
+                yield line
+
+    read_pairs(plain_lines(), table)
 
 
 def _table_header(first: list[str]) -> list[str] | None:

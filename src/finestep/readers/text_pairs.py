@@ -18,11 +18,12 @@ _PAIR = re.compile(
     r"([A-Za-z][\w./@-]{0,60}(?: [A-Za-z][\w./@-]{0,20}){0,3})(?: ?\([^()]{0,12}\))?(\s{0,12}[:=|]\s{0,12}|\s{1,12})['\"]?"
     r"(?:(?:np|numpy|torch|jnp)\.\w{1,16}\(|tensor\()?("
     + _NUMBER
-    + r")(?:\s{0,8}/\s{0,8}(\d{1,12}))?(?![\w.]|\s{0,3}%)"
+    + r")(?:\s{0,8}/\s{0,8}(\d{1,12}))?(?![\w.])(\s{0,3}%)?"
 )
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _MMENGINE = re.compile(r"Epoch\((\w+)\)\s*\[(\d+)\](?:\s*\[\s*(\d+)/(\d+)\])?")
 _BRACKETS = re.compile(r"[Ee]poch ?:? ?\[(\d+) ?/ ?(\d+)\] ?[,:]? ?(?:[A-Za-z]+ ?:? ?)?[(\[] ?(\d+) ?/ ?(\d+) ?[)\]]")
+_EPOCH_OF = re.compile(r"\b[Ee]poch ?:? ?[\[(] ?(\d+) ?/ ?(\d+) ?[\])]")
 _TORCHTUNE_BAR = re.compile(r"^(\d+)\|(\d+)\|Loss: ?")
 _FAIRSEQ = re.compile(r"epoch (\d+): {1,8}(\d+) / (\d+) ")
 _BAR = re.compile(r"(?<![\d.])(\d{1,9})/(\d{1,9}) {0,2}[\[━]")
@@ -31,6 +32,8 @@ _VALIDATION = re.compile(
     re.IGNORECASE,
 )
 _WHOLE_EPOCH = re.compile(r"\| ?INFO ?\| ?train ?\|")
+_SHARES = frozenset({"acc", "accuracy", "f1", "wer", "cer", "precision", "recall"})
+"""Names whose values are given in per cent; any other per cent is progress."""
 _SKIPPED = re.compile(r"number of (?:skipped|nan) iterations: *(\d+)")
 _NOT_OF_NOW = frozenset(
     {"best", "min", "max", "ema", "previous", "prev", "last", "target", "lowest", "final", "moving", "initial", "from"}
@@ -105,13 +108,24 @@ def _counted(line: str) -> tuple[str, list[tuple[str, str, Role]], str, bool]:
     if match:
         step = ("step", f"{match.group(3)}/{match.group(4)}", Role("train", "step"))
         return "", [("epoch", match.group(1), Role("train", "epoch")), step], line[match.end() :], True
-    return ("eval/" if _VALIDATION.search(line) else ""), [], line, False
+    split = "eval/" if _VALIDATION.search(line) else ""
+    match = _EPOCH_OF.search(line)
+    if match:
+        return (
+            split,
+            [("epoch", f"{match.group(1)}/{match.group(2)}", Role("train", "epoch"))],
+            line[match.end() :],
+            False,
+        )
+    return split, [], line, False
 
 
 def _named(line: str, split: str) -> Iterator[tuple[str, str, Role]]:
     for match in _PAIR.finditer(line):
         words = match.group(1).strip().lower().split(" ")
         if _NOT_OF_NOW & set(words[:-1]):
+            continue
+        if match.group(5) and not _SHARES & set(words):
             continue
         by_space = not match.group(2).strip()
         named = _name_of(words, split)
@@ -121,7 +135,7 @@ def _named(line: str, split: str) -> Iterator[tuple[str, str, Role]]:
         if by_space and role.slot not in _BY_SPACE:
             continue
         total = match.group(4)
-        yield name, f"{match.group(3)}/{total}" if total and role.slot == "step" else match.group(3), role
+        yield name, f"{match.group(3)}/{total}" if total and role.slot in _COUNTERS else match.group(3), role
 
 
 def _name_of(words: list[str], split: str) -> tuple[str, Role] | None:

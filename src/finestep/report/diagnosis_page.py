@@ -18,6 +18,7 @@ from finestep.diagnosis.comparison import Comparison
 from finestep.diagnosis.training_log import Column
 from finestep.diagnosis.verdict import Diagnosis
 from finestep.disk import write_whole
+from finestep.plain_text import plain_on_a_page
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 200, 46
 _MAX_POINTS = 1500
@@ -74,7 +75,7 @@ td,th{border-color:#333c48}.verdict{background:#1a212a}
 
 def write_diagnosis_page(reports: Sequence[object], comparison: Comparison | None, path: Path) -> None:
     """Write the page for the reports of `flows.diagnose`."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=plain_on_a_page)
     template = environment.from_string(_PAGE)
     page = template.render(
         reports=reports, comparison=comparison, drawing=_drawing, words=LABEL_WORDS, evidence=shown_evidence

@@ -14,6 +14,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from finestep.plain_text import plain_on_a_page
 from finestep.report import svg
 from finestep.report.view import ReportView
 
@@ -23,7 +24,9 @@ _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 def render_page(view: ReportView) -> str:
     """The report as HTML text that UTF-8 can hold; the same view gives the same text."""
     style, charts, script = asset("assets/page.css"), asset("vendor/echarts.min.js"), asset("assets/page.js")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain_on_a_page
+    )
     page = environment.from_string(asset("assets/page.html")).render(
         view=view,
         policy=content_policy(scripts=[charts, script], style=style),

@@ -66,8 +66,9 @@ def knowable_trials(folder: Path, spec: StudySpec, before: Mapping[str, Any]) ->
     except StudyDamaged:
         pass
     for number, row in told.items():
-        if number not in known and (trial := _told_trial(spec, number, row)) is not None:
-            known[number] = trial
+        asked = None if number in known else _told_trial(spec, number, row)
+        if asked is not None:
+            known[number] = asked
     for number, path in numbered_folders(folder).items():
         claim = read_claim(path)
         if claim is not None and (has_begun(path) or number in known):

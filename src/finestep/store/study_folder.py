@@ -18,6 +18,8 @@ from finestep.study import StudySpec
 
 FORMAT_VERSION = 1
 MAY_CHANGE = {"name", "num_threads"}
+PATHS = {"data.path", "data.eval_path", "model.path", "retention.text_path"}
+"""The same file may be named from another folder; what is in it is in the fingerprint."""
 
 
 def check_folder(folder: Path) -> None:
@@ -29,6 +31,7 @@ def check_folder(folder: Path) -> None:
     """
     is_old = (folder / SPEC).exists() if _is_name(folder) else False
     try:
+        str(folder).encode("utf-8")
         make_folder(folder)
         probe = beside(folder / SPEC)
         with writing(folder), open_new(probe) as handle:
@@ -117,8 +120,17 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tu
         for name in sorted(old.keys() | new.keys())
         if name not in MAY_CHANGE
         and old.get(name) != new.get(name)
+        and not (name in PATHS and _same_place(old.get(name), new.get(name)))
         and not (name.startswith("version_") and name not in new)
     ]
+
+
+def _same_place(old: Any, new: Any) -> bool:
+    """True for two names of one file or folder on this machine."""
+    if not (isinstance(old, str) and isinstance(new, str)):
+        return False
+    places = [Path(name).expanduser() for name in (old, new)]
+    return all(place.exists() for place in places) and places[0].resolve() == places[1].resolve()
 
 
 def _filled(spec: Mapping[str, Any]) -> Mapping[str, Any]:

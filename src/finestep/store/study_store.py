@@ -10,10 +10,14 @@ A process that is killed at any line leaves a study that the next one can take u
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,16 +25,15 @@ from finestep.disk import (
     json_text,
     make_folder,
     read_object,
-    remove,
     remove_leftovers,
     set_aside,
     write_whole,
-    writing,
 )
-from finestep.errors import BadInput, EnvironmentFault, FinestepError
+from finestep.errors import BadInput
 from finestep.recipe import Recipe
+from finestep.store.database import Database, FileDatabase, ServerDatabase
+from finestep.store.storage_url import VARIABLE, StorageUrl
 from finestep.store.study_files import (
-    OPTUNA_FILE,
     READY,
     RESULT,
     SPEC,
@@ -47,8 +50,7 @@ from finestep.store.study_folder import agree, check_folder, lock_study
 from finestep.study import StudySpec
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
-DATABASE_BYTES = 1_000_000
-"""What SQLite may need for a transaction: its journal and new pages."""
+Answer = TypeVar("Answer")
 
 
 class StudyStore(StudyFiles):
@@ -79,10 +81,13 @@ class StudyStore(StudyFiles):
     ):
         super().__init__(folder, spec)
         check_folder(folder)
+        self._base: Database | None = None
         self._lock = lock_study(folder)
         try:
             remove_leftovers(folder)
-            self._study = _open_optuna(folder, study_key(folder) or spec.name, storage_url)
+            key = study_key(folder)
+            self._base = _open(folder, key, spec.name, fingerprint, storage_url)
+            self._study = self._base.study
             for trial in known:
                 self._begin_with(trial)
             trials = self.trials()
@@ -93,21 +98,22 @@ class StudyStore(StudyFiles):
                 spec,
                 fingerprint,
                 is_new=not trials,
-                more={"storage": "elsewhere"} if storage_url else {},
+                more={"storage": "elsewhere", "key": self._study.study_name} if storage_url else {},
             )
             self.id = str(read_study_file(folder).get("id") or "")
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def close(self) -> None:
         """Let others open the study."""
+        if self._base is not None:
+            self._base.close()
         self._lock.release()
 
     def trials(self) -> list[Trial]:
         """All trials in order of creation."""
-        with self._database():
-            frozen = self._study.get_trials(deepcopy=False)
+        frozen = self._frozen()
         try:
             trials = [Trial.model_validate_json(trial.user_attrs["trial"]) for trial in frozen]
         except (ValidationError, KeyError, TypeError) as error:
@@ -118,12 +124,16 @@ class StudyStore(StudyFiles):
             raise damaged(self.folder, "the trials of its database are not numbered in turn")
         return trials
 
-    def _database(self) -> Any:
-        return writing(self.folder / OPTUNA_FILE, needed_bytes=DATABASE_BYTES)
+    def _frozen(self) -> list[Any]:
+        return self._do(lambda: self._study.get_trials(deepcopy=False))
+
+    def _do(self, act: Callable[[], Answer]) -> Answer:
+        assert self._base is not None
+        return self._base.do(act)
 
     def add(self, recipe: Recipe, *, fidelity: float, stage: str, why: str) -> Trial:
         """Create a running trial; it is in the store as a whole or not at all."""
-        number = len(self._study.get_trials(deepcopy=False))
+        number = len(self._frozen())
         trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why)
         self._claim(trial)
         self._insert(trial)
@@ -153,8 +163,14 @@ class StudyStore(StudyFiles):
                 "state": "running",
             },
         )
-        with self._database():
-            self._study.add_trial(created)
+
+        def add() -> None:
+            if (
+                len(self._study.get_trials(deepcopy=False)) <= trial.number
+            ):  # else it arrived, and only the answer was lost
+                self._study.add_trial(created)
+
+        self._do(add)
 
     def _claim(self, trial: Trial) -> None:
         """A new trial's folder holds nothing of another one: what stands there already is set aside, and never taken for a result."""
@@ -171,26 +187,31 @@ class StudyStore(StudyFiles):
             return current
         outcome = outcome.said()
         done = current.model_copy(update={"state": outcome.state, "outcome": outcome})
-        with self._database():
+
+        def write() -> None:
             storage, key = self._study._storage, self._trial_id(number)
+            if storage.get_trial(key).state.is_finished():
+                return  # it arrived, and only the answer was lost
             storage.set_trial_user_attr(key, "trial", done.model_dump_json())
             storage.set_trial_user_attr(key, "state", outcome.state)
             storage.set_trial_user_attr(key, "reason", outcome.reason)
             for name, value in outcome.metrics.items():
                 storage.set_trial_user_attr(key, name, value)
             storage.set_trial_state_values(key, *_optuna_end(done))
+
+        self._do(write)
         return done
 
     def mend(self) -> None:
         """Close trials whose end was recorded by half: the outcome is in our record but Optuna's state is not set."""
         import optuna
 
-        for frozen in self._study.get_trials(deepcopy=False):
+        for frozen in self._frozen():
             if frozen.state == optuna.trial.TrialState.RUNNING and "trial" in frozen.user_attrs:
                 trial = Trial.model_validate_json(frozen.user_attrs["trial"])
                 if trial.outcome is not None:
-                    with self._database():
-                        self._study._storage.set_trial_state_values(frozen._trial_id, *_optuna_end(trial))
+                    end = partial(self._study._storage.set_trial_state_values, frozen._trial_id)
+                    self._do(partial(end, *_optuna_end(trial)))
 
     def keep_ready(self, found: Mapping[str, Any]) -> None:
         """Remember what the trainer found at its start."""
@@ -209,15 +230,41 @@ class StudyStore(StudyFiles):
         return StepRecord.model_validate(data)
 
     def hear_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
-        """An evaluation that the worker has written down; it is shown to Optuna's tools as an intermediate value."""
+        """An evaluation that the worker has written down; it is shown to Optuna's tools as an intermediate value.
+
+        A storage that is away for a moment does not hear of it: our own record has it.
+        """
         record = EvalRecord.model_validate(data)
         if math.isfinite(record.eval_loss):
-            with self._database():
-                self._study._storage.set_trial_intermediate_value(self._trial_id(number), record.step, record.eval_loss)
+            show = self._study._storage.set_trial_intermediate_value
+            if isinstance(self._base, FileDatabase):
+                self._do(lambda: show(self._trial_id(number), record.step, record.eval_loss))
+            else:
+                with suppress(Exception):
+                    show(self._trial_id(number), record.step, record.eval_loss)
         return record
 
     def _trial_id(self, number: int) -> int:
         return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+
+def _open(folder: Path, key: str | None, name: str, fingerprint: Mapping[str, str], url: str | None) -> Database:
+    """The study's database: its own file, or the one at an address."""
+    found = read_object(folder / SPEC) or {}
+    if url is None and found.get("storage"):
+        raise BadInput(
+            "this study keeps its trials in another storage",
+            value=str(folder),
+            next_step=f"name it with --storage, or in ${VARIABLE}",
+        )
+    if url is None:
+        return FileDatabase(folder, key or name)
+    if key is not None and not found.get("storage"):
+        raise BadInput(
+            "this study keeps its trials in its own folder", value=str(folder), next_step="leave out --storage"
+        )
+    prints = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[:8]
+    return ServerDatabase(StorageUrl(url), key or f"{name}-{prints}", folder=folder, is_new=key is None)
 
 
 def _optuna_end(trial: Trial) -> tuple[Any, list[float] | None]:
@@ -229,37 +276,3 @@ def _optuna_end(trial: Trial) -> tuple[Any, list[float] | None]:
         return TrialState.FAIL, None
     may_win = trial.is_choosable and trial.fidelity == 1.0
     return TrialState.COMPLETE if may_win else TrialState.PRUNED, [trial.outcome.eval_loss]
-
-
-def _open_optuna(folder: Path, name: str, storage_url: str | None) -> Any:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    file = folder / OPTUNA_FILE
-    is_new = storage_url is None and not file.exists() and not file.is_symlink()
-    if file.is_symlink() and storage_url is None:
-        raise BadInput(
-            "inside a study finestep writes through no symbolic link", value=str(file), next_step="remove it"
-        )
-    url = storage_url or f"sqlite:///{file.resolve()}"
-    try:
-        with writing(file, needed_bytes=DATABASE_BYTES):
-            return optuna.create_study(study_name=name, storage=url, direction="minimize", load_if_exists=True)
-    except EnvironmentFault:
-        if is_new:  # a database without its tables would be taken for a damaged one
-            remove(file)
-            remove(file.with_name(file.name + "-journal"))
-        raise
-    except (ImportError, ValueError, OSError) as error:
-        raise _not_opened(folder, error, url, storage_url) from None
-    except Exception as error:
-        if type(error).__module__.startswith(("sqlalchemy", "optuna", "alembic")):
-            raise _not_opened(folder, error, url, storage_url) from None
-        raise
-
-
-def _not_opened(folder: Path, error: Exception, url: str, storage_url: str | None) -> FinestepError:
-    text = str(error).split("\n")[0][:160]
-    if storage_url is None:
-        return damaged(folder, f"{OPTUNA_FILE} cannot be opened ({type(error).__name__}: {text})")
-    return BadInput("the storage cannot be opened", value=text, place=url)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from finestep.survey.opening import kind_of, opened_text
+from finestep.survey.opening import kind_of, opened_text, other_encoding
 
 CANDIDATES = (",", ";", "\t", "|")
 SAMPLE_RECORDS, SAMPLE_CHARACTERS = 30, 2**18
@@ -53,8 +53,11 @@ def named_columns(header: list[str]) -> tuple[list[str], list[str]]:
 
 @lru_cache(maxsize=256)
 def _dialect(file: Path, changed: int, size: int) -> Dialect:
-    with opened_text(file, newline="") as handle:
-        sample = handle.read(SAMPLE_CHARACTERS)
+    try:
+        with opened_text(file, newline="") as handle:
+            sample = handle.read(SAMPLE_CHARACTERS)
+    except UnicodeDecodeError as error:
+        raise other_encoding(error, file) from None
     first, _, rest = sample.partition("\n")
     if told := re.fullmatch(r"sep=(.)\s*", first):  # a line that spreadsheets write before the header
         return _with_notes(Dialect(told[1], 1), rest)

@@ -164,7 +164,7 @@ def _text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(config: dict[str, Any], key: str) -> int | None:
-    return next((value for name in NAMES[key] if (value := _whole(config, name))), None)
+    return next(filter(None, (_whole(config, name) for name in NAMES[key])), None)
 
 
 def _whole(config: dict[str, Any], name: str) -> int | None:
@@ -172,8 +172,9 @@ def _whole(config: dict[str, Any], name: str) -> int | None:
     value = config.get(name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 0 < value <= LARGEST_SIZE else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 < value <= LARGEST_SIZE else None
 
 
 def _flag(value: object) -> bool | None:
@@ -223,7 +224,7 @@ def _kv_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
 
 def _experts(config: dict[str, Any]) -> int:
     names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return next((value for name in names if (value := _whole(config, name))), 1)
+    return next(filter(None, (_whole(config, name) for name in names)), 1)
 
 
 def _active(

@@ -144,3 +144,13 @@ def _western(head: bytes, file: Path) -> str:
             next_step=f"convert it: iconv -f ENCODING -t UTF-8 {file.name} > new-{file.name}",
         )
     return "cp1252"
+
+
+def other_encoding(error: UnicodeDecodeError, file: Path) -> BadInput:
+    """The error for a text that is not all in the encoding in which it begins."""
+    return BadInput(
+        f"text must be {error.encoding} throughout, as it begins",
+        value=f"byte {error.start}",
+        place=str(file),
+        next_step="convert it: iconv -f ENCODING -t UTF-8",
+    )

@@ -17,7 +17,7 @@ from typing import Any
 from finestep.errors import BadInput, MissingDependency
 from finestep.survey.delimiters import dialect_of, named_columns
 from finestep.survey.files import LINES, TABLES, check_kind, find_files
-from finestep.survey.opening import encoding_note, kind_of, opened_text
+from finestep.survey.opening import encoding_note, kind_of, opened_text, other_encoding
 
 Row = dict[str, Any]
 Found = tuple[int, Callable[[], Row]]
@@ -96,12 +96,7 @@ def _file_rows(file: Path) -> Iterator[Found]:
     try:
         yield from reader(file)
     except UnicodeDecodeError as error:
-        raise BadInput(
-            f"text must be {error.encoding} throughout, as it begins",
-            value=f"byte {error.start}",
-            place=str(file),
-            next_step="convert it: iconv -f ENCODING -t UTF-8",
-        ) from None
+        raise other_encoding(error, file) from None
     except (PermissionError, IsADirectoryError) as error:
         raise BadInput("the data file must be readable", value=type(error).__name__, place=str(file)) from None
 
