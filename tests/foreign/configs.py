@@ -474,7 +474,7 @@ SWIFT = [
         tuner_type: full
         dataset: [ours.jsonl]
         torch_dtype: bfloat16
-        learning_rate: 1.0e-5
+        learning_rate: 2.0e-5
         per_device_train_batch_size: 1
         gradient_accumulation_steps: 32
         num_train_epochs: 2
