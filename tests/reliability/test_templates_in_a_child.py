@@ -19,6 +19,7 @@ GREEDY = {
     "a text that doubles": "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(29) %}{% set ns.x = ns.x ~ ns.x %}"
     "{% endfor %}{{ ns.x|length }}",
     "a wide field": "{{ 'a' | center(2000000000) }}",
+    "a loop without end": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "much output": "{% for a in range(99999) %}{{ 'a' * 20000 }}{% endfor %}",
 }
 ROWS = [Example(turns=(Turn("user", f"say {n}"), Turn("assistant", f"{n}", trained=True)), row=n) for n in range(1, 40)]

@@ -22,7 +22,7 @@ MEMORY_BYTES = 512 * 2**20
 """What a template may take beyond what this process has."""
 MOST_WALL_S = 900.0
 """On a machine that is very busy; the limit that counts is that of processor time."""
-OUT_OF_MEMORY, BROKEN = 3, 4
+OUT_OF_MEMORY, BROKEN, TOO_SLOW = 3, 4, 5
 
 
 def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES) -> Any:
@@ -51,7 +51,7 @@ def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMOR
         return json.loads(answer)
     if status == OUT_OF_MEMORY:
         raise MemoryError
-    if status in (-signal.SIGXCPU, -signal.SIGKILL):
+    if status in (-signal.SIGXCPU, -signal.SIGKILL, TOO_SLOW):
         raise TimeoutError
     raise ChildProcessError(f"exit code {status}")
 
@@ -72,6 +72,8 @@ def _answer(work: Callable[[], Any], writing: int, cpu_s: float, memory_bytes: i
         code = 0
     except MemoryError:
         code = OUT_OF_MEMORY
+    except TimeoutError:
+        code = TOO_SLOW
     finally:
         os._exit(code)
 
