@@ -25,11 +25,20 @@ def export(
     completion: o.Completion = None,
     system: o.System = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Training rows of data that are not here, to turn shares into steps.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training rows of data that are not here, to turn shares into steps.",
+            rich_help_panel=o.DATA,
+        ),
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The card that will train: h100, 24GB, cpu. [default: this machine]"),
+        typer.Option(
+            metavar="NAME",
+            help="The card that will train: h100, 24GB, cpu. [default: this machine]",
+            rich_help_panel=o.MODEL,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
