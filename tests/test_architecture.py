@@ -26,7 +26,7 @@ ALLOWED_BESIDE = {
     ("worker", "train"),
     ("worker", "probes"),
     ("api", "cli"),
-    ("agents", "cli"),
+    ("cli", "agents"),
     ("probes", "train"),
     ("entry", "cli"),
 }

@@ -58,7 +58,15 @@ def commands(case: Read | Refused, data: Path, folder: Path) -> dict[str, list[s
     }
 
 
-@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+ADVICE_ALL_THE_SAME = {"too few rows"}
+"""What `recommend` answers although it cannot be trained yet: advice needs no split."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for name, case in REFUSED.items() if name not in ADVICE_ALL_THE_SAME],
+    ids=[name for name in REFUSED if name not in ADVICE_ALL_THE_SAME],
+)
 def test_recommend_and_tune_refuse_with_the_same_words(case, run, tmp_path):
     said = commands(case, case.write(tmp_path), tmp_path)
     by_recommend, by_tune = run(*said["recommend"]), run(*said["tune"])

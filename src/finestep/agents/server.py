@@ -16,7 +16,6 @@ from pydantic import Field
 
 from finestep import __version__
 from finestep.agents.commands import CommandFailed, answer_of, last_words, process_of, start, stop, words_of
-from finestep.cli.status import as_values
 from finestep.errors import FinestepError
 from finestep.flows.status import study_status
 
@@ -174,7 +173,7 @@ def _status(folder: Path) -> dict[str, Any]:
     """The status of a study; before it has a file, whether its process still loads, or what it has printed."""
     runs = process_of(folder) is not None
     try:
-        found = json.loads(json.dumps(as_values(study_status(folder))))
+        found = json.loads(json.dumps(study_status(folder).as_values()))
     except FinestepError as error:
         if runs:
             return {"folder": str(folder), "working": True, "trials": {}, "spent": 0.0, "under_way": [], "best": None}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 
 def mcp() -> None:
-    """Serve agents that speak the Model Context Protocol, over standard input and output.
+    """Serve agents (Model Context Protocol).
 
-    It offers recommend, inspect data, predict memory, start, watch, stop and read a study, diagnose and export.
+    It speaks over standard input and output, and offers recommend, inspect data, predict memory, start, watch, stop and
+    read a study, diagnose and export.
     """
     from finestep.errors import MissingDependency
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from finestep.flows.status import StudyStatus
 
 
 def status(
@@ -35,19 +32,12 @@ def status(
         except FinestepError as error:
             shown.append({"folder": str(folder), "error": str(error)})
         else:
-            shown.append(as_values(found))
+            shown.append(found.as_values())
         if not as_json:
             for line in words_of(shown[-1]):
                 console.print(line, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps({"studies": shown}))
-
-
-def as_values(found: StudyStatus) -> dict[str, Any]:
-    """A status as plain values."""
-    from dataclasses import asdict
-
-    return {**asdict(found), "folder": str(found.folder)}
 
 
 def words_of(found: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class StudyStatus:
     settled: bool = False
     next_command: str | None = None
     command: str | None = field(default=None, repr=False)
+
+    def as_values(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def studies_in(folder: Path) -> Iterator[Path]:
