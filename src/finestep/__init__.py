@@ -6,6 +6,7 @@ Names are loaded when they are used: importing this package loads neither torch 
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -29,6 +30,14 @@ _WHERE = {
     "write_recipe": "finestep.store.recipe_file",
 }
 __all__ = ["__version__", *_WHERE]
+
+
+class CallableRoom(ModuleType):
+    """A room that has the name of a function: once it is imported it stands in the function's place, so it can be called too."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(_WHERE[name]), name)(*arguments, **options)
 
 
 def __getattr__(name: str) -> Any:

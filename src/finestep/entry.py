@@ -13,7 +13,12 @@ def main() -> int:
         signal.signal(number, lambda number, _: os._exit(128 + number))
     from finestep.cli.main import main as run
 
-    return run()
+    code = run()
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        # While Python ends, a second signal would have its default action, and another exit code.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":

@@ -130,7 +130,11 @@ def test_other_conditions_are_refused(study, shipped_model, label_file):
 def test_report_needs_no_torch(study):
     folder, _ = study
     code = (
-        "import sys\nsys.modules['torch'] = None\nfrom finestep.cli.main import main\n"
+        "import sys\n"
+        "class Nowhere:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] == 'torch': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Nowhere())\nfrom finestep.cli.main import main\n"
         f"sys.argv = ['finestep', 'report', {str(folder)!r}]\nmain()\n"
     )
     (folder / "report.html").unlink()

@@ -335,6 +335,7 @@ OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "probe": {
         "model": (("probe", "MODEL"), ("probe", "OTHERMODEL")),
         "data": (("probe", "MODEL"), ("probe", "MODEL", "DATA")),
+        "params": (("probe", "--params", "1B"), ("probe", "--params", "7B")),
         "predict": (("probe", "MODEL"), ("probe", "MODEL", "DATA")),
         "gpu": (("probe", "MODEL"), ("probe", "MODEL", "--gpu", "24GB")),
         "optimizer": (("probe", "MODEL"), ("probe", "MODEL", "--optimizer", "adamw_8bit")),

@@ -30,8 +30,9 @@ def test_up_to_the_peak_and_never_up_again(name, num_steps, warmup, floor):
     found = rates(name, num_steps, warmup, floor)
     top = max(warmup, 1) - 1
     assert found[top] == pytest.approx(2e-3)
-    assert all(low < high for low, high in itertools.pairwise(found))
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(found[top:], found[top + 1 :], strict=False))
+    rising, falling = itertools.pairwise(found[: top + 1]), itertools.pairwise(found[top:])
+    assert all(low < high for low, high in rising)
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in falling)
     assert min(found[top:]) >= floor * 2e-3 * (1 - 1e-12)
     assert found[-1] > 0
 
