@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -75,8 +76,9 @@ class Server:
         if self.process is not None:
             if how == signal.SIGKILL:
                 children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-                for child in [*map(int, children), self.process.pid]:
-                    os.kill(child, signal.SIGKILL)
+                for child in [self.process.pid, *map(int, children)]:
+                    with contextlib.suppress(ProcessLookupError):  # a child ends by itself when the others are killed
+                        os.kill(child, signal.SIGKILL)
             else:
                 self.process.send_signal(how)
             self.process.wait()
