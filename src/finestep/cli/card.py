@@ -165,10 +165,11 @@ def _belief(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     if said := unsettled_words(result):
         rows.append(("not settled", Text(said.removeprefix("not settled: "), style="yellow")))
     elif chosen is not None:
-        rate = chosen["learning_rate"]
-        rows.append(
-            ("best rate", f"between {words.rate(rate['low'])} and {words.rate(rate['high'])} at this batch (80 %)")
-        )
+        rate, ran = chosen["learning_rate"], answer["learning_rate"]
+        text = f"between {words.rate(rate['low'])} and {words.rate(rate['high'])} at this batch (80 %)"
+        if not rate["low"] <= ran <= rate["high"]:
+            text += f"; {words.rate(ran)} is the best of those that ran"
+        rows.append(("best rate", text))
     if answer["expected_regret"] is not None:
         text = f"expected {words.percent(answer['expected_regret'])} above the best"
         gain = answer["expected_gain"]
