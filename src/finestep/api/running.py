@@ -80,9 +80,6 @@ def run(
 
     if background:
         return RunningStudy(study, play)
-    if threading.current_thread() is not threading.main_thread():
-        play(lambda: False)
-        return open_study(study.folder)
     with Interrupt(study.executor, say=print) as interrupt:
         play(interrupt.requested)
     if interrupt.requested():

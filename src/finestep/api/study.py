@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from finestep.errors import BadInput, MissingDependency
 from finestep.flows.result import MODEL, RECIPE, REPORT, RESULT
 from finestep.recipe import Recipe
 from finestep.saved_model import read_saved
 from finestep.search.answer import Answer
 from finestep.store.recipe_file import read_recipe
-from finestep.store.study_files import read_records, read_study_file
+from finestep.store.study_files import read_records, read_spec
 from finestep.study import StudySpec
 from finestep.trial import StepRecord
 
@@ -146,11 +144,7 @@ def open_study(folder: str | Path) -> Study:
         BadInput: the folder holds no study.
     """
     path = Path(folder).expanduser()
-    found = read_study_file(path)
-    try:
-        spec = StudySpec.model_validate(found["spec"])
-    except (KeyError, ValidationError):
-        raise BadInput("study.json does not describe a study of this version", place=str(path)) from None
+    spec = read_spec(path)
     try:
         result = json.loads((path / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:

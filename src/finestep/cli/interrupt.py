@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, Self
 
 
 class Work(Protocol):
@@ -24,18 +25,13 @@ class Stopped(BaseException):
         self.number = number
 
 
-class Stoppable:
-    """A context in which the first signal ends the command, and the second ends the process.
-
-    Attributes:
-        number: of the signal; None while there was none.
-    """
+class Signals(ABC):
+    """A context that handles Ctrl-C and SIGTERM; only the main thread can, so that in others it does nothing."""
 
     def __init__(self) -> None:
         self._previous: dict[int, object] = {}
-        self.number: int | None = None
 
-    def __enter__(self) -> Stoppable:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
@@ -45,6 +41,22 @@ class Stoppable:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    @abstractmethod
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """A signal has come."""
+
+
+class Stoppable(Signals):
+    """A context in which the first signal ends the command, and the second ends the process.
+
+    Attributes:
+        number: of the signal; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number: int | None = None
+
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
             os._exit(128 + self.number)
@@ -52,7 +64,7 @@ class Stoppable:
         raise Stopped(number)
 
 
-class Interrupt:
+class Interrupt(Signals):
     """A context that turns signals into a stop flag.
 
     Attributes:
@@ -61,21 +73,12 @@ class Interrupt:
 
     def __init__(self, work: Work, *, say: Callable[[str], None]):
         self._work, self._say = work, say
-        self._previous: dict[int, object] = {}
+        super().__init__()
         self.exit_code: int | None = None
 
     def requested(self) -> bool:
         """True once a stop was asked for."""
         return self.exit_code is not None
-
-    def __enter__(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.requested():

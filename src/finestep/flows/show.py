@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from finestep.disk import read_object
-from finestep.errors import BadInput, EnvironmentFault
+from finestep.errors import EnvironmentFault
 from finestep.flows.result import Writes, write_results
 from finestep.flows.strategies import make_judge
 from finestep.search.answer import Answer
 from finestep.store.rebuilding import knowable_trials, rebuild
-from finestep.store.study_files import RESULT, StudyFiles, damaged, find_damage, read_study_file
+from finestep.store.study_files import RESULT, StudyFiles, damaged, find_damage, read_study_file, spec_in
 from finestep.store.study_folder import is_locked
-from finestep.study import Budget, StudySpec
+from finestep.study import Budget
 from finestep.trial import Trial
 
 
@@ -33,10 +33,7 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> dict[str, Any]:
         StudyDamaged: its database is lost or damaged; nothing was changed.
     """
     found = read_study_file(folder)
-    try:
-        spec = StudySpec.model_validate(found["spec"])
-    except (KeyError, ValueError):
-        raise BadInput("study.json does not describe a study of this version", place=str(folder)) from None
+    spec = spec_in(found, folder)
     before = read_object(folder / RESULT) or {}
     said = rebuild(folder, spec, found, before) if rebuild_it else []
     files = StudyFiles(folder, spec)

@@ -8,15 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from finestep.disk import read_object
 from finestep.errors import BadInput
 from finestep.flows.tune import runs_spent
 from finestep.search.leader import leader
-from finestep.store.study_files import RESULT, SPEC, StudyFiles, read_study_file
+from finestep.store.study_files import RESULT, SPEC, StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
-from finestep.study import StudySpec
 from finestep.trial import StepRecord, Trial
 
 MOST_FOLDERS_DEEP = 3
@@ -85,11 +82,7 @@ def study_status(folder: Path) -> StudyStatus:
         BadInput: the folder holds no study.
         StudyDamaged: its database is lost or damaged.
     """
-    found = read_study_file(folder)
-    try:
-        spec = StudySpec.model_validate(found["spec"])
-    except (KeyError, ValidationError):
-        raise BadInput("study.json does not describe a study of this version", place=str(folder)) from None
+    spec = read_spec(folder)
     files, working = StudyFiles(folder, spec), is_locked(folder)
     trials = files.trials()
     result = read_object(folder / RESULT) or {}

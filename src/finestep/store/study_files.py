@@ -258,3 +258,20 @@ def study_key(folder: Path) -> str | None:
     found = read_study_file(folder)
     name = found.get("key") or found.get("spec", {}).get("name")
     return name if isinstance(name, str) else None
+
+
+def read_spec(folder: Path) -> StudySpec:
+    """What a folder studies.
+
+    Raises:
+        BadInput: it holds no study, or one of another version.
+    """
+    return spec_in(read_study_file(folder), folder)
+
+
+def spec_in(found: Mapping[str, Any], folder: Path) -> StudySpec:
+    """The specification in the values of `study.json`."""
+    try:
+        return StudySpec.model_validate(found["spec"])
+    except (KeyError, ValueError):
+        raise BadInput("study.json does not describe a study of this version", place=str(folder)) from None
