@@ -15,7 +15,7 @@ from rich.text import Text
 from finestep.cli import words
 from finestep.flows.data_words import error_words
 from finestep.flows.own_trial import finding_words
-from finestep.flows.result import passed_over, unsettled_words
+from finestep.flows.result import as_good, passed_over, unsettled_words
 from finestep.plain_text import plain_lines, shortened
 from finestep.search.further_fields import value_words
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
@@ -123,7 +123,8 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
 
 def _passed_over(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
     said = passed_over(result)
-    return [("not taken", said)] if said else []
+    near = as_good(result)
+    return ([("not taken", said)] if said else []) + ([("as good", near)] if near else [])
 
 
 def _forgetting(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:

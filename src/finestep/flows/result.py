@@ -247,14 +247,23 @@ def render_report(store: StudyFiles, trials: Sequence[Trial], result: Mapping[st
 
 def passed_over(result: Mapping[str, Any]) -> str | None:
     """The trial that measured better than the chosen one, and why it was not taken; None without one."""
-    best, first, objective = result["best"], result.get("leader"), result["objective"]
+    first, objective = result.get("leader"), result["objective"]
     if first is None:
         return None
     value = first["eval_loss"] if objective["name"] == "eval_loss" else first["metrics"].get(objective["name"])
     name = "loss" if objective["name"] == "eval_loss" else objective["name"].replace("_", " ")
-    smaller = first["learning_rate"] > best["learning_rate"]
-    why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
-    return f"trial {first['trial']}: {name} {value:.4g}, no better beyond the noise; {why}"
+    return f"trial {first['trial']}: {name} {value:.4g}, no better beyond the noise; this one is expected to be as good, and faster"
+
+
+def as_good(result: Mapping[str, Any]) -> str | None:
+    """The trial with a smaller rate that is worse by less than the noise; None without one."""
+    number, name = (result.get("answer") or {}).get("as_good"), result["objective"]["name"]
+    found = next((one for one in result["trials"] if one["trial"] == number), None)
+    if found is None:
+        return None
+    value = found["eval_loss"] if name == "eval_loss" else found["metrics"].get(name)
+    said = "loss" if name == "eval_loss" else name.replace("_", " ")
+    return f"trial {number} at learning rate {found['learning_rate']:.1e}: {said} {value:.4g}, worse by less than the noise"
 
 
 def unsettled_words(result: Mapping[str, Any]) -> str | None:
@@ -282,6 +291,8 @@ def report_notes(result: Mapping[str, Any]) -> list[str]:
         notes.append(_whole_sentence(diagnosed.rstrip(".")))
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
+    if near := as_good(result):
+        notes.append(_whole_sentence(f"as good: {near}"))
     if result.get("saved"):
         notes.append(_whole_sentence(result["saved"]["sentence"]))
     if result.get("use"):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,14 +22,13 @@ from finestep.probe import Lever
 from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
 from finestep.search.automatic import MOST_AT_ONCE, most_at_once
-from finestep.search.leader import TIE_PERCENT, worth_keeping
+from finestep.search.leader import worth_keeping
 from finestep.store.study_files import SPEC, read_study_file
 from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.survey.fingerprint import fingerprint
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.installed import TRAINING, check_installed
-from finestep.trial import Trial
 
 
 @dataclass
@@ -73,7 +71,7 @@ class StudyRun:
             self.budget,
             should_stop=should_stop,
             options=self.options,
-            keeps=lambda trials: self._kept(trials, tuning.card),
+            keeps=lambda trials: worth_keeping(self.spec, trials),
         )
         try:
             last: str | None = None
@@ -121,13 +119,6 @@ class StudyRun:
             yield TuneEvent("saved", data={"text": "loading the saved model again, to check it"})
         check_saved(folder, Path(model), facts=self.store.known_ready().get("facts", {}))
         self.result = write()
-
-    def _kept(self, trials: Sequence[Trial], card: Mapping[str, Any]) -> set[int]:
-        """Trials whose weights may become the answer; while nothing is known about the data, all that ended."""
-        if self.spec.strategy in ("sweep", "single"):
-            return worth_keeping(self.spec, trials)
-        tie = make_judge(self.spec, card).tie_percent(trials) if card else math.inf
-        return worth_keeping(self.spec, trials, tie_percent=max(tie, TIE_PERCENT))
 
     def _answer(self, card: Mapping[str, Any]) -> Answer | None:
         """What the search makes of the study; the sweep and a single run speak for themselves."""
