@@ -282,7 +282,8 @@ class Rivals:
         """Rows of equal length that can be learned: a noisy chain of tokens."""
         import numpy as np
 
-        from finestep.train.tokens import TokenRows, TrainingData
+        from finestep.train.token_rows import TokenRows
+        from finestep.train.tokens import TrainingData
 
         draw, length, num_rows = (
             np.random.default_rng(3),

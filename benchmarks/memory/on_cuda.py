@@ -28,7 +28,8 @@ from finestep.rules.memory_case import chunk_tokens, memory_case
 from finestep.rules.memory_lines import ADAPTER_BYTES, largest_rows, peak_bytes, peak_line
 from finestep.train.checkpointing import checkpoint_layers, keep_activations
 from finestep.train.loop import Pack
-from finestep.train.tokens import TokenRows, TrainingData
+from finestep.train.token_rows import TokenRows
+from finestep.train.tokens import TrainingData
 
 GIB, MIB = 2**30, 2**20
 ALLOWED_PERCENT, ALLOWED_ROWS = 5.0, 1

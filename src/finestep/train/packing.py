@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import joblib
 import numpy as np
@@ -18,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from finestep.recipe import Recipe
 from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
 from finestep.survey.hardware import hardware_facts
+from finestep.train.batch import collate_lanes
 from finestep.train.independence import short_and_long
 from finestep.train.memory import peak_memory_bytes, release_memory, unless_out_of_memory
 from finestep.train.order import Order
 from finestep.train.resident import Resident, lora_scale
-from finestep.train.tokens import collate_lanes
+from finestep.train.trial_rows import TrialRows
 
 TIMINGS = 3
 SAMPLED_STEPS = 32
@@ -219,12 +219,12 @@ class _Clock:
         try:
             if self.resident.placement.device.type != "cpu":
                 # a GPU loads its kernels when they are first used
-                self._losses([micro_batches[0]] * num_lanes).sum().backward()
+                self._pass(rows, [micro_batches[0]] * num_lanes)
             for _ in range(TIMINGS):
                 self._finish_on_device()
                 began = time.perf_counter()
                 for chosen in micro_batches:
-                    self._losses([chosen] * num_lanes).sum().backward()
+                    self._pass(rows, [chosen] * num_lanes)
                 self._finish_on_device()
                 seconds.append(time.perf_counter() - began)
                 if seconds[-1] > LONG_STEP_S:
@@ -232,6 +232,10 @@ class _Clock:
         finally:
             self._close(rows)
         return min(seconds)
+
+    def _pass(self, rows: TrialRows, chosen: list[np.ndarray]) -> None:
+        self._losses(chosen).sum().backward()  # type: ignore[no-untyped-call]
+        rows.after_pass()
 
     def fault(self) -> str | None:
         """Two adapters on rows of different lengths must give together the losses that each gives alone; what is wrong otherwise.
@@ -265,13 +269,13 @@ class _Clock:
         resident.base.train(False)
         return resident.token_loss.lane_sums(resident.base, batch, units)
 
-    def _open(self, variants: Sequence[dict[str, torch.Tensor]]) -> Any:
+    def _open(self, variants: Sequence[dict[str, torch.Tensor]]) -> TrialRows:
         rows = self.resident.open_rows(self.recipe)
         for number, values in enumerate(variants):
             rows.join(number, values, scale=lora_scale(self.recipe))
         return rows
 
-    def _close(self, rows: Any) -> None:
+    def _close(self, rows: TrialRows) -> None:
         for number in list(rows.keys):
             rows.leave(number)
 

@@ -156,8 +156,12 @@ class Resident:
                 self._initial[key] = _copies(self.begin(recipe))
         return self._initial[key]
 
-    def open_rows(self, recipe: Recipe) -> AdapterRows | WholeModel:
-        """An empty pack on the base, for trials with the method and the target layers of `recipe`."""
+    def open_rows(self, recipe: Recipe, *, room: int = 1) -> AdapterRows | WholeModel:
+        """An empty pack on the base, for trials with the method and the target layers of `recipe`.
+
+        Args:
+            room: trials to make room for at once.
+        """
         if recipe.method == "full":
             self._rows = WholeModel(self.begin(recipe))
         elif not self.family(recipe).shares_a_pass:
@@ -166,7 +170,14 @@ class Resident:
             self._rows = WholeModel(model)
         else:
             self._to_base()
-            self._rows = AdapterRows(self.base, self.placement.device, dropout=recipe.lora.dropout)
+            self._rows = AdapterRows(
+                self.base,
+                self.placement.device,
+                dropout=recipe.lora.dropout,
+                dtype=self.placement.rows_dtype,
+                room=room,
+            )
+            self.token_loss.is_native = self.placement.native_rows
         return self._rows
 
     def base_evaluation(self, recipe: Recipe, compute: Any) -> Any:
@@ -182,7 +193,7 @@ class Resident:
         if watch is None:
             return {}
         with rows.only(number):
-            return watch.measure(self.base)
+            return watch.measure(self.base, self.token_loss.computing)
 
     def _retention(self, spec: RetentionSpec | None) -> Retention | None:
         if spec is None:
@@ -195,7 +206,7 @@ class Resident:
         watch = Retention(
             text, self.tokenizer, self.placement, vocabulary_size=self.base.config.get_text_config().vocab_size
         )
-        watch.learn_base(self.base)
+        watch.learn_base(self.base, self.token_loss.computing)
         return watch
 
     def tuned(self, recipe: Recipe, values: Values) -> Any:
@@ -244,10 +255,12 @@ class Resident:
         finally:
             self._to_base()
             self._rows = rows
+            self.token_loss.is_native = self.placement.native_rows
             rows.install()
 
     def _to_base(self) -> None:
         """Back to the base as it was loaded."""
+        self.token_loss.is_native = False
         if self._rows is not None:
             self._rows.uninstall()
             self._rows = None

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from finestep.train.batch import collate_lanes
 from finestep.train.lane import Lane
 from finestep.train.resident import Resident
-from finestep.train.tokens import collate_lanes
+from finestep.train.trial_rows import TrialRows
 
 
 class SharedPass:
@@ -18,7 +19,13 @@ class SharedPass:
         self._resident = resident
 
     def forward_backward(
-        self, lanes: Sequence[Lane], *, micro_batch_size: int, window: int | None, may_draw: bool
+        self,
+        lanes: Sequence[Lane],
+        trial_rows: TrialRows,
+        *,
+        micro_batch_size: int,
+        window: int | None,
+        may_draw: bool,
     ) -> torch.Tensor:
         """Gradients of each trial's part of its own mean loss; the parts, [lanes].
 
@@ -30,11 +37,16 @@ class SharedPass:
         rows = [lane.next_rows(micro_batch_size, window) for lane in lanes]
         self._seed_dropout(lanes[0], may_draw=may_draw)
         batch, units = collate_lanes(
-            resident.data.train, rows, pad_id=resident.data.pad_id, device=resident.placement.device
+            resident.data.train,
+            rows,
+            pad_id=resident.data.pad_id,
+            device=resident.placement.device,
+            units=[lane.step_in_making.num_units for lane in lanes],
         )
-        sums = resident.token_loss.lane_sums(model, batch, units)
-        losses = sums / torch.tensor([lane.step_in_making.num_units for lane in lanes], device=sums.device)
+        assert batch.units_L is not None
+        losses = resident.token_loss.lane_sums(model, batch, units) / batch.units_L
         losses.sum().backward()  # type: ignore[no-untyped-call]
+        trial_rows.after_pass()
         return losses.detach()
 
     def _seed_dropout(self, lane: Lane, *, may_draw: bool) -> None:
