@@ -7,8 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-
 from benchmarks import step_operations
+
 from finestep.train.adapters import AdapterRows
 from finestep.train.batch import collate, collate_lanes
 from finestep.train.loss import TokenLoss

@@ -330,7 +330,7 @@ def test_the_number_of_threads_is_the_fastest_for_a_trial_alone(resident, monkey
     """A step that takes long keeps all threads busy: fewer are not tried."""
     before, tried = torch.get_num_threads(), []
 
-    def timed(clock, num_lanes, num_rows):
+    def timed(clock, num_lanes, num_rows, **_):
         tried.append(torch.get_num_threads())
         return seconds[tried[-1]]
 
@@ -361,7 +361,9 @@ def test_cores_that_would_idle_get_processes_of_their_own(resident, monkeypatch,
     """(workers, threads of each, trials at once): not when the user wants one by one or one pass, nor beyond memory."""
     seconds = {4: 0.05, 2: 0.03, 1: 0.034}
     before = torch.get_num_threads()
-    monkeypatch.setattr(packing._Clock, "step_seconds", lambda clock, lanes, rows: seconds[torch.get_num_threads()])
+    monkeypatch.setattr(
+        packing._Clock, "step_seconds", lambda clock, lanes, rows, **_: seconds[torch.get_num_threads()]
+    )
     monkeypatch.setattr(packing, "_workers_that_fit", lambda resident: fits)
     try:
         plan = packing.plan_lanes(

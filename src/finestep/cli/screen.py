@@ -114,7 +114,12 @@ class Screen:
             self.say(
                 f"model: {words.size(device['num_parameters'])} parameters{adapter}, {device['device']}, {device['dtype']}"
             )
-        for name, why in (("threads", "threads_why"), ("packing", "why"), ("processes", "workers_why")):
+        for name, why in (
+            ("threads", "threads_why"),
+            ("packing", "why"),
+            ("rows end to end", "end_to_end_why"),
+            ("processes", "workers_why"),
+        ):
             if data.get("pack", {}).get(why) and not data.get("is_finished"):
                 self.say(f"{name}: {data['pack'][why]}")
         if data.get("is_finished"):

@@ -36,6 +36,10 @@ class Batch:
     """The token that should follow each of them; -100 fills a lane up."""
     units_L: torch.Tensor | None = None
     """What the loss of each lane is divided by."""
+    positions_NS: torch.Tensor | None = None
+    """Of rows that hold several texts end to end: the place of each token in its text."""
+    texts_NS: torch.Tensor | None = None
+    """Of such rows: the number of the text that each token belongs to."""
 
 
 def collate(rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int, device: torch.device) -> Batch:
@@ -67,6 +71,43 @@ def collate_lanes(
     return _sent(arrays, len(lanes), device, fill=True), [rows.num_loss_units(chosen) for chosen in lanes]
 
 
+def collate_end_to_end(
+    rows: TokenRows,
+    lanes: Sequence[np.ndarray],
+    *,
+    pad_id: int,
+    device: torch.device,
+    units: Sequence[int] | None = None,
+) -> tuple[Batch, list[int]]:
+    """As `collate_lanes`, with no padding between texts: a lane is one row that holds its texts end to end.
+
+    Only the end of a lane is filled up, to the tokens of the longest lane. The model must be told where texts begin
+    (`end_to_end.py` proves that it listens).
+    """
+    longest = max(int(rows.lengths[chosen].sum()) for chosen in lanes)
+    shape = (len(lanes), longest)
+    arrays = {"ids_NS": np.full(shape, pad_id, dtype=np.int64), "attention_NS": np.zeros(shape, dtype=np.int64)}
+    arrays["labels_NS"] = np.full(shape, NO_LOSS, dtype=np.int64)
+    arrays["positions_NS"], arrays["texts_NS"] = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for lane, chosen in enumerate(lanes):
+        end = 0
+        for number, row in enumerate(chosen):
+            first, last = rows.offsets[row], rows.offsets[row + 1]
+            here = (lane, slice(end, end + last - first))
+            end += int(last - first)
+            ids = arrays["ids_NS"][here] = rows.ids[first:last].astype(np.int64)
+            arrays["attention_NS"][here], arrays["texts_NS"][here] = 1, number
+            arrays["positions_NS"][here] = np.arange(last - first)
+            # The first token of a text follows nothing: the token before it belongs to another text.
+            arrays["labels_NS"][here] = np.where(rows.trained[first:last], ids, NO_LOSS)
+            arrays["labels_NS"][lane, here[1].start] = NO_LOSS
+        arrays["texts_NS"][lane, end:] = len(chosen)
+        arrays["positions_NS"][lane, end:] = np.arange(longest - end)
+    if units is not None:
+        arrays["units_L"] = np.asarray(units, dtype=np.int64)
+    return _sent(arrays, len(lanes), device, fill=True), [rows.num_loss_units(chosen) for chosen in lanes]
+
+
 def _padded(
     rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int, spare_N: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -88,7 +129,8 @@ def _padded(
         if rows.types is not None:
             arrays["types_NS"][here] = rows.types[start:end]
         if rows.classes is None and not spare_N[place]:
-            arrays["labels_NS"][here] = np.where(rows.trained[start:end], rows.ids[start:end], NO_LOSS)
+            # From the padded ids: the rows' own are unsigned, and -100 would wrap around.
+            arrays["labels_NS"][here] = np.where(rows.trained[start:end], arrays["ids_NS"][here], NO_LOSS)
     return arrays
 
 

@@ -40,6 +40,7 @@ class Pack:
         num_lanes: at most this many trials share a forward pass.
         rows_together: rows of each trial in a shared pass; None: its micro-batch.
         row_limit: rows of a forward pass that memory is known to allow.
+        end_to_end: lay the texts of a trial end to end instead of padding them, where the base allows it.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class Pack:
         num_lanes: int = 1,
         rows_together: int | None = None,
         row_limit: int | None = None,
+        end_to_end: bool = False,
     ):
         self.resident, self.emit, self.should_stop, self.take = resident, emit, should_stop, take
         self.metrics = metrics
         self.members = Membership(
             resident, self._lane, num_lanes=num_lanes, rows_together=rows_together, row_limit=row_limit
         )
-        self._pass = SharedPass(resident)
+        self._pass = SharedPass(resident, end_to_end=end_to_end and resident.why_padded() is None)
 
     @property
     def lanes(self) -> list[Lane]:

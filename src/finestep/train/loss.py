@@ -36,6 +36,7 @@ class TokenLoss:
         """Pass rows of different lengths one after the other, for a model whose answers change with what stands behind a row."""
         self.is_native = False
         """Compute without autocast: rows of adapters cast themselves once a step, and autocast would do it in every layer."""
+        self._texts: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         self._kept: torch.Tensor | None = None
         self._hidden_KD: torch.Tensor | None = None
         self._wants_hidden = False
@@ -75,7 +76,11 @@ class TokenLoss:
             return torch.cat([rows[place] for place in range(len(rows))])
         assert batch.kept_K is not None
         assert batch.targets_K is not None
-        return self.each_of_tokens(model, batch.ids_NS, batch.kept_K, batch.targets_K)
+        self._texts = (batch.positions_NS, batch.texts_NS)
+        try:
+            return self.each_of_tokens(model, batch.ids_NS, batch.kept_K, batch.targets_K)
+        finally:
+            self._texts = (None, None)
 
     def each_of_tokens(
         self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor
@@ -145,8 +150,10 @@ class TokenLoss:
     def _trained_logits(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         self._kept = kept
         try:
-            with self.computing(), texts_of_rows(None):
-                logits: torch.Tensor = model(input_ids=ids_NS, use_cache=False).logits
+            positions_NS, texts_NS = self._texts
+            told = {} if positions_NS is None else {"position_ids": positions_NS}
+            with self.computing(), texts_of_rows(texts_NS):
+                logits: torch.Tensor = model(input_ids=ids_NS, use_cache=False, **told).logits
         finally:
             self._kept = None
         return logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, kept)

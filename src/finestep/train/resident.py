@@ -27,6 +27,7 @@ from finestep.train.behaviour import (
     outside_of_text,
     vocabulary_size,
 )
+from finestep.train.end_to_end import why_padded
 from finestep.train.independence import padding_changes_loss
 from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
@@ -83,6 +84,7 @@ class Resident:
         self._rows: AdapterRows | WholeModel | None = None
         self._families: dict[object, AdapterFamily] = {}
         self._untouched: dict[str, torch.Tensor] = {}
+        self._padded: tuple[str | None] | None = None
         self._initial: dict[object, dict[str, torch.Tensor]] = {}
         self._base_losses: dict[object, Any] = {}
         if recipe.method != "full" and (note := self.family(recipe).targets.note):
@@ -235,6 +237,14 @@ class Resident:
         if self.token_loss.one_length_at_a_time:
             return "its answers change with the padding behind a row"
         return self.why_random(recipe) or self.family(recipe).why_alone
+
+    def why_padded(self) -> str | None:
+        """Why rows must be padded to one length, or None where they may be laid end to end; tried once, on the base."""
+        if self._padded is None:
+            with self._rows_aside():
+                self._to_base()
+                self._padded = (why_padded(self.base, self.token_loss, self.data),)
+        return self._padded[0]
 
     def why_random(self, recipe: Recipe) -> str | None:
         """Why a pass in training mode draws random numbers, or None when it does not."""

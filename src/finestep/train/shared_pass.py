@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 import torch
 
-from finestep.train.batch import collate_lanes
+from finestep.train.batch import collate_end_to_end, collate_lanes
 from finestep.train.lane import Lane
 from finestep.train.resident import Resident
 from finestep.train.trial_rows import TrialRows
 
 
 class SharedPass:
-    """The pass of a pack on one base."""
+    """The pass of a pack on one base.
 
-    def __init__(self, resident: Resident):
-        self._resident = resident
+    Args:
+        end_to_end: lay the texts of a trial end to end instead of padding them to one length; the base must allow it.
+    """
+
+    def __init__(self, resident: Resident, *, end_to_end: bool = False):
+        self._resident, self._end_to_end = resident, end_to_end
 
     def forward_backward(
         self,
@@ -36,7 +40,8 @@ class SharedPass:
         resident, model = self._resident, self._resident.base
         rows = [lane.next_rows(micro_batch_size, window) for lane in lanes]
         self._seed_dropout(lanes[0], may_draw=may_draw)
-        batch, units = collate_lanes(
+        collated = collate_end_to_end if self._end_to_end else collate_lanes
+        batch, units = collated(
             resident.data.train,
             rows,
             pad_id=resident.data.pad_id,
