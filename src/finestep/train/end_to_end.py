@@ -36,7 +36,7 @@ def why_padded(model: Any, token_loss: TokenLoss, data: TrainingData) -> str | N
         first_line = " ".join(str(error).split())[:80]
         return f"the model cannot be told where a text begins ({type(error).__name__}: {first_line})"
     if not apart <= (SAME_FLOAT32 if token_loss.placement.is_exact else SAME_BFLOAT16):
-            return f"the text before a row changes its loss by up to {apart:.1g} nats a token"
+        return f"the text before a row changes its loss by up to {apart:.1g} nats a token"
     return None
 
 
