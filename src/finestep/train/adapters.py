@@ -190,6 +190,11 @@ class AdapterRows:
         """What each trial's adapter is multiplied by, [K]; None where the values that the pass sees have it in them."""
         return self.buffers.factors
 
+    @property
+    def serves_all(self) -> bool:
+        """False while a pass serves one trial alone."""
+        return self._only is None
+
     def shown(self, stacked: torch.Tensor) -> torch.Tensor:
         """All trials, or the one that `only` has chosen."""
         return stacked if self._only is None else stacked[self._only : self._only + 1]

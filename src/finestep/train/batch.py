@@ -8,7 +8,7 @@ Shapes: N rows, S tokens of the longest row, L lanes, K places that carry loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,7 @@ def collate_lanes(
     pad_id: int,
     device: torch.device,
     units: Sequence[int] | None = None,
+    rounded: Callable[[int], int] | None = None,
 ) -> tuple[Batch, list[int]]:
     """(one batch of the rows of all lanes, lane after lane; how many loss units each lane has in it).
 
@@ -61,14 +62,16 @@ def collate_lanes(
 
     Args:
         units: what the loss of each lane will be divided by; it travels with the batch.
+        rounded: rounds the length of rows and the places with loss up, so that few shapes come back often.
     """
     most = max(len(chosen) for chosen in lanes)
     filled = np.concatenate([np.resize(chosen, most) for chosen in lanes])
     spare_N = np.concatenate([np.arange(most) >= len(chosen) for chosen in lanes])
-    arrays = _padded(rows, filled, pad_id=pad_id, spare_N=spare_N)
+    arrays = _padded(rows, filled, pad_id=pad_id, spare_N=spare_N, rounded=rounded or int)
     if units is not None:
         arrays["units_L"] = np.asarray(units, dtype=np.int64)
-    return _sent(arrays, len(lanes), device, fill=True), [rows.num_loss_units(chosen) for chosen in lanes]
+    batch = _sent(arrays, len(lanes), device, fill=True, rounded=rounded or int)
+    return batch, [rows.num_loss_units(chosen) for chosen in lanes]
 
 
 def collate_end_to_end(
@@ -109,10 +112,15 @@ def collate_end_to_end(
 
 
 def _padded(
-    rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int, spare_N: np.ndarray
+    rows: TokenRows,
+    chosen: Sequence[int] | np.ndarray,
+    *,
+    pad_id: int,
+    spare_N: np.ndarray,
+    rounded: Callable[[int], int] = int,
 ) -> dict[str, np.ndarray]:
     """The fields of a batch by name; rows of `spare_N` are there for their shape alone."""
-    longest = int(max(rows.offsets[row + 1] - rows.offsets[row] for row in chosen))
+    longest = rounded(int(max(rows.offsets[row + 1] - rows.offsets[row] for row in chosen)))
     shape = (len(chosen), longest)
     arrays = {"ids_NS": np.full(shape, pad_id, dtype=np.int64), "attention_NS": np.zeros(shape, dtype=np.int64)}
     if rows.classes is not None:
@@ -134,11 +142,19 @@ def _padded(
     return arrays
 
 
-def _sent(arrays: dict[str, np.ndarray], num_lanes: int, device: torch.device, *, fill: bool) -> Batch:
+def _sent(
+    arrays: dict[str, np.ndarray],
+    num_lanes: int,
+    device: torch.device,
+    *,
+    fill: bool,
+    rounded: Callable[[int], int] = int,
+) -> Batch:
     if "labels_NS" in arrays:
         kept_K, targets_K = places_with_loss(arrays["labels_NS"])
         if fill:
-            kept_K, targets_K = fill_lanes(kept_K, targets_K, arrays["labels_NS"].size // num_lanes, num_lanes)
+            tokens = arrays["labels_NS"].size // num_lanes
+            kept_K, targets_K = fill_lanes(kept_K, targets_K, tokens, num_lanes, rounded=rounded)
         arrays |= {"kept_K": kept_K, "targets_K": targets_K}
     return Batch(**send(arrays, device))
 
@@ -152,7 +168,12 @@ def places_with_loss(labels_NS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fill_lanes(
-    kept_K: np.ndarray, targets_K: np.ndarray, tokens_a_lane: int, num_lanes: int
+    kept_K: np.ndarray,
+    targets_K: np.ndarray,
+    tokens_a_lane: int,
+    num_lanes: int,
+    *,
+    rounded: Callable[[int], int] = int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same with equally many places in each lane, so that one sum along rows gives the loss of every lane.
 
@@ -161,7 +182,7 @@ def fill_lanes(
     """
     lane_K = kept_K // tokens_a_lane
     counts_L = np.bincount(lane_K, minlength=num_lanes)
-    most = max(int(counts_L.max()), 1)
+    most = rounded(max(int(counts_L.max()), 1))
     kept_LM = np.repeat(np.arange(num_lanes, dtype=np.int64) * tokens_a_lane, most).reshape(num_lanes, most)
     targets_LM = np.full((num_lanes, most), NO_LOSS, dtype=np.int64)
     is_used_LM = np.arange(most) < counts_L[:, None]

@@ -21,7 +21,7 @@ from finestep.train.evaluate import StopRequested
 from finestep.train.faults import is_device_lost, logged_cause, raise_machine_fault
 from finestep.train.lane import Lane
 from finestep.train.membership import Fallen, Membership
-from finestep.train.memory import is_out_of_memory, unless_out_of_memory
+from finestep.train.memory import is_out_of_memory, release_memory, unless_out_of_memory
 from finestep.train.resident import Resident
 from finestep.train.run_state import Emit
 from finestep.train.shared_pass import SharedPass, common_window
@@ -61,7 +61,7 @@ class Pack:
         self.members = Membership(
             resident, self._lane, num_lanes=num_lanes, rows_together=rows_together, row_limit=row_limit
         )
-        self._pass = SharedPass(resident, end_to_end=end_to_end and resident.why_padded() is None)
+        self._pass = SharedPass(resident, note=self._note, end_to_end=end_to_end and resident.why_padded() is None)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -162,8 +162,16 @@ class Pack:
             self._single_out(error)
             return None
         if found is None:
-            make_smaller(self.members, self.resident)
+            self._take_less_memory()
         return found
+
+    def _take_less_memory(self) -> None:
+        """Give up what only saves time first; the same steps are made again."""
+        if self._pass.release():
+            self.members.rewind()
+            release_memory(self.resident.placement.device)
+        else:
+            make_smaller(self.members, self.resident)
 
     def _single_out(self, error: Exception) -> None:
         """The shared pass raised: try each trial alone, and fail those in which it raises again. The others go on.
@@ -226,6 +234,9 @@ class Pack:
             metrics=self.metrics,
             row_limit=self.members.row_limit,
         )
+
+    def _note(self, text: str) -> None:
+        self.lanes[0].emit("note", {"text": text})
 
     def _send(self, kind: str, data: Any, *, trial: int) -> None:
         self.emit(kind, data, trial=trial)
