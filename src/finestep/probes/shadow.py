@@ -247,7 +247,7 @@ def with_depth(config: Any, num_layers: int) -> Any:
 
 def _is_native(case: MemoryCase) -> bool:
     """As `train/model.choose_placement` decides whether packed adapters compute without autocast."""
-    return case.autocast and case.method == "lora"
+    return case.weights_dtype == "bfloat16" and case.method == "lora"
 
 
 def _build(config: Any, case: MemoryCase, *, device: str) -> tuple[Any, dict[str, torch.Size]]:
