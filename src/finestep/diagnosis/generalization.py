@@ -19,6 +19,9 @@ MIN_GAIN = 0.002
 MANY_EVALUATIONS = 10
 """With more, one above the lowest at the end is a blip: overfitting does not come within a tenth of a run."""
 
+USUAL_OF = 5
+"""Evaluations whose median is their usual level."""
+
 FORGETTING_BUDGET = 0.1
 """KL divergence from the base model in nats per token that is usually tolerated. Source: science notes 8
 (judgement)."""
@@ -130,7 +133,7 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
         "best_step": evaluation.best_step, "best_eval_loss": evaluation.best, "last_eval_loss": evaluation.last,
         "rise": evaluation.rise, "evaluations_after_best": evaluation.num_after_best,
     }  # fmt: skip
-    if evaluation.rise < needed:
+    if min(evaluation.rise, _usual_rise(signals)) < needed:
         return _past_its_best(evaluation, evidence) if evaluation.rise > 0.005 else None
     metric = signals.metric
     if metric is not None and metric.is_best_at_end and _metric_decides(metric, evaluation, limits):
@@ -145,6 +148,16 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
         advice=f"keep step {step:.0f}{where}; the next run needs no more steps than that",
         known={**evidence, "keep_step": step},
     )
+
+
+def _usual_rise(signals: Signals) -> float:
+    """Rise of the usual level of the last evaluations above the lowest such level: of many evaluations the single lowest is a lucky one."""
+    series = signals.log.evaluation
+    known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
+    if len(known) < 2 * MANY_EVALUATIONS:
+        return math.inf
+    levels = np.median(np.lib.stride_tricks.sliding_window_view(known, USUAL_OF), axis=1)
+    return float(levels[-1] / levels.min() - 1) if levels.min() > 0 else math.inf
 
 
 def _metric_decides(metric: MetricCurve, evaluation: EvalCurve, limits: Thresholds) -> bool:

@@ -23,6 +23,8 @@ GOOD_FOR_WORDS = 0.15
 """Validation loss (nats) that no text reaches without a leak when it began above 1."""
 IGNORANT_FROM, STILL_IGNORANT, SLOW_SHARE, STILL_FALLS = 4.0, 2.5, 0.55, 0.05
 """Losses (nats a token) of a start and an end with little knowledge; the least share of the start that is left; the least late fall."""
+NEAR_A_GUESS = 0.8
+"""Loss over that of a guess among the labels, above which a model has learned next to nothing."""
 LATE_SHARE = 0.2
 """Share of the whole fall of the validation loss that came in the second half of a run which had not reached a plateau."""
 MIN_ROWS_OF_FALL, MIN_STEPS_OF_FALL = 8, 30
@@ -40,6 +42,8 @@ MIN_ROWS_OF_RESPONSE = 24
 CALMER = 4.0
 """Scatter of the first quarter of rows over that of the last, in a log of means since the start."""
 MIN_EVALUATIONS_OF_RESPONSE = 5
+FAST_START = 1.5
+"""Standard deviations of a row by which the first one must lie above the next for its fall to count as gain."""
 UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
 """Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
 
@@ -465,14 +469,16 @@ def _rate_was_the_limit(signals: Signals, curve, evaluation, limits: Thresholds)
     first, last = (evaluation.first, evaluation.last) if evaluation else (curve.start, curve.end)
     small = first > 0 and 1 - last / first < limits.small_gain
     is_told = curve is not None and curve.num_rows >= limits.min_rows
-    return small and _starts_ignorant(signals, first) and (not is_told or curve.whole.change < 0)
+    return small and _is_ignorant_all_along(signals, first, last) and (not is_told or curve.whole.change < 0)
 
 
-def _starts_ignorant(signals: Signals, first: float) -> bool:
-    """Near a uniform guess, or above 4 nats: a pre-trained model on its own task begins lower and rightly gains
-    little."""
-    labels = signals.log.context.num_labels
-    return first > 4 or chance_level(first, tolerance=0.1, num_labels=labels, vocabulary_size=None) is not None
+def _is_ignorant_all_along(signals: Signals, first: float, last: float) -> bool:
+    """Near a uniform guess at first and at the end, or above 4 nats: a pre-trained model on its own task begins lower and rightly gains
+    little, and one that has left its guess behind has learned."""
+    if first > IGNORANT_FROM:
+        return True
+    chance = chance_level(first, tolerance=0.1, num_labels=signals.log.context.num_labels, vocabulary_size=None)
+    return chance is not None and last > NEAR_A_GUESS * chance.loss
 
 
 def _too_low(signals: Signals, drop: float) -> Finding:
@@ -525,7 +531,7 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
         gain > 3 * max(curve.noise, 0.01)
         or gain_of_all > 4 * max(curve.noise, 0.01)
         or curve.whole.t < -limits.trend_t
-        or (signals.evaluation is not None and signals.evaluation.num_rows >= 3)
+        or _evaluations_gained(signals)
         or curve.spread < 0.02
     ):
         return None
@@ -539,6 +545,14 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     )
 
 
+def _evaluations_gained(signals: Signals) -> bool:
+    """Three evaluations or more, the last of which is better than the first beyond their noise."""
+    evaluation = signals.evaluation
+    if evaluation is None or evaluation.num_rows < 3:
+        return False
+    return evaluation.last < evaluation.first * (1 - 2 * max(evaluation.noise, 0.002))
+
+
 def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
     """A long run with normal steps that gained next to nothing: the starting point had seen this data."""
     curve, evaluation = signals.loss, signals.evaluation
@@ -549,7 +563,9 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
         or not signals.progress.last_step >= 3 * limits.few_steps
     ):
         return None
-    gain = 1 - curve.end / max(curve.start, float(np.median(curve.smooth[: max(1, curve.num_rows // 20)])))
+    # A fine-tune may gain most of what there is within its first row.
+    first = curve.first if curve.first > (1 + FAST_START * max(curve.noise, 0.01)) * curve.start else 0.0
+    gain = 1 - curve.end / max(first, curve.start, float(np.median(curve.smooth[: max(1, curve.num_rows // 20)])))
     eval_gain = 1 - evaluation.best / evaluation.first if evaluation and evaluation.first > 0 else 0.0
     if not -0.05 < gain < limits.converged_gain or eval_gain > limits.converged_gain:
         return None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finestep.diagnosis.catalogue import Evidence, found
-from finestep.diagnosis.chance import Chance, chance_level
+from finestep.diagnosis.chance import Chance, accumulation_factor, chance_level
 from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.robust import spike_scores, trend
 from finestep.diagnosis.signals import LossCurve, Signals, relative_rate
@@ -30,6 +30,9 @@ FAR_TOO_HIGH = 0.02
 NO_BETTER, FELL_FAR = 1.02, 0.7
 EARLY_CLIMB, NEARLY_ALL, ABOVE_IGNORANCE = 1.25, 0.8, 7.8
 TINY_LOSS = 0.05
+WORSE_THAN_A_GUESS = 12.5
+"""Nats of a uniform guess in the largest common vocabulary: a run that began far below and ends above it has lost its weights, and no
+change of data explains that."""
 NEVER_BETTER, DEAD_BETTER = 0.95, 0.6
 """End of a run over its best first steps that does not make a jump good, also when gradients died in it."""
 DEAD_GRADIENTS = 0.15
@@ -41,6 +44,8 @@ GUESSING = 0.03
 """Distance of an accuracy from that of a guess among k labels, and relative distance of the loss from ln k, of a model that guesses."""
 HARDLY_WORDS = (6.0, 8.5)
 """Nats a token of a model that knows single tokens and next to nothing of their order."""
+STANDS_STILL = 0.01
+"""Relative change below which a loss stands."""
 EXPLOSION_ROWS, NOISE_OF_EXPLOSION = 12, 6.0
 FIRST_ROWS = 40
 """Rows among which a jump counts as one of the first steps; more give noise more chances."""
@@ -109,7 +114,10 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
         "learning_rate": _rate_at(signals, row), "rate_over_peak": rate if rate == rate else None,
     }  # fmt: skip
     chance = _chance(signals, curve.end, limits)
-    if row >= _peak_row(signals) and _has_another_cause(signals, curve, row, limits, chance):
+    is_destroyed = curve.end > max(WORSE_THAN_A_GUESS, limits.diverged_ratio * curve.first) and not accumulation_factor(
+        curve.first
+    )
+    if not is_destroyed and row >= _peak_row(signals) and _has_another_cause(signals, curve, row, limits, chance):
         return _not_the_rate(curve, row, evidence) if signals.log.context.objective == "supervised" else None
     where = f" and stays at {chance.words}" if chance else ""
     return found(
@@ -259,17 +267,27 @@ def _ignorant_to_the_end(signals: Signals, curve: LossCurve, limits: Thresholds)
     is_language = not signals.log.context.num_labels and signals.metric is None and signals.loss_factor == 1.0
     if not (is_language and HARDLY_WORDS[0] <= level <= HARDLY_WORDS[1] and HARDLY_WORDS[0] <= curve.best):
         return []
-    if curve.end < (1 - limits.small_gain / 2) * curve.start or signals.progress.last_step < limits.few_steps:
+    # A start above ignorance shows a wrong format: what was gained is counted from the level after the first tenth.
+    start = (
+        min(curve.start, float(curve.smooth[curve.num_rows // 10])) if curve.start > WORSE_THAN_A_GUESS else curve.start
+    )
+    if curve.end < (1 - limits.small_gain / 2) * start or signals.progress.last_step < limits.few_steps:
         return []
     if _is_high_rate(signals):
         meaning = f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach, at a high rate: it is too high."
         return [found("stuck_high_rate", meaning, advice=_lower_rate_advice(signals, factor=5), loss=level)]
-    if signals.schedule is not None:
+    if signals.schedule is not None and not _stands_still(curve, start):
         return []
     meaning = (
         f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach: the model learns nothing."
     )
     return [found("stuck_at_chance", meaning, advice=_WHEN_AT_CHANCE, loss=level)]
+
+
+def _stands_still(curve: LossCurve, start: float) -> bool:
+    """A low rate would still bring the loss down slowly; here it stands."""
+    later = float(np.median(curve.smooth[curve.num_rows // 5 :]))
+    return max(abs(curve.end / start - 1), abs(curve.end / later - 1)) < STANDS_STILL
 
 
 def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | None:
@@ -418,7 +436,7 @@ def _jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> 
     early = loss[: min(max(20, curve.num_rows // 4), FIRST_ROWS)]
     after = _medians(early, 5)
     before = np.minimum.accumulate(_medians(early, 3))[: len(after)]
-    if float(before[0]) <= 0:
+    if float(before[0]) <= 0 or loss.min() <= 0:
         return None
     place = int(np.argmax(after / np.maximum(before, 1e-12)))
     best, highest = float(before[place]), float(after[place])
