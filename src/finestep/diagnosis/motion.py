@@ -8,7 +8,8 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.chance import UNIGRAM_RANGE
-from finestep.diagnosis.signals import LossCurve, Signals
+from finestep.diagnosis.curves import LossCurve
+from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.diagnosis.training_log import Column
 from finestep.finding import Finding
@@ -116,14 +117,18 @@ def _constant(signals: Signals, limits: Thresholds) -> Finding | None:
         )
     else:
         return None
-    return found(
-        "nothing_trained",
+    return untrained(
         meaning,
-        advice="check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask",
         loss=curve.end,
         spread=curve.spread,
         grad_norm=signals.gradient.median if signals.gradient else None,
     )
+
+
+def untrained(meaning: str, *, code: str = "nothing_trained", **evidence: float | None) -> Finding:
+    """No weight moves; `meaning` says what shows it."""
+    advice = "check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask"
+    return found(code, meaning, advice=advice, known={**evidence})
 
 
 def _stands_with_its_gradients(signals: Signals, curve: LossCurve, moves: float, limits: Thresholds) -> bool:

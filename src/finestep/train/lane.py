@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from finestep.diagnosis.generalization import is_progress, paired_gain
+from finestep.diagnosis.early_stopping import is_progress, paired_gain
 from finestep.diagnosis.guard import Decision, Probes
-from finestep.diagnosis.learning import pairing_findings
+from finestep.diagnosis.pairing import pairing_findings
 from finestep.disk import remove_leftovers
 from finestep.finding import Finding
 from finestep.protocol import TrialRequest
