@@ -3,7 +3,7 @@
 A step costs a few microseconds of plain Python: windows stay sorted, so a median is a look-up. Each code is said
 once a run,
 healed spikes at most a few times. Thresholds are wider than those of a whole log, because it looks again at every step;
-`docs/diagnose.md` states how often clean simulated runs set each off.
+`docs/figures/diagnose.md` states how often clean simulated runs set each off.
 """
 
 from __future__ import annotations
