@@ -1,7 +1,7 @@
 """LiveMonitor: the detectors, one step at a time, while a run trains; it sees records and answers with new findings.
 
 Each code is said once a run, healed spikes at most a few times. Thresholds are wider than those of a whole log, because it looks again
-at every step; `docs/diagnose.md` states how often clean simulated runs set each off.
+at every step; `docs/figures/diagnose.md` states how often clean simulated runs set each off.
 """
 
 from __future__ import annotations

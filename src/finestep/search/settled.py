@@ -2,7 +2,7 @@
 
 After one or two full runs everything that a search says of the loss is its prior: on recorded fine-tunes the stated regret was
 then a tenth of the true one and less. With a worse full run at a lower rate and one at a higher rate it was right to
-within a factor of 1.5 (docs/search.md).
+within a factor of 1.5 (docs/figures/search.md).
 """
 
 from __future__ import annotations
