@@ -275,8 +275,8 @@ def test_an_objective_that_no_run_would_have_is_refused(shipped_model, instruct_
         asked(strategy="sweeep")
 
 
-def test_auto_may_spend_half_of_a_sweep():
-    assert default_budget_runs("auto") == 6.0
+def test_auto_may_spend_a_fifth_of_a_sweep():
+    assert default_budget_runs("auto") == 3.0
     assert default_budget_runs("sweep") == default_budget_runs("tpe") == 16.0
 
 

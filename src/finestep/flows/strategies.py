@@ -21,8 +21,8 @@ from finestep.study import Budget, CommandSpec, StudySpec
 
 ASSUMED_ROWS = 10_000
 STRATEGIES = ("auto", "sweep", "random")
-DEFAULT_BUDGET_RUNS = {"auto": 6.0, "single": 1.0}
-"""`auto` stops by itself before, in most cases; the others take what a sweep needs."""
+DEFAULT_BUDGET_RUNS = {"auto": 3.0, "single": 1.0}
+"""`auto` is within a few per cent of the best by then (docs/search.md); the others take what a sweep needs."""
 SWEEP_RUNS = 16.0
 MAXIMISED = ("accuracy", "macro_f1", "exact_match")
 MINIMISED = ("eval_loss", "perplexity")
