@@ -80,6 +80,10 @@ class AdapterRows:
         """Copies of a trial's gradients by PEFT's names, in its own rank."""
         return self._unpack(self._buffers["grad"], self.keys.index(key))
 
+    def load_gradients(self, key: int, gradients: Values) -> None:
+        """Write a trial's gradients."""
+        self._buffers["grad"][self.keys.index(key)] = self._packed_row(gradients)
+
     def load(self, key: int, values: Values) -> None:
         """Write tensors by PEFT's names into a trial's row."""
         self._buffers["value"][self.keys.index(key)] = self._packed_row(values)

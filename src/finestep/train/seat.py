@@ -52,6 +52,17 @@ class Seat:
         if moments is not None:
             self.rows.load_moments(self.number, moments)
 
+    def gradients_in_company(self) -> Values:
+        """Gradients of a step that is half done, where others share the pass; empty for a trial that is alone, which makes its step
+        anew just as well."""
+        shared = isinstance(self.rows, AdapterRows) and len(self.rows.keys) > 1 and not self.is_parked
+        return self.rows.gradients(self.number) if shared else {}  # type: ignore[attr-defined]
+
+    def load_gradients(self, gradients: Values) -> None:
+        """Go on with the gradients of a step that is half done."""
+        assert isinstance(self.rows, AdapterRows)
+        self.rows.load_gradients(self.number, gradients)
+
     def only(self) -> AbstractContextManager[None]:
         """Inside, a forward pass serves this trial alone."""
         return self.rows.only(self.number)
