@@ -22,6 +22,8 @@ PHASES = ("start", "loading", "training", "late training", "checkpoint", "outcom
 WITHIN = {"off": 0.0, "auto": 1e-6}
 PER_STUDY = 5
 TRIES = 40
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+"""What a controller answers that was asked to stop, and Python that has not read finestep yet."""
 
 
 def run(bench: Bench, *, number: int, seed: int, pack: str) -> tuple[int, int]:
@@ -81,7 +83,7 @@ def _one(
             faults.append(f"traceback: {said[-400:]}")
         if process.returncode == 0:
             break
-        if process.returncode not in {75, 143 if "checkpoint" in phases else 75}:
+        if process.returncode not in {75, *(STOPPED if "checkpoint" in phases else ())}:
             faults.append(f"exit code {process.returncode}: {said[-300:]}")
         process = bench.start(command)
     faults += quiet.faults(study, within=WITHIN[pack])
@@ -107,7 +109,7 @@ def _compared(study: Path, known: dict[int, dict]) -> tuple[dict[int, dict], lis
 def _reached(phase: str, study: Path, process: subprocess.Popen[str], quiet: Quiet, chance: random.Random) -> bool:
     """Wait for a phase and a random while in it; False when the study ended before."""
     steps = {"training": chance.uniform(0.02, 0.5), "late training": chance.uniform(0.5, 0.95)}
-    goal = steps.get(phase, 0.1) * quiet.steps
+    goal = steps[phase] * quiet.steps if phase in steps else num_steps(study) + 1
 
     def is_there() -> bool:
         match phase:

@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -26,7 +27,7 @@ from pathlib import Path
 from finestep.survey.installed import leave_out_bitsandbytes
 
 LIBRARIES = {
-    "controller": ("finestep.cli.main", "finestep.flows.tune", "optuna", "sqlalchemy", "scipy.stats", "numpy", "rich"),
+    "controller": ("optuna.storages._rdb.storage", "alembic.command", "scipy.stats", "jinja2", "rich.console"),
     "worker": ("torch", "transformers", "peft", "finestep.train.loop", "finestep.train.resident", "finestep.worker"),
 }
 """What a server has imported; the controller never sees torch, and its server does not either."""
@@ -63,6 +64,8 @@ def serve(folder: Path, kind: str, model: str) -> None:
         leave_out_bitsandbytes()
     for name in LIBRARIES[kind]:
         importlib.import_module(name)
+    for name in _own_modules() if kind == "controller" else ():
+        importlib.import_module(name)
     if kind == "worker":  # tables that transformers builds when it first loads a model
         importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
     door = socket.socket(socket.AF_UNIX)
@@ -97,6 +100,15 @@ def serve(folder: Path, kind: str, model: str) -> None:
                 del callers[found], callers[caller.fileno()]
                 os.close(found)
                 caller.close()
+
+
+def _own_modules() -> list[str]:
+    """What of finestep a controller may import: all but the floor of torch, and what needs libraries of its own."""
+    import finestep
+
+    left_out = ("train", "probes", "worker", "saved", "agents", "integrations")
+    found = pkgutil.walk_packages(finestep.__path__, "finestep.", onerror=lambda _: None)
+    return [one.name for one in found if one.name.split(".")[1] not in left_out and not one.name.endswith("__main__")]
 
 
 def _fork(caller: socket.socket) -> int:
