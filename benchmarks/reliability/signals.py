@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.reliability.studies import Bench, Quiet, gone, num_steps, quiet_run
 
-PHASES = ("imports", "survey", "loading", "training", "evaluation", "checkpoint", "report")
+PHASES = ("survey", "loading", "training", "evaluation", "checkpoint", "report")
 MOST_S = 15.0
 
 
@@ -73,8 +73,7 @@ def _wait(phase: str, study: Path, process: subprocess.Popen[str], quiet: Quiet,
     while process.poll() is None:
         outcomes = len(list(study.glob("trials/*/outcome.json")))
         there = {
-            "imports": True,
-            "survey": True,
+            "survey": study.exists(),
             "loading": (study / "worker.log").exists(),
             "report": outcomes >= len(quiet.trials),
         }.get(phase, num_steps(study) >= goal and goal > 0)
@@ -83,5 +82,5 @@ def _wait(phase: str, study: Path, process: subprocess.Popen[str], quiet: Quiet,
         time.sleep(0.005)
     if phase == "checkpoint":  # the first asks for a checkpoint, the second falls into its writing
         process.send_signal(signal.SIGTERM)
-    longest = {"imports": 0.15, "survey": 1.0, "loading": 2.0, "training": 0.1, "checkpoint": 0.05}.get(phase, 0.3)
-    time.sleep(chance.uniform(0.1 if phase == "imports" else 0.0, longest))
+    longest = {"survey": 0.5, "loading": 2.0, "training": 0.1, "checkpoint": 0.05}.get(phase, 0.3)
+    time.sleep(chance.uniform(0.0, longest))
