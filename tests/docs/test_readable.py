@@ -76,3 +76,10 @@ def test_an_entry_of_the_log_has_one_question_one_table_and_one_verdict():
         title = entry.partition("\n")[0]
         assert entry.count("**Question.**") == entry.count("**Verdict.**") == 1, title
         assert len(re.findall(r"^\|[-|]+\|$", entry, flags=re.M)) == 1, title
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_list_or_table_behind_a_paragraph_begins_after_an_empty_line(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    glued = re.findall(r"^(?![#|<]|\s*[-*] |\s*\d+\. |\s).+\n(?:[-*] |\d+\. |\|).*", text, flags=re.M)
+    assert glued == [], "the site would show it as one paragraph"

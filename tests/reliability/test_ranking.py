@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from finestep.cli.main import app
-from finestep.flows.strategies import make_judge
+from finestep.studies.strategies import make_judge
 from finestep.recipe import Recipe
 from finestep.search.leader import leader, worth_keeping
 from finestep.search.observations import observe
