@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability.warm import warm
-from finestep.flows.setup import SHIPPED_MODEL
+from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MODEL
 
-ROWS = SHIPPED_MODEL.parent / "instruct.jsonl"
+ROWS = SHIPPED_DATA
 NUM_ROWS = 64
 LAYERS = 1
 """The model is the shipped one without its other layers: a gate is about files and processes, not about what is learned."""
