@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from finestep.cli.main import app
-from finestep.studies.strategies import make_judge
 from finestep.recipe import Recipe
 from finestep.search.leader import leader, worth_keeping
 from finestep.search.observations import observe
@@ -21,6 +20,7 @@ from finestep.search.study_space import objective_of
 from finestep.search.sweep import best_trial
 from finestep.search.unit import Reading
 from finestep.store.study_store import StudyStore
+from finestep.studies.strategies import make_judge
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from finestep.trial import Outcome, Trial
 
