@@ -20,6 +20,9 @@ from finestep.train.row_buffers import RowBuffers
 from finestep.train.trial_rows import Values
 from finestep.train.update import StepFigures, UpdatePlan, apply_adamw, decide, norms_of, read_figures
 
+LOSS = "loss"
+"""Beside the names of gradients: the loss of a step that is half done."""
+
 
 class AdapterRows:
     """The trials of a pack on one base. Rows of a batch are grouped by trial, in the order of `keys`.
@@ -77,6 +80,17 @@ class AdapterRows:
         """Copies of a trial's gradients by PEFT's names, in its own rank."""
         self.after_pass()
         return self.buffers.unpacked(self.keys.index(key), ["grad"])["grad"]
+
+    def half_step(self, key: int) -> dict[str, torch.Tensor]:
+        """Copies of a trial's gradients by PEFT's names, in its own rank, and the loss so far of the step in the making."""
+        loss = self.buffers.loss()[self.keys.index(key)]
+        return self.gradients(key) | {LOSS: loss.cpu().clone()}
+
+    def load_half_step(self, key: int, half: Values) -> None:
+        """Write what `half_step` gave."""
+        place = self.keys.index(key)
+        self.buffers.rows("grad")[place] = self.buffers.packed({name: half[name] for name in half if name != LOSS})
+        self.buffers.loss()[place] = half[LOSS]
 
     def load(self, key: int, values: Values) -> None:
         """Write tensors by PEFT's names into a trial's row."""

@@ -69,7 +69,7 @@ class Lane:
         self.step_in_making = CurrentStep(resident.data.train, order)
         self._validation, self._ending = Validation(self._state), Ending(self._state, metrics=metrics)
         self._recovery = Recovery(self._state, self.step_in_making, self._validation, self._ending)
-        self._resuming = Resuming(self._state)
+        self._resuming = Resuming(self._state, self.step_in_making)
         self.interrupted = False
 
     # ---- who it is, for those who keep what it leaves
@@ -123,6 +123,7 @@ class Lane:
         """Take a row: with what was parked, from the newest valid checkpoint, or at the start."""
         seat = self._state.seat
         seat.take(rows, None if seat.is_parked else self._taken_up())
+        self._resuming.go_on_in_step()
         self._recovery.keep_good_state()
 
     def park(self) -> None:
@@ -264,9 +265,9 @@ class Lane:
             self._recovery.start_over(trouble)
         return is_stalled
 
-    def interrupt(self) -> None:
+    def interrupt(self, *, with_half_step: bool) -> None:
         """Write a checkpoint and end without an outcome. A trial that waits its turn says so itself: no pack will."""
-        self._resuming.save()
+        self._resuming.save(with_half_step=with_half_step)
         self.interrupted = True
         if self._state.seat.is_parked:
             self.emit("interrupted", {"step": self.progress.step})

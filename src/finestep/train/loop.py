@@ -92,7 +92,7 @@ class Pack:
                     for lane in self.lanes:
                         self._guarded(lane, lane.settle) if not lane.step_in_making.num_micro_batches else None
                 except StopRequested:
-                    self._interrupt()
+                    self._interrupt(with_half_steps=True)
                 if self.lanes and not any(lane.outcome or lane.interrupted for lane in self.lanes):
                     self._micro_step()
                 yield from self._ended()
@@ -123,8 +123,9 @@ class Pack:
             yield lane
             self.members.drop_ended(lane)
 
-    def _interrupt(self) -> None:
-        """Checkpoints for all that train or wait half done; what never began is only told."""
+    def _interrupt(self, *, with_half_steps: bool = False) -> None:
+        """Checkpoints for all that train or wait half done; what never began is only told. After a fault the gradients of a step that
+        is half done are not to be trusted, and the step comes again."""
         for lane in [*self.lanes, *self.members.waiting]:
             if isinstance(lane, TrialRequest):
                 self.emit("interrupted", {"step": 0}, trial=lane.number)
@@ -132,7 +133,7 @@ class Pack:
                 with contextlib.suppress(
                     EnvironmentFault
                 ):  # the fault that is told is the first; the last checkpoint stays
-                    lane.interrupt()
+                    lane.interrupt(with_half_step=with_half_steps)
                 lane.interrupted = True
         self.members.waiting.clear()
 

@@ -60,15 +60,19 @@ class Membership:
 
     def fill(self, take: Callable[[], TrialRequest | None]) -> bool:
         """Take in what waits while there is room; False when nothing is left to train."""
-        while (request := take()) is not None:
-            self.waiting.append(request)
+        self._hear(take)
         while len(self.lanes) < self._room():
             candidate = next((one for one in self.waiting if self._may_join(one)), None)
             if candidate is None:
                 break
             self.waiting.remove(candidate)
             self._admit(candidate)
+            self._hear(take)  # what has come meanwhile begins with this one
         return bool(self.lanes)
+
+    def _hear(self, take: Callable[[], TrialRequest | None]) -> None:
+        while (request := take()) is not None:
+            self.waiting.append(request)
 
     def micro_batch_size(self) -> int:
         """Rows of each trial in the next pass."""
