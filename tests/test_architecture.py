@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
-WORDS |= {"plain_text", "saved_model", "disk"}
+WORDS |= {"plain_text", "saved_model", "disk", "language"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
