@@ -20,6 +20,7 @@ from finestep.flows.strategies import make_judge
 from finestep.flows.told import MOST_BELIEVED, provenance, told_of
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.language.catalogue import asked_language
+from finestep.plain_text import shortened
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import ReportView, build_view
@@ -35,6 +36,8 @@ from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
 STEPS = "steps.jsonl"
+MOST_OF_TITLE = 120
+"""Characters of a command that stand above its page."""
 RECIPE, REPORT = "recipe.yaml", "report.html"
 
 
@@ -249,8 +252,9 @@ def study_view(
     best, baseline = result["best"], baseline_trial(trials)
     steps, evaluations = read_courses(store, trials)
     rows = (result.get("data") or {}).get("num_eval_rows")
+    belief = _belief(store, trials, result, card)
     return build_view(
-        title=store.spec.name,
+        title=store.spec.name if store.spec.trainer is None else shortened(store.spec.trainer.command, MOST_OF_TITLE),
         trials=trials,
         steps=steps,
         evaluations=evaluations,
@@ -260,7 +264,7 @@ def study_view(
         notes=report_notes(result),
         answers=result["answers"],
         spent=result["spent"],
-        told=told_of(result, trials, belief=_belief(store, trials, result, card), rows=rows),
+        told=told_of(result, trials, belief=belief, rows=rows, is_own=store.spec.trainer is None),
         language=asked_language() or "",
         live=live,
     )
