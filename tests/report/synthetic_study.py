@@ -62,12 +62,12 @@ def make_logs(trials: list[Trial]) -> tuple[dict[int, list[StepRecord]], dict[in
 def make_view(hostile: str = "", **changes: Any) -> ReportView:
     """The view of the whole study."""
     trials = changes.pop("trials", None) or make_trials(hostile)
-    steps, evaluations = make_logs(trials)
+    logs = (changes.pop("steps"), changes.pop("evaluations")) if "steps" in changes else make_logs(trials)
     given: dict[str, Any] = {
         "title": f"{hostile}Synthetic example: a 1.1 B model on 7,200 instructions (test data, not a measurement)",
         "trials": trials,
-        "steps": steps,
-        "evaluations": evaluations,
+        "steps": logs[0],
+        "evaluations": logs[1],
         "facts": {
             "model": f"{hostile}TinyLlama-1.1B",
             "num_parameters": 1_100_048_384,

@@ -77,7 +77,7 @@ def scatter_lines(points: Sequence[tuple[float, float | None, bool]], *, width: 
 def _ceiling(losses: Sequence[float]) -> float:
     """The upper end: one bad run does not flatten the others, and is pressed to the top."""
     ordered = sorted(losses)
-    usual = ordered[3 * len(ordered) // 4]
+    usual = ordered[3 * (len(ordered) - 1) // 4]
     return min(ordered[-1], ordered[0] + 3 * (usual - ordered[0]) if usual > ordered[0] else ordered[-1])
 
 
