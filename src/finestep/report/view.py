@@ -150,7 +150,7 @@ def build_view(
         tiles=tuple(tiles(winner, first, compared, said, batch=batch_product(winner))) if winner else (),
         spent=tuple(_spent_figures(trials, spent)),
         counts=_counts(trials),
-        titles=_titles(trials, winner, maps=maps, curves=curves, num_answers=len(answers), findings=len(said.findings)),
+        titles=_titles(trials, winner, maps=maps, curves=curves, num_answers=len(answers), told=said),
         told=said,
         trials=tuple(trials),
         kept_reasons=kept,
@@ -173,16 +173,21 @@ def _titles(
     maps: Sequence[BatchMap],
     curves: Sequence[Curve],
     num_answers: int,
-    findings: int,
+    told: Told,
 ) -> Titles:
     counts = _counts(trials)
     return Titles(
-        basin=basin_finding(trials, winner, lower_elsewhere(trials, winner)),
+        basin=basin_finding(
+            trials,
+            winner,
+            lower_elsewhere(trials, winner),
+            metric=None if told.objective == "eval_loss" else told.objective,
+        ),
         runs=f"{wording.runs(len(trials))}: {_count_words(counts)}" if trials else "No run was started",
         map=map_finding(maps),
         curves=curves_finding(curves, winner),
         gradients=gradient_finding(curves, winner),
-        diagnosis="Diagnosis: nothing odd was seen" if not findings else "Diagnosis: what was seen in the runs",
+        diagnosis="Diagnosis: nothing odd was seen" if not told.findings else "Diagnosis: what was seen in the runs",
         answers=f"What the tuned model answers to {num_answers} validation rows",
         use="Use it",
         provenance="Where these numbers come from",
