@@ -13,6 +13,7 @@ from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.further_fields import value_words
+from finestep.search.leader import leader
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
@@ -104,11 +105,6 @@ class Automatic:
         search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
         return _View(search, reading.losses(self.visible(trials)), reading.unit)
 
-    def tie_percent(self, trials: Sequence[Trial]) -> float:
-        """Trials this near the best may become the answer; with room for what later trials teach about the noise."""
-        view = self._view(trials)
-        return 2 * view.unit * view.search.prior.noise
-
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that the search may see.
 
@@ -133,6 +129,7 @@ class Automatic:
         return answer.model_copy(
             update={
                 "trial": found.number,
+                "as_good": None,
                 "learning_rate": found.recipe.learning_rate,
                 "effective_batch_size": found.recipe.effective_batch_size,
                 "expected_regret": None
@@ -144,7 +141,8 @@ class Automatic:
     def _answer(self, trials: Sequence[Trial]) -> Answer:
         """The search's answer in per cent of the objective, not in units."""
         view = self._view(trials)
-        said = view.search.answer(view.trials)
+        best = leader(self.spec, trials)
+        said = view.search.answer(view.trials, winner=best.number if best else None)
         rows = tuple(
             row.model_copy(update={"excess_percent": row.excess_percent * view.unit}) for row in said.trade_offs
         )
@@ -237,18 +235,14 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
-    if proposal.stage == "second seed":
-        text = proposal.why
-    elif rate is None:
+    if rate is None:
         text += ", where the prior points"
     else:
         text += f": the best rate at this batch is between {rate.low:.2g} and {rate.high:.2g}"
         text += _outside_words(proposal, rate)
         gain = said.expected_gain if said else None
         text += f"; expected gain of one more full run {gain:.2g} %" if gain is not None else ""
-    stage = (
-        proposal.stage if proposal.stage == "second seed" else "short runs" if proposal.fidelity < 1 else "full runs"
-    )
+    stage = "short runs" if proposal.fidelity < 1 else "full runs"
     return proposal.model_copy(update={"stage": stage, "why": text})
 
 
