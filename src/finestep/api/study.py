@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,12 +106,9 @@ class Study:
         return load_saved(folder, saved)
 
     def _repr_html_(self) -> str:
-        rows = [("study", str(self.folder)), *self._figures()]
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for name, text in rows
-        )
-        return f"<table>{cells}</table>"
+        from finestep.api.notebook import card_html
+
+        return card_html([("study", str(self.folder)), *self._figures()], self.result, self.folder)
 
     def __str__(self) -> str:
         return "\n".join(f"{name:14}{text}" for name, text in [("study", str(self.folder)), *self._figures()])

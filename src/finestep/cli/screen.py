@@ -168,6 +168,10 @@ class Screen:
             for number, one in self._running.items():
                 self.say(f"    trial {number}: step {one.step} of {one.num_steps}, loss {words.loss(one.loss)}")
 
+    def standing(self) -> str:
+        """How far the running trials are, as plain text; empty when none runs."""
+        return self._live_text().plain if self._running else ""
+
     def _live_text(self) -> Text:
         text = Text()
         for one in self._running.values():

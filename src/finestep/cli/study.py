@@ -15,6 +15,7 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     """Run to the end; with `as_json` everything but the last line goes to standard error. `notes` are said first."""
     from finestep.cli.card import print_card
     from finestep.cli.interrupt import Interrupt
+    from finestep.cli.plots import print_plots
     from finestep.cli.screen import Screen
     from finestep.cli.terminal import open_console
 
@@ -28,6 +29,7 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     result = study.result
     if result is not None and not interrupt.requested():
         print_card(console, result)
+        print_plots(console, result)
     if as_json:
         typer.echo("{}" if result is None else result.as_json())
     if interrupt.exit_code is not None:

@@ -49,6 +49,7 @@ def train(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
     """Train one recipe.

@@ -181,6 +181,7 @@ def tune(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
     """Find the learning rate and the batch size, and train.

@@ -13,6 +13,7 @@ from functools import partial
 
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
+from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.further_fields import value_words
 from finestep.search.leader import leading
 from finestep.search.observations import Objective, observe
@@ -221,6 +222,22 @@ class Search:
             }
         )
         return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": answer_sentence(scaled)})
+
+    def belief(self, trials: Sequence[Trial]) -> tuple[BelievedCurve, ...]:
+        """What the search expects of every rate at each batch size, in the objective's own scale; for a figure."""
+        view, objective = self._view(trials), self.objective(trials)
+        full = [value for t in trials if t.fidelity == 1.0 and (value := objective.value(t)) is not None]
+        if not full:
+            return ()
+        return believed_curves(
+            view.trials,
+            space=self.space,
+            prior=view.search.prior,
+            objective=objective,
+            best_value=min(full, key=objective.rank),
+            unit=view.unit,
+            seed=self.seed,
+        )
 
     def _baseline(self, trials: Sequence[Trial]) -> list[Proposal]:
         """The usual default, where it is wanted; not once a full run was begun: who goes on spends the rest on the search."""

@@ -12,8 +12,6 @@ from finestep.errors import BadInput
 from finestep.flows.next_command import next_command
 from finestep.flows.own_trial import trial_of
 from finestep.ready import DataCard, Ready
-from finestep.report.page import render_page
-from finestep.report.view import build_view
 from finestep.result import (
     ChosenFinding,
     DataSummary,
@@ -32,10 +30,10 @@ from finestep.store.recipe_file import write_recipe
 from finestep.store.study_files import StudyFiles
 from finestep.studies.choose import baseline_trial, chosen_trial, final_recipe, predicted_recipe
 from finestep.studies.data_words import result_notes
+from finestep.studies.page import write_page
 from finestep.studies.placed_model import place_model
 from finestep.studies.saved_check import how_to_load, known_check
 from finestep.studies.spent import runs_spent, time_spent_s
-from finestep.studies.words import report_notes, unsettled_words
 from finestep.study import Budget, StudySpec
 from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS
 from finestep.trial import Trial
@@ -100,7 +98,7 @@ def write_results(
         model_note=note,
     )
     if writes is not Writes.NOTHING:
-        render_report(store, trials, result)
+        write_page(store, trials, result)
         write_whole(store.folder / RESULT, result.as_json(indent=1))
     return result
 
@@ -217,25 +215,6 @@ def describe(store: StudyFiles, ready: Ready | None) -> dict[str, str | int | fl
         if value is not None:
             out[f"data {name.replace('num_', '').replace('_', ' ')}"] = value
     return out | {name.replace("_", " "): value for name, value in ready.machine.known().items()}
-
-
-def render_report(store: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> None:
-    """Draw the page of the study from its records."""
-    view = build_view(
-        title=f"finestep: {store.spec.name}",
-        command=result.command,
-        trials=trials,
-        steps={trial.number: store.steps(trial.number) for trial in trials},
-        evaluations={trial.number: store.evaluations(trial.number) for trial in trials},
-        facts=result.facts,
-        baseline=result.baseline.trial if result.baseline else None,
-        best=result.best.trial if result.best else None,
-        notes=report_notes(result),
-        answers=result.answers,
-        spent=result.spent,
-        unsettled=unsettled_words(result),
-    )
-    write_whole(store.folder / REPORT, render_page(view))
 
 
 def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:

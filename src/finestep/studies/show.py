@@ -49,6 +49,7 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> StudyResult:
         files,
         command=(before.command if before else "") or f"finestep report {folder}",
         budget=_budget(before),
+        ready=files.known_ready(),
         facts=before.facts if before else {},
         answer=_last_answer(before, trials) or _new_answer(files, trials),
     )
