@@ -63,6 +63,8 @@ class Inbox:
         self.folders: dict[int, Path] = {}
         self.hashes: dict[int, str] = {}
         """Of what each trial was asked to run."""
+        self.stopped: set[int] = set()
+        """Trials that the user has stopped."""
         threading.Thread(target=self._read, daemon=True, name="inbox").start()
 
     def wait(self) -> bool:
@@ -82,6 +84,9 @@ class Inbox:
     def _read(self) -> None:
         for line in sys.stdin:
             message = json.loads(line)
+            if message.get("kind") == "stop_trial":
+                self.stopped.add(int(message["trial"]))
+                continue
             if message.get("kind") != "trial":
                 break
             request = TrialRequest.model_validate(message)
@@ -204,6 +209,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
         emit=_recorder(inbox.folders, line),
         should_stop=STOP.is_set,
         take=inbox.take,
+        is_stopped=inbox.stopped.__contains__,
         metrics=request.metrics,
         num_lanes=plan.num_lanes,
         rows_together=plan.rows,

@@ -19,6 +19,7 @@ from finestep.cli import (
     report,
     rescale,
     status,
+    steer,
     train,
     tune,
 )
@@ -44,6 +45,8 @@ app.command("merge", cls=GroupedCommand)(merge.merge)
 app.command("data", cls=GroupedCommand)(data.data)
 app.command("report", cls=GroupedCommand)(report.report)
 app.command("status", cls=GroupedCommand)(status.status)
+for name in ("stop", "pause", "resume", "add", "extend"):
+    app.command(name, cls=GroupedCommand)(getattr(steer, name))
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
 app.command("rescale", cls=GroupedCommand)(rescale.rescale)
 app.command("export", cls=GroupedCommand)(export.export)

@@ -46,7 +46,9 @@ def words_of(found: dict[str, Any]) -> list[str]:
         return [f"{found['folder']}: {found['error']}"]
     count = ", ".join(f"{number} {state}" for state, number in found["trials"].items()) or "none yet"
     budget = f" of {found['budget']:g}" if found["budget"] else ""
-    state = "running" if found["working"] else "stopped" if found["under_way"] else "ended"
+    state = (
+        "paused" if found["paused"] else "running" if found["working"] else "stopped" if found["under_way"] else "ended"
+    )
     lines = [f"{found['folder']}: {state}; trials: {count}; {found['spent']:.3g}{budget} full runs spent"]
     for trial in found["under_way"]:
         where = "before its first step" if trial["step"] is None else f"step {trial['step']}, loss {trial['loss']:.4g}"
@@ -59,7 +61,9 @@ def words_of(found: dict[str, Any]) -> list[str]:
             f"    best: trial {best['trial']}, {best['learning_rate']:.1e} x {best['effective_batch_size']}, "
             f"loss {best['eval_loss']:.4g}" + ("" if found["working"] else f"; {settled}")
         )
-    if state == "stopped" and found["command"]:
+    if state == "paused":
+        lines.append(f"    go on with: finestep resume {found['folder']}")
+    elif state == "stopped" and found["command"]:
         lines.append(f"    go on with: {found['command']}")
     elif found["next_command"]:
         lines.append(f"    go on with: {found['next_command']}")

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from finestep.flows.session import StudyRun
 
 
+STOPPED = 130
+"""Exit code of a study that `finestep stop` has ended: that of Ctrl-C."""
+
+
 def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> None:
     """Run to the end; with `as_json` everything but the last line goes to standard error. `notes` are said first."""
     from finestep.cli.card import print_card
@@ -27,13 +31,16 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
         for event in study.events(interrupt.requested):
             screen.show(event)
     result: dict[str, Any] = study.result or {}
-    if result and not interrupt.requested():
+    if result and not interrupt.requested() and not study.stopped_by_command:
         print_card(console, result)
     if as_json:
         typer.echo(json_text(result))
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)
+    if study.stopped_by_command:
+        console.print(f"stopped by `finestep stop`; go on with: {study.command}", soft_wrap=True)
+        raise typer.Exit(STOPPED)
     if not result.get("best") and not (result.get("answer") or {}).get("learning_rate"):
         raise typer.Exit(1)
 

@@ -310,6 +310,7 @@ def _figures(spec: StudySpec, trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "stage": trial.stage,
+        "asked_by": trial.asked_by,
         "state": trial.state,
         "fidelity": trial.fidelity,
         "learning_rate": recipe.learning_rate,
@@ -324,6 +325,7 @@ def _figures(spec: StudySpec, trial: Trial) -> dict[str, Any]:
         "kl_at_end": outcome.kl_at_end if outcome else None,
         "forgets_too_much": outcome.forgets_too_much if outcome else False,
         "reason": outcome.reason if outcome else "",
+        "stopped_by_hand": outcome.by_hand if outcome else False,
         "log": outcome.log if outcome else None,
         "num_train_tokens": outcome.num_train_tokens if outcome else 0,
         "seconds": outcome.elapsed_s if outcome else 0.0,

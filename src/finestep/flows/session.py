@@ -17,6 +17,7 @@ from finestep.executors.local import LocalExecutor
 from finestep.flows.probe import cached
 from finestep.flows.result import drop_other_models, write_results
 from finestep.flows.saved import check_saved, known_check
+from finestep.flows.steering import known_budget
 from finestep.flows.strategies import make_judge, make_strategy
 from finestep.flows.tune import Executor, TuneEvent, Tuning
 from finestep.probe import Lever
@@ -52,10 +53,13 @@ class StudyRun:
     options: Mapping[str, Any] = field(default_factory=dict)
     check_saved: bool = True
     result: dict[str, Any] | None = None
+    stopped_by_command: bool = False
+    """`finestep stop` ended it, and not a signal."""
 
     def __post_init__(self) -> None:
         _check_trainer(self.spec, self.folder)
         self.spec = _with_known_start(self.spec, self.folder)
+        self.budget = known_budget(self.folder, self.budget)
         prints = _fingerprint(self.spec)
         self.store = StudyStore(self.folder, self.spec, prints, storage_url=self.storage_url)
         self.executor: Executor = self._executor()
@@ -69,7 +73,7 @@ class StudyRun:
         tuning = Tuning(
             self.store,
             self.executor,
-            lambda card: make_strategy(self.spec, card, budget=self.budget),
+            lambda card: make_strategy(self.spec, card, budget=tuning.budget),
             self.budget,
             should_stop=should_stop,
             options=self.options,
@@ -81,6 +85,7 @@ class StudyRun:
             try:
                 for event in tuning.run():
                     last = event.kind
+                    self.budget, self.stopped_by_command = tuning.budget, tuning.steering.stops
                     yield event
             except FinestepError as error:
                 if isinstance(error, StudyDamaged) or not any(trial.outcome for trial in self.store.trials()):

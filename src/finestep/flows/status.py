@@ -12,6 +12,7 @@ from finestep.disk import read_object
 from finestep.errors import BadInput
 from finestep.flows.tune import runs_spent
 from finestep.search.leader import leader
+from finestep.store.commands import read_steering
 from finestep.store.study_files import RESULT, SPEC, StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
 from finestep.trial import StepRecord, Trial
@@ -38,6 +39,7 @@ class StudyStatus:
     Attributes:
         working: a process holds the study; False: it has ended, or was stopped and goes on when its command is given again.
         spent: cost of the trials that have ended, in full runs.
+        paused: `finestep pause` holds it; `finestep resume` goes on.
         best: number, rate, batch and loss of the best full run so far; None before the first.
     """
 
@@ -51,6 +53,7 @@ class StudyStatus:
     settled: bool = False
     next_command: str | None = None
     command: str | None = field(default=None, repr=False)
+    paused: bool = False
 
     def as_values(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -86,7 +89,7 @@ def study_status(folder: Path) -> StudyStatus:
     files, working = StudyFiles(folder, spec), is_locked(folder)
     trials = files.trials()
     result = read_object(folder / RESULT) or {}
-    spent = result.get("spent")
+    spent, steering = result.get("spent"), read_steering(folder)
     best = leader(spec, trials)
     return StudyStatus(
         folder,
@@ -99,6 +102,7 @@ def study_status(folder: Path) -> StudyStatus:
         settled=bool(result.get("settled")) and not working,
         next_command=None if working else result.get("next_command"),
         command=result.get("command"),
+        paused=steering.paused,
     )
 
 

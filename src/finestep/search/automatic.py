@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from finestep.estimate import Estimate
 from finestep.search.answer import Answer, TradeOff, answer_sentence
+from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
@@ -97,6 +98,7 @@ class Automatic:
     def _view(self, trials: Sequence[Trial]) -> _View:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""
         objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
+        trials = as_shown(trials, objective)
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
         prior = reading.prior(self.prior, metric_noise=noise)

@@ -77,12 +77,13 @@ class Lane:
         *,
         emit: Emit,
         should_stop: Callable[[], bool],
+        is_stopped: Callable[[int], bool],
         metrics: tuple[str, ...],
         row_limit: int | None,
     ):
         self.resident, self.request, self.should_stop, self.metrics = resident, request, should_stop, metrics
         self.number, self.recipe = request.number, request.recipe
-        self._emit = emit
+        self._emit, self._is_stopped = emit, is_stopped
         self.data = resident.data
         self.order = Order(self.data.train.lengths, self.recipe, fidelity=request.fidelity)
         self.num_steps = self.order.num_steps
@@ -317,6 +318,9 @@ class Lane:
         Raises:
             StopRequested: an evaluation was told to stop.
         """
+        if self._is_stopped(self.number):
+            self._end_by_hand()
+            return
         self._evaluate_base()
         if self._evaluation_due() and self._evaluate():
             self._finish("stopped", f"no gain in {self.recipe.evaluation.patience} evaluations")
@@ -326,6 +330,18 @@ class Lane:
             self._finish("completed", f"all {self.num_steps} steps")
         else:
             self._save_if_due()
+
+    def _end_by_hand(self) -> None:
+        """End with what the trial has shown: the validation rows are looked at once more, unless no step was made."""
+        step = self.progress.step
+        if step == 0:
+            self.outcome = self._outcome("stopped", "stopped by hand before its first step")
+        else:
+            if self.progress.evaluated_step < step:
+                self._evaluate()
+            self._finish("stopped", f"stopped by hand at step {step} of {self.num_steps}")
+        if self.outcome is not None and self.outcome.state == "stopped":
+            self.outcome = self.outcome.model_copy(update={"by_hand": True})
 
     def interrupt(self) -> None:
         """Write a checkpoint and end without an outcome. A trial that waits its turn says so itself: no pack will."""
@@ -387,7 +403,7 @@ class Lane:
         self.emit("evaluation", record)
         findings, trouble = self.guard.look(record)
         self._tell(findings)
-        if trouble is not None:
+        if trouble is not None and not self._is_stopped(self.number):
             self._start_over(trouble)
             return False
         if loss < progress.best_loss and self._is_within_budget(metrics):

@@ -50,6 +50,7 @@ class Pack:
 
     Args:
         take: the next request that waits, or None; asked whenever there is room.
+        is_stopped: true for a trial that the user has stopped.
         num_lanes: at most this many trials share a forward pass.
         rows_together: rows of each trial in a shared pass; None: its micro-batch.
         row_limit: rows of a forward pass that memory is known to allow.
@@ -62,12 +63,14 @@ class Pack:
         emit: Emit,
         should_stop: Callable[[], bool],
         take: Callable[[], TrialRequest | None],
+        is_stopped: Callable[[int], bool] = lambda number: False,
         metrics: tuple[str, ...] = (),
         num_lanes: int = 1,
         rows_together: int | None = None,
         row_limit: int | None = None,
     ):
         self.resident, self.emit, self.should_stop, self.take = resident, emit, should_stop, take
+        self.is_stopped = is_stopped
         self.metrics, self.num_lanes, self.row_limit = metrics, num_lanes, row_limit
         self.rows_together = rows_together
         self.lanes: list[Lane] = []
@@ -295,6 +298,7 @@ class Pack:
                 candidate,
                 emit=self.emit,
                 should_stop=self.should_stop,
+                is_stopped=self.is_stopped,
                 metrics=self.metrics,
                 row_limit=self.row_limit,
             )
