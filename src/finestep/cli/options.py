@@ -150,3 +150,12 @@ Json = Annotated[
         "--json", help="The last line of standard output is the result as one JSON object.", rich_help_panel=OUTPUT
     ),
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        "--report-to",
+        metavar="NAMES",
+        help="Write every trial to trackers too: tensorboard, wandb, mlflow, trackio, swanlab; several with commas.",
+        rich_help_panel=OUTPUT,
+    ),
+]

@@ -48,6 +48,7 @@ def train(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    report_to: o.ReportTo = None,
     as_json: o.Json = False,
 ) -> None:
     """Train one recipe.
@@ -105,4 +106,4 @@ def train(
         options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json)
+    run_study(study, as_json=as_json, report_to=report_to)

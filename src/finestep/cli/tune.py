@@ -178,6 +178,7 @@ def tune(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    report_to: o.ReportTo = None,
     as_json: o.Json = False,
 ) -> None:
     """Find the learning rate and the batch size, and train.
@@ -209,7 +210,7 @@ def tune(
         pack=parse_pack(pack),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json, notes=notes)
+    run_study(study, as_json=as_json, notes=notes, report_to=report_to)
 
 
 def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:

@@ -1,0 +1,66 @@
+"""TensorBoard: an event file a trial under `tensorboard/`, with its recipe for the HParams tab."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api as hparams
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from finestep.readers.tensorboard_events import last_step
+from finestep.trackers.sink import Point, Run
+
+LONGEST = 500
+
+
+class TensorBoardSink:
+    """Writes event files."""
+
+    one_at_a_time = False
+
+    def __init__(self, folder: Path, study: str):
+        self._folder, self._writers = folder / "tensorboard", dict[int, EventFileWriter]()
+
+    def open(self, run: Run) -> int:
+        place = self._folder / ("answer" if run.number < 0 else f"trial-{run.number:04d}")
+        known = last_step(place)
+        self._writers[run.number] = EventFileWriter(str(place))
+        if known is None:
+            config = {name: _plain(value) for name, value in run.config.items() if value is not None}
+            self._add(run, 0, run.began, hparams.hparams_pb(config))
+        return known or 0
+
+    def log(self, run: Run, points: Sequence[Point]) -> None:
+        for point in points:
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
+            self._add(run, point.step, point.at, Summary(value=values))
+
+    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+        numbers = {name: float(v) for name, v in summary.items() if isinstance(v, int | float)}
+        values = [Summary.Value(tag=f"outcome/{name}", simple_value=value) for name, value in numbers.items()]
+        step = int(summary.get("num_steps") or 0)
+        self._add(run, step, run.began + float(summary.get("elapsed_s") or 0.0), Summary(value=values))
+        self._writers.pop(run.number).close()
+
+    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
+        self.open(run)
+        self.end(run, summary)
+
+    def flush(self) -> None:
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _add(self, run: Run, step: int, at: float, summary: Summary) -> None:
+        self._writers[run.number].add_event(Event(wall_time=at, step=step, summary=summary))
+
+
+def _plain(value: Any) -> bool | float | str:
+    return value if isinstance(value, bool | int | float) else str(value)[:LONGEST]
