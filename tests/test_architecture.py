@@ -11,14 +11,14 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
-WORDS |= {"plain_text", "saved_model", "disk"}
+WORDS |= {"plain_text", "saved_model", "disk", "language"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
     {"survey", "store", "executors", "export", "foreign", "readers", "report"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
-    {"dashboard", "integrations", "cli", "api", "agents", "entry"},
+    {"integrations", "cli", "api", "agents", "entry", "watch", "trackers"},
 ]
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
@@ -27,6 +27,9 @@ ALLOWED_BESIDE = {
     ("worker", "probes"),
     ("api", "cli"),
     ("cli", "agents"),
+    ("cli", "watch"),
+    ("cli", "trackers"),
+    ("api", "trackers"),
     ("probes", "train"),
     ("entry", "cli"),
 }

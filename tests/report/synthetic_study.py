@@ -62,7 +62,6 @@ def make_view(hostile: str = "", **changes: Any) -> ReportView:
     steps, evaluations = make_logs(trials)
     given: dict[str, Any] = {
         "title": f"{hostile}Synthetic example: a 1.1 B model on 7,200 instructions (test data, not a measurement)",
-        "command": "finestep tune TinyLlama-1.1B ./instructions.jsonl --goal best --budget 8 --seed 0",
         "trials": trials,
         "steps": steps,
         "evaluations": evaluations,

@@ -16,6 +16,7 @@ from finestep.cli import words
 from finestep.flows.data_words import error_words
 from finestep.flows.own_trial import finding_words
 from finestep.flows.result import passed_over, unsettled_words
+from finestep.language.catalogue import asked_language, translated
 from finestep.plain_text import plain_lines, shortened
 from finestep.search.further_fields import value_words
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
@@ -31,35 +32,41 @@ def print_card(console: Console, result: Mapping[str, Any]) -> None:
     """Print the answer of a study; says clearly when there is none."""
     best, answer = result["best"], result.get("answer") or {}
     if best is None and answer.get("learning_rate"):
-        body, title = _shown_text(_predicted(result)), Text(_predicted_title(answer))
+        body, title = _shown_text(_predicted(result)), Text(_said(_predicted_title(answer)))
         console.print(Panel(body, title=title, border_style="yellow", title_align="left"))
         return
     if best is None:
         body = _shown_text(_no_answer(result))
-        console.print(Panel(body, title="no answer", border_style="red", title_align="left"))
+        console.print(Panel(body, title=_said("no answer"), border_style="red", title_align="left"))
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(result):
         table.add_row(_shown_text(name), _shown_text(text))
-    console.print(Panel(table, title=Text(_title(best)), border_style="green", title_align="left", expand=False))
+    console.print(Panel(table, title=Text(_said(_title(best))), border_style="green", title_align="left", expand=False))
     if rows := _answer_rows(result):
         answers = Table.grid(padding=(0, 2))
         answers.add_column(style="dim", no_wrap=True)
         answers.add_column(overflow="fold")
         for name, text in rows:
-            answers.add_row(name, _shown_text(text))
+            answers.add_row(_said(name), Text(plain_lines(text)))
         number = len(result["answers"])
-        title = Text(f"{number} validation row{'s' * (number > 1)}, and what the saved model makes of them")
+        title = Text(_said(f"{number} validation row{'s' * (number > 1)}, and what the saved model makes of them"))
         console.print(Panel(answers, title=title, border_style="dim", title_align="left", expand=False))
 
 
 def _shown_text(text: Text | str) -> Text:
-    """Text as it is, never as markup, without control characters."""
+    """Text in the asked language, never as markup, without control characters."""
     if isinstance(text, str):
-        return Text(plain_lines(text))
-    return Text(plain_lines(text.plain), style=text.style)
+        return Text(plain_lines(_said(text)))
+    return Text(plain_lines(_said(text.plain)), style=text.style)
+
+
+def _said(text: str) -> str:
+    """The text line by line in the language of `--lang` or `$FINESTEP_LANG`."""
+    language = asked_language()
+    return "\n".join(translated(line, language) for line in text.split("\n"))
 
 
 def _answer_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -15,17 +15,30 @@ STOPPED = 130
 """Exit code of a study that `finestep stop` has ended: that of Ctrl-C."""
 
 
-def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> None:
-    """Run to the end; with `as_json` everything but the last line goes to standard error. `notes` are said first."""
+def run_study(
+    study: StudyRun,
+    *,
+    as_json: bool,
+    notes: Sequence[str] = (),
+    trackers: Sequence[str] = (),
+) -> None:
+    """Run to the end; with `as_json` everything but the last line goes to standard error.
+
+    Args:
+        notes: are said first.
+        trackers: of `trackers.known.parse_trackers`.
+    """
     from finestep.cli.card import print_card
     from finestep.cli.interrupt import Interrupt
+    from finestep.cli.plots import print_plots
     from finestep.cli.screen import Screen
     from finestep.cli.terminal import open_console
     from finestep.disk import json_text
+    from finestep.trackers.launch import Trackers
 
     console = open_console(stderr=as_json)
     screen = Screen(console, study.spec, study.budget)
-    with Interrupt(study.executor, say=screen.say) as interrupt, screen:
+    with Trackers(study.folder, trackers) as followed, Interrupt(study.executor, say=screen.say) as interrupt, screen:
         for note in notes:
             screen.say(note)
         for event in study.events(interrupt.requested):
@@ -33,6 +46,9 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     result: dict[str, Any] = study.result or {}
     if result and not interrupt.requested() and not study.stopped_by_command:
         print_card(console, result)
+        print_plots(console, result)
+    for line in followed.ended():
+        console.print(line, soft_wrap=True, markup=False)
     if as_json:
         typer.echo(json_text(result))
     if interrupt.exit_code is not None:

@@ -49,6 +49,7 @@ def train(
     ] = None,
     check_saved: o.CheckSaved = True,
     report_to: o.ReportTo = None,
+    language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
     """Train one recipe.
@@ -63,7 +64,9 @@ def train(
     from finestep.flows.setup import RUNS_FOLDER, study_spec
     from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
     from finestep.study import Budget
+    from finestep.trackers.known import parse_trackers
 
+    trackers = parse_trackers(report_to)
     wanted = apply_settings(read_recipe(recipe), setting or [])
     if model is None or data is None:
         raise BadInput(
@@ -106,4 +109,4 @@ def train(
         options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json, report_to=report_to)
+    run_study(study, as_json=as_json, trackers=trackers)

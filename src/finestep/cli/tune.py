@@ -179,6 +179,7 @@ def tune(
     ] = None,
     check_saved: o.CheckSaved = True,
     report_to: o.ReportTo = None,
+    language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
     """Find the learning rate and the batch size, and train.
@@ -193,7 +194,9 @@ def tune(
     from finestep.flows.strategies import default_budget_runs
     from finestep.store.storage_url import storage_url
     from finestep.study import Budget
+    from finestep.trackers.known import parse_trackers
 
+    trackers = parse_trackers(report_to)
     spec, notes = planned(context)
     folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
@@ -210,7 +213,7 @@ def tune(
         pack=parse_pack(pack),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json, notes=notes, report_to=report_to)
+    run_study(study, as_json=as_json, notes=notes, trackers=trackers)
 
 
 def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:

@@ -10,16 +10,21 @@ from typing import Any
 
 from finestep.disk import json_text, remove, write_whole
 from finestep.errors import BadInput
+from finestep.flows.courses import read_courses
 from finestep.flows.data_words import result_notes
 from finestep.flows.next_command import next_command
-from finestep.flows.own_trial import finding_words, trial_of
+from finestep.flows.own_trial import trial_of
 from finestep.flows.placed_model import MODEL, place_model
 from finestep.flows.saved import saved_part
+from finestep.flows.strategies import make_judge
+from finestep.flows.told import MOST_BELIEVED, provenance, told_of
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
+from finestep.language.catalogue import asked_language
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
-from finestep.report.view import build_view
+from finestep.report.view import ReportView, build_view
 from finestep.search.answer import Answer
+from finestep.search.belief import BelievedCurve
 from finestep.search.forgetting import forgetting_sentence, second_best
 from finestep.search.further_fields import tuned_values
 from finestep.search.leader import leader
@@ -82,7 +87,7 @@ def write_results(
     result |= saved_part(store.trial_folder(best.number) if best else None, Path(model) if model else None)
     result["model_note"] = note
     if writes is not Writes.NOTHING:
-        render_report(store, trials, result, command=command)
+        render_report(store, trials, result, command=command, card=card)
         write_whole(store.folder / RESULT, json_text(result, indent=1))
     return result
 
@@ -225,24 +230,50 @@ def describe(store: StudyFiles, card: Mapping[str, Any], facts: Mapping[str, Any
     return out
 
 
-def render_report(store: StudyFiles, trials: Sequence[Trial], result: Mapping[str, Any], *, command: str) -> None:
+def render_report(
+    store: StudyFiles, trials: Sequence[Trial], result: Mapping[str, Any], *, command: str, card: Mapping[str, Any]
+) -> None:
     """Draw the page of the study from its records."""
+    write_whole(store.folder / REPORT, render_page(study_view(store, trials, result, card=card)))
+
+
+def study_view(
+    store: StudyFiles,
+    trials: Sequence[Trial],
+    result: Mapping[str, Any],
+    *,
+    card: Mapping[str, Any],
+    live: bool = False,
+) -> ReportView:
+    """The page of a study as values, from its records and its result as they stand."""
     best, baseline = result["best"], baseline_trial(trials)
-    view = build_view(
-        title=f"finestep: {store.spec.name}",
-        command=command,
+    steps, evaluations = read_courses(store, trials)
+    rows = (result.get("data") or {}).get("num_eval_rows")
+    return build_view(
+        title=store.spec.name,
         trials=trials,
-        steps={trial.number: store.steps(trial.number) for trial in trials},
-        evaluations={trial.number: store.evaluations(trial.number) for trial in trials},
-        facts=result["facts"],
+        steps=steps,
+        evaluations=evaluations,
+        facts=provenance(store, result["facts"]),
         baseline=baseline.number if baseline else None,
         best=best["trial"] if best else None,
         notes=report_notes(result),
         answers=result["answers"],
         spent=result["spent"],
-        unsettled=unsettled_words(result),
+        told=told_of(result, trials, belief=_belief(store, trials, result, card), rows=rows),
+        language=asked_language() or "",
+        live=live,
     )
-    write_whole(store.folder / REPORT, render_page(view))
+
+
+def _belief(
+    store: StudyFiles, trials: Sequence[Trial], result: Mapping[str, Any], card: Mapping[str, Any]
+) -> tuple[BelievedCurve, ...]:
+    """What the search expects of every rate; nothing where no search was asked, or it is too large to be worth it."""
+    known = card.get("facts") or (store.known_ready().get("card") or {}).get("facts")
+    if not result.get("answer") or not known or len(trials) > MOST_BELIEVED:
+        return ()
+    return make_judge(store.spec, {"facts": known}).belief(trials)
 
 
 def passed_over(result: Mapping[str, Any]) -> str | None:
@@ -276,27 +307,14 @@ def unsettled_words(result: Mapping[str, Any]) -> str | None:
 def report_notes(result: Mapping[str, Any]) -> list[str]:
     """What the search believes, in sentences for the page."""
     answer, said = result.get("answer"), (result.get("forgetting") or {}).get("sentence")
-    notes = [_whole_sentence(note) for note in (result.get("data") or {}).get("notes", [])]
-    notes += [_whole_sentence(said)] if said else []
-    if diagnosed := finding_words(result.get("finding")):
-        notes.append(_whole_sentence(diagnosed.rstrip(".")))
+    notes = [_whole_sentence(said)] if said else []
     if over := passed_over(result):
         notes.append(_whole_sentence(f"not taken: {over}"))
-    if result.get("saved"):
-        notes.append(_whole_sentence(result["saved"]["sentence"]))
     if result.get("use"):
         notes.append(f"The tuned model is in {result['use']['folder']}; its README.md has the lines that load it.")
     if not answer:
         return notes
     notes += [] if said and answer["learning_rate"] is None else [_whole_sentence(answer["sentence"])]
-    for row in answer["trade_offs"]:
-        rate, speed = row["learning_rate"], row["tokens_per_second"]
-        pace = f", {speed:,.0f} tokens a second" if speed else ""
-        excess = f", expected loss {row['excess_percent']:.2g} % above the best batch" if answer["settled"] else ""
-        notes.append(
-            f"Batch {row['effective_batch_size']}: best learning rate {rate['value']:.2g} ({rate['low']:.2g} to "
-            f"{rate['high']:.2g}){excess}{pace}."
-        )
     return notes
 
 

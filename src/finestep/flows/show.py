@@ -47,7 +47,7 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> dict[str, Any]:
     told: dict[str, Any] = {
         "command": _text(before.get("command")) or f"finestep report {folder}",
         "budget": _budget(before),
-        "card": {},
+        "card": _known_card(files),
         "facts": _scalars(before.get("facts")),
         "answer": _last_answer(before, trials) or _new_answer(files, trials),
     }
@@ -57,6 +57,12 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> dict[str, Any]:
         result, note = write_results(files, writes=Writes.NOTHING, **told), f"the page was not written: {full.what}"
     result["shown"] = [*said, *([note] if note else [])]
     return result
+
+
+def _known_card(files: StudyFiles) -> dict[str, Any]:
+    """What was found in the data, as the trainer kept it; empty when it never started."""
+    card = files.known_ready().get("card") or {}
+    return card if isinstance(card.get("facts"), dict) else {}
 
 
 def _may_write(folder: Path) -> tuple[Writes, str]:

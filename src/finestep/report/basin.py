@@ -107,7 +107,8 @@ def _loss_range(losses: Sequence[float], baseline: Trial | None) -> tuple[float,
     ceiling = max(lowest + WORST_SHOWN * (quartile - lowest), lowest if before is None else before)
     shown = [loss for loss in ordered if loss <= ceiling]
     low, high = axes.padded(shown, share=0.12, least=max(0.002 * abs(lowest), 1e-6))
-    return low - 0.1 * (high - low), high  # room for the label under the best point
+    floor = low - 0.1 * (high - low)  # room for the label under the best point
+    return (max(0.0, floor) if lowest >= 0 else floor), high  # a loss that is never below zero has no axis below zero
 
 
 def _lines(trials: Sequence[Trial], batches: Sequence[int], ceiling: float) -> list[BasinLine]:

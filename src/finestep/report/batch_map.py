@@ -64,9 +64,9 @@ def _map(fidelity: float, trials: Sequence[Trial]) -> BatchMap:
     heights = [math.log2(batch) for batch in rows]
     x_borders, y_borders = axes.borders(centres, widest=0.25), axes.borders(heights, widest=0.5)
     groups: defaultdict[tuple[int, int], list[Trial]] = defaultdict(list)
+    column_of = {x: i for i, group in enumerate(columns) for x in group}
     for trial in trials:
-        column = next(i for i, group in enumerate(columns) if _x(trial) in group)
-        groups[(column, rows.index(trial.recipe.effective_batch_size))].append(trial)
+        groups[(column_of[_x(trial)], rows.index(trial.recipe.effective_batch_size))].append(trial)
     cells = [_cell(members, x_borders[column], y_borders[row]) for (column, row), members in sorted(groups.items())]
     return BatchMap(
         fidelity=fidelity,

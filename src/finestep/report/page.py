@@ -16,29 +16,41 @@ from markupsafe import Markup
 
 from finestep.plain_text import plain_on_a_page
 from finestep.report import svg
+from finestep.report.page_data import page_json
 from finestep.report.view import ReportView
 
+SCRIPTS = ("words", "runs", "charts", "courses", "sections", "main")
+"""Parts of the page's script in the order in which they are read; `main` comes last and draws."""
 _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def render_page(view: ReportView) -> str:
     """The report as HTML text that UTF-8 can hold; the same view gives the same text."""
-    style, charts, script = asset("assets/page.css"), asset("vendor/echarts.min.js"), asset("assets/page.js")
+    return render_shell(view, page_json(view))
+
+
+def render_shell(view: ReportView, data: str) -> str:
+    """The page around its data, which are JSON as `page_json` writes it; a server may send newer data to it later."""
+    style, charts, script = asset("assets/page/page.css"), asset("vendor/echarts.min.js"), page_script()
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain_on_a_page
     )
-    page = environment.from_string(asset("assets/page.html")).render(
+    page = environment.from_string(asset("assets/page/page.html")).render(
         view=view,
         policy=content_policy(scripts=[charts, script], style=style),
         style=Markup(style),
         charts=Markup(charts),
         script=Markup(script),
-        data=Markup(escaped_json(view.charts_json())),
-        counts=svg.counts_svg([(count.state, count.number) for count in view.counts]),
+        data=Markup(escaped_json(data)),
         basin_svg=svg.basin_svg(view.basin),
-        map_svgs=[(measured, svg.map_svg(measured)) for measured in view.maps],
     )
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+@cache
+def page_script() -> str:
+    """The page's own script: its parts in one scope of their own."""
+    return "'use strict';\n(() => {\n" + "".join(asset(f"assets/page/{name}.js") for name in SCRIPTS) + "})();\n"
 
 
 def escaped_json(text: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from finestep.estimate import Estimate
 from finestep.search.answer import Answer, TradeOff, answer_sentence
+from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
 from finestep.search.prior import SearchPrior
@@ -157,6 +158,22 @@ class Automatic:
             }
         )
         return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": answer_sentence(scaled)})
+
+    def belief(self, trials: Sequence[Trial]) -> tuple[BelievedCurve, ...]:
+        """What the search expects of every rate at each batch size, in the objective's own scale; for a figure."""
+        view, objective = self._view(trials), objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
+        full = [value for t in trials if t.fidelity == 1.0 and (value := objective.value(t)) is not None]
+        if not full:
+            return ()
+        return believed_curves(
+            view.trials,
+            space=self.space,
+            prior=view.search.prior,
+            objective=objective,
+            best_value=min(full, key=objective.rank),
+            unit=view.unit,
+            seed=self.spec.recipe.seed,
+        )
 
     def _baseline(self) -> Proposal:
         rate, batch = BASELINE_RATES[self.spec.recipe.method], self._baseline_batch()

@@ -158,7 +158,9 @@ class Feed:
         if result is None:
             return None
         best, spent = result.get("best") or {}, result.get("spent") or {}
-        told = {f"best/{name}": best.get(name) for name in ("trial", "learning_rate", "effective_batch_size", "eval_loss")}
+        told = {
+            f"best/{name}": best.get(name) for name in ("trial", "learning_rate", "effective_batch_size", "eval_loss")
+        }
         told |= {f"best/{name}": value for name, value in (best.get("metrics") or {}).items()}
         told |= {"settled": result.get("settled"), "spent/full_runs": spent.get("full_runs")}
         told |= _interval(result.get("answer") or {})
