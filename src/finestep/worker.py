@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.disk import append_line, fault_of, make_folder, remove, write_whole
+from finestep.disk import append_line, fault_of, json_text, make_folder, remove, write_whole
 from finestep.errors import FinestepError, WorkerFailed, cause_words
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
@@ -30,6 +30,8 @@ from finestep.trial import Outcome, recipe_hash
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
 """Written here and not by the controller: what is in the pipe when a controller dies would be lost."""
+NOTES = "notes.jsonl"
+"""What was said of a trial while it trained: findings of the monitor, what the guard did, what memory asked for."""
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -227,6 +229,9 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
             make_folder(folders[trial])
             append_line(folders[trial] / RECORD_FILES[kind], data.model_dump_json())
+        elif kind == "note" and isinstance(data, dict):
+            make_folder(folders[trial])
+            append_line(folders[trial] / NOTES, json_text(data))
         line.send(kind, data, trial=trial)
 
     return emit

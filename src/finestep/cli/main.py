@@ -22,6 +22,7 @@ from finestep.cli import (
     steer,
     train,
     tune,
+    watch,
 )
 from finestep.cli.interrupt import Stoppable, Stopped
 from finestep.cli.last_door import say_error, say_stopped
@@ -45,6 +46,7 @@ app.command("merge", cls=GroupedCommand)(merge.merge)
 app.command("data", cls=GroupedCommand)(data.data)
 app.command("report", cls=GroupedCommand)(report.report)
 app.command("status", cls=GroupedCommand)(status.status)
+app.command("watch", cls=GroupedCommand)(watch.watch)
 for name in ("stop", "pause", "resume", "add", "extend"):
     app.command(name, cls=GroupedCommand)(getattr(steer, name))
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)

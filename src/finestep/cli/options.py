@@ -185,3 +185,11 @@ ReportTo = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Serve the live page beside it, for this machine alone, and print its address.",
+        rich_help_panel=OUTPUT,
+    ),
+]

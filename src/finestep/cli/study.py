@@ -21,12 +21,14 @@ def run_study(
     as_json: bool,
     notes: Sequence[str] = (),
     trackers: Sequence[str] = (),
+    watch: bool = False,
 ) -> None:
     """Run to the end; with `as_json` everything but the last line goes to standard error.
 
     Args:
         notes: are said first.
         trackers: of `trackers.known.parse_trackers`.
+        watch: serve the live page beside it.
     """
     from finestep.cli.card import print_card
     from finestep.cli.interrupt import Interrupt
@@ -35,10 +37,18 @@ def run_study(
     from finestep.cli.terminal import open_console
     from finestep.disk import json_text
     from finestep.trackers.launch import Trackers
+    from finestep.watch.launch import PageBeside
 
     console = open_console(stderr=as_json)
     screen = Screen(console, study.spec, study.budget)
-    with Trackers(study.folder, trackers) as followed, Interrupt(study.executor, say=screen.say) as interrupt, screen:
+    with (
+        Trackers(study.folder, trackers) as followed,
+        PageBeside(study.folder, wanted=watch) as page,
+        Interrupt(study.executor, say=screen.say) as interrupt,
+        screen,
+    ):
+        if watch:
+            screen.say(f"watch: {page.address}")
         for note in notes:
             screen.say(note)
         for event in study.events(interrupt.requested):

@@ -49,6 +49,7 @@ def train(
     ] = None,
     check_saved: o.CheckSaved = True,
     report_to: o.ReportTo = None,
+    watch: o.Watch = False,
     language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
@@ -109,4 +110,4 @@ def train(
         options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json, trackers=trackers)
+    run_study(study, as_json=as_json, trackers=trackers, watch=watch)

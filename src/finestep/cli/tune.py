@@ -179,6 +179,7 @@ def tune(
     ] = None,
     check_saved: o.CheckSaved = True,
     report_to: o.ReportTo = None,
+    watch: o.Watch = False,
     language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
@@ -213,7 +214,7 @@ def tune(
         pack=parse_pack(pack),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json, notes=notes, trackers=trackers)
+    run_study(study, as_json=as_json, notes=notes, trackers=trackers, watch=watch)
 
 
 def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:

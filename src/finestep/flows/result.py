@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -244,10 +244,16 @@ def study_view(
     *,
     card: Mapping[str, Any],
     live: bool = False,
+    logs_of: Collection[int] | None = None,
 ) -> ReportView:
-    """The page of a study as values, from its records and its result as they stand."""
+    """The page of a study as values, from its records and its result as they stand.
+
+    Args:
+        logs_of: trials whose logs are read; None: all.
+    """
     best, baseline = result["best"], baseline_trial(trials)
-    steps, evaluations = read_courses(store, trials)
+    logged = [trial for trial in trials if logs_of is None or trial.number in logs_of]
+    steps, evaluations = read_courses(store, logged)
     rows = (result.get("data") or {}).get("num_eval_rows")
     return build_view(
         title=store.spec.name,

@@ -25,6 +25,7 @@ from finestep.protocol import SessionRequest
 from finestep.search.answer import Answer
 from finestep.search.automatic import MOST_AT_ONCE, most_at_once
 from finestep.search.leader import TIE_PERCENT, worth_keeping
+from finestep.store.running import write_running
 from finestep.store.study_files import SPEC, read_study_file
 from finestep.store.study_store import StudyStore
 from finestep.study import Budget, StartingPoint, StudySpec
@@ -79,6 +80,7 @@ class StudyRun:
             options=self.options,
             keeps=lambda trials: self._kept(trials, tuning.card),
         )
+        write_running(self.folder, command=self.command, budget=self.budget)
         try:
             last: str | None = None
             refusal: FinestepError | None = None

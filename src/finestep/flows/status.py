@@ -13,6 +13,7 @@ from finestep.errors import BadInput
 from finestep.flows.tune import runs_spent
 from finestep.search.leader import leader
 from finestep.store.commands import read_steering
+from finestep.store.running import read_running
 from finestep.store.study_files import RESULT, SPEC, StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
 from finestep.trial import StepRecord, Trial
@@ -96,14 +97,21 @@ def study_status(folder: Path) -> StudyStatus:
         working,
         trials=dict(Counter(trial.state for trial in trials)),
         spent=round(runs_spent(trials), 3),
-        budget=spent.get("budget_full_runs") if isinstance(spent, dict) and not working else None,
+        budget=_budget(folder, steering.full_runs, spent if isinstance(spent, dict) else {}),
         under_way=tuple(_under_way(files, trial) for trial in trials if trial.state == "running"),
         best=None if best is None else _figures(best),
         settled=bool(result.get("settled")) and not working,
         next_command=None if working else result.get("next_command"),
-        command=result.get("command"),
+        command=result.get("command") or read_running(folder).get("command"),
         paused=steering.paused,
     )
+
+
+def _budget(folder: Path, extended: float | None, spent: dict[str, Any]) -> float | None:
+    """Full runs that may be spent: as the command that runs it has said, or `finestep extend`."""
+    known = (read_running(folder).get("budget") or {}).get("full_runs") or spent.get("budget_full_runs")
+    both = [one for one in (known, extended) if isinstance(one, int | float)]
+    return max(both, default=None)
 
 
 def _figures(trial: Trial) -> dict[str, Any]:

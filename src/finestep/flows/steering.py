@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finestep.search.automatic import length_words
 from finestep.search.strategy import Proposal
 from finestep.store.commands import Command, Done, drop, read_steering, waiting, write_steering
 from finestep.store.study_store import StudyStore
@@ -159,6 +158,8 @@ def known_budget(folder: Path, budget: Budget) -> Budget:
 
 
 def _words(trial: Trial) -> str:
+    from finestep.search.automatic import length_words  # it loads the whole search
+
     recipe = trial.recipe
     pair = f"{recipe.learning_rate:.2g} x {recipe.effective_batch_size}"
     return f"trial {trial.number}, {pair} at {length_words(trial.fidelity)}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from finestep.store.study_files import (
     read_study_file,
     spec_in,
 )
+from finestep.store.tail import Tail, number
 from finestep.trackers.sink import Point, Run
 from finestep.trial import Outcome, Trial
 
@@ -30,32 +30,6 @@ STEPS, EVALUATIONS = "steps.jsonl", "evaluations.jsonl"
 ANSWER = -1
 """The number of the run that holds the study's answer."""
 TRAIN = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
-MOST_BYTES_A_LOOK = 4_000_000
-
-
-class Tail:
-    """A file of JSON lines of which only what was added is read."""
-
-    def __init__(self, path: Path):
-        self._path, self._offset = path, 0
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Whole lines since the last call; one that is no JSON object is left out."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(MOST_BYTES_A_LOOK)
-        except OSError:
-            return
-        end = data.rfind(b"\n") + 1
-        self._offset += end
-        for line in data[:end].split(b"\n"):
-            try:
-                found = json.loads(line) if line.strip(b"\x00 \r\t") else None
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                yield found
 
 
 @dataclass
@@ -95,18 +69,18 @@ class Course:
             step = record.get("step")
             if isinstance(step, int) and step > self.sent_evaluation:
                 self.sent_evaluation = step
-                values = {"eval/loss": _number(record.get("eval_loss"))}
-                values |= {f"eval/{name}": _number(value) for name, value in (record.get("metrics") or {}).items()}
+                values = {"eval/loss": number(record.get("eval_loss"))}
+                values |= {f"eval/{name}": number(value) for name, value in (record.get("metrics") or {}).items()}
                 self._put(found, step, record, values)
         self.sent_step = max([self.sent_step, self._furthest])
         return [found[step] for step in sorted(found)]
 
     def _of_step(self, record: Mapping[str, Any]) -> dict[str, float | None]:
-        elapsed, count = _number(record.get("elapsed_s")) or 0.0, int(record.get("num_tokens") or 0)
+        elapsed, count = number(record.get("elapsed_s")) or 0.0, int(record.get("num_tokens") or 0)
         self.tokens += count
         since, before = elapsed - self._before[0], self._before[0]
         self._before = (elapsed, self.tokens)
-        values = {ours: _number(record.get(name)) for name, ours in TRAIN.items()}
+        values = {ours: number(record.get(name)) for name, ours in TRAIN.items()}
         values["train/tokens"] = float(self.tokens)
         if since > 0 and before > 0:
             values["train/tokens_per_second"] = count / since
@@ -119,7 +93,7 @@ class Course:
     ) -> None:
         said = {name: value for name, value in values.items() if value is not None}
         known = found.get(step)
-        at = self.run.began + (_number(record.get("elapsed_s")) or 0.0)
+        at = self.run.began + (number(record.get("elapsed_s")) or 0.0)
         found[step] = Point(step, at, said) if known is None else Point(step, known.at, {**known.values, **said})
 
 
@@ -142,15 +116,15 @@ class Feed:
     def courses(self) -> list[Course]:
         """All trials in order, with what is known of their ends."""
         known = {trial.number: trial for trial in self._trials()}
-        for number, folder in numbered_folders(self._folder).items():
-            claim = read_claim(folder) if number not in self._courses else None
+        for index, folder in numbered_folders(self._folder).items():
+            claim = read_claim(folder) if index not in self._courses else None
             if claim is not None:
-                self._courses[number] = Course(self._run(claim[1], folder), folder)
-        for number, course in self._courses.items():
+                self._courses[index] = Course(self._run(claim[1], folder), folder)
+        for index, course in self._courses.items():
             if course.outcome is None:
-                said = known.get(number)
+                said = known.get(index)
                 course.outcome = (said.outcome if said else None) or _own_outcome(course.folder, said)
-        return [self._courses[number] for number in sorted(self._courses)]
+        return [self._courses[index] for index in sorted(self._courses)]
 
     def answer(self) -> tuple[Run, dict[str, Any]] | None:
         """(a run for it, what the study has found); None before it has written its result."""
@@ -227,13 +201,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[f"{prefix}{name}"] = value
     return out
-
-
-def _number(value: object) -> float | None:
-    """A number, also one that stands as a word (`NaN`); None for what is none."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None

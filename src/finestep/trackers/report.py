@@ -22,7 +22,7 @@ from finestep.trackers.sink import Sink
 FOLDER = "trackers"
 LOOK_EVERY_S = 1.0
 MOST_FAILURES = 5
-LAST_WORDS_S = 120.0
+LAST_WORDS_S = 600.0
 """Longest that a tracker may take after the end of its study, e.g. to send what is left."""
 
 

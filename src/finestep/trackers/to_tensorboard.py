@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from finestep.readers.tensorboard_events import last_step
@@ -30,8 +31,7 @@ class TensorBoardSink:
         known = last_step(place)
         self._writers[run.number] = EventFileWriter(str(place))
         if known is None:
-            config = {name: _plain(value) for name, value in run.config.items() if value is not None}
-            self._add(run, 0, run.began, hparams.hparams_pb(config))
+            self._add(run, 0, run.began, _hparams(run))
         return known or 0
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
@@ -62,5 +62,19 @@ class TensorBoardSink:
         self._writers[run.number].add_event(Event(wall_time=at, step=step, summary=summary))
 
 
-def _plain(value: Any) -> bool | float | str:
-    return value if isinstance(value, bool | int | float) else str(value)[:LONGEST]
+def _hparams(run: Run) -> Summary:
+    """The recipe as the HParams tab reads it; TensorBoard's own function for this needs TensorFlow."""
+    start = SessionStartInfo(group_name=run.key, start_time_secs=run.began)
+    for name, value in run.config.items():
+        place = start.hparams[name]
+        if isinstance(value, bool):
+            place.bool_value = value
+        elif isinstance(value, int | float):
+            place.number_value = value
+        elif value is not None:
+            place.string_value = str(value)[:LONGEST]
+    content = HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, session_start_info=start)
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    told = SummaryMetadata(plugin_data=plugin)
+    value = Summary.Value(tag=metadata.SESSION_START_INFO_TAG, metadata=told, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])
