@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from finestep.recipe import Recipe
+from finestep.report.told import Interval, RunFinding, Told, Use
 from finestep.report.view import ReportView, build_view
+from finestep.search.belief import BelievedCurve, BelievedPoint
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 _ATTACK = "document.documentElement.dataset.pwn = 1"
@@ -78,12 +80,47 @@ def make_view(hostile: str = "", **changes: Any) -> ReportView:
         "best": 6,
         "notes": [f"{hostile}Every number on this page is invented by a test.", "No run was repeated."],
         "spent": {"tokens": 19.8e6, "elapsed_s": 8_040.0, "full_runs": 9.0},
+        "told": make_told(hostile),
         "answers": [
             {"prompt": f"{hostile}Name a city.", "answer": f"{hostile}Oslo", "expected": f"{hostile}Paris"},
             {"text": f"{hostile}it rains", "predicted": f"{hostile}sad", "true": f"{hostile}happy"},
         ],
     }
     return build_view(**{**given, **changes})
+
+
+def make_told(hostile: str = "", **changes: Any) -> Told:
+    """What the made-up study says beside its trials: settled, with an interval, a curve, findings and a model."""
+    rates = [10 ** (-4 + i / 5) for i in range(11)]
+    bowl = [(rate, 1.2412 + 0.16 * (math.log10(rate) + 3) ** 2) for rate in rates]
+    points = tuple(BelievedPoint(learning_rate=r, value=v, low=v - 0.01, high=v + 0.02) for r, v in bowl)
+    given: dict[str, Any] = {
+        "settled": True,
+        "intervals": tuple(
+            Interval(batch=b, value=1e-3, low=7e-4, high=1.6e-3, excess_percent=0.1 * b, tokens_per_second=2e3)
+            for b in (8, 16, 32)
+        ),
+        "expected_regret": 0.4,
+        "expected_gain": 0.06,
+        "belief": (BelievedCurve(effective_batch_size=16, points=points),),
+        "findings": (
+            RunFinding(
+                trial=6,
+                label="Undertrained",
+                severity="warning",
+                meaning=f"{hostile}The run ended while the loss was still falling fast.",
+                advice=f"{hostile}Train 1.5-2 times as many steps with the same peak rate.",
+                evidence={"last loss": "1.24"},
+            ),
+        ),
+        "data_notes": (f"{hostile}Not used: `{hostile}id` 3 % of the characters.",),
+        "use": Use(
+            load=("from peft import AutoPeftModelForCausalLM", f"model = load('{hostile}')"),
+            recipe=f"{hostile}recipe.yaml",
+            again=f"finestep tune {hostile}TinyLlama-1.1B ./instructions.jsonl",
+        ),
+    }
+    return Told(**{**given, **changes})
 
 
 def _trial(number: int, rate: float, batch: int, fidelity: float, stage: str, seed: int, *, hostile: str) -> Trial:

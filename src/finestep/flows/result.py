@@ -20,6 +20,7 @@ from finestep.flows.strategies import make_judge
 from finestep.flows.told import MOST_BELIEVED, provenance, told_of
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
 from finestep.language.catalogue import asked_language
+from finestep.plain_text import shortened
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import ReportView, build_view
@@ -35,6 +36,8 @@ from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
 STEPS = "steps.jsonl"
+MOST_OF_TITLE = 120
+"""Characters of a command that stand above its page."""
 RECIPE, REPORT = "recipe.yaml", "report.html"
 
 
@@ -255,8 +258,9 @@ def study_view(
     logged = [trial for trial in trials if logs_of is None or trial.number in logs_of]
     steps, evaluations = read_courses(store, logged)
     rows = (result.get("data") or {}).get("num_eval_rows")
+    belief = _belief(store, trials, result, card)
     return build_view(
-        title=store.spec.name,
+        title=store.spec.name if store.spec.trainer is None else shortened(store.spec.trainer.command, MOST_OF_TITLE),
         trials=trials,
         steps=steps,
         evaluations=evaluations,
@@ -266,7 +270,7 @@ def study_view(
         notes=report_notes(result),
         answers=result["answers"],
         spent=result["spent"],
-        told=told_of(result, trials, belief=_belief(store, trials, result, card), rows=rows),
+        told=told_of(result, trials, belief=belief, rows=rows, is_own=store.spec.trainer is None),
         language=asked_language() or "",
         live=live,
     )

@@ -23,13 +23,19 @@ VERSIONS = ("finestep", "torch", "transformers", "peft")
 
 
 def told_of(
-    result: Mapping[str, Any], trials: Sequence[Trial], *, belief: Sequence[BelievedCurve] = (), rows: int | None = None
+    result: Mapping[str, Any],
+    trials: Sequence[Trial],
+    *,
+    belief: Sequence[BelievedCurve] = (),
+    rows: int | None = None,
+    is_own: bool = True,
 ) -> Told:
     """The page's sentences from a study's result.
 
     Args:
         belief: what the search expects of every rate, where it was asked.
         rows: validation rows behind a metric.
+        is_own: finestep trained, and not another trainer's command.
     """
     answer, best, objective = result.get("answer") or {}, result["best"], result["objective"]
     predicted = None
@@ -38,6 +44,7 @@ def told_of(
     return Told(
         objective=objective["name"],
         goal=objective["goal"],
+        is_own=is_own,
         settled=result.get("settled"),
         predicted=predicted,
         intervals=tuple(_intervals(answer)),
@@ -47,7 +54,7 @@ def told_of(
         metric_errors=_errors(best["metrics"] if best else {}, rows),
         findings=tuple(_findings(result, trials)),
         data_notes=tuple(_sentence(note) for note in (result.get("data") or {}).get("notes", [])),
-        use=_use(result),
+        use=_use(result, is_own=is_own),
     )
 
 
@@ -107,13 +114,14 @@ def _told(trial: int, finding: Finding) -> RunFinding:
     )
 
 
-def _use(result: Mapping[str, Any]) -> Use:
+def _use(result: Mapping[str, Any], *, is_own: bool) -> Use:
     paths, use, saved = result["paths"], result.get("use") or {}, result.get("saved") or {}
     recipe = paths.get("recipe", "")
     facts = result.get("facts") or {}
     export = ["finestep", "export", recipe, "--to", "hf"]
     for name in ("model", "data"):
-        export += [f"--{name}", str(facts[name])] if facts.get(name) else []
+        known = facts.get(name) if is_own else None
+        export += [f"--{name}", str(known)] if known else []
     return Use(
         load=tuple(use.get("load", ())),
         merge=use.get("merge", ""),
@@ -147,12 +155,16 @@ OF_MACHINE = {
     "num threads": "CPU threads",
 }
 
+OF_OTHERS, UNNAMED = ("method",), "external"
+
 
 def provenance(store: StudyFiles, facts: Mapping[str, Any]) -> dict[str, str | int | float]:
     """The facts of the page: what was trained on what, how, on which machine, when, and with which versions."""
     mark = read_study_file(store.folder).get("fingerprint") or {}
     recipe, known = store.spec.recipe, dict(facts)
     told: dict[str, Any] = {name: known.pop(name, None) for name in ("model", "data", "method", "strategy", "seed")}
+    if store.spec.trainer is not None:  # the command decides, and finestep does not know
+        told = {name: said for name, said in told.items() if name not in OF_OTHERS and said != UNNAMED}
     told |= {said: known.pop(name, None) for name, said in OF_DATA.items()}
     cut = (store.known_ready().get("card") or {}).get("max_length")
     told["rows are cut at"] = f"{cut:,} tokens" if isinstance(cut, int) else None

@@ -24,29 +24,11 @@ WORD = re.compile(r"[A-Za-z]{2,}")
 JOINTS = ((". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"))
 """How sentences and clauses are joined in English, and in Chinese."""
 NUMBERS = frozenset(
-    [
-        "count",
-        "number",
-        "rows",
-        "days",
-        "hours",
-        "minutes",
-        "seconds",
-        "figure",
-        "rate",
-        "batch",
-        "share",
-        "epochs",
-        "epoch",
-        "step",
-        "steps",
-        "kept",
-        "drawn",
-        "logged",
-    ]
+    {"count", "number", "rows", "days", "hours", "minutes", "seconds", "figure", "rate", "batch", "share", "epochs"}
+    | {"epoch", "step", "steps", "kept", "drawn", "logged"}
 )
 """Fields of these names hold a number, so that a short sentence does not take somebody's words for one."""
-A_NUMBER, ANYTHING = r"([^\sA-Za-z]*\d\S*(?: [kMBT])?|NaN|-?Infinity|–)", "(.*?)"
+A_NUMBER, ANYTHING = r"([^\sA-Za-z]*\d\S*(?: [kMBT%])?|NaN|-?Infinity|–)", "(.*?)"
 MOST_CHARACTERS = 2000
 """A longer text is somebody's own, and stays."""
 

@@ -22,6 +22,8 @@ from finestep.report.view import ReportView
 
 SCRIPTS = ("words", "runs", "charts", "courses", "sections", "main")
 """Parts of the page's script in the order in which they are read; `main` comes last and draws."""
+MOST_DRAWN = 500
+"""Trials beyond which a page without scripts has no figure: each point is an element there."""
 _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
@@ -52,7 +54,7 @@ def render_shell(view: ReportView, data: str, *, layer: Layer | None = None) -> 
         charts=Markup(charts),
         script=Markup(script),
         data=Markup(escaped_json(data)),
-        basin_svg=svg.basin_svg(view.basin),
+        basin_svg=svg.basin_svg(view.basin) if len(view.trials) <= MOST_DRAWN else "",
     )
     return page.encode("utf-8", "replace").decode("utf-8")
 

@@ -16,14 +16,14 @@ from finestep.plain_text import plain_lines
 from finestep.report.view import ReportView
 from finestep.trial import Trial
 
-MOST_NUMBERS_OF_A_CELL = 12
+MOST_NUMBERS_OF_A_CELL = 6
 NOT_SAID = frozenset({"title", "load", "merge", "recipe", "export", "next", "again", "answers", "zh"})
 """Keys whose text is somebody's own, or a command: it is the same in every language."""
 
 
 def page_json(view: ReportView) -> str:
     """The page's data as JSON without NaN, in the same bytes each time."""
-    return json.dumps(page_data(view), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(page_data(view), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
 
 
 def page_data(view: ReportView) -> dict[str, Any]:
@@ -65,29 +65,35 @@ def page_data(view: ReportView) -> dict[str, Any]:
 
 
 def trial_columns(trials: Sequence[Trial], *, kept: frozenset[int]) -> dict[str, Any]:
-    """The trials as columns; words stand once in `words`, and -1 is none. `kept` are those whose reasons are told."""
+    """The trials as columns; words stand once in `words`, and -1 is none. `kept` are those whose reasons are told.
+
+    `number` is None where the trials are numbered from 0 in their order.
+    """
     words: dict[str, int] = {}
 
     def place(text: str, number: int) -> int:
         return words.setdefault(text, len(words)) if text and number in kept else -1
 
     states = sorted({trial.state for trial in trials})
+    numbers = [trial.number for trial in trials]
+    lengths = sorted({_rounded(trial.fidelity, 4) for trial in trials}, reverse=True)
     outcomes = [trial.outcome for trial in trials]
     names = sorted({name for outcome in outcomes if outcome for name in outcome.metrics})
     return {
-        "number": [trial.number for trial in trials],
-        "rate": [_rounded(trial.recipe.learning_rate, 5) for trial in trials],
+        "number": None if numbers == list(range(len(trials))) else numbers,
+        "rate": [_rounded(trial.recipe.learning_rate, 4) for trial in trials],
         "batch": [trial.recipe.effective_batch_size for trial in trials],
-        "fidelity": [_rounded(trial.fidelity, 4) for trial in trials],
-        "loss": [_number(outcome.eval_loss if outcome else None, 6) for outcome in outcomes],
+        "fidelities": lengths,
+        "fidelity": [lengths.index(_rounded(trial.fidelity, 4)) for trial in trials],
+        "loss": [_number(outcome.eval_loss if outcome else None, 5) for outcome in outcomes],
         "state": [states.index(trial.state) for trial in trials],
         "stage": [place(trial.stage, trial.number) for trial in trials],
         "why": [place(trial.why, trial.number) for trial in trials],
         "reason": [place(outcome.reason if outcome else "", trial.number) for trial, outcome in _with(trials)],
-        "seconds": [_rounded(_seconds(outcome), 4) for outcome in outcomes],
+        "seconds": [_rounded(_seconds(outcome), 3) for outcome in outcomes],
         "metric_names": names,
         "metrics": [
-            [_number(outcome.metrics.get(name) if outcome else None, 5) for outcome in outcomes] for name in names
+            [_number(outcome.metrics.get(name) if outcome else None, 4) for outcome in outcomes] for name in names
         ],
         "states": states,
         "words": list(words),
@@ -137,7 +143,7 @@ def _map(item: Any) -> dict[str, Any]:
     for cell in dumped["cells"]:
         cell["num_trials"] = len(cell["trials"])
         cell["trials"] = cell["trials"][:MOST_NUMBERS_OF_A_CELL]
-        cell |= {name: _rounded(cell[name], 6) for name in ("x0", "x1", "y0", "y1")}
+        cell |= {name: _number(cell[name], 5) for name in ("x0", "x1", "y0", "y1", "loss", "spread", "learning_rate")}
     return dumped
 
 

@@ -55,6 +55,7 @@ class Told(_Value):
     """Everything that the page shows and that no trial says."""
 
     objective: str = "eval_loss"
+    is_own: bool = Field(True, description="finestep trained; False: another trainer, whose clipping is not known.")
     goal: Literal["minimize", "maximize"] = "minimize"
     settled: bool | None = Field(None, description="None: nothing was searched for.")
     predicted: tuple[float, int] | None = Field(None, description="Rate and batch of an answer that no full run has.")

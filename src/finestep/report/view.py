@@ -17,7 +17,7 @@ from finestep.report.told import Told
 from finestep.trial import EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
-MOST_REASONS = 1_000
+MOST_REASONS = 400
 """Trials whose reasons the page keeps; the chosen one, the baseline and the last ones are among them."""
 
 
@@ -136,7 +136,7 @@ def build_view(
     if winner is not None and final_loss(winner) is None:
         raise BadInput("`best` must be a trial with a finite validation loss", value=best, place="report")
     compared = metric_verdict(winner, first, said) or verdict(winner, first, seed_noise(trials))
-    curves = build_curves(trials, steps, evaluations, shown=_shown(trials, winner, first))
+    curves = build_curves(trials, steps, evaluations, shown=_shown(trials, winner, first), is_own=said.is_own)
     maps, kept = build_maps(trials), _kept(trials, winner, first)
     num_logged = sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered)
     return ReportView(

@@ -136,7 +136,8 @@ function pointSeries(name, rows, high, z) {
     return { value: [Math.log10(row.rate), Math.min(value, high)], run: row.number, symbol: value > high ? 'arrow' : kind === 'baseline' ? 'diamond' : 'circle',
       symbolSize: kind === 'best' ? 17 : kind ? 15 : many ? 5 : isShort ? 8 : 10,
       itemStyle: { color: isShort && !kind ? color.card : ink, borderColor: kind ? color.card : isShort ? ink : color.card, borderWidth: kind ? 2 : 1.5, opacity: inFocus ? 1 : 0.4 },
-      label: { show: Boolean(kind), position: labelPlace(Math.log10(row.rate), value, high, kind), distance: 8, color: color.ink, fontWeight: 600, fontSize: 12, formatter: () => `${roleName(row.number)} ${figure4(value)}`, textBorderColor: color.card, textBorderWidth: 3 } };
+      ...(kind ? { label: { show: true, position: labelPlace(Math.log10(row.rate), value, high, kind), distance: 8, color: color.ink, fontWeight: 600, fontSize: 12,
+        formatter: `${roleName(row.number)} ${figure4(value)}`, textBorderColor: color.card, textBorderWidth: 3 } } : {}) };
   }) };
 }
 function labelPlace(x, value, high, kind) {
@@ -173,7 +174,6 @@ function wrapped(text) { return (text.match(/.{1,60}(\s|$)|.{60}/g) || [text]).s
 // ---- 2: the map ------------------------------------------------------------------------------------------------------
 function drawMap() {
   const { maps } = page.data;
-  byId('s-map').hidden = !hasMap();
   if (!hasMap()) return;
   byId('map-controls').replaceChildren(...(maps.length > 1 ? [chooser(say('Length of the runs'), maps.map((map, i) => [i, percent(map.fidelity)]), shown.map, (i) => { shown.map = i; drawMap(); })] : []));
   const map = maps[Math.min(shown.map, maps.length - 1)];

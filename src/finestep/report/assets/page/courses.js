@@ -13,8 +13,6 @@ function hasGradients() { return page.data.curves.some((curve) => curve.grad_nor
 function drawCourses() {
   const axes = xAxes();
   if (!axes[course.x]) course.x = Object.keys(axes)[0];
-  byId('s-curves').hidden = !hasCurves();
-  byId('s-gradients').hidden = !hasGradients();
   if (hasCurves()) { drawCourseControls(axes); drawCurves(); }
   if (hasGradients()) drawGradients();
   if (charts.curves && charts.gradients) echarts.connect([charts.curves, charts.gradients]);

@@ -23,26 +23,36 @@ function redraw() {
   pickLanguage();
   readColors();
   byId('s-basin').hidden = !page.data.is_search;
+  byId('s-map').hidden = !page.data.is_search || !hasMap();
+  byId('s-curves').hidden = !hasCurves();
+  byId('s-gradients').hidden = !hasGradients();
   drawWords();
   drawHero();
   drawLegend();
   drawTable();
-  if (page.data.is_search) { drawBasin(); drawByBatch(); }
-  byId('s-map').hidden = true;
-  if (page.data.is_search) drawMap();
-  drawCourses();
   drawDiagnosis();
   drawAnswers();
   drawUse();
   drawProvenance();
   numbered();
+  drawFigures();
 }
+// The words stand first; the figures follow one by one, each in a turn of its own, as soon as the drawing library is read.
+const figures = [() => { if (page.data.is_search) { drawBasin(); drawByBatch(); } }, () => { if (page.data.is_search) drawMap(); }, () => drawCourses()];
+let turn = 0;
+function drawFigures() {
+  if (typeof echarts === 'undefined') return;
+  turn += 1;
+  const mine = turn;
+  figures.forEach((draw) => setTimeout(() => { if (mine === turn) draw(); }, 0));
+}
+function drawFiguresNow() { turn += 1; figures.forEach((draw) => draw()); }
 function showLight() {
   drawLegend();
   for (const row of document.querySelectorAll('#runs tr[data-run]')) row.classList.toggle('lit', Number(row.dataset.run) === state.lit);
   if (charts.basin && page.data.is_search) charts.basin.setOption({ series: [litSeries(basinRange(state.rows.filter((row) => ranks(row) && typeof measured(row) === 'number'))[1])] });
-  if (hasCurves()) drawCurves();
-  if (hasGradients()) drawGradients();
+  if (charts.curves && hasCurves()) drawCurves();
+  if (charts.gradients && hasGradients()) drawGradients();
 }
 function update(data) {
   page.data = data;
@@ -60,11 +70,12 @@ function watchWindow() {
     waiting = setTimeout(() => { resizeAll(); redraw(); }, 80);
   });
   window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
-  window.addEventListener('beforeprint', () => { root.classList.add('printing'); resizeAll(); redraw(); });
+  window.addEventListener('beforeprint', () => { root.classList.add('printing'); resizeAll(); redraw(); drawFiguresNow(); });
   window.addEventListener('afterprint', () => { root.classList.remove('printing'); resizeAll(); redraw(); });
 }
 
 root.classList.add('js');
 update(JSON.parse(byId('data').textContent));
 watchWindow();
+document.addEventListener('DOMContentLoaded', drawFigures);
 window.finestep = { update, lightUp, get data() { return page.data; } };

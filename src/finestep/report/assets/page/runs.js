@@ -5,8 +5,8 @@ const state = { lit: null, pinned: false, rows: [], byNumber: new Map(), sort: '
 function readRuns() {
   const columns = page.data.trials;
   const word = (index) => (index < 0 ? '' : columns.words[index]);
-  state.rows = columns.number.map((number, i) => ({
-    number, rate: columns.rate[i], batch: columns.batch[i], fidelity: columns.fidelity[i], loss: columns.loss[i],
+  state.rows = columns.rate.map((_, i) => ({
+    number: columns.number ? columns.number[i] : i, rate: columns.rate[i], batch: columns.batch[i], fidelity: columns.fidelities[columns.fidelity[i]], loss: columns.loss[i],
     state: columns.states[columns.state[i]], stage: word(columns.stage[i]), why: word(columns.why[i]), reason: word(columns.reason[i]),
     seconds: columns.seconds[i], metrics: Object.fromEntries(columns.metric_names.map((name, k) => [name, columns.metrics[k][i]])),
   }));
