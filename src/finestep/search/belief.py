@@ -15,7 +15,7 @@ from finestep.search.space import SearchSpace
 from finestep.trial import Trial
 
 if TYPE_CHECKING:
-    from finestep.search.look import Look
+    pass
 
 NUM_SAMPLES = 256
 BAND = (0.1, 0.9)
