@@ -11,9 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finestep.errors import BadInput, MissingDependency
 from finestep.watch.guard import FEWEST_TOKEN_CHARACTERS, LOOPBACK, Guard, names_of
+
+if TYPE_CHECKING:
+    import uvicorn
 
 DEFAULT_PORT = 8765
 PORTS_TRIED = 20
@@ -84,6 +88,15 @@ def serve_on(listener: socket.socket, place: Path, address: Address, *, ends_wit
     Args:
         ends_with_input: end when standard input ends, as beside a study.
     """
+    server = make_server(place, address)
+    if ends_with_input:
+        threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def make_server(place: Path, address: Address) -> uvicorn.Server:
+    """The server of the studies at a place, behind its guard; `run` serves, `should_exit` ends it."""
     import uvicorn
 
     from finestep.watch.server import application
@@ -97,24 +110,21 @@ def serve_on(listener: socket.socket, place: Path, address: Address, *, ends_wit
         open_to_all=address.host in LOOPBACK,
         any_address=any_address,
     )
-    config = uvicorn.Config(
-        app,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        http="h11",
-        loop="asyncio",
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-        limit_concurrency=256,
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            limit_concurrency=256,
+        )
     )
-    server = uvicorn.Server(config)
-    if ends_with_input:
-        threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -137,7 +147,7 @@ def listening(host: str, port: int) -> socket.socket:
     )
 
 
-def _end_with_input(server: object) -> None:
+def _end_with_input(server: uvicorn.Server) -> None:
     sys.stdin.buffer.read()
     threading.Event().wait(FAREWELL_S)
-    server.should_exit = True  # type: ignore[attr-defined]
+    server.should_exit = True

@@ -163,7 +163,17 @@ class LiveStudy:
     def _now(self) -> dict[str, Any]:
         status, steering = study_status(self.folder), read_steering(self.folder)
         running = [self._running(trial) for trial in self._trials if trial.state == "running"]
-        state = "paused" if status.paused else "running" if status.working else "stopped" if running else "ended"
+        state = (
+            "paused"
+            if status.paused
+            else "loading"
+            if status.working and not self._trials
+            else "running"
+            if status.working
+            else "stopped"
+            if running
+            else "ended"
+        )
         speeds = [one["tokens_per_second"] for one in running if one["tokens_per_second"]]
         memory = [one["memory_bytes"] for one in running if one["memory_bytes"]]
         return {

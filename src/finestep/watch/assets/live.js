@@ -15,7 +15,7 @@ function drawLive() {
 }
 function liveNow(now) {
   const words = { running: say('running'), paused: say('paused'), stopped: say('stopped'), ended: say('ended'), loading: say('loading') };
-  const facts = [];
+  const facts = now.state === 'loading' ? [say('the model and the data are loaded first')] : [];
   const spent = now.budget ? say('{spent} of {budget} full runs spent', { spent: figure3(now.spent), budget: figure3(now.budget) }) : say('{spent} full runs spent', { spent: figure3(now.spent) });
   facts.push(spent);
   if (now.left_s !== null && now.state === 'running') facts.push(say('at most {time} left', { time: clock(Math.round(now.left_s)) }));
@@ -105,7 +105,7 @@ function drawSteering(now) {
   byId('live-said').replaceChildren(...now.steering.slice(-3).map((text) => h('li', {}, text)));
   if (place.dataset.key === key) return; // a form that somebody fills in stays
   place.dataset.key = key;
-  place.replaceChildren(...(LIVE.can_steer && ['running', 'paused'].includes(now.state) ? steeringForms(now) : []));
+  place.replaceChildren(...(LIVE.can_steer && ['loading', 'running', 'paused'].includes(now.state) ? steeringForms(now) : []));
 }
 function steeringForms(now) {
   const field = (name, label, attributes) => h('label', {}, label, h('input', { name, required: true, ...attributes }));
@@ -146,6 +146,7 @@ async function takeCurve(number) {
 function takeState(now) {
   const before = live.version;
   live.now = now;
+  root.classList.toggle('is-live', ['loading', 'running', 'paused'].includes(now.state));
   live.version = now.version;
   drawLive();
   if (before !== null && before !== now.version) takeReport().then(drawLive);
