@@ -18,6 +18,7 @@ from finestep.cli import (
     recommend,
     report,
     rescale,
+    schema,
     status,
     steer,
     train,
@@ -52,6 +53,7 @@ for name in ("stop", "pause", "resume", "add", "extend"):
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
 app.command("rescale", cls=GroupedCommand)(rescale.rescale)
 app.command("export", cls=GroupedCommand)(export.export)
+app.command("schema", cls=GroupedCommand)(schema.schema)
 app.command("mcp", cls=GroupedCommand)(mcp.mcp)
 app.command("doctor", cls=GroupedCommand)(doctor.doctor)
 

@@ -16,7 +16,7 @@ from finestep.trackers.report import FOLDER
 
 WAIT_S = 5.0
 """How long the end of a study waits for all of its trackers; then they go on by themselves."""
-NICENESS = 10
+NICENESS = 5
 
 
 class Trackers:

@@ -108,12 +108,21 @@ def main(arguments: list[str] | None = None) -> int:
             failures = 0
         except Exception as error:
             failures += 1
-            print(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            _say(error)
             if failures >= MOST_FAILURES or isinstance(error, ImportError | FinestepError):
                 print("given up: the study goes on without this tracker", file=sys.stderr, flush=True)
                 return 1
-    (report or Report(Path(folder), name)).finish()
+    try:
+        (report or Report(Path(folder), name)).finish()
+    except Exception as error:
+        _say(error)
+        return 1
     return 0
+
+
+def _say(error: Exception) -> None:
+    """Into the log of the tracker."""
+    print(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def _wait_for_the_end(ending: threading.Event) -> None:
