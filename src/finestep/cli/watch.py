@@ -22,12 +22,15 @@ def watch(
     token: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Who knows it may read and steer; `new` makes one.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object.")] = False,
 ) -> None:
     """Show studies live: what runs, curves as they come, what the search believes and will try next.
 
     The page is the report's; only this machine can reach it. Its buttons stop, pause, add and extend. It reads files only:
     a study does not notice it.
     """
+    import json
+
     from finestep.cli.terminal import open_console
     from finestep.flows.setup import RUNS_FOLDER
     from finestep.flows.status import studies_in
@@ -40,6 +43,9 @@ def watch(
     console = open_console()
 
     def say(address: Address) -> None:
+        if as_json:
+            typer.echo(json.dumps({"watching": str(place), "url": address.url}))
+            return
         console.print(f"watching {place} at {address.url}", soft_wrap=True, markup=False)
         console.print("end with Ctrl-C", markup=False)
         if open_it:
