@@ -65,7 +65,7 @@ def measure(folder: Path, *, pairs: int, steps: int, trackers: str) -> list[floa
     """The ratio of each pair: companions let go over companions held."""
     recipe, study = folder / "recipe.yaml", folder / "study"
     recipe.write_text(RECIPE)
-    from finestep.flows.setup import SHIPPED_DATA
+    from finestep.survey.shipped import SHIPPED_DATA
 
     words = ["train", str(recipe), "shipped", str(SHIPPED_DATA), "--out", str(study), "--watch", "--threads", "1"]
     words += ["--report-to", trackers] if trackers else []

@@ -71,7 +71,7 @@ def write_model(folder: Path, size: str) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from finestep.flows.setup import SHIPPED_MODEL
+    from finestep.survey.shipped import SHIPPED_MODEL
 
     shape = {"vocab_size": 4096, "num_key_value_heads": SIZES[size]["num_attention_heads"], **SIZES[size]}
     config = LlamaConfig(max_position_embeddings=4096, tie_word_embeddings=False, **shape)
@@ -83,14 +83,14 @@ def write_model(folder: Path, size: str) -> None:
         shutil.copy(SHIPPED_MODEL / name, folder / name)
 
 
-def resident_of(folder: Path, recipe: Any, device: str) -> Any:
+def resident_of(folder: Path, recipe: Any, device: str, *, placement: Any = None) -> Any:
     """That model with a few rows of text, for rows of its own to be put in their place."""
     from finestep.study import DataSpec, ModelSpec
     from finestep.train.resident import Resident
 
     data = folder / "rows.jsonl"
     data.write_text("\n".join(json.dumps({"text": f"row {n} of many"}) for n in range(40)))
-    return Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), recipe)
+    return Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), recipe, placement=placement)
 
 
 def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., None]) -> Any:
@@ -116,12 +116,12 @@ def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., No
 class Rivals:
     """One model and one shape; every rival makes the same steps of the same eight trials."""
 
-    def __init__(self, folder: Path, shape: Shape, device: str, *, num_trials: int = len(RATES)):
+    def __init__(self, folder: Path, shape: Shape, device: str, *, num_trials: int = len(RATES), placement: Any = None):
         import torch
 
         self.folder, self.shape, self.device = folder, shape, torch.device(device)
         self.recipes = [self._recipe(rate, shape.rows) for rate in RATES]
-        self.resident = resident_of(folder, self.recipes[0], device)
+        self.resident = resident_of(folder, self.recipes[0], device, placement=placement)
         self.resident.data = self._synthetic()
         self.ids = torch.from_numpy(self.resident.data.train.ids.reshape(-1, shape.length)).to(self.device)
         self.base_bytes = sum(value.numel() * value.element_size() for value in self.resident.base.parameters())

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from finestep.executors.replay import ReplayExecutor
-from finestep.flows.tune import Tuning
 from finestep.search.sweep import Sweep
+from finestep.studies.tuning import Tuning
 from finestep.study import Budget
 
 from .studies import CARD, basin, open_store

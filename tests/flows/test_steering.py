@@ -12,11 +12,11 @@ import pytest
 
 from finestep.errors import BadInput
 from finestep.executors.replay import ReplayExecutor
-from finestep.flows.steer import steer
-from finestep.flows.tune import Tuning
 from finestep.search.sweep import Sweep
 from finestep.store.commands import Command, ask, read_steering, waiting
 from finestep.store.study_files import StudyFiles, read_spec
+from finestep.studies.steer import steer
+from finestep.studies.tuning import Tuning
 from finestep.study import Budget
 
 from .studies import CARD, basin, open_store

@@ -13,6 +13,7 @@ import numpy as np
 from finestep.recipe import Recipe
 from finestep.report.told import Interval, RunFinding, Told, Use
 from finestep.report.view import ReportView, build_view
+from finestep.result import LabelAnswer, Spent, WrittenAnswer
 from finestep.search.belief import BelievedCurve, BelievedPoint
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
@@ -61,12 +62,12 @@ def make_logs(trials: list[Trial]) -> tuple[dict[int, list[StepRecord]], dict[in
 def make_view(hostile: str = "", **changes: Any) -> ReportView:
     """The view of the whole study."""
     trials = changes.pop("trials", None) or make_trials(hostile)
-    steps, evaluations = make_logs(trials)
+    logs = (changes.pop("steps"), changes.pop("evaluations")) if "steps" in changes else make_logs(trials)
     given: dict[str, Any] = {
         "title": f"{hostile}Synthetic example: a 1.1 B model on 7,200 instructions (test data, not a measurement)",
         "trials": trials,
-        "steps": steps,
-        "evaluations": evaluations,
+        "steps": logs[0],
+        "evaluations": logs[1],
         "facts": {
             "model": f"{hostile}TinyLlama-1.1B",
             "num_parameters": 1_100_048_384,
@@ -79,11 +80,11 @@ def make_view(hostile: str = "", **changes: Any) -> ReportView:
         "baseline": 0,
         "best": 6,
         "notes": [f"{hostile}Every number on this page is invented by a test.", "No run was repeated."],
-        "spent": {"tokens": 19.8e6, "elapsed_s": 8_040.0, "full_runs": 9.0},
+        "spent": Spent(tokens=19_800_000, elapsed_s=8_040.0, full_runs=9.0),
         "told": make_told(hostile),
         "answers": [
-            {"prompt": f"{hostile}Name a city.", "answer": f"{hostile}Oslo", "expected": f"{hostile}Paris"},
-            {"text": f"{hostile}it rains", "predicted": f"{hostile}sad", "true": f"{hostile}happy"},
+            WrittenAnswer(prompt=f"{hostile}Name a city.", answer=f"{hostile}Oslo", expected=f"{hostile}Paris"),
+            LabelAnswer(text=f"{hostile}it rains", predicted=f"{hostile}sad", true=f"{hostile}happy"),
         ],
     }
     return build_view(**{**given, **changes})

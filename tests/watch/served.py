@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finestep.executors.replay import ReplayExecutor
-from finestep.flows.tune import Tuning
 from finestep.search.sweep import Sweep
+from finestep.studies.tuning import Tuning
 from finestep.study import Budget
 from finestep.watch.serve import Address, listening, make_server
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +15,9 @@ from finestep.cli.log_report import plot_lines
 from finestep.language.catalogue import asked_language, translated
 from finestep.report.curves import EMA_SHARE
 from finestep.report.series import debiased_ema
+from finestep.result import StudyResult, TrialFigures
 from finestep.store.study_files import read_records
+from finestep.study_layout import STEPS, trial_folder
 from finestep.trial import StepRecord
 
 HEIGHT, MOST_WIDTH, LEAST_WIDTH = 8, 72, 30
@@ -25,26 +26,26 @@ MARGIN = 12
 RUN, BEST, FELL, ABOVE = "o", "#", "x", "^"
 
 
-def print_plots(console: Console, result: Mapping[str, Any]) -> None:
+def print_plots(console: Console, result: StudyResult) -> None:
     """Draw both where there is a terminal that is wide enough, and a chosen run; otherwise nothing."""
     width = min(console.width - MARGIN, MOST_WIDTH)
-    best = result.get("best")
+    best = result.best
     if not console.is_terminal or width < LEAST_WIDTH or best is None:
         return
-    for title, lines in (_basin(result, width), _curve(result, width)):
+    for title, lines in (_basin(result, best, width), _curve(result, best, width)):
         if lines:
             console.print(Text(translated(title, asked_language()), style="bold"))
             for line in lines:
                 console.print(Text(line, style="dim"), no_wrap=True)
 
 
-def _basin(result: Mapping[str, Any], width: int) -> tuple[str, list[str]]:
+def _basin(result: StudyResult, best: TrialFigures, width: int) -> tuple[str, list[str]]:
     """Loss over rate of the full runs, or of all where they are fewer than three."""
-    full = [row for row in result["trials"] if row["fidelity"] == 1.0]
+    full = [row for row in result.trials if row.fidelity == 1.0]
     title = "rate against loss (full runs)" if len(full) > 2 else "rate against loss (all lengths)"
-    rows = full if len(full) > 2 else result["trials"]
+    rows = full if len(full) > 2 else result.trials
     return f"{title}: {RUN} run, {BEST} best, {FELL} no result, {ABOVE} higher than drawn", scatter_lines(
-        [(row["learning_rate"], row["eval_loss"], row["trial"] == result["best"]["trial"]) for row in rows],
+        [(row.learning_rate, row.eval_loss, row.trial == best.trial) for row in rows],
         width=width,
     )
 
@@ -76,13 +77,12 @@ def scatter_lines(points: Sequence[tuple[float, float | None, bool]], *, width: 
 def _ceiling(losses: Sequence[float]) -> float:
     """The upper end: one bad run does not flatten the others, and is pressed to the top."""
     ordered = sorted(losses)
-    usual = ordered[3 * len(ordered) // 4]
+    usual = ordered[3 * (len(ordered) - 1) // 4]
     return min(ordered[-1], ordered[0] + 3 * (usual - ordered[0]) if usual > ordered[0] else ordered[-1])
 
 
-def _curve(result: Mapping[str, Any], width: int) -> tuple[str, list[str]]:
-    folder = Path(result["paths"]["study"]) / "trials" / f"{result['best']['trial']:04d}"
-    records = read_records(folder / "steps.jsonl", StepRecord)
+def _curve(result: StudyResult, best: TrialFigures, width: int) -> tuple[str, list[str]]:
+    records = read_records(trial_folder(Path(result.paths.study), best.trial) / STEPS, StepRecord)
     if len(records) < 2:
         return "", []
     smooth = np.array(debiased_ema([record.loss for record in records], span=EMA_SHARE * len(records)))

@@ -73,7 +73,7 @@ def _steer(study: Path, wanted: dict[str, Any], *, as_json: bool) -> None:
     import json
 
     from finestep.cli.terminal import open_console
-    from finestep.flows.steer import steer
+    from finestep.studies.steer import steer
 
     told = steer(study.expanduser(), wanted)
     if as_json:

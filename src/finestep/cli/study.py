@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from finestep.flows.session import StudyRun
+    from finestep.studies.run import StudyRun
 
 
 STOPPED = 130
@@ -35,7 +35,6 @@ def run_study(
     from finestep.cli.plots import print_plots
     from finestep.cli.screen import Screen
     from finestep.cli.terminal import open_console
-    from finestep.disk import json_text
     from finestep.trackers.launch import Trackers
     from finestep.watch.launch import PageBeside
 
@@ -53,21 +52,21 @@ def run_study(
             screen.say(note)
         for event in study.events(interrupt.requested):
             screen.show(event)
-    result: dict[str, Any] = study.result or {}
-    if result and not interrupt.requested() and not study.stopped_by_command:
+    result = study.result
+    if result is not None and not interrupt.requested() and not study.stopped_by_command:
         print_card(console, result)
         print_plots(console, result)
     for line in followed.ended():
         console.print(line, soft_wrap=True, markup=False)
     if as_json:
-        typer.echo(json_text(result))
+        typer.echo("{}" if result is None else result.as_json())
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)
     if study.stopped_by_command:
         console.print(f"stopped by `finestep stop`; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(STOPPED)
-    if not result.get("best") and not (result.get("answer") or {}).get("learning_rate"):
+    if result is None or not result.has_answer:
         raise typer.Exit(1)
 
 

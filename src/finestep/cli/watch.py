@@ -32,8 +32,8 @@ def watch(
     import json
 
     from finestep.cli.terminal import open_console
-    from finestep.flows.setup import RUNS_FOLDER
-    from finestep.flows.status import studies_in
+    from finestep.studies.spec import RUNS_FOLDER
+    from finestep.studies.status import studies_in
     from finestep.watch.serve import Address, check_place, check_server_installed, serve
 
     place = (study or Path(RUNS_FOLDER)).expanduser()

@@ -24,9 +24,12 @@ from typing import Any
 from finestep.disk import IN_OUTPUT, is_full, make_folder, open_anew, remove, set_aside, write_whole, writing
 from finestep.errors import BadInput, EnvironmentFault, did_you_mean
 from finestep.executors.in_turn import InTurn
+from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
+from finestep.ready import DataCard, Machine, Ready
 from finestep.recipe import Recipe
-from finestep.study import CommandSpec
+from finestep.study import EXTERNAL, CommandSpec
+from finestep.study_layout import OUTCOME
 from finestep.trial import Outcome, TrialState, recipe_hash
 
 OUTPUT, EXIT_CODE, LOCK, SCRIPT = "output.log", "exit_code", "command.lock", "command.sh"
@@ -57,13 +60,11 @@ class CommandExecutor:
         self._process: subprocess.Popen[bytes] | None = None
         self._turns = InTurn(self._run)
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Ready:
         """Nothing to load: the size of the data as the user said it."""
         self._turns.begin()
-        return {
-            "card": {"facts": {"num_rows": self._trainer.num_rows}, "notes": []},
-            "facts": {"command": self._trainer.command},
-        }
+        card = DataCard(facts=DataFacts(name=EXTERNAL, num_rows=self._trainer.num_rows))
+        return Ready(card=card, machine=Machine(command=self._trainer.command))
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
@@ -118,7 +119,7 @@ class CommandExecutor:
             yield Event(kind="error", data={"error": fault.kind, "text": str(fault), "place": fault.place})
             return
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / "outcome.json", outcome.model_dump_json())
+        write_whole(folder / OUTCOME, outcome.model_dump_json())
         yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
 
     def _launch(self, folder: Path, values: Mapping[str, object]) -> None:

@@ -179,12 +179,20 @@ def _open_side(trials: Sequence[Trial], best: Trial) -> str:
     return "" if below and above else ("below" if above else "above")
 
 
-def basin_finding(trials: Sequence[Trial], best: Trial | None, lower: tuple[Trial, float] | None) -> str:
-    """The title of plot 1: where the minimum is, what was measured `lower` (and by how many nats), and how many runs fell."""
+def basin_finding(
+    trials: Sequence[Trial], best: Trial | None, lower: tuple[Trial, float] | None, *, metric: str | None = None
+) -> str:
+    """The title of plot 1: where the minimum is, what was measured `lower` (and by how many nats), and how many runs fell.
+
+    Args:
+        metric: what was optimised in place of the loss; then losses do not say who is best.
+    """
     diverged = sum(trial.state == "diverged" for trial in trials)
     fallen = f"{diverged} of {wording.runs(len(trials))} diverged" if diverged else ""
     if best is None:
         return f"No run has a validation loss yet{'; ' + fallen if fallen else ''}"
+    if metric is not None:
+        return f"Chosen by {metric.replace('_', ' ')}: {_place(best)}; {fallen or 'no run diverged'}"
     if lower is None:
         return f"Best: {_place(best)}; {fallen or 'no run diverged'}"
     other, gap = lower

@@ -162,7 +162,7 @@ def _said(value: Any, key: str) -> Iterable[str]:
         yield value
     elif isinstance(value, Mapping):
         for name, one in value.items():
-            if name not in NOT_SAID:
+            if name not in NOT_SAID or key == "titles":
                 yield from _said(one, name)
             if key == "evidence":
                 yield name.replace("_", " ")

@@ -14,6 +14,7 @@ from finestep.report.curves import EMA_SHARE, Curve, build_curves, curves_findin
 from finestep.report.hero import Headline, Tile, headline, is_one_training, tiles
 from finestep.report.measured import Verdict, final_loss, lower_elsewhere, metric_verdict, seed_noise, verdict
 from finestep.report.told import Told
+from finestep.result import LabelAnswer, RowAnswer, Spent
 from finestep.trial import EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
@@ -117,16 +118,16 @@ def build_view(
     baseline: int | None,
     best: int | None,
     notes: Sequence[str],
-    spent: Mapping[str, float],
+    spent: Spent | None = None,
     told: Told | None = None,
-    answers: Sequence[Mapping[str, str]] = (),
+    answers: Sequence[RowAnswer] = (),
     language: str = "",
     live: bool = False,
 ) -> ReportView:
     """The report of a study from its trials and their logs.
 
-    `steps` and `evaluations` go by trial number; `baseline` and `best` are trial numbers. `spent` names its units:
-    `tokens`, `elapsed_s`, anything ending in `_s` or `_bytes`; tokens and time that it lacks are summed over trials.
+    `steps` and `evaluations` go by trial number; `baseline` and `best` are trial numbers. Without `spent`, tokens and
+    time are summed over the trials.
 
     Raises:
         BadInput: `best` has no loss that counts, or a number belongs to no trial.
@@ -149,7 +150,7 @@ def build_view(
         tiles=tuple(tiles(winner, first, compared, said, batch=batch_product(winner))) if winner else (),
         spent=tuple(_spent_figures(trials, spent)),
         counts=_counts(trials),
-        titles=_titles(trials, winner, maps=maps, curves=curves, num_answers=len(answers), findings=len(said.findings)),
+        titles=_titles(trials, winner, maps=maps, curves=curves, num_answers=len(answers), told=said),
         told=said,
         trials=tuple(trials),
         kept_reasons=kept,
@@ -172,16 +173,21 @@ def _titles(
     maps: Sequence[BatchMap],
     curves: Sequence[Curve],
     num_answers: int,
-    findings: int,
+    told: Told,
 ) -> Titles:
     counts = _counts(trials)
     return Titles(
-        basin=basin_finding(trials, winner, lower_elsewhere(trials, winner)),
+        basin=basin_finding(
+            trials,
+            winner,
+            lower_elsewhere(trials, winner),
+            metric=None if told.objective == "eval_loss" else told.objective,
+        ),
         runs=f"{wording.runs(len(trials))}: {_count_words(counts)}" if trials else "No run was started",
         map=map_finding(maps),
         curves=curves_finding(curves, winner),
         gradients=gradient_finding(curves, winner),
-        diagnosis="Diagnosis: nothing odd was seen" if not findings else "Diagnosis: what was seen in the runs",
+        diagnosis="Diagnosis: nothing odd was seen" if not told.findings else "Diagnosis: what was seen in the runs",
         answers=f"What the tuned model answers to {num_answers} validation rows",
         use="Use it",
         provenance="Where these numbers come from",
@@ -223,11 +229,10 @@ def _kept(trials: Sequence[Trial], winner: Trial | None, first: Trial | None) ->
     return frozenset(list(dict.fromkeys(order))[:MOST_REASONS])
 
 
-def _answered(one: Mapping[str, str]) -> Answered:
-    """From `prompt`, `answer`, `expected`, or for labels `text`, `predicted`, `true`."""
-    if "predicted" in one:
-        return Answered(asked=one["text"], answer=one["predicted"], expected=one["true"])
-    return Answered(asked=one["prompt"], answer=one["answer"], expected=one["expected"])
+def _answered(one: RowAnswer) -> Answered:
+    if isinstance(one, LabelAnswer):
+        return Answered(asked=one.text, answer=one.predicted, expected=one.true)
+    return Answered(asked=one.prompt, answer=one.answer, expected=one.expected)
 
 
 def _trial(numbered: Mapping[int, Trial], number: int | None, name: str) -> Trial | None:
@@ -252,23 +257,20 @@ def _shown(trials: Sequence[Trial], best: Trial | None, baseline: Trial | None) 
     return frozenset(list(dict.fromkeys(order))[: SHOWN_CURVES + len(running)])
 
 
-def _spent_figures(trials: Sequence[Trial], spent: Mapping[str, float]) -> list[Figure]:
+def _spent_figures(trials: Sequence[Trial], spent: Spent | None) -> list[Figure]:
     outcomes = [trial.outcome for trial in trials if trial.outcome]
-    tokens = spent.get("tokens", sum(outcome.num_train_tokens for outcome in outcomes))
-    elapsed_s = spent.get("elapsed_s", sum(outcome.elapsed_s for outcome in outcomes))
-    time_name = "" if "elapsed_s" in spent else "summed over runs"
+    tokens = spent.tokens if spent else sum(outcome.num_train_tokens for outcome in outcomes)
+    elapsed_s = spent.elapsed_s if spent else sum(outcome.elapsed_s for outcome in outcomes)
     figures = []
     if tokens:
         figures.append(Figure(name="training tokens", value=wording.count(tokens)))
     if elapsed_s:
-        figures.append(Figure(name=time_name, value=wording.duration(elapsed_s)))
-    told = {"tokens", "elapsed_s"}
-    if "full_runs" in spent and "budget_full_runs" in spent:
-        told |= {"full_runs", "budget_full_runs"}
-        runs, most = wording.count(spent["full_runs"]), wording.count(spent["budget_full_runs"])
-        figures += [] if is_one_training(trials) else [Figure(name=f"of at most {most} full runs", value=runs)]
-    rest = [key for key in spent if key not in told]
-    return figures + [Figure(name=wording.name(key), value=wording.quantity(key, spent[key])) for key in rest]
+        figures.append(Figure(name="" if spent else "summed over runs", value=wording.duration(elapsed_s)))
+    if spent is not None and not is_one_training(trials):
+        most = spent.budget_full_runs
+        name = "full runs" if most is None else f"of at most {wording.count(most)} full runs"
+        figures.append(Figure(name=name, value=wording.count(spent.full_runs)))
+    return figures
 
 
 def batch_product(trial: Trial) -> str:

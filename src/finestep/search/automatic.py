@@ -9,11 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
-from finestep.search.answer import Answer, TradeOff, answer_sentence
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
+from finestep.search.leader import leader
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
@@ -90,7 +91,7 @@ class Automatic:
 
     def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
         """True when a short run would eat up the only full run that the budget still holds."""
-        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        own = any(trial.fidelity == 1.0 and not trial.is_baseline for trial in trials)
         return not own and 1 <= left < 1 + self.space.fidelities[0]
 
     def _whole_runs(self, search: StructuredSearch) -> StructuredSearch:
@@ -106,20 +107,15 @@ class Automatic:
         search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
         return _View(search, reading.losses(self.visible(trials)), reading.unit)
 
-    def tie_percent(self, trials: Sequence[Trial]) -> float:
-        """Trials this near the best may become the answer; with room for what later trials teach about the noise."""
-        view = self._view(trials)
-        return 2 * view.unit * view.search.prior.noise
-
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that the search may see.
 
         A baseline far from the centre is hidden until the search has a full run of its own: being easy to beat, it would
         make every full run look worth its cost before the short ones have been asked.
         """
-        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        own = any(trial.fidelity == 1.0 and not trial.is_baseline for trial in trials)
         hide = not own and not self._baseline_is_near()
-        return [trial for trial in trials if not (hide and trial.stage == "baseline")]
+        return [trial for trial in trials if not (hide and trial.is_baseline)]
 
     def answer(self, trials: Sequence[Trial]) -> Answer:
         """What the search believes now, its choice moved to a faster batch when speed is preferred and costs little."""
@@ -135,6 +131,7 @@ class Automatic:
         return answer.model_copy(
             update={
                 "trial": found.number,
+                "as_good": None,
                 "learning_rate": found.recipe.learning_rate,
                 "effective_batch_size": found.recipe.effective_batch_size,
                 "expected_regret": None
@@ -146,7 +143,8 @@ class Automatic:
     def _answer(self, trials: Sequence[Trial]) -> Answer:
         """The search's answer in per cent of the objective, not in units."""
         view = self._view(trials)
-        said = view.search.answer(view.trials)
+        best = leader(self.spec, trials)
+        said = view.search.answer(view.trials, winner=best.number if best else None)
         rows = tuple(
             row.model_copy(update={"excess_percent": row.excess_percent * view.unit}) for row in said.trade_offs
         )
@@ -182,6 +180,7 @@ class Automatic:
             effective_batch_size=batch,
             stage="baseline",
             why=f"the usual default, to compare with: {rate:.0e} at batch {batch}",
+            is_baseline=True,
         )
 
     def _baseline_batch(self) -> int:
@@ -189,7 +188,7 @@ class Automatic:
 
     def _baseline_done(self, trials: Sequence[Trial]) -> bool:
         wanted = self.spec.with_baseline and self.budget_runs >= ROOM_FOR_BASELINE
-        return not wanted or any(trial.stage == "baseline" and trial.fidelity == 1.0 for trial in trials)
+        return not wanted or any(trial.is_baseline and trial.fidelity == 1.0 for trial in trials)
 
     def _baseline_is_near(self) -> bool:
         """Within an octave of the prior's centre at its batch size."""
@@ -238,18 +237,14 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
-    if proposal.stage == "second seed":
-        text = proposal.why
-    elif rate is None:
+    if rate is None:
         text += ", where the prior points"
     else:
         text += f": the best rate at this batch is between {rate.low:.2g} and {rate.high:.2g}"
         text += _outside_words(proposal, rate)
         gain = said.expected_gain if said else None
         text += f"; expected gain of one more full run {gain:.2g} %" if gain is not None else ""
-    stage = (
-        proposal.stage if proposal.stage == "second seed" else "short runs" if proposal.fidelity < 1 else "full runs"
-    )
+    stage = "short runs" if proposal.fidelity < 1 else "full runs"
     return proposal.model_copy(update={"stage": stage, "why": text})
 
 

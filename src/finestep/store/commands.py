@@ -15,8 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finestep.disk import make_folder, remove, write_whole
+from finestep.study_layout import COMMANDS, STEERING
 
-COMMANDS, STEERING = "commands", "steering.json"
 MOST_BYTES = 64 * 1024
 MOST_DONE = 500
 """So many of the last commands are remembered; one that is forgotten has no file any more."""

@@ -10,8 +10,7 @@ from typing import Any
 
 from finestep.disk import read_object, write_whole
 from finestep.study import Budget
-
-RUNNING = "running.json"
+from finestep.study_layout import RUNNING
 
 
 def write_running(folder: Path, *, command: str, budget: Budget) -> None:

@@ -12,9 +12,6 @@ from finestep.disk import read_object
 from finestep.errors import FinestepError
 from finestep.search.automatic import length_words
 from finestep.store.study_files import (
-    CLAIM,
-    OPTUNA_FILE,
-    RESULT,
     StudyFiles,
     numbered_folders,
     read_claim,
@@ -23,10 +20,10 @@ from finestep.store.study_files import (
     spec_in,
 )
 from finestep.store.tail import Tail, number
+from finestep.study_layout import CLAIM, DATABASE, EVALUATIONS, RESULT, STEPS
 from finestep.trackers.sink import Point, Run
 from finestep.trial import Outcome, Trial
 
-STEPS, EVALUATIONS = "steps.jsonl", "evaluations.jsonl"
 ANSWER = -1
 """The number of the run that holds the study's answer."""
 TRAIN = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
@@ -142,7 +139,7 @@ class Feed:
         return run, {name: value for name, value in told.items() if value is not None}
 
     def _trials(self) -> list[Trial]:
-        if not (self._folder / OPTUNA_FILE).is_file():
+        if not (self._folder / DATABASE).is_file():
             return []
         try:
             return StudyFiles(self._folder, self._spec).trials()

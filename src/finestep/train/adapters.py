@@ -2,172 +2,22 @@
 
 The layout follows PEFT's names, so that values come from PEFT's own initialisation and go back into PEFT's own files.
 
-Shapes: K trials, P values of one trial, T tokens of one trial in a forward pass, I inputs, O outputs, R rank of the pack.
+Shapes: K trials, P values of one trial.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from finestep.errors import BadInput
+from finestep.recipe import OptimizerGroup
+from finestep.train.adapter_layout import Piece, layout_of, place_of
 from finestep.train.optimizer import ParameterRow, Slice, parameter_table
-from finestep.train.whole_model import Values
-
-LORA_NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<kind>[AB])\.default\.weight")
-HEAD_NAME = re.compile(
-    r"base_model\.model\.(?P<head>.+)\.modules_to_save\.default\.(?:(?P<inner>.+)\.)?(?P<kind>weight|bias)"
-)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Where one trained tensor of a module lives in a row. `A` is kept as [R, I] and `B` as [R, O]: with the small side
-    first, all five small products are 2 to 4 times faster on a CPU than the other way."""
-
-    name: str
-    path: str
-    kind: Literal["A", "B", "weight", "bias"]
-    start: int
-    shape: tuple[int, ...]
-
-    @property
-    def end(self) -> int:
-        return self.start + torch.Size(self.shape).numel()
-
-    def view(self, rows: torch.Tensor) -> torch.Tensor:
-        """This piece of one row [P] or of all rows [K, P]."""
-        return rows[..., self.start : self.end].unflatten(-1, self.shape)
-
-
-def layout_of(values: Values, rank: int) -> tuple[Piece, ...]:
-    """The pieces of a row that holds tensors of these names and shapes, adapters padded to `rank`; in the order of their names.
-
-    Raises:
-        BadInput: something other than adapters of linear layers and a head is trained.
-    """
-    pieces: list[Piece] = []
-    start = 0
-    for name, value in sorted(values.items()):
-        path, kind = _place(name)
-        shape = {"A": (rank, value.shape[-1]), "B": (rank, value.shape[0])}.get(kind, tuple(value.shape))
-        pieces.append(Piece(name, path, kind, start, shape))  # type: ignore[arg-type]
-        start = pieces[-1].end
-    return tuple(pieces)
-
-
-def _place(name: str) -> tuple[str, str]:
-    lora, head = LORA_NAME.fullmatch(name), HEAD_NAME.fullmatch(name)
-    if lora:
-        return lora["path"], lora["kind"]
-    if head:
-        return head["head"] + (f".{head['inner']}" if head["inner"] else ""), head["kind"]
-    raise BadInput("`lora.target_modules` must name linear layers of the model", value=name)
-
-
-def _check_linear(base: Any, path: str) -> None:
-    module = base.get_submodule(path)
-    plain = isinstance(module, torch.nn.Linear | PackedLinear | PackedHead) or type(module).__name__ == "Conv1D"
-    if not plain:
-        raise BadInput(
-            "adapters are for linear layers",
-            value=f"{path} ({type(module).__name__})",
-            next_step="name the linear layers with --set lora.target_modules=q_proj,v_proj",
-        )
-
-
-class PackedLinear(torch.nn.Module):
-    """y = base(x) + scale_k (x A_k^T) B_k for the rows of trial k: one large product for all trials, two batched small ones."""
-
-    def __init__(self, base: torch.nn.Module, rows: AdapterRows):
-        super().__init__()
-        self.base = base
-        self._rows = [rows]
-
-    @property
-    def weight(self) -> Any:
-        """The base's weight, for models that look at it (its dtype, its shape) without calling the layer."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Any:
-        """The base's bias, or None."""
-        return getattr(self.base, "bias", None)
-
-    def bind(self, pieces: Mapping[str, torch.nn.Parameter]) -> None:
-        """Take the adapters [K, R, I] and [K, R, O], which alias the rows."""
-        self.A, self.B = pieces["A"], pieces["B"]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = self._rows[0]
-        A, B, scale = rows.shown(self.A), rows.shown(self.B), rows.shown(rows.scales)
-        x_KTI = x.reshape(A.shape[0], -1, x.shape[-1])
-        dropped = self.training and rows.dropout
-        if not dropped and _is_plain(self.base, x, A):
-            y_KTO = _LowRankLinear.apply(x_KTI, self.base.weight, self.base.bias, A, B, scale)  # type: ignore[no-untyped-call]
-            return y_KTO.view(*x.shape[:-1], -1)
-        y_KTO = self.base(x_KTI)
-        h_KTR = (
-            torch.bmm(F.dropout(x_KTI, rows.dropout) if dropped else x_KTI, A.transpose(1, 2)) * scale[:, None, None]
-        )
-        return torch.baddbmm(y_KTO, h_KTR.to(y_KTO.dtype), B.to(y_KTO.dtype)).view(*x.shape[:-1], -1)
-
-
-def _is_plain(base: torch.nn.Module, x: torch.Tensor, A: torch.Tensor) -> bool:
-    """True for a frozen linear layer that computes in the adapters' own precision."""
-    same = type(base) is torch.nn.Linear and x.dtype == base.weight.dtype == A.dtype
-    return same and not torch.is_autocast_enabled(x.device.type)
-
-
-class _LowRankLinear(torch.autograd.Function):
-    """y = x W^T + b + scale_k (x A_k^T) B_k with W and b frozen.
-
-    The same products as autograd's, but sums are made inside them: no copies of y and of its gradient, no separate addition
-    where the two paths meet. Shapes: x [K, T, I], W [O, I], A [K, R, I], B [K, R, O], scale [K].
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, W: Any, bias: Any, A: Any, B: Any, scale: Any) -> Any:
-        h = torch.bmm(x, A.transpose(1, 2)).mul_(scale[:, None, None])
-        ctx.save_for_backward(x, W, A, B, scale, h)
-        return F.linear(x, W, bias).baddbmm_(h, B)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        x, W, A, B, scale, h = ctx.saved_tensors
-        (grad,) = grads
-        grad_h = torch.bmm(grad, B.transpose(1, 2)).mul_(scale[:, None, None])
-        grad_x = torch.matmul(grad, W).baddbmm_(grad_h, A) if ctx.needs_input_grad[0] else None
-        grad_A, grad_B = torch.bmm(grad_h.transpose(1, 2), x), torch.bmm(h.transpose(1, 2), grad)
-        return grad_x, None, None, grad_A, grad_B, None
-
-
-class PackedHead(torch.nn.Module):
-    """A new linear head, one a trial: y = x W_k^T + b_k."""
-
-    def __init__(self, base: torch.nn.Linear, rows: AdapterRows):
-        super().__init__()
-        self.out_features, self.in_features = base.out_features, base.in_features
-        self._rows = [rows]
-
-    def bind(self, pieces: Mapping[str, torch.nn.Parameter]) -> None:
-        """Take the weights [K, O, I] and, if there are any, the biases [K, O]."""
-        self.weight, self.bias = pieces["weight"], pieces.get("bias")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = self._rows[0]
-        W = rows.shown(self.weight)
-        x_KTI = x.reshape(W.shape[0], -1, x.shape[-1])
-        y_KTO = torch.bmm(x_KTI, W.transpose(1, 2))
-        if self.bias is not None:
-            y_KTO = y_KTO + rows.shown(self.bias)[:, None, :]
-        return y_KTO.view(*x.shape[:-1], -1)
+from finestep.train.packed_layers import PackedHead, PackedLinear, check_linear
+from finestep.train.trial_rows import Values
 
 
 class AdapterRows:
@@ -192,7 +42,7 @@ class AdapterRows:
     def join(self, key: int, values: Values, *, scale: float, moments: Values | None = None) -> None:
         """Add a trial as the last row, with the tensors of a PEFT adapter."""
         for name in values:
-            _check_linear(self.base, _place(name)[0])
+            check_linear(self.base, place_of(name)[0])
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
         layout = layout_of(values, max([rank, *self._ranks]))
         old: list[Mapping[str, Values]] | None = None
@@ -249,7 +99,7 @@ class AdapterRows:
             named = {piece.name: moments[f"{piece.name}.{kind}"] for piece in self.layout}
             self._buffers[buffer][place] = self._packed_row(named)
 
-    def slices(self, key: int, settings: Any, new_names: list[str]) -> list[Slice]:
+    def slices(self, key: int, settings: OptimizerGroup, new_names: list[str]) -> list[Slice]:
         """A trial's row cut where learning-rate factor or weight decay change; as few pieces as possible."""
         if key not in self._cuts:
             self._cuts[key] = self._cut(parameter_table(self.values(key), settings, new_names))

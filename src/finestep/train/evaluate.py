@@ -15,7 +15,8 @@ from finestep.errors import BadInput, cause_words
 from finestep.train.loss import TokenLoss
 from finestep.train.memory import in_parts_that_fit
 from finestep.train.model import Placement
-from finestep.train.tokens import TokenRows, TrainingData, collate
+from finestep.train.token_rows import TokenRows
+from finestep.train.tokens import TrainingData, collate
 
 EVAL_BATCH_SIZE = 32
 GENERATED_ROWS = 128

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,8 @@ from finestep.train.retention import Retention, read_general_text
 from finestep.train.saving import save_model
 from finestep.train.targets import attach, detach, structure_of
 from finestep.train.tokens import TrainingData, prepare_data
-from finestep.train.whole_model import Values, WholeModel, load_trained, trained
-
-Rows = AdapterRows | WholeModel
+from finestep.train.trial_rows import TrialRows, Values
+from finestep.train.whole_model import WholeModel, load_trained, trained
 
 
 class Resident:
@@ -81,14 +81,15 @@ class Resident:
         self.max_forgetting = retention.max_forgetting if retention else None
         self._structure = structure_of(self.base)
         self._plain: Any = self.base
-        self._rows: Rows | None = None
+        self._rows: AdapterRows | WholeModel | None = None
         self._families: dict[object, AdapterFamily] = {}
         self._untouched: dict[str, torch.Tensor] = {}
         self._initial: dict[object, dict[str, torch.Tensor]] = {}
         self._base_losses: dict[object, Any] = {}
         if recipe.method != "full" and (note := self.family(recipe).targets.note):
             self.notes.append(note)
-        self.data.card["notes"] = [*self.data.card.get("notes", []), *(f"model: {note}" for note in self.notes)]
+        card = self.data.card.with_notes(*(f"model: {note}" for note in self.notes))
+        self.data = replace(self.data, card=card)
 
     def _look_at_base(self) -> list[str]:
         """Try the model on a few tokens; the parts that text never reaches, which stay frozen.
@@ -157,7 +158,7 @@ class Resident:
                 self._initial[key] = _copies(self.begin(recipe))
         return self._initial[key]
 
-    def open_rows(self, recipe: Recipe) -> Rows:
+    def open_rows(self, recipe: Recipe) -> AdapterRows | WholeModel:
         """An empty pack on the base, for trials with the method and the target layers of `recipe`."""
         if recipe.method == "full":
             self._rows = WholeModel(self.begin(recipe))
@@ -177,7 +178,7 @@ class Resident:
             self._base_losses[key] = compute()
         return self._base_losses[key]
 
-    def forgetting(self, rows: Rows, number: int) -> dict[str, float]:
+    def forgetting(self, rows: TrialRows, number: int) -> dict[str, float]:
         """How far the trial has moved from the base on general text; nothing when that is not watched."""
         watch = self.retention
         if watch is None:

@@ -9,8 +9,10 @@ import torch
 
 from finestep.train.evaluate import EVAL_BATCH_SIZE
 from finestep.train.memory import in_parts_that_fit
-from finestep.train.resident import Resident, Rows
-from finestep.train.tokens import TokenRows, collate
+from finestep.train.resident import Resident
+from finestep.train.token_rows import TokenRows
+from finestep.train.tokens import collate
+from finestep.train.trial_rows import TrialRows
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class RowLosses:
     """Forward passes of one trial alone, without gradients and without dropout."""
 
     resident: Resident
-    rows: Rows
+    rows: TrialRows
     trial: int
 
     @torch.no_grad()

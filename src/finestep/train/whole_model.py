@@ -1,21 +1,20 @@
 """A trial that trains alone: its values are the model's own parameters, of a whole model or of an adapter that PEFT put into it.
 
-It has the same methods as `adapters.AdapterRows`, so that the training loop need not know which of the two it serves.
+It gives what `trial_rows.TrialRows` asks for, as `adapters.AdapterRows` does: the training loop need not know which of the two it serves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from finestep.errors import BadInput
+from finestep.recipe import OptimizerGroup
 from finestep.train.optimizer import ParameterRow, Slice, parameter_table
-
-Values = Mapping[str, torch.Tensor]
-"""Trained tensors by their names in a saved adapter or model."""
+from finestep.train.trial_rows import Values
 
 
 class WholeModel:
@@ -64,7 +63,7 @@ class WholeModel:
                     moments[f"{name}.{kind}"].to(value.device, copy=True) for kind in ("exp_avg", "exp_avg_sq")
                 )
 
-    def slices(self, key: int, settings: Any, new_names: list[str]) -> list[Slice]:
+    def slices(self, key: int, settings: OptimizerGroup, new_names: list[str]) -> list[Slice]:
         """One slice a parameter that has a gradient."""
         parameters = trained(self.model)
         self._table = self._table or parameter_table(parameters, settings, new_names)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from finestep.plain_text import plain_lines
 from finestep.store.tail import Tail, number
+from finestep.study_layout import EVALUATIONS, NOTES, STEPS
 
-STEPS, EVALUATIONS, NOTES = "steps.jsonl", "evaluations.jsonl", "notes.jsonl"
 PACE_STEPS = 20
 
 

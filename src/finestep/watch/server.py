@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from finestep.errors import FinestepError
-from finestep.flows.status import studies_in
-from finestep.flows.steer import steer
+from finestep.studies.status import studies_in
+from finestep.studies.steer import steer
 from finestep.watch.pages import list_page, study_page
 from finestep.watch.study import LiveStudy, as_text
 

@@ -8,18 +8,20 @@ import math
 import statistics
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finestep.errors import FinestepError
-from finestep.flows.status import study_status
-from finestep.flows.tune import runs_spent
 from finestep.report.page_data import page_json
 from finestep.report.series import kept_indices, rounded
 from finestep.report.view import ReportView, build_view
 from finestep.store.commands import read_steering
-from finestep.store.study_files import OPTUNA_FILE, StudyFiles, read_spec
+from finestep.store.study_files import StudyFiles, read_spec
+from finestep.studies.spent import runs_spent
+from finestep.studies.status import study_status
 from finestep.study import StudySpec
+from finestep.study_layout import DATABASE, READY, RESULT, RUNNING, STEERING
 from finestep.trial import Trial
 from finestep.watch.courses import Course
 
@@ -120,7 +122,7 @@ class LiveStudy:
     def _marks(self) -> object:
         """What changes when a trial begins or ends."""
         marks = []
-        for name in (OPTUNA_FILE, f"{OPTUNA_FILE}-wal", "result.json", "ready.json", "steering.json", "running.json"):
+        for name in (DATABASE, f"{DATABASE}-wal", RESULT, READY, STEERING, RUNNING):
             try:
                 found = (self.folder / name).stat()
             except OSError:
@@ -186,7 +188,7 @@ class LiveStudy:
             "spent": round(runs_spent(self._trials, num_epochs=self.spec.recipe.num_epochs), 3),
             "budget": status.budget,
             "left_s": _time_left_s(self._trials, status.budget, self.spec),
-            "best": status.best,
+            "best": None if status.best is None else asdict(status.best),
             "running": running if status.working or status.paused else [],
             "tokens_per_second": round(sum(speeds), 1) if speeds else None,
             "memory_bytes": max(memory, default=None),
@@ -223,8 +225,8 @@ class LiveStudy:
         }
 
     def _num_steps(self, trial: Trial) -> int | None:
-        card = self._files().known_ready().get("card") or {}
-        rows = (card.get("facts") or {}).get("num_rows")
+        ready = self._files().known_ready()
+        rows = ready.card.facts.num_rows if ready else None
         if not rows:
             return None
         seen = max(1, round(rows * trial.recipe.num_epochs * trial.fidelity))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finestep.flows.result import Writes, study_view, write_results
-from finestep.flows.status import study_status
-from finestep.flows.strategies import make_judge, make_strategy
-from finestep.flows.tune import runs_spent
+from finestep.answer import Answer
 from finestep.report.curves import build_curves
 from finestep.report.page_data import page_json
 from finestep.report.view import ReportView
-from finestep.search.answer import Answer
+from finestep.result import StudyResult
 from finestep.search.automatic import length_words
 from finestep.store.study_files import StudyFiles
+from finestep.studies.files import Writes, write_results
+from finestep.studies.page import study_view
+from finestep.studies.spent import runs_spent
+from finestep.studies.status import study_status
+from finestep.studies.strategies import make_judge, make_strategy
 from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
@@ -39,8 +41,8 @@ def weigh(folder: Path, spec: StudySpec) -> Weighed:
     """The whole page of a study as its files say now; nothing is written."""
     files = StudyFiles(folder, spec)
     trials = files.trials()
-    result, card = _result(files, trials), _card(files)
-    view = study_view(files, trials, result, card=card, live=True, logs_of=_most_telling(trials, result))
+    result = _result(files, trials)
+    view = study_view(files, trials, result, live=True, logs_of=_most_telling(trials, result))
     return Weighed(view, page_json(view), _belief(files, trials, result))
 
 
@@ -59,47 +61,44 @@ def curve_of(folder: Path, spec: StudySpec, number: int) -> dict[str, Any] | Non
     return curves[0].model_dump(mode="json") if curves else {}
 
 
-def _card(files: StudyFiles) -> dict[str, Any]:
-    card = files.known_ready().get("card") or {}
-    return card if isinstance(card.get("facts"), dict) else {}
-
-
-def _result(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, Any]:
+def _result(files: StudyFiles, trials: Sequence[Trial]) -> StudyResult:
     """What the study's result would say now."""
     status = study_status(files.folder)
     return write_results(
         files,
         command=status.command or f"finestep report {files.folder}",
         budget=Budget(full_runs=status.budget) if status.budget else Budget(),
-        card=_card(files),
-        facts=files.known_ready().get("facts") or {},
+        ready=files.known_ready(),
         answer=_answer(files, trials),
         writes=Writes.NOTHING,
     )
 
 
 def _is_weighed(files: StudyFiles, trials: Sequence[Trial]) -> bool:
-    return bool(_card(files)) and files.spec.strategy not in ("sweep", "single") and len(trials) <= MOST_WEIGHED
+    is_searched = files.spec.strategy not in ("sweep", "single")
+    return is_searched and len(trials) <= MOST_WEIGHED and files.known_ready() is not None
 
 
 def _answer(files: StudyFiles, trials: Sequence[Trial]) -> Answer | None:
-    return make_judge(files.spec, _card(files)).answer(trials) if _is_weighed(files, trials) else None
+    ready = files.known_ready()
+    return make_judge(files.spec, ready.card).answer(trials) if ready and _is_weighed(files, trials) else None
 
 
-def _belief(files: StudyFiles, trials: Sequence[Trial], result: Mapping[str, Any]) -> dict[str, Any]:
+def _belief(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> dict[str, Any]:
     """What the search believes, and what it would try next and why; empty for a study that it does not judge."""
-    answer = result.get("answer")
-    if not answer or not _is_weighed(files, trials):
+    answer = result.answer
+    if answer is None or not _is_weighed(files, trials):
         return {}
-    return {"sentence": answer["sentence"], "settled": answer["settled"], "next": _next(files, trials)}
+    return {"sentence": answer.sentence, "settled": answer.settled, "next": _next(files, trials)}
 
 
 def _next(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, Any] | None:
-    if files.spec.strategy != "auto":
+    ready = files.known_ready()
+    if files.spec.strategy != "auto" or ready is None:
         return None
     status = study_status(files.folder)
     budget = Budget(full_runs=status.budget) if status.budget else Budget()
-    strategy = make_strategy(files.spec, _card(files), budget=budget)
+    strategy = make_strategy(files.spec, ready.card, budget=budget)
     left = max(budget.full_runs - runs_spent(trials, num_epochs=files.spec.recipe.num_epochs), 0.0)
     proposals = strategy.propose(trials, remaining_runs=left, max_proposals=1)
     if not proposals:
@@ -109,7 +108,7 @@ def _next(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, Any] | None:
     return {"rate": one.learning_rate, "batch": one.effective_batch_size, "length": length, "why": one.why}
 
 
-def _most_telling(trials: Sequence[Trial], result: Mapping[str, Any]) -> set[int] | None:
+def _most_telling(trials: Sequence[Trial], result: StudyResult) -> set[int] | None:
     """Of very many trials, those whose curves the page gets at once; None for all. The others are sent when they are lit up."""
     if len(trials) <= MOST_CURVES:
         return None
@@ -117,8 +116,7 @@ def _most_telling(trials: Sequence[Trial], result: Mapping[str, Any]) -> set[int
         (trial for trial in trials if trial.ranks and trial.outcome and trial.outcome.eval_loss is not None),
         key=lambda trial: (-trial.fidelity, trial.outcome.eval_loss if trial.outcome else math.inf),
     )
-    best, baseline = result.get("best") or {}, result.get("baseline") or {}
-    chosen = [one["trial"] for one in (best, baseline) if one]
+    chosen = [one.trial for one in (result.best, result.baseline) if one is not None]
     running = [trial.number for trial in trials if trial.state == "running"]
     order = dict.fromkeys([*chosen, *running, *(trial.number for trial in ranked)])
     return set(list(order)[: MOST_CURVES // 2])

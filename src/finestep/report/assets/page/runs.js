@@ -47,10 +47,11 @@ function rankOrder(a, b) {
   const sign = page.data.objective.goal === 'maximize' ? -1 : 1;
   return typeof first === 'number' && typeof second === 'number' && first !== second ? sign * (first - second) : a.loss - b.loss;
 }
+function metricText(value) { return Math.abs(value) <= 1 ? value.toFixed(4) : short(value); }
 function columnsOfTable() {
   const { data } = page;
   const own = data.trials.metric_names.map((name) => ({ key: `metric:${name}`, name: say(name.replaceAll('_', ' ')), kind: 'wide', value: (row) => row.metrics[name],
-    show: (row) => (typeof row.metrics[name] === 'number' ? short(row.metrics[name]) : '–') }));
+    show: (row) => (typeof row.metrics[name] === 'number' ? metricText(row.metrics[name]) : '–') }));
   const objective = own.find((column) => column.key === `metric:${data.objective.name}`);
   if (objective) objective.kind = '';
   const numbers = (list) => list.map((column) => ({ ...column, number: true }));
@@ -61,7 +62,7 @@ function columnsOfTable() {
       { key: 'batch', name: say('Batch'), kind: '', value: (row) => row.batch, show: (row) => String(row.batch) },
       { key: 'fidelity', name: say('Length'), kind: 'wide', value: (row) => row.fidelity, show: (row) => percent(row.fidelity) }]),
     ...numbers(own.filter((column) => column !== objective).slice(0, 2)),
-    { key: 'state', name: say('Outcome'), kind: '', value: (row) => row.state, show: (row) => [h('i', { class: `dot state-${row.state}` }), stateWords(row.state)] },
+    { key: 'state', name: say('Outcome'), kind: 'wide', value: (row) => row.state, show: (row) => [h('i', { class: `dot state-${row.state}` }), stateWords(row.state)] },
     { key: 'seconds', name: say('Time'), kind: 'wide', number: true, value: (row) => row.seconds, show: (row) => (row.seconds ? clock(row.seconds) : '–') },
   ];
 }
@@ -99,11 +100,11 @@ function tableRows(row, columns) {
   const mark = name ? h('mark', { class: role(row.number) }, name) : null;
   const cells = columns.map((column) => h('td', { class: `${column.number ? 'num' : ''} ${column.kind}` }, column.show(row)));
   const line = h('tr', { 'data-run': row.number, class: `${role(row.number)} ${state.lit === row.number ? 'lit' : ''}`,
-    on: { mouseenter: () => lightUp(row.number), mouseleave: () => lightUp(null) } }, h('td', { class: 'run' }, why, mark), cells);
+    on: { mouseenter: () => lightUp(row.number), mouseleave: () => lightUp(null) } }, h('td', { class: 'run' }, why, h('i', { class: `dot narrow state-${row.state}` }), mark), cells);
   return open ? [line, h('tr', { class: 'unfolded' }, h('td', { colspan: columns.length + 1 }, details(row)))] : [line];
 }
 function details(row) {
-  const facts = [[say('Length'), say('{share} of a full run', { share: percent(row.fidelity) })], [say('Time'), row.seconds ? clock(row.seconds) : '–'],
+  const facts = [[say('Outcome'), stateWords(row.state)], [say('Length'), say('{share} of a full run', { share: percent(row.fidelity) })], [say('Time'), row.seconds ? clock(row.seconds) : '–'],
     ...Object.entries(row.metrics).filter(([, value]) => typeof value === 'number').map(([name, value]) => [say(name.replaceAll('_', ' ')), short(value)])];
   const findings = page.data.diagnosis.filter((one) => one.trial === row.number);
   return [
