@@ -38,7 +38,7 @@ def step_seen_at(folder: Path) -> float:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(chromium() is None, reason="no chromium on this machine")
 def test_a_study_is_watched_and_steered_in_the_browser(tmp_path):
     playwright()
