@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.disk import append_line, fault_of, make_folder
+from finestep.disk import append_line, fault_of, json_text, make_folder
 from finestep.errors import FinestepError, WorkerFailed, cause_words
 from finestep.protocol import Event, EventKind, SessionRequest, TrialRequest
 from finestep.ready import Machine, Ready
-from finestep.study_layout import EVALUATIONS, STEPS
+from finestep.study_layout import EVALUATIONS, NOTES, STEPS
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
 from finestep.trial import recipe_hash
 
@@ -71,6 +71,8 @@ class Inbox:
         self.folders: dict[int, Path] = {}
         self.hashes: dict[int, str] = {}
         """Of what each trial was asked to run."""
+        self.stopped: set[int] = set()
+        """Trials that the user has stopped."""
         threading.Thread(target=self._read, daemon=True, name="inbox").start()
 
     def wait(self) -> bool:
@@ -90,6 +92,9 @@ class Inbox:
     def _read(self) -> None:
         for line in sys.stdin:
             message = json.loads(line)
+            if message.get("kind") == "stop_trial":
+                self.stopped.add(int(message["trial"]))
+                continue
             if message.get("kind") != "trial":
                 break
             request = TrialRequest.model_validate(message)
@@ -212,6 +217,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
         emit=_recorder(inbox.folders, line),
         should_stop=STOP.is_set,
         take=inbox.take,
+        is_stopped=inbox.stopped.__contains__,
         metrics=request.metrics,
         num_lanes=plan.num_lanes,
         rows_together=plan.rows,
@@ -230,6 +236,9 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
             make_folder(folders[trial])
             append_line(folders[trial] / RECORD_FILES[kind], data.model_dump_json())
+        elif kind == "note" and isinstance(data, dict):
+            make_folder(folders[trial])
+            append_line(folders[trial] / NOTES, json_text(data))
         line.send(kind, data, trial=trial)
 
     return emit

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finestep.disk import make_folder, read_object, write_whole
+from finestep.store.commands import Command, ask
 from finestep.store.study_folder import is_locked
 
 PROGRAM = (sys.executable, "-m", "finestep")
@@ -83,25 +84,18 @@ def start(words: Sequence[str], folder: Path) -> int:
 
 
 def stop(folder: Path) -> bool:
-    """Ask a study that was started here to write a checkpoint and end; False when nothing runs.
+    """Ask a study to write a checkpoint and end; False when nothing runs.
 
-    Raises:
-        CommandFailed: it runs, but was not started by an agent, so that its process is not known.
+    One that was started here gets a signal, which it answers while it loads too; another one a command file.
     """
     pid = process_of(folder)
-    if pid is None and not is_locked(folder):
-        return False
-    if pid is None:
-        raise CommandFailed(
-            {
-                "kind": "NotOurs",
-                "message": "this study was started elsewhere",
-                "place": str(folder),
-                "next_step": "stop it where it was started: Ctrl-C, or SIGTERM",
-            }
-        )
-    os.kill(pid, signal.SIGTERM)
-    return True
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        return True
+    if is_locked(folder):
+        ask(folder, Command(kind="stop"))
+        return True
+    return False
 
 
 def process_of(folder: Path) -> int | None:

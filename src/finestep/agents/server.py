@@ -120,7 +120,8 @@ async def wait_for_study(
     await asyncio.sleep(min(LOOK_EVERY_S, timeout_s))
     while (now := _status(folder)).working and asyncio.get_running_loop().time() < until:
         running = "; ".join(f"trial {one.trial} at step {one.step}" for one in now.under_way)
-        await context.report_progress(now.spent, message=running or "loading")
+        best = f"; best so far: loss {now.best.eval_loss:.4g}" if now.best and now.best.eval_loss is not None else ""
+        await context.report_progress(now.spent, now.budget, message=(running or "loading") + best)
         await asyncio.sleep(LOOK_EVERY_S)
     return _plain(now)
 
@@ -138,6 +139,31 @@ async def stop_study(study: Study) -> dict[str, object]:
         return {"stopping": stop(Path(study).expanduser())}
     except CommandFailed as failed:
         raise ToolError(str(failed)) from None
+
+
+@server.tool()
+async def stop_trial(study: Study, trial: Annotated[int, Field(ge=0)]) -> dict[str, object]:
+    """End one running trial; it is measured once more, and teaches the search what it has shown. The search goes on."""
+    return await _answer("stop", [study, trial])
+
+
+@server.tool()
+async def add_trial(
+    study: Study,
+    learning_rate: Annotated[float, Field(gt=0)],
+    batch: int | None = None,
+    length: Annotated[float, Field(gt=0, le=1, description="Share of a full run.")] = 1.0,
+) -> dict[str, object]:
+    """Add a trial that the user wants; it runs next, counts towards the budget, and is marked as the user's."""
+    return await _answer("add", [study], lr=learning_rate, batch=batch, length=length)
+
+
+@server.tool()
+async def extend_study(
+    study: Study, budget: Annotated[float, Field(gt=0, description="The whole budget from now on, in full runs.")]
+) -> dict[str, object]:
+    """Give a study a larger budget, also while it runs."""
+    return await _answer("extend", [study], budget=budget)
 
 
 @server.tool()

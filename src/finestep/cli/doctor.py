@@ -14,6 +14,9 @@ EXTRAS = {
     "hub": ("datasets",),
     "quant": ("bitsandbytes",),
     "postgres": ("psycopg",),
+    "dashboard": ("starlette", "uvicorn"),
+    "trackers": ("tensorboard", "wandb", "mlflow-skinny", "trackio", "swanlab"),
+    "mcp": ("mcp",),
 }
 
 

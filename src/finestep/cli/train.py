@@ -49,6 +49,8 @@ def train(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    report_to: o.ReportTo = None,
+    watch: o.Watch = False,
     language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
@@ -65,7 +67,9 @@ def train(
     from finestep.studies.run import StudyRun
     from finestep.studies.spec import RUNS_FOLDER, StudyOptions, study_spec
     from finestep.study import Budget
+    from finestep.trackers.known import parse_trackers
 
+    trackers = parse_trackers(report_to)
     wanted = apply_settings(read_recipe(recipe), setting or [])
     if model is None or data is None:
         raise BadInput(
@@ -94,4 +98,4 @@ def train(
         options=TrialOptions(on_trouble=one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json)
+    run_study(study, as_json=as_json, trackers=trackers, watch=watch)

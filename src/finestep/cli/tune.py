@@ -181,6 +181,8 @@ def tune(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    report_to: o.ReportTo = None,
+    watch: o.Watch = False,
     language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
@@ -196,7 +198,9 @@ def tune(
     from finestep.studies.run import StudyRun
     from finestep.studies.spec import RUNS_FOLDER
     from finestep.study import Budget
+    from finestep.trackers.known import parse_trackers
 
+    trackers = parse_trackers(report_to)
     spec, notes = planned(context)
     folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
@@ -213,7 +217,7 @@ def tune(
         pack=parse_pack(pack),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json, notes=notes)
+    run_study(study, as_json=as_json, notes=notes, trackers=trackers, watch=watch)
 
 
 def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:

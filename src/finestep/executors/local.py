@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypedDict
 
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.ready import DataCard, Ready
+
+IDLE_S = 0.5
+"""After so long without an event an `idle` one comes, so that who listens can look at what else waits."""
 
 
 @dataclass(eq=False)
@@ -95,7 +98,11 @@ class LocalExecutor:
         death: Event | None = None
         refusal: Event | None = None
         while any(member.open or member.is_ending for member in self._crew):
-            member, event = self._heard.get()
+            try:
+                member, event = self._heard.get(timeout=IDLE_S)
+            except Empty:
+                yield Event(kind="idle")
+                continue
             if member not in self._crew:
                 continue
             if event is None:
@@ -129,6 +136,16 @@ class LocalExecutor:
         """Ask for checkpoints and an end; running trials answer `interrupted`. Safe in a signal handler."""
         self._is_stopping = True
         self._stop_crew()
+
+    def pause(self) -> None:
+        """Like `stop`, but the next `start` begins again."""
+        self._stop_crew()
+
+    def stop_trial(self, number: int) -> None:
+        """End one trial with what it has shown; it answers `finished`."""
+        for member in self._crew:
+            if number in member.open:
+                member.process.send(json.dumps({"kind": "stop_trial", "trial": number}))
 
     def _stop_crew(self) -> None:
         for member in [*self._crew, *([self._reserve] if self._reserve else [])]:

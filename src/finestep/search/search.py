@@ -14,6 +14,7 @@ from functools import partial
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
 from finestep.search.belief import BelievedCurve, believed_curves
+from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
 from finestep.search.leader import leading
 from finestep.search.observations import Objective, observe
@@ -166,6 +167,7 @@ class Search:
     def _view(self, trials: Sequence[Trial]) -> _View:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""
         objective = self.objective(trials)
+        trials = as_shown(trials, objective)
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
         prior = reading.prior(self.prior, metric_noise=noise)

@@ -134,10 +134,19 @@ class StudyStore(StudyFiles):
         assert self._base is not None
         return self._base.do(act)
 
-    def add(self, recipe: Recipe, *, fidelity: float, stage: str, why: str, is_baseline: bool = False) -> Trial:
-        """Create a running trial; it is in the store as a whole or not at all."""
-        number = len(self._frozen())
-        trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why, is_baseline=is_baseline)
+    def add(
+        self,
+        recipe: Recipe,
+        *,
+        fidelity: float,
+        stage: str,
+        why: str,
+        is_baseline: bool = False,
+        command: str | None = None,
+    ) -> Trial:
+        """Create a running trial; it is in the store as a whole or not at all. `command` is the user's who asked for it."""
+        number, asked = len(self._frozen()), {"is_baseline": is_baseline, "command": command}
+        trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why, **asked)
         self._claim(trial)
         self._insert(trial)
         return trial
@@ -164,6 +173,7 @@ class StudyStore(StudyFiles):
                 "stage": trial.stage,
                 "fidelity": trial.fidelity,
                 "state": "running",
+                "asked_by": trial.asked_by,
             },
         )
 
@@ -277,5 +287,5 @@ def _optuna_end(trial: Trial) -> tuple[TrialState, list[float] | None]:
 
     if not trial.ranks or trial.outcome is None or trial.outcome.eval_loss is None:
         return TrialState.FAIL, None
-    may_win = trial.is_choosable and trial.fidelity == 1.0
+    may_win = trial.is_choosable and trial.fidelity == 1.0 and not trial.outcome.by_hand
     return TrialState.COMPLETE if may_win else TrialState.PRUNED, [trial.outcome.eval_loss]

@@ -51,6 +51,7 @@ class Lane:
         *,
         emit: Emit,
         should_stop: Callable[[], bool],
+        is_stopped: Callable[[int], bool],
         metrics: tuple[str, ...],
         row_limit: int | None,
     ):
@@ -70,6 +71,7 @@ class Lane:
         self._validation, self._ending = Validation(self._state), Ending(self._state, metrics=metrics)
         self._recovery = Recovery(self._state, self.step_in_making, self._validation, self._ending)
         self._resuming = Resuming(self._state, self.step_in_making)
+        self._is_stopped = is_stopped
         self.interrupted = False
 
     # ---- who it is, for those who keep what it leaves
@@ -246,6 +248,9 @@ class Lane:
         Raises:
             StopRequested: an evaluation was told to stop.
         """
+        if self._is_stopped(self.number):
+            self._end_by_hand()
+            return
         self._validation.of_base()
         if self._is_stopped_early():
             patience = self.recipe.evaluation.patience
@@ -264,6 +269,18 @@ class Lane:
         if trouble is not None:
             self._recovery.start_over(trouble)
         return is_stalled
+
+    def _end_by_hand(self) -> None:
+        """End with what the trial has shown: the validation rows are looked at once more, unless no step was made."""
+        step = self.progress.step
+        if step == 0:
+            self._ending.end("stopped", "stopped by hand before its first step")
+        else:
+            if self.progress.evaluated_step < step:
+                self._validation.look(is_last=True)
+            self._ending.finish("stopped", f"stopped by hand at step {step} of {self._state.num_steps}")
+        if self.outcome is not None and self.outcome.state == "stopped":
+            self._state.outcome = self.outcome.model_copy(update={"by_hand": True})
 
     def interrupt(self, *, with_half_step: bool) -> None:
         """Write a checkpoint and end without an outcome. A trial that waits its turn says so itself: no pack will."""

@@ -37,6 +37,7 @@ class Pack:
 
     Args:
         take: the next request that waits, or None; asked whenever there is room.
+        is_stopped: true for a trial that the user has stopped.
         num_lanes: at most this many trials share a forward pass.
         rows_together: rows of each trial in a shared pass; None: its micro-batch.
         row_limit: rows of a forward pass that memory is known to allow.
@@ -50,6 +51,7 @@ class Pack:
         emit: Emit,
         should_stop: Callable[[], bool],
         take: Callable[[], TrialRequest | None],
+        is_stopped: Callable[[int], bool] = lambda number: False,
         metrics: tuple[str, ...] = (),
         num_lanes: int = 1,
         rows_together: int | None = None,
@@ -57,7 +59,7 @@ class Pack:
         end_to_end: bool = False,
     ):
         self.resident, self.emit, self.should_stop, self.take = resident, emit, should_stop, take
-        self.metrics = metrics
+        self.metrics, self.is_stopped = metrics, is_stopped
         self.members = Membership(
             resident, self._lane, num_lanes=num_lanes, rows_together=rows_together, row_limit=row_limit
         )
@@ -232,6 +234,7 @@ class Pack:
             request,
             emit=self._send,
             should_stop=self.should_stop,
+            is_stopped=self.is_stopped,
             metrics=self.metrics,
             row_limit=self.members.row_limit,
         )
