@@ -15,7 +15,7 @@ WORDS |= {"plain_text", "saved_model", "disk"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
-    {"survey", "store", "executors", "export", "foreign", "readers", "report"},
+    {"survey", "store", "executors", "export", "foreign", "readers", "report", "trainers"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
     {"dashboard", "integrations", "cli", "api", "agents", "entry"},
@@ -23,6 +23,9 @@ FLOORS = [
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
     ("search", "rules"),
+    ("trainers", "foreign"),
+    ("trainers", "readers"),
+    ("executors", "trainers"),
     ("worker", "train"),
     ("worker", "probes"),
     ("api", "cli"),

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from finestep.errors import BadInput
-from finestep.executors.command import CommandExecutor, check_command, field_values, fields_of
+from finestep.executors.command import CommandExecutor
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec
+from finestep.trainers.command_fields import check_command, field_values, fields_of
 from finestep.trial import Outcome
 
 LOSS = r"eval_loss=eval_loss: ([0-9.]+)"

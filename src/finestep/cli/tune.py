@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finestep.cli import options as o
+from finestep.cli import with_options as w
 
 if TYPE_CHECKING:
     from finestep.study import StudySpec
@@ -161,6 +162,14 @@ def tune(
         str | None,
         typer.Option(metavar="TIME", help="End it when it takes longer: 30m.", rich_help_panel=o.COMMAND),
     ] = None,
+    check_log: w.CheckLog = True,
+    with_file: w.With = None,
+    trainer: w.Trainer = None,
+    with_data: w.Rows = None,
+    launcher: w.Launcher = None,
+    python: w.Python = None,
+    parallel: w.Parallel = 1,
+    guard: w.Guard = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -187,12 +196,17 @@ def tune(
     """
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked
+    from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.flows.session import StudyRun
     from finestep.flows.setup import RUNS_FOLDER
     from finestep.flows.strategies import default_budget_runs
     from finestep.store.storage_url import storage_url
     from finestep.study import Budget
 
+    if with_file is not None:
+        run_with(context, is_search=True)
+        return
+    refuse_without_file(context)
     spec, notes = planned(context)
     folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
@@ -249,6 +263,8 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
         is_external=asked.command is not None,
     )
     trainer = command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout)
+    if trainer is not None and not asked.check_log:
+        trainer = trainer.model_copy(update={"check_log": False})
     wanted = asked_recipe(
         named.data,
         method=_method(asked.method),

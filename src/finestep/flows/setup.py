@@ -9,7 +9,6 @@ from typing import Any
 
 import finestep
 from finestep.errors import BadInput
-from finestep.executors.command import check_command, fields_of
 from finestep.facts import DataFacts
 from finestep.flows.continuing import continued, continuing_words
 from finestep.flows.obeyed import check_recipe
@@ -35,6 +34,7 @@ from finestep.survey.formats import SAMPLE_ROWS
 from finestep.survey.layout import choose_layout
 from finestep.survey.rows import read_rows
 from finestep.survey.split import check_one_validation
+from finestep.trainers.command_fields import check_command, fields_of
 
 SHIPPED = Path(finestep.__file__).parent / "shipped"
 SHIPPED_MODEL, SHIPPED_DATA = SHIPPED / "base", SHIPPED / "instruct.jsonl"

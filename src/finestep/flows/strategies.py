@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, fields_of
+from finestep.flows.with_space import within_framework
 from finestep.recipe import Recipe
 from finestep.search.automatic import Automatic
 from finestep.search.random_search import RandomSearch
@@ -18,6 +18,7 @@ from finestep.search.study_space import no_prior, objective_of, search_prior, se
 from finestep.search.sweep import Sweep, own_rates, sweep_batches
 from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
 from finestep.study import Budget, CommandSpec, StudySpec
+from finestep.trainers.command_fields import BATCH_FIELDS, LENGTH_FIELDS, fields_of
 
 ASSUMED_ROWS = 10_000
 STRATEGIES = ("auto", "sweep", "random")
@@ -93,11 +94,20 @@ def make_judge(spec: StudySpec, card: Mapping[str, Any], *, budget: Budget | Non
     space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
     return Automatic(
         spec,
-        space if spec.trainer is None else _within_command(space, spec.trainer, spec.recipe),
+        _within_trainer(space, spec, card),
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
     )
+
+
+def _within_trainer(space: SearchSpace, spec: StudySpec, card: Mapping[str, Any]) -> SearchSpace:
+    """What the trainer of a study can be told."""
+    if spec.trainer is not None:
+        return _within_command(space, spec.trainer, spec.recipe)
+    if spec.framework is not None:
+        return within_framework(space, spec.framework, spec.recipe, fixed_share=card.get("fixed_share", 0.0))
+    return space
 
 
 def _within_command(space: SearchSpace, trainer: CommandSpec, recipe: Recipe) -> SearchSpace:

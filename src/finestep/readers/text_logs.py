@@ -165,6 +165,16 @@ def _watched(stream: Iterator[str], table: RowTable) -> Iterator[str]:
             yield line
 
 
+def printed_rows(line: str) -> list[dict[str, object]]:
+    """The dictionaries that a trainer has printed on a line.
+
+    >>> printed_rows("  5%| 1/21 [00:02] {'loss': '7.151', 'epoch': '0.08'}")
+    [{'loss': '7.151', 'epoch': '0.08'}]
+    """
+    found = (_decode_printed(text) for text in _PRINTED_ROW.findall(line)) if "{" in line else ()
+    return [row for row in found if isinstance(row, dict)]
+
+
 def _decode_printed(text: str) -> object:
     """The value of Python's own notation of dictionaries, as far as logs need it."""
     if any(word in text for word in _WORDS):

@@ -157,15 +157,23 @@ class Automatic:
         return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": answer_sentence(scaled)})
 
     def _baseline(self) -> Proposal:
-        rate, batch = BASELINE_RATES[self.spec.recipe.method], self._baseline_batch()
+        rate, batch = self._baseline_rate(), self._baseline_batch()
+        what = "the usual default" if self.spec.framework is None else "your file as it is"
         return Proposal(
             learning_rate=rate,
             effective_batch_size=batch,
             stage="baseline",
-            why=f"the usual default, to compare with: {rate:.0e} at batch {batch}",
+            why=f"{what}, to compare with: {rate:.2g} at batch {batch}",
         )
 
+    def _baseline_rate(self) -> float:
+        """The method's usual rate; of somebody's config, its own."""
+        own = self.spec.framework is not None
+        return self.spec.recipe.learning_rate if own else BASELINE_RATES[self.spec.recipe.method]
+
     def _baseline_batch(self) -> int:
+        if self.spec.framework is not None:
+            return self.spec.recipe.effective_batch_size
         return max(min(16, self.space.batch_sizes[-1]), self.spec.recipe.num_devices)
 
     def _baseline_done(self, trials: Sequence[Trial]) -> bool:
@@ -176,7 +184,7 @@ class Automatic:
         """Within an octave of the prior's centre at its batch size."""
         centre = math.log2(self.prior.learning_rate)
         centre += self.prior.slope * (math.log2(self._baseline_batch()) - math.log2(self.prior.batch_size))
-        return abs(math.log2(BASELINE_RATES[self.spec.recipe.method]) - centre) <= NEAR_OCTAVES
+        return abs(math.log2(self._baseline_rate()) - centre) <= NEAR_OCTAVES
 
     def _fastest(self, answer: Answer) -> TradeOff | None:
         return answer.fastest(max_excess_percent=SPEED_MARGIN_PERCENT)
