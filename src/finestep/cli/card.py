@@ -113,7 +113,7 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, Text | str]]:
         *(("data", note) for note in (result.get("data") or {}).get("notes", [])),
         ("trials", _outcomes(result)),
         ("spent", _spent(spent)),
-        *((name, words.near(paths[name])) for name in ("model", "recipe", "report") if name in paths),
+        *((name, words.near(paths[name])) for name in ("model", "recipe", "config", "report") if name in paths),
         *([("model", Text(result["model_note"], style="bold red"))] if result.get("model_note") else []),
         *_use_rows(result),
         ("again", result["command"]),

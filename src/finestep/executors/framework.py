@@ -65,7 +65,11 @@ class FrameworkExecutor:
         steps = self._plan(self._recipe, 1.0, self._folder).num_steps
         facts = {"num_rows": rows, "num_eval_rows": self._spec.num_eval_rows}
         return {
-            "card": {"facts": facts, "notes": [], "fixed_share": round(found.fixed_share(steps), 4)},
+            "card": {
+                "facts": facts,
+                "notes": [self._price_words(found, steps)],
+                "fixed_share": round(found.fixed_share(steps), 4),
+            },
             "facts": {
                 "trainer": self._framework.words,
                 "config": self._spec.config,
@@ -76,7 +80,6 @@ class FrameworkExecutor:
                 "at_once": self._spec.parallel,
                 "num_workers": self._spec.parallel,
                 "fixed_share": round(found.fixed_share(steps), 4),
-                "why": self._price_words(found, steps),
             },
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ CHANCE_LOSS = math.log(300_000)
 """Loss of a uniform guess over the largest vocabularies: the vocabulary is the framework's to know."""
 ENDS_A_RUN = ("diverged", "non_finite_loss")
 LOSSES = ("eval_loss", "val_loss")
+COUNTS = re.compile(r"num_tokens|_ppl$|epoch$")
+"""Numbers of an evaluation that measure no quality, or the loss once more."""
 END_SHARE, FEWEST_END_STEPS = 0.1, 5
 """Of a framework that evaluates nothing, the mean training loss of the last tenth of the steps stands in."""
 RECORDS = ("steps.jsonl", "evaluations.jsonl")
@@ -120,7 +123,11 @@ class FrameworkRun:
             reason=guard or reason,
             eval_loss=loss,
             best_step=self.plan.num_steps if loss is not None else None,
-            metrics={name: value for name, value in values.items() if name not in LOSSES and math.isfinite(value)}
+            metrics={
+                name: value
+                for name, value in values.items()
+                if name not in LOSSES and not COUNTS.search(name) and math.isfinite(value)
+            }
             if state == "completed"
             else {},
             broken_guard=guard,

@@ -16,6 +16,7 @@ from finestep.flows.own_trial import finding_words, trial_of
 from finestep.flows.placed_model import MODEL, place_model
 from finestep.flows.saved import saved_part
 from finestep.flows.tune import apply_proposal, runs_spent, time_spent_s
+from finestep.flows.with_result import write_config
 from finestep.recipe import Recipe
 from finestep.report.page import render_page
 from finestep.report.view import build_view
@@ -72,6 +73,10 @@ def write_results(
             store.folder / RECIPE, predicted_recipe(store.spec, answer), header=f"Found by finestep: {answer.sentence}."
         )
     result = _summarised(store, trials, command=command, budget=budget, best=best, answer=answer)
+    if store.spec.framework is not None and best is not None and writes is Writes.ALL:
+        config = write_config(store, best, answer)
+        result["paths"] |= {"config": str(config)} if config is not None else {}
+        result["paths"].pop("recipe", None)
     result["objective"] = {"name": store.spec.objective, "goal": store.spec.goal, "prefer": store.spec.prefer}
     result["forgetting"] = _forgetting(store.spec, trials, best)
     result["start"] = store.spec.start.model_dump() if store.spec.start else None
@@ -176,7 +181,9 @@ def _summarised(
         "next_command": next_command(command, budget) if answer and not answer.settled else None,
         "trials": [_figures(spec, trial) for trial in trials],
         "spent": {
-            "full_runs": round(runs_spent(trials, num_epochs=spec.recipe.num_epochs), 3),
+            "full_runs": round(
+                runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=_fixed_share(store)), 3
+            ),
             "budget_full_runs": budget.full_runs,
             "tokens": sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             "elapsed_s": round(time_spent_s(trials, store.known_ready().get("pack", {})), 1),
@@ -184,6 +191,11 @@ def _summarised(
         "paths": paths,
         "command": command,
     }
+
+
+def _fixed_share(store: StudyFiles) -> float:
+    """What another trainer needs for a run of any length, of a full run's time."""
+    return float(store.known_ready().get("pack", {}).get("fixed_share", 0.0))
 
 
 def baseline_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -16,8 +16,8 @@ from finestep.trainers.plan import TrialPlan
 
 ROUNDED = 2e-3
 """Logs print four digits."""
-STEEPEST = math.pi / 2
-"""Slope of a cosine at its steepest, over that of a straight line."""
+STEEPEST = 1.3
+"""How much faster than a straight line a schedule may fall at its beginning."""
 FEWEST_LOSSES = 4
 
 
@@ -81,8 +81,14 @@ class Agreement:
         if not self.num_rates:
             return None
         every, asked = log_every(self.plan.num_steps), self.plan.learning_rate
-        down = STEEPEST * every / max(self.plan.num_steps - self.plan.warmup_steps, 1)
-        up = every / self.plan.warmup_steps if every > 1 and self.plan.warmup_steps else 0.0
+        # A log of every step holds the peak itself, unless there is no warmup and it logs the next step's rate.
+        is_thin, has_warmup = every > 1, 0 < self.plan.warmup_steps < self.plan.num_steps
+        down = (
+            0.0
+            if has_warmup and not is_thin
+            else STEEPEST * every / max(self.plan.num_steps - self.plan.warmup_steps, 1)
+        )
+        up = every / self.plan.warmup_steps if is_thin and has_warmup else 0.0
         if self.peak >= asked * (1 - min(max(down, up), 0.95) - ROUNDED):
             return None
         return f"its log reaches learning rate {self.peak:.4g} at most, and {asked:.4g} was asked for"

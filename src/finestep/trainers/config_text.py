@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finestep.errors import BadInput
@@ -104,6 +104,8 @@ class ConfigText:
 
     def _replaced(self, node: _Node, change: Change) -> str:
         """Another value in a node's place; an anchor before it stays, since other places may refer to it."""
+        if node.kind in ("list", "map") and node.start:
+            node = replace(node, start=len(self.text[: node.start].rstrip()))  # back to its key, when it began a line
         old = self.text[node.start : node.end]
         kept = "" if node.kind == "alias" else (found[0] if (found := _ANCHOR.match(old)) else "")
         space = "" if node.start == 0 or self.text[node.start - 1] in " \t\n[{" or kept else " "

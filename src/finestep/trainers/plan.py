@@ -122,10 +122,10 @@ def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) ->
     wanted |= {path: value for path, value in framework.off.items() if value_at(tree, path) not in (value, None)}
     if framework.evaluation_batches and plan.num_eval_rows:
         wanted[framework.evaluation_batches] = math.ceil(plan.num_eval_rows / plan.micro_batch)
-    return {path: value for path, value in wanted.items() if not _says_already(value_at(tree, path), value)}
+    return {path: value for path, value in wanted.items() if not says_already(value_at(tree, path), value)}
 
 
-def _says_already(stated: Any, wanted: object) -> bool:
+def says_already(stated: Any, wanted: object) -> bool:
     """Whether a file states a value as it is wanted, however a number is spelt."""
     if isinstance(wanted, bool) or isinstance(stated, bool):
         return stated is wanted
