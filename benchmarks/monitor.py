@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from finestep.flows.setup import SHIPPED_DATA, SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
+from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.train.lane import Lane
 from finestep.train.loop import Pack
 from finestep.train.resident import Resident

@@ -71,7 +71,7 @@ def write_model(folder: Path, size: str) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from finestep.flows.setup import SHIPPED_MODEL
+    from finestep.survey.shipped import SHIPPED_MODEL
 
     shape = {"vocab_size": 4096, "num_key_value_heads": SIZES[size]["num_attention_heads"], **SIZES[size]}
     config = LlamaConfig(max_position_embeddings=4096, tie_word_embeddings=False, **shape)

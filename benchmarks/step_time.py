@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from finestep.flows.setup import SHIPPED_DATA, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.study import DataSpec, ModelSpec
+from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MODEL
 from finestep.train.loop import Pack
 from finestep.train.order import Order
 from finestep.train.resident import Resident

@@ -101,7 +101,7 @@ def check(name: str, folder: Path, pythons: dict[str, str]) -> tuple[str, bool]:
 
 def prepare(case: Case, folder: Path) -> None:
     """The user's files, once."""
-    from finestep.flows.setup import SHIPPED_DATA, SHIPPED_MODEL
+    from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MODEL
 
     if (folder / case.config).exists():
         return
@@ -114,7 +114,7 @@ def prepare(case: Case, folder: Path) -> None:
 
 def convert(target: Path, python: Path) -> None:
     """The shipped model in litgpt's format, by litgpt itself."""
-    from finestep.flows.setup import SHIPPED_MODEL
+    from finestep.survey.shipped import SHIPPED_MODEL
 
     shutil.rmtree(target, ignore_errors=True)
     script = Path(__file__).resolve().with_name("train_exports.py")

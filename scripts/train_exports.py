@@ -91,7 +91,7 @@ def differences(name: str, seen: Seen) -> list[str]:
 
 def train(name: str, folder: Path, python: Path) -> Seen:
     """Export, start, read."""
-    from finestep.flows.setup import SHIPPED_DATA, SHIPPED_MODEL
+    from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MODEL
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -11,13 +11,14 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
-WORDS |= {"plain_text", "saved_model", "disk"}
+WORDS |= {"plain_text", "saved_model", "disk", "ready", "result", "answer", "executor", "study_layout"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
     {"survey", "store", "executors", "export", "foreign", "readers", "report", "trainers"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
+    {"studies"},
     {"dashboard", "integrations", "cli", "api", "agents", "entry"},
 ]
 ALLOWED_BESIDE = {

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from finestep.cli.card import print_card
 from finestep.plain_text import plain, plain_lines, shortened
+from finestep.result import StudyResult
 
 HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;title\x07 \u202egnp.exe \x9b31m <script>"
 
@@ -45,7 +46,7 @@ def _result(**changes):
         "best": best, "baseline": None, "leader": None, "answer": None, "trials": [best], "objective": {"name": "eval_loss"},
         "spent": {"full_runs": 1.0, "tokens": 10, "elapsed_s": 1.0}, "paths": {"model": "/s/model", "report": "/s/r.html"},
         "command": f"finestep tune {HOSTILE}",
-        "saved": {"agrees": True, "sentence": "loaded again, as measured"},
+        "saved": {"checked": True, "agrees": True, "sentence": "loaded again, as measured"},
         "answers": [{"prompt": HOSTILE, "answer": HOSTILE * 20, "expected": HOSTILE}],
         "use": {"folder": "/s/model", "load": ["model = X.from_pretrained('/s/model')"], "merge": "finestep merge /s/model"},
         **changes,
@@ -55,12 +56,19 @@ def _result(**changes):
 def _shown(result) -> str:
     console = Console(width=100, force_terminal=False)
     with console.capture() as caught:
-        print_card(console, result)
+        print_card(console, StudyResult.model_validate(result))
     return caught.get()
 
 
 def _failed(reason: str):
-    return {"reason": reason, "state": "failed", "log": f"/s/{HOSTILE}.log"}
+    asked = {
+        "trial": 0,
+        "learning_rate": 1e-3,
+        "effective_batch_size": 8,
+        "micro_batch_size": 8,
+        "accumulation_steps": 1,
+    }
+    return {**asked, "reason": reason, "state": "failed", "log": f"/s/{HOSTILE}.log"}
 
 
 @pytest.mark.parametrize(
@@ -80,5 +88,7 @@ def test_the_card_says_how_to_use_the_model_and_what_it_answers():
     shown = _shown(_result(answers=answers))
     for name, value in answers[0].items():
         assert any(name in line and value in line for line in shown.splitlines())
-    differs = _shown(_result(saved={"agrees": False, "sentence": "WHAT IS SAVED IS NOT WHAT WAS MEASURED"}))
+    differs = _shown(
+        _result(saved={"checked": True, "agrees": False, "sentence": "WHAT IS SAVED IS NOT WHAT WAS MEASURED"})
+    )
     assert "WHAT IS SAVED IS NOT WHAT WAS MEASURED" in differs

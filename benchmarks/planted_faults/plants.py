@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finestep.flows.setup import SHIPPED_DATA
 from finestep.recipe import Recipe
+from finestep.survey.shipped import SHIPPED_DATA
 from finestep.train.order import Order
 from finestep.train.resident import Resident
 from finestep.train.tokens import TokenRows, TrainingData

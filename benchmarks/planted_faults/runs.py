@@ -11,10 +11,10 @@ from typing import Any
 
 from benchmarks.planted_faults.plants import Plant, recipe_of, spoiled_data, task_rows
 from finestep.finding import Finding
-from finestep.flows.setup import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
+from finestep.survey.shipped import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.train.loop import Pack
 from finestep.train.resident import Resident
 from finestep.trial import EvalRecord, StepRecord

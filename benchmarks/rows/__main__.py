@@ -22,7 +22,7 @@ WHOLE, FEW = "split and tokenised", "--max-rows 1000"
 MEASURE = """
 import json, resource, sys, time
 import psutil
-from finestep.flows.setup import SHIPPED_MODEL
+from finestep.studies.spec import SHIPPED_MODEL
 from finestep.study import DataSpec, ModelSpec
 from finestep.train.model import load_tokenizer
 from finestep.train.tokens import prepare_data

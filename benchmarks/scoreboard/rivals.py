@@ -9,12 +9,12 @@ from functools import partial
 
 from benchmarks.scoreboard.bill import Bill
 from benchmarks.search.recorded import Place, Recorded
-from finestep.flows.start import start_of
-from finestep.flows.strategies import make_judge
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
 from finestep.search.automatic import Automatic
+from finestep.search.starting_point import start_of
 from finestep.search.sweep import BASELINE_RATES
+from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 from finestep.trial import Outcome, Trial
 

@@ -21,9 +21,9 @@ import numpy as np
 from benchmarks.search.engines import FROM_OTHER_DATA, finished_trial, recipe_at, space_of
 from benchmarks.search.simulate import Clock, Wish
 from benchmarks.search.surfaces import Cell, Task, load_tasks, stable_hash
+from finestep.answer import Answer
 from finestep.recipe import Recipe
 from finestep.rules.rate_evidence import vertex
-from finestep.search.answer import Answer
 from finestep.search.automatic import Automatic
 from finestep.search.prior import SearchPrior
 from finestep.study import DataSpec, ModelSpec, StudySpec

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.search.simulate import Wish
 from benchmarks.search.surfaces import Cell, Task, stable_hash
+from finestep.answer import Answer
 from finestep.recipe import Recipe
-from finestep.search.answer import Answer
 from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior

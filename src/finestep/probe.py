@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep.ready import DataCard
 from finestep.recipe import Method, Recipe
 from finestep.study import DataSpec, ModelSpec
 
@@ -130,7 +131,7 @@ class Measured(_Value):
         default_factory=dict,
         description="Seconds of a step of one trial alone by number of CPU threads; empty: no choice.",
     )
-    card: dict[str, Any] = Field(description="The data card.")
+    card: DataCard
     lever: Lever = Field(description="The setting that was chosen and measured.")
     curves: tuple[MemoryCurve, ...] = Field(description="Predicted memory on the longest row, for every setting.")
     memory_budget_bytes: int | None = None

@@ -49,7 +49,18 @@ class SessionRequest(_Message):
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
 
 
-class TrialRequest(_Message):
+class TrialOptions(_Message):
+    """How trials run, besides their recipe; the same for all trials of a study."""
+
+    checkpoint_every_s: float = Field(60.0, ge=0, description="Time between checkpoints.")
+    checkpoint_every_steps: int | None = Field(None, ge=1, description="Steps between checkpoints, besides the time.")
+    on_trouble: OnTrouble = Field(
+        "stop",
+        description="A lost run: go back to its last good state and on, end at once, or go on as if nothing were wrong.",
+    )
+
+
+class TrialRequest(TrialOptions):
     """One trial to run, or to take up again from its newest valid checkpoint."""
 
     kind: Literal["trial"] = "trial"
@@ -57,12 +68,6 @@ class TrialRequest(_Message):
     recipe: Recipe
     fidelity: float = Field(1.0, gt=0, le=1)
     folder: str = Field(description="Folder of the trial; checkpoints, outcome and model go there.")
-    checkpoint_every_s: float = Field(60.0, ge=0, description="Time between checkpoints.")
-    checkpoint_every_steps: int | None = Field(None, ge=1, description="Steps between checkpoints, besides the time.")
-    on_trouble: OnTrouble = Field(
-        "stop",
-        description="A lost run: go back to its last good state and on, end at once, or go on as if nothing were wrong.",
-    )
 
 
 EventKind = Literal[

@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from finestep.estimate import Estimate
 from finestep.recipe import Recipe
 
+Goal = Literal["minimize", "maximize"]
 ScalingRule = Literal["sqrt", "linear", "none"]
+EXTERNAL = "external"
+"""Stands for a model or data that only a user's own command knows."""
 DataFormat = Literal["alpaca", "sharegpt", "messages", "prompt_completion", "text", "labels"]
 
 
@@ -135,7 +138,7 @@ class StudySpec(_Value):
     scaling: ScalingRule = "sqrt"
     start: StartingPoint | None = Field(None, description="Where `auto` begins; None: it knows nothing.")
     objective: str = Field("eval_loss", description="`eval_loss`, or the name of a metric.")
-    goal: Literal["minimize", "maximize"] = "minimize"
+    goal: Goal = "minimize"
     prefer: Literal["quality", "speed"] = "quality"
     tuned: tuple[TunedField, ...] = Field((), description="Further fields that the search may change.")
     with_baseline: bool = Field(True, description="Run the conservative default too, where the budget has room.")

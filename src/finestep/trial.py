@@ -7,7 +7,7 @@ import json
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finestep.finding import Finding
 from finestep.recipe import Recipe
@@ -122,8 +122,17 @@ class Trial(_Value):
     fidelity: float = Field(1.0, gt=0, le=1, description="Share of the full token budget, with its own whole schedule.")
     stage: str = Field("", description="Why it was tried, e.g. `baseline`, `learning-rate scan`.")
     why: str = ""
+    is_baseline: bool = Field(False, description="The conservative default, run to compare with.")
     state: TrialState = "running"
     outcome: Outcome | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_version(cls, values: object) -> object:
+        """Records of finestep 0.1 mark the baseline by its stage alone."""
+        if isinstance(values, dict) and "is_baseline" not in values and values.get("stage") == "baseline":
+            return {**values, "is_baseline": True}
+        return values
 
     @property
     def ranks(self) -> bool:

@@ -24,11 +24,13 @@ from pydantic import BaseModel, ValidationError
 from finestep.disk import append_line, fault_of, make_folder, remove, write_whole
 from finestep.errors import FinestepError, WorkerFailed, cause_words
 from finestep.protocol import Event, SessionRequest, TrialRequest
+from finestep.ready import Machine, Ready
+from finestep.study_layout import CHECKPOINTS, EVALUATIONS, MODEL, OUTCOME, STEPS
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
 from finestep.trial import Outcome, recipe_hash
 
 LOCK_WAIT_S = 120.0
-RECORD_FILES = {"step": "steps.jsonl", "evaluation": "evaluations.jsonl"}
+RECORD_FILES = {"step": STEPS, "evaluation": EVALUATIONS}
 """Written here and not by the controller: what is in the pipe when a controller dies would be lost."""
 QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -170,7 +172,7 @@ def _sole_worker(study_dir: Path, number: int) -> Iterator[None]:
         mine.release()
 
 
-def _inspect(request: SessionRequest) -> dict[str, Any]:
+def _inspect(request: SessionRequest) -> Ready:
     from finestep.train.longest_row import longest_row
     from finestep.train.model import context_length, load_tokenizer
     from finestep.train.tokens import prepare_data
@@ -181,7 +183,7 @@ def _inspect(request: SessionRequest) -> dict[str, Any]:
         context_length=context_length(request.model),
         longest=longest_row(request.model, request.recipe),
     )
-    return {"card": data.card}
+    return Ready(card=data.card)
 
 
 def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
@@ -198,7 +200,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     check_metrics(request.metrics)
     resident = Resident(request.model, request.data, request.recipe, retention=request.retention)
     plan = kept_plan(request, resident)
-    line.send("ready", {"card": resident.data.card, "facts": _facts(resident), "pack": plan.model_dump()})
+    line.send("ready", Ready(card=resident.data.card, machine=_machine(resident), sharing=plan))
     pack = Pack(
         resident,
         emit=_recorder(inbox.folders, line),
@@ -238,8 +240,8 @@ def _end(lane: Any, line: Line, request: SessionRequest, hashes: dict[int, str])
         outcome = outcome.model_copy(update={"log": request.log})
     outcome = outcome.model_copy(update={"recipe_hash": hashes[lane.number]})
     make_folder(folder)
-    write_whole(folder / "outcome.json", outcome.model_dump_json())
-    remove(folder / "checkpoints")
+    write_whole(folder / OUTCOME, outcome.model_dump_json())
+    remove(folder / CHECKPOINTS)
     line.send("finished", outcome, trial=lane.number)
 
 
@@ -255,22 +257,22 @@ def _with_model(lane: Any, folder: Path, request: SessionRequest) -> Outcome:
     except Exception as error:
         raise_machine_fault(error, folder)
         return Outcome(state="failed", reason=f"the tuned model could not be saved: {logged_cause(error)}")
-    return lane.outcome.model_copy(update={"model_dir": "model"})
+    return lane.outcome.model_copy(update={"model_dir": MODEL})
 
 
-def _facts(resident: Any) -> dict[str, Any]:
+def _machine(resident: Any) -> Machine:
     import torch
 
     device = resident.placement.device
     model = resident.base
-    return {
-        "num_parameters": sum(value.numel() for value in model.parameters()),
-        "model_type": getattr(model.config, "model_type", ""),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
-        "dtype": str(resident.placement.weights_dtype).removeprefix("torch."),
-        "num_threads": torch.get_num_threads(),
-    }
+    return Machine(
+        num_parameters=sum(value.numel() for value in model.parameters()),
+        model_type=getattr(model.config, "model_type", ""),
+        device=str(device),
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        dtype=str(resident.placement.weights_dtype).removeprefix("torch."),
+        num_threads=torch.get_num_threads(),
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_the_public_names_are_these():
 
 def test_a_study_answers(finished):
     best = finished.best
-    assert best.recipe.learning_rate == finished.result["best"]["learning_rate"]
+    assert best.recipe.learning_rate == finished.result.best.learning_rate
     assert 0 < best.eval_loss < 20
     assert not finished.settled
     assert "not settled" in finished.answer.sentence
@@ -95,7 +95,7 @@ def test_its_command_asks_for_the_same_study(finished):
 
     from finestep.cli.main import app
 
-    words = shlex.split(finished.result["command"])
+    words = shlex.split(finished.result.command)
     assert words[:2] == ["finestep", "tune"]
     done = CliRunner().invoke(app, [*words[1:], "--pack", "off", "--no-check-saved", "--json"])
     assert done.exit_code == 0, done.output

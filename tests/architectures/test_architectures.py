@@ -275,7 +275,7 @@ def test_the_vision_tower_stays_as_it_is(tokenizer, chat, tmp_path):
         trained = resident.initial_values(recipe_of(method, 1e-3))
         assert trained
         assert not [name for name in trained if "vision" in name or "multi_modal" in name]
-        assert any("only the text part is trained" in note for note in resident.data.card["notes"])
+        assert any("only the text part is trained" in note for note in resident.data.card.notes)
 
 
 def test_functional_dropout_counts(tokenizer, chat, tmp_path):
@@ -308,13 +308,13 @@ def test_memory_is_predicted_or_refused_in_words(model_type, monkeypatch):
 def test_the_routers_loss_that_is_left_out_is_said(tokenizer, chat, tmp_path):
     folder = save_model("mixtral", tmp_path / "base", tokenizer=tokenizer, output_router_logits=True)
     resident = make_resident(folder, chat, recipe_of("lora", 1e-3))
-    assert any("output_router_logits" in note for note in resident.data.card["notes"])
+    assert any("output_router_logits" in note for note in resident.data.card.notes)
 
 
 def test_a_pass_in_training_mode_that_fails_is_said(tokenizer, chat, tmp_path):
     folder = save_model("llama", tmp_path / "base", tokenizer=tokenizer, attention_dropout=1.5)
     resident = make_resident(folder, chat, recipe_of("lora", 1e-3))
-    assert any("a pass in training mode fails" in note for note in resident.data.card["notes"])
+    assert any("a pass in training mode fails" in note for note in resident.data.card.notes)
 
 
 def test_rows_of_different_lengths_decide_whether_trials_share_a_pass(tokenizer, labels, tmp_path):

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from finestep.cli.main import app
 from finestep.errors import BadInput
 from finestep.flows.probe import best_micro_batch, cached, packing
-from finestep.flows.session import StudyRun
-from finestep.flows.setup import starting_recipe, study_spec
+from finestep.studies.asked import starting_recipe
+from finestep.studies.run import StudyRun
+from finestep.studies.spec import study_spec
 from finestep.study import Budget, DataSpec, ModelSpec
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from finestep.cli.main import app
 from finestep.errors import BadInput
-from finestep.flows.obeyed import MEASURED, PREDICTED, check_recipe
-from finestep.flows.setup import study_spec, tuning_spec
+from finestep.facts import DataFacts
+from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.study_space import search_space
 from finestep.store.recipe_file import apply_settings, write_recipe
+from finestep.studies.obeyed import MEASURED, PREDICTED, check_recipe
+from finestep.studies.spec import study_spec, tuning_spec
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from tests.train.runs import make_resident, run_trial
 
@@ -187,10 +189,10 @@ def test_a_set_rate_and_batch_are_the_centre_of_a_narrow_search(few_rows, strate
 
 
 def test_the_classic_sweep_scans_around_a_set_rate(few_rows):
-    from finestep.flows.strategies import make_strategy
+    from finestep.studies.strategies import make_strategy
 
     spec, _ = _search(few_rows, fields={"learning_rate": 3e-5}, own_fields=["learning_rate"], strategy="sweep")
-    card = {"facts": {"num_rows": 2000, "num_eval_rows": 200}}
+    card = DataCard(facts=DataFacts(name="d", num_rows=2000, num_eval_rows=200))
     rates = {one.learning_rate for one in make_strategy(spec, card).propose([], remaining_runs=9, max_proposals=9)}
     rates |= {one.learning_rate for one in make_strategy(spec, card)._scan([])}
     assert {1.5e-5, 3e-5, 6e-5} <= rates

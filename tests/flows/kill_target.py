@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from finestep.flows.session import StudyRun
+from finestep.protocol import TrialOptions
 from finestep.recipe import Recipe
+from finestep.studies.run import StudyRun
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 
 
@@ -25,7 +26,7 @@ def main() -> None:
         Path(folder),
         Budget(full_runs=float(budget)),
         command="test",
-        options={"checkpoint_every_s": 0.4},
+        options=TrialOptions(checkpoint_every_s=0.4),
         check_saved=False,
     )
     for event in study.events(lambda: False):

@@ -6,17 +6,20 @@ import math
 from pathlib import Path
 
 from finestep.executors.replay import ReplayExecutor
-from finestep.flows.tune import TuneEvent, Tuning
+from finestep.facts import DataFacts
+from finestep.ready import DataCard, Ready
 from finestep.recipe import Recipe
 from finestep.search.sweep import Sweep
 from finestep.store.study_store import StudyStore
+from finestep.studies.event import TuneEvent
+from finestep.studies.tuning import Tuning
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 
 FINGERPRINT = {"data_sha256": "d", "model_sha256": "m", "version_torch": "2.13.0"}
-CARD = {
-    "facts": {"num_rows": 4000, "num_eval_rows": 100, "num_tokens": 100_000, "num_trained_tokens": 50_000},
-    "notes": [],
-}
+CARD = DataCard(
+    facts=DataFacts(name="d", num_rows=4000, num_eval_rows=100, num_tokens=100_000, num_trained_tokens=50_000)
+)
+READY = Ready(card=CARD)
 
 
 def basin(recipe: Recipe, fidelity: float) -> list[float]:

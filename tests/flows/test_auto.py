@@ -12,19 +12,22 @@ from rich.console import Console
 from finestep.cli.card import print_card
 from finestep.errors import BadInput
 from finestep.executors.replay import ReplayExecutor
-from finestep.flows.result import drop_other_models, write_results
-from finestep.flows.session import may_need_two
-from finestep.flows.setup import tuning_spec
-from finestep.flows.start import start_words, starting_point
-from finestep.flows.strategies import default_budget_runs, make_judge, make_strategy, objective_and_goal
-from finestep.flows.tune import Tuning
 from finestep.protocol import SessionRequest
 from finestep.recipe import Recipe
+from finestep.result import StudyResult
 from finestep.search.further_fields import parse_tuned, with_starts
 from finestep.search.leader import worth_keeping
+from finestep.search.starting_point import start_words
+from finestep.search.traits import traits_of
 from finestep.store.recipe_file import read_recipe
+from finestep.studies.files import drop_other_models, write_results
+from finestep.studies.run import may_need_two
+from finestep.studies.spec import StudyOptions, tuning_spec
+from finestep.studies.start import starting_point
+from finestep.studies.strategies import make_judge, make_strategy, objective_and_goal
+from finestep.studies.tuning import Tuning
 from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint
-from tests.flows.studies import CARD, open_store
+from tests.flows.studies import CARD, READY, open_store
 
 START = StartingPoint(learning_rate=7e-4, learning_rate_sd=1.0, batch_size=16, batch_size_sd=1.0, why="recommend")
 
@@ -62,10 +65,10 @@ def tune(folder, *, budget=6.0, recording=basin, stop_after=None, lanes=1, **cha
 
 
 def results(store, tuning, budget=6.0):
-    answer = make_judge(store.spec, tuning.card, budget=tuning.budget).answer(store.trials())
+    answer = make_judge(store.spec, tuning.ready.card, budget=tuning.budget).answer(store.trials())
     return write_results(
-        store, command="finestep tune", budget=Budget(full_runs=budget), card=CARD, facts={}, answer=answer
-    )
+        store, command="finestep tune", budget=Budget(full_runs=budget), ready=READY, answer=answer
+    ).as_values()
 
 
 def _asked(trials):
@@ -127,14 +130,14 @@ def test_a_budget_of_one_run_gives_a_model(tmp_path):
 @pytest.mark.parametrize("budget", [1.0, 2.0])
 def test_after_one_or_two_runs_no_per_cent_is_promised_and_the_way_on_is_said(tmp_path, budget):
     store, tuning = tune(tmp_path, budget=budget)
-    answer = make_judge(store.spec, tuning.card, budget=tuning.budget).answer(store.trials())
+    answer = make_judge(store.spec, tuning.ready.card, budget=tuning.budget).answer(store.trials())
     command = f"finestep tune m d.jsonl --budget {budget:g}"
-    result = write_results(store, command=command, budget=tuning.budget, card=CARD, facts={}, answer=answer)
+    result = write_results(store, command=command, budget=tuning.budget, ready=READY, answer=answer).as_values()
     assert result["settled"] is False
     assert result["next_command"] == "finestep tune m d.jsonl --budget 6"
     assert result["answer"]["expected_regret"] is result["answer"]["expected_gain"] is None
     console = Console(record=True, width=120)
-    print_card(console, result)
+    print_card(console, StudyResult.model_validate(result))
     text = " ".join(console.export_text().replace("│", " ").split())
     assert "not settled between" in text
     assert "go on with `finestep tune m d.jsonl --budget 6`" in text
@@ -198,7 +201,7 @@ def test_only_the_chosen_weights_stay(tmp_path):
     for trial in store.trials():
         (store.trial_folder(trial.number) / "model").mkdir(exist_ok=True)
     result = results(store, tuning)
-    drop_other_models(store, result)
+    drop_other_models(store, StudyResult.model_validate(result))
     kept = [path.parent.name for path in tmp_path.glob("trials/*/model")]
     assert kept == [f"{result['best']['trial']:04d}"]
 
@@ -256,13 +259,14 @@ def test_objectives_have_a_direction():
 
 
 def test_an_objective_that_no_run_would_have_is_refused(shipped_model, instruct_file):
-    def asked(**more):
+    def asked(strategy="auto", **more):
         return tuning_spec(
             model=ModelSpec(path=str(shipped_model)),
             data=DataSpec(path=str(instruct_file)),
             recipe=Recipe(),
             with_prior=False,
-            **{"strategy": "auto", **more},
+            strategy=strategy,
+            options=StudyOptions(**more),
         )
 
     with pytest.raises(BadInput, match="needs data with labels"):
@@ -276,8 +280,8 @@ def test_an_objective_that_no_run_would_have_is_refused(shipped_model, instruct_
 
 
 def test_auto_may_spend_half_of_a_sweep():
-    assert default_budget_runs("auto") == 6.0
-    assert default_budget_runs("sweep") == default_budget_runs("tpe") == 16.0
+    assert traits_of("auto").default_budget_runs == 6.0
+    assert traits_of("sweep").default_budget_runs == traits_of("tpe").default_budget_runs == 16.0
 
 
 @pytest.mark.parametrize(

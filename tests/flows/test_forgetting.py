@@ -7,10 +7,11 @@ from rich.console import Console
 
 from finestep.cli.card import print_card
 from finestep.errors import BadInput
-from finestep.flows.session import StudyRun
-from finestep.flows.setup import SHIPPED_GENERAL_TEXT, tuning_spec
 from finestep.recipe import Recipe
+from finestep.studies.run import StudyRun
+from finestep.studies.spec import StudyOptions, tuning_spec
 from finestep.study import Budget, CommandSpec, DataSpec, ModelSpec, RetentionSpec
+from finestep.survey.shipped import SHIPPED_GENERAL_TEXT
 
 RECIPE = Recipe(num_epochs=0.5, effective_batch_size=8, evaluation={"num_evaluations": 2})
 
@@ -23,14 +24,19 @@ def run(model, data, folder, *, limit: float, budget: float = 3):
         recipe=RECIPE,
         strategy="sweep",
         with_prior=False,
-        num_threads=1,
-        retention=RetentionSpec(text_path=str(SHIPPED_GENERAL_TEXT), max_forgetting=limit),
+        options=StudyOptions(
+            num_threads=1, retention=RetentionSpec(text_path=str(SHIPPED_GENERAL_TEXT), max_forgetting=limit)
+        ),
     )
     study = StudyRun(spec, folder, Budget(full_runs=budget), command="finestep tune", check_saved=False)
     list(study.events(lambda: False))
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_card(console, study.result)
-    return study.result, " ".join(console.export_text().split()), (folder / "report.html").read_text(encoding="utf-8")
+    return (
+        study.result.as_values(),
+        " ".join(console.export_text().split()),
+        (folder / "report.html").read_text(encoding="utf-8"),
+    )
 
 
 @pytest.mark.slow
@@ -64,7 +70,7 @@ def test_a_classifier_is_not_watched(shipped_model, label_file):
             recipe=RECIPE,
             strategy="random",
             with_prior=False,
-            retention=RetentionSpec(text_path="t", max_forgetting=0.1),
+            options=StudyOptions(retention=RetentionSpec(text_path="t", max_forgetting=0.1)),
         )
 
 
@@ -76,6 +82,8 @@ def test_a_command_is_not_watched(instruct_file):
             recipe=RECIPE,
             strategy="random",
             with_prior=False,
-            trainer=CommandSpec(command="train {learning_rate}", results=("eval_loss=(.*)",)),
-            retention=RetentionSpec(text_path="t", max_forgetting=0.1),
+            options=StudyOptions(
+                trainer=CommandSpec(command="train {learning_rate}", results=("eval_loss=(.*)",)),
+                retention=RetentionSpec(text_path="t", max_forgetting=0.1),
+            ),
         )

@@ -7,9 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from finestep.answer import Answer, TradeOff
 from finestep.diagnosis.catalogue import found
+from finestep.estimate import Estimate
 from finestep.flows.diagnose import diagnose_file
 from finestep.flows.own_trial import finding_words, own_trial, trial_of
+from finestep.recipe import Recipe
+from finestep.result import ChosenFinding, StudyResult, TrialFigures
+from finestep.study import ModelSpec
+from tests.flows.studies import spec
 
 RATE = 1e-4
 
@@ -18,15 +24,21 @@ def study(path, *, settled: bool, rate: float = RATE, loss_at=lambda step: 3.0 -
     """A study of one trial on disk: its specification, its result, and a log."""
     folder = path / "trials" / "0000"
     folder.mkdir(parents=True)
-    recipe = {"method": "full", "num_epochs": 2.0, "lora": {"rank": 16}}
-    (path / "study.json").write_text(json.dumps({"spec": {"model": {"path": "Llama-3.1-8B"}, "recipe": recipe}}))
-    believed = {"value": RATE, "low": RATE / 2, "high": RATE * 2}
-    result = {
-        "best": {"trial": 0},
-        "trials": [{"trial": 0, "effective_batch_size": 16}],
-        "answer": {"settled": settled, "trade_offs": [{"effective_batch_size": 16, "learning_rate": believed}]},
-    }
-    (path / "result.json").write_text(json.dumps(result))
+    asked = spec(model=ModelSpec(path="Llama-3.1-8B"), recipe=Recipe(method="full", num_epochs=2.0))
+    (path / "study.json").write_text(json.dumps({"spec": json.loads(asked.model_dump_json())}))
+    believed = Estimate(value=RATE, low=RATE / 2, high=RATE * 2, unit="", source="measured here")
+    row = TradeOff(effective_batch_size=16, learning_rate=believed, excess_percent=0.0)
+    answer = Answer(trial=0, learning_rate=RATE, settled=settled, trade_offs=(row,), sentence="trial 0")
+    trial = TrialFigures(
+        trial=0,
+        state="completed",
+        learning_rate=rate,
+        effective_batch_size=16,
+        micro_batch_size=16,
+        accumulation_steps=1,
+        eval_loss=1.0,
+    )
+    (path / "result.json").write_text(StudyResult(best=trial, trials=(trial,), answer=answer).as_json())
     rows = [
         {"step": step, "num_steps": 100, "loss": loss_at(step), "learning_rate": rate, "epoch": step / 50}
         for step in range(1, 101)
@@ -53,8 +65,7 @@ def test_a_trial_far_from_the_studys_best_is_told_so(tmp_path):
     report = diagnose_file(study(tmp_path, settled=True, rate=RATE / 60, loss_at=lambda step: 3.0 - step / 1000))
     said = [finding for finding in report.findings if finding.code.startswith("rate_")]
     assert [finding.code for finding in said] in (["rate_below_usual"], ["rate_far_below_usual"]) or not said
-    other = trial_of({"recipe": {"method": "lora"}}, {"best": {"trial": 3}}, number=0)
-    assert not other.is_chosen
+    assert not trial_of(spec(), StudyResult(), number=0).is_chosen
 
 
 @pytest.mark.parametrize(("settled", "code"), [(True, "healthy"), (False, "learning_rate_too_low")])
@@ -68,9 +79,7 @@ def test_a_settled_study_is_not_sent_to_another_rate(tmp_path, settled, code):
 
 
 def test_a_run_that_is_still_falling_gains_from_length():
-    words = finding_words(
-        {"code": "undertrained", "label": "undertrained", "meaning": "", "advice": "", "num_epochs": 2.0}
-    )
+    words = finding_words(ChosenFinding(code="undertrained", label="undertrained", meaning="", num_epochs=2.0))
     assert words == "still falling at the end: a longer run would gain more than another rate (`--epochs 4`)"
     assert finding_words(None) is None
 

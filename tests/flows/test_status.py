@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import finestep
 from finestep.cli.main import app
 from finestep.errors import BadInput
-from finestep.flows.status import studies_in, study_status
+from finestep.studies.status import studies_in, study_status
 
 ROWS = [{"prompt": f"Say {n} again.", "completion": f"{n}"} for n in range(40)]
 QUICK = {

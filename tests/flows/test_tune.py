@@ -8,15 +8,16 @@ import pytest
 
 from finestep.errors import FinestepError, StudyBusy, StudyChanged
 from finestep.executors.replay import ReplayExecutor
-from finestep.flows.result import write_results
-from finestep.flows.tune import Tuning, runs_spent
 from finestep.protocol import Event
 from finestep.recipe import Recipe
 from finestep.search.sweep import Sweep, best_trial
 from finestep.store.records import append_line
+from finestep.studies.files import write_results
+from finestep.studies.spent import runs_spent
+from finestep.studies.tuning import Tuning
 from finestep.study import Budget, DataSpec
 from finestep.trial import Outcome, Trial
-from tests.flows.studies import CARD, basin, open_store, tune
+from tests.flows.studies import CARD, READY, basin, open_store, tune
 
 
 def test_the_sweep_finds_the_bottom_of_the_bowl(tmp_path):
@@ -76,9 +77,9 @@ def test_a_finished_study_answers_without_a_worker(tmp_path):
     tune(store, budget=4)
     again = Tuning(store, Untouchable(basin), lambda card: Sweep("lora"), Budget(full_runs=4))
     ready, done = again.run()
-    assert (ready.kind, ready.data["is_finished"], done.kind) == ("ready", True, "done")
-    assert again.card == CARD
-    assert len(ready.data["trials"]) == 4
+    assert (ready.kind, ready.is_finished, done.kind) == ("ready", True, "done")
+    assert again.ready.card == CARD
+    assert len(ready.trials) == 4
     with pytest.raises(AssertionError, match="was started"):
         list(Tuning(store, Untouchable(basin), lambda card: Sweep("lora"), Budget(full_runs=5)).run())
     store.add(store.spec.recipe, fidelity=1.0, stage="refinement", why="")
@@ -90,7 +91,7 @@ def test_no_trial_is_started_that_would_not_end_in_time(tmp_path):
     store = open_store(tmp_path)
     recipe = store.spec.recipe
     store.finish(
-        store.add(recipe, fidelity=1.0, stage="baseline", why="").number,
+        store.add(recipe, fidelity=1.0, stage="baseline", why="", is_baseline=True).number,
         Outcome(state="completed", eval_loss=1.0, elapsed_s=50.0, num_train_tokens=10),
     )
     tuning = Tuning(
@@ -107,7 +108,7 @@ def test_no_trial_is_started_that_would_not_end_in_time(tmp_path):
 
 def test_an_orphan_is_taken_up_first(tmp_path):
     store = open_store(tmp_path)
-    store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="")
+    store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="", is_baseline=True)
     store.close()
     store = open_store(tmp_path)
     events, _ = tune(store)
@@ -119,7 +120,7 @@ def test_an_orphan_is_taken_up_first(tmp_path):
 
 def test_an_outcome_that_nobody_heard_of_counts(tmp_path):
     store = open_store(tmp_path)
-    trial = store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="")
+    trial = store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="", is_baseline=True)
     outcome = Outcome(state="completed", eval_loss=0.123, num_train_tokens=4000)
     (store.trial_folder(trial.number) / "outcome.json").write_text(outcome.model_dump_json())
     events, _ = tune(store, budget=2)
@@ -138,14 +139,14 @@ def test_diverged_trials_never_rank_and_are_always_shown(tmp_path):
     diverged = [trial for trial in store.trials() if trial.state == "diverged"]
     assert diverged
     assert best_trial(store.trials()).state == "completed"
-    result = write_results(store, command="finestep tune", budget=Budget(), card=CARD, facts={})
+    result = write_results(store, command="finestep tune", budget=Budget(), ready=READY).as_values()
     assert sum(trial["state"] == "diverged" for trial in result["trials"]) == len(diverged)
 
 
 def test_a_study_whose_trials_all_failed_ends_with_a_clear_answer(tmp_path):
     store = open_store(tmp_path)
     tune(store, budget=9, recording=lambda recipe, fidelity: [float("nan")])
-    result = write_results(store, command="finestep tune", budget=Budget(), card=CARD, facts={})
+    result = write_results(store, command="finestep tune", budget=Budget(), ready=READY).as_values()
     assert result["best"] is None
     assert result["baseline"] is None
     assert "model" not in result["paths"]
@@ -154,7 +155,7 @@ def test_a_study_whose_trials_all_failed_ends_with_a_clear_answer(tmp_path):
 def test_the_result_holds_what_machines_need(tmp_path):
     store = open_store(tmp_path)
     tune(store)
-    result = write_results(store, command="finestep tune m d", budget=Budget(), card=CARD, facts={})
+    result = write_results(store, command="finestep tune m d", budget=Budget(), ready=READY).as_values()
     for name in ("baseline", "best"):
         assert {"learning_rate", "effective_batch_size", "eval_loss"} <= result[name].keys()
     assert result["best"]["eval_loss"] <= result["baseline"]["eval_loss"]

@@ -15,8 +15,8 @@ transformers = pytest.importorskip("transformers")
 from benchmarks.planted_faults.plants import task_rows  # noqa: E402
 
 from finestep.flows.diagnose import diagnose_file  # noqa: E402
-from finestep.flows.setup import SHIPPED_MODEL  # noqa: E402
 from finestep.integrations.transformers import FinestepCallback  # noqa: E402
+from finestep.survey.shipped import SHIPPED_MODEL  # noqa: E402
 
 STEPS, BATCH, LONGEST = 50, 8, 48
 ALLOWED = {

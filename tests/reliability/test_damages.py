@@ -10,10 +10,10 @@ import sqlite3
 import pytest
 
 from finestep.errors import FinestepError, StudyDamaged
-from finestep.flows.result import write_results
-from finestep.flows.show import show_study
+from finestep.studies.files import write_results
+from finestep.studies.show import show_study
 from finestep.study import Budget
-from tests.flows.studies import CARD, open_store, tune
+from tests.flows.studies import READY, open_store, tune
 
 JSON_FILES = ("study.json", "ready.json", "result.json", "trials/0001/outcome.json", "trials/0001/trial.json")
 FILES = (*JSON_FILES, "study.db", "trials/0001/steps.jsonl")
@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "study"
     store = open_store(folder)
     tune(store, budget=4)
-    write_results(store, command="finestep tune m d", budget=Budget(full_runs=4), card=CARD, facts={})
+    write_results(store, command="finestep tune m d", budget=Budget(full_runs=4), ready=READY)
     store.close()
     return folder
 
@@ -122,7 +122,7 @@ def test_report_shows_the_same_or_refuses_and_changes_nothing(finished, tmp_path
     damage(folder)
     before, result, refusal = states(folder), None, ""
     try:
-        result = show_study(folder)
+        result = show_study(folder).as_values()
     except FinestepError as error:
         refusal = f"{type(error).__name__}: {error}"
     if result is None:
@@ -153,7 +153,7 @@ def test_a_lost_database_is_rebuilt_from_the_trials_own_files(finished, tmp_path
         path.unlink()
     with pytest.raises(StudyDamaged):
         open_store(folder)
-    result = show_study(folder, rebuild_it=True)
+    result = show_study(folder, rebuild_it=True).as_values()
     assert board(result) == board(whole)
     assert result["best"]["trial"] == whole["best"]["trial"]
     assert (folder / "study.db.damaged-1").read_bytes() == b"no database"
@@ -191,7 +191,7 @@ def test_a_study_that_cannot_be_written_is_shown(finished, tmp_path, monkeypatch
     shutil.copytree(finished, folder)
     before, real = states(folder), os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
-    result = show_study(folder)
+    result = show_study(folder).as_values()
     assert states(folder) == before
     assert "cannot be written" in result["shown"][0]
 
@@ -200,7 +200,7 @@ def test_a_study_that_is_worked_on_is_shown(finished, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
     store = open_store(folder)
-    result = show_study(folder)
+    result = show_study(folder).as_values()
     store.close()
     assert "another process works on this study" in result["shown"][0]
     assert result["best"] is not None

@@ -9,10 +9,10 @@ import os
 import pytest
 
 from finestep.errors import EnvironmentFault, FinestepError
-from finestep.flows.result import write_results
-from finestep.flows.show import show_study
+from finestep.studies.files import write_results
+from finestep.studies.show import show_study
 from finestep.study import Budget, DataSpec
-from tests.flows.studies import CARD, open_store, tune
+from tests.flows.studies import READY, open_store, tune
 
 BUDGET = 3
 
@@ -36,7 +36,7 @@ def run(folder):
     store = open_store(folder)
     try:
         tune(store, budget=BUDGET)
-        write_results(store, command="finestep tune", budget=Budget(full_runs=BUDGET), card=CARD, facts={})
+        write_results(store, command="finestep tune", budget=Budget(full_runs=BUDGET), ready=READY)
         return [(t.number, t.state, t.recipe.learning_rate, t.outcome.eval_loss) for t in store.trials()]
     finally:
         store.close()
@@ -60,7 +60,7 @@ def test_no_space_at_any_write_loses_nothing(tmp_path, monkeypatch):
         assert run(folder) == quiet, after
         assert not list(folder.rglob("*.partial")), after
         assert (
-            show_study(folder)["best"]["eval_loss"]
+            show_study(folder).as_values()["best"]["eval_loss"]
             == json.loads((folder / "result.json").read_text())["best"]["eval_loss"]
         )
 

@@ -8,10 +8,10 @@ import pytest
 
 from finestep import disk
 from finestep.errors import EnvironmentFault, FinestepError
-from finestep.flows.result import write_results
-from finestep.flows.show import show_study
+from finestep.studies.files import write_results
+from finestep.studies.show import show_study
 from finestep.study import Budget
-from tests.flows.studies import CARD, open_store, tune
+from tests.flows.studies import READY, open_store, tune
 
 SECRET = "S3CRET"
 
@@ -21,7 +21,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "study"
     store = open_store(folder)
     tune(store, budget=2)
-    write_results(store, command="finestep tune m d", budget=Budget(full_runs=2), card=CARD, facts={})
+    write_results(store, command="finestep tune m d", budget=Budget(full_runs=2), ready=READY)
     store.close()
     return folder
 
@@ -61,10 +61,10 @@ def test_links_are_not_followed(finished, tmp_path, name, act):
         if act == "tune":
             store = open_store(study)
             tune(store, budget=3)
-            write_results(store, command="finestep tune", budget=Budget(full_runs=3), card=CARD, facts={})
+            write_results(store, command="finestep tune", budget=Budget(full_runs=3), ready=READY)
             store.close()
         else:
-            show_study(study, rebuild_it=act == "rebuild")
+            show_study(study, rebuild_it=act == "rebuild").as_values()
     except FinestepError:
         pass
     assert sorted(str(path.relative_to(outside)) for path in outside.rglob("*")) == [

@@ -12,6 +12,7 @@ import numpy as np
 
 from finestep.recipe import Recipe
 from finestep.report.view import ReportView, build_view
+from finestep.result import LabelAnswer, Spent, WrittenAnswer
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 _ATTACK = "document.documentElement.dataset.pwn = 1"
@@ -78,10 +79,10 @@ def make_view(hostile: str = "", **changes: Any) -> ReportView:
         "baseline": 0,
         "best": 6,
         "notes": [f"{hostile}Every number on this page is invented by a test.", "No run was repeated."],
-        "spent": {"tokens": 19.8e6, "elapsed_s": 8_040.0, "full_runs": 9.0},
+        "spent": Spent(tokens=19_800_000, elapsed_s=8_040.0, full_runs=9.0),
         "answers": [
-            {"prompt": f"{hostile}Name a city.", "answer": f"{hostile}Oslo", "expected": f"{hostile}Paris"},
-            {"text": f"{hostile}it rains", "predicted": f"{hostile}sad", "true": f"{hostile}happy"},
+            WrittenAnswer(prompt=f"{hostile}Name a city.", answer=f"{hostile}Oslo", expected=f"{hostile}Paris"),
+            LabelAnswer(text=f"{hostile}it rains", predicted=f"{hostile}sad", true=f"{hostile}happy"),
         ],
     }
     return build_view(**{**given, **changes})

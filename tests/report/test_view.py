@@ -13,11 +13,12 @@ from finestep.recipe import Recipe
 from finestep.report.basin import edge_warning
 from finestep.report.page import render_page
 from finestep.report.view import batch_product, build_view
+from finestep.result import Spent
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 from .synthetic_study import make_trials, make_view
 
-EMPTY = {"title": "t", "command": "c", "steps": {}, "evaluations": {}, "facts": {}, "notes": [], "spent": {}}
+EMPTY = {"title": "t", "command": "c", "steps": {}, "evaluations": {}, "facts": {}, "notes": []}
 
 
 def trial(number: int, rate: float, loss: float | None, **changes: object) -> Trial:
@@ -224,7 +225,7 @@ def _step(step: int, loss: float, norm: float) -> StepRecord:
 
 
 def test_the_cost_is_told_against_the_budget() -> None:
-    spent = {"tokens": 19.8e6, "elapsed_s": 8_040.0, "full_runs": 5.92, "budget_full_runs": 6.0}
+    spent = Spent(tokens=19_800_000, elapsed_s=8_040.0, full_runs=5.92, budget_full_runs=6.0)
     told = [f"{figure.value} {figure.name}".strip() for figure in make_view(spent=spent).spent]
     assert told == ["19.8 M training tokens", "2 h 14 min", "5.92 of at most 6 full runs"]
 

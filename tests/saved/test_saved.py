@@ -16,14 +16,15 @@ from safetensors.torch import load_file, save_file
 
 from finestep.cli.main import main
 from finestep.errors import BadInput
-from finestep.flows.saved import check_saved, merge
+from finestep.flows.merge import merge
 from finestep.protocol import SessionRequest, TrialRequest
 from finestep.recipe import Recipe
 from finestep.saved.check import check
 from finestep.saved.merge import merge as merge_here
 from finestep.saved_model import CheckRows, read_saved
-from finestep.store.model_card import CHECK_ROWS
+from finestep.studies.saved_check import check_saved
 from finestep.study import DataSpec, ModelSpec
+from finestep.study_layout import CHECK_ROWS
 from finestep.train.checkpoint import find_fault
 from finestep.train.evaluate import evaluate_rows
 from finestep.train.loop import Pack

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from finestep.errors import BadInput
-from finestep.flows.tune import apply_proposal
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.automatic import Automatic
 from finestep.search.further_fields import dimensions, parse_tuned, with_starts
 from finestep.search.leader import leader, worth_keeping
 from finestep.search.observations import Objective
+from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import (
     batch_range,
     lengths,

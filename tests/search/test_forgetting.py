@@ -7,12 +7,13 @@ import math
 import pytest
 from tests.flows.studies import CARD, spec
 
-from finestep.flows.result import chosen_trial
-from finestep.flows.strategies import make_judge, make_strategy
-from finestep.flows.tune import apply_proposal, runs_spent
 from finestep.search.forgetting import forgetting_sentence, second_best
 from finestep.search.leader import leader, worth_keeping
+from finestep.search.strategy import apply_proposal
 from finestep.search.sweep import best_trial
+from finestep.studies.choose import chosen_trial
+from finestep.studies.spent import runs_spent
+from finestep.studies.strategies import make_judge, make_strategy
 from finestep.study import Budget, RetentionSpec, StartingPoint, StudySpec
 from finestep.trial import Outcome, Trial
 

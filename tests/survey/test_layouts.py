@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finestep.errors import BadInput
-from finestep.flows.setup import starting_recipe
+from finestep.studies.asked import starting_recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.survey.data_sample import data_facts
 from finestep.train.model import load_tokenizer
@@ -46,8 +46,8 @@ def test_the_table_is_long():
 def test_a_layout_is_read_whole(case, tokenizer, tmp_path):
     data = prepare_data(spec_of(case, tmp_path), tokenizer, context_length=512)
     card = data.card
-    assert card["facts"]["format"] == case.format
-    notes = "\n".join(card["notes"])
+    assert card.facts.format == case.format
+    notes = "\n".join(card.notes)
     for piece in case.notes:
         assert piece in notes
     rows = rows_of(data, tokenizer)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from finestep.errors import BadInput
-from finestep.flows.continuing import continued
 from finestep.recipe import Recipe
+from finestep.studies.continuing import continued
 from tests.train.runs import make_resident, run_trial
 
 

@@ -92,7 +92,7 @@ def test_a_head_with_other_labels_starts_anew_and_this_is_said(shipped_model, la
     AutoTokenizer.from_pretrained(shipped_model).save_pretrained(tmp_path / "base")
     resident = make_resident(tmp_path / "base", label_file, RECIPE)
     assert resident.new_names == ["score.weight"]
-    assert any("a new head starts" in note for note in resident.data.card["notes"])
+    assert any("a new head starts" in note for note in resident.data.card.notes)
     run = run_trial(resident, RECIPE, tmp_path / "trial")
     resident.save_tuned(RECIPE, run.weights, str(tmp_path / "model"))
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")

@@ -40,7 +40,7 @@ def together(resident, tmp_path_factory):
 
 def test_the_base_is_in_four_bits_and_learns(resident, together):
     assert {type(module).__name__ for module in resident.base.modules()} >= {"Linear4bit"}
-    assert any("slow" in note for note in resident.data.card["notes"])
+    assert any("slow" in note for note in resident.data.card.notes)
     outcome = together[1].outcome
     assert outcome.eval_loss < 0.9 * outcome.base_eval_loss
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from finestep.errors import BadInput
-from finestep.flows.setup import SHIPPED_GENERAL_TEXT
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec, RetentionSpec
+from finestep.survey.shipped import SHIPPED_GENERAL_TEXT
 from finestep.train.resident import Resident
 from finestep.train.retention import ROW_TOKENS
 from tests.train.runs import run_trial

@@ -39,7 +39,7 @@ def prepared(tokenizer, chat_template, rows, tmp_path, **spec):
 
 
 def shown(data) -> str:
-    return "".join(text for text, _ in data.card["sample"])
+    return "".join(text for text, _ in data.card.sample)
 
 
 def conversation(number, *, system=None, thoughts=False, turns=1):
@@ -55,18 +55,18 @@ def conversation(number, *, system=None, thoughts=False, turns=1):
 def test_a_system_text_goes_into_the_users_turn_and_this_is_said(tokenizer, template, tmp_path):
     data = prepared(tokenizer, template, [conversation(n, system="be brief") for n in range(20)], tmp_path)
     assert "<user>be brief" in shown(data).replace("<user> ", "<user>")
-    assert any("no place for a system text" in note and "20 times" in note for note in data.card["notes"])
+    assert any("no place for a system text" in note and "20 times" in note for note in data.card.notes)
 
 
 def test_a_template_that_drops_earlier_thoughts_is_named(tokenizer, tmp_path):
     rows = [conversation(n, thoughts=True, turns=2) for n in range(20)]
     data = prepared(tokenizer, STRIPS_THOUGHTS, rows, tmp_path)
-    assert any("only the last one carries loss" in note and "20 times" in note for note in data.card["notes"])
+    assert any("only the last one carries loss" in note and "20 times" in note for note in data.card.notes)
 
 
 def test_one_answer_is_not_worth_a_note(tokenizer, tmp_path):
     data = prepared(tokenizer, STRIPS_THOUGHTS, [conversation(n, thoughts=True) for n in range(20)], tmp_path)
-    assert not any("earlier answers" in note for note in data.card["notes"])
+    assert not any("earlier answers" in note for note in data.card.notes)
 
 
 def test_the_raw_kind_joins_texts_without_a_template(tokenizer, tmp_path):

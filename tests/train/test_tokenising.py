@@ -78,7 +78,7 @@ def test_a_row_that_the_template_refuses_leaves_out_the_row(tokenizer, tmp_path)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = prepare_data(DataSpec(path=str(path)), tokenizer, context_length=512)
     assert len(data.train) + len(data.evaluation) == 39
-    assert any("1 rows were left out" in note and "no odd rows" in note for note in data.card["notes"])
+    assert any("1 rows were left out" in note and "no odd rows" in note for note in data.card.notes)
 
 
 def test_a_first_turn_of_the_assistant_is_trained_without_what_the_template_puts_before_it(tokenizer):
@@ -117,7 +117,7 @@ def test_two_texts_for_a_tokenizer_without_pairs_are_joined_and_said(tokenizer, 
     text = tokenizer.decode(data.train.ids[start:end])
     assert "is it wet" in text
     assert "\nthe street" in text
-    assert any("line break" in note for note in data.card["notes"])
+    assert any("line break" in note for note in data.card.notes)
 
 
 @pytest.mark.parametrize(

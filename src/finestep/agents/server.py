@@ -17,7 +17,8 @@ from pydantic import Field
 from finestep import __version__
 from finestep.agents.commands import CommandFailed, answer_of, last_words, process_of, start, stop, words_of
 from finestep.errors import FinestepError
-from finestep.flows.status import study_status
+from finestep.studies.status import study_status
+from finestep.study_layout import RECIPE
 
 INSTRUCTIONS = """finestep finds the learning rate and the batch size of a fine-tune and trains the winner.
 Order of work: inspect_data (read its notes to the user: columns that are not used, rows that are cut), recommend,
@@ -165,7 +166,7 @@ async def export_recipe(
     data: Data,
 ) -> dict[str, Any]:
     """Write a study's recipe as another framework's config."""
-    recipe = Path(study).expanduser() / "recipe.yaml"
+    recipe = Path(study).expanduser() / RECIPE
     return await _answer("export", [recipe], to=framework, output=output, model=model, data=data)
 
 

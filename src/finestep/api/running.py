@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from finestep.api.study import Study, open_study
 from finestep.cli.interrupt import Interrupt
-from finestep.flows.session import StudyRun
-from finestep.flows.tune import TuneEvent
+from finestep.cli.screen import Screen
+from finestep.cli.terminal import open_console
+from finestep.studies.event import TuneEvent
+from finestep.studies.run import StudyRun
 
 
 class RunningStudy:
@@ -95,21 +96,11 @@ def _play(
     progress: bool,
     should_stop: Callable[[], bool],
 ) -> None:
-    screen: Any = _screen(study, progress)
-    with screen:
+    with Screen(open_console(quiet=not progress), study.spec, study.budget) as screen:
         for note in notes:
             screen.say(note)
-        events: Any = study.events(should_stop)
-        with contextlib.closing(events):
+        with contextlib.closing(study.events(should_stop)) as events:
             for event in events:
                 screen.show(event)
                 if on_event is not None:
                     on_event(event)
-
-
-def _screen(study: StudyRun, progress: bool) -> Any:
-    from rich.console import Console
-
-    from finestep.cli.screen import Screen
-
-    return Screen(Console(quiet=not progress, highlight=False), study.spec, study.budget)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import html
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finestep.answer import Answer
 from finestep.errors import BadInput, MissingDependency
-from finestep.flows.result import MODEL, RECIPE, REPORT, RESULT
 from finestep.recipe import Recipe
+from finestep.result import StudyResult, read_result
 from finestep.saved_model import read_saved
-from finestep.search.answer import Answer
 from finestep.store.recipe_file import read_recipe
 from finestep.store.study_files import read_records, read_spec
 from finestep.study import StudySpec
+from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS, trial_folder
 from finestep.trial import StepRecord
 
 
@@ -47,32 +47,31 @@ class Study:
 
     folder: Path
     spec: StudySpec
-    result: dict[str, Any]
-    """Everything as plain values, as in `result.json`; empty before the first results."""
+    result: StudyResult = field(default_factory=StudyResult)
+    """Everything in figures, as in `result.json`; empty before the first results."""
 
     @property
     def best(self) -> Best | None:
         """The chosen trial; None while no full run has finished."""
-        found = self.result.get("best")
-        if not found:
+        found = self.result.best
+        if found is None or found.eval_loss is None:
             return None
-        return Best(found["trial"], read_recipe(self.folder / RECIPE), found["eval_loss"], dict(found["metrics"]))
+        return Best(found.trial, read_recipe(self.folder / RECIPE), found.eval_loss, dict(found.metrics))
 
     @property
     def answer(self) -> Answer | None:
         """What the search believes: intervals by batch size and, if settled, the expected regret in per cent."""
-        said = self.result.get("answer")
-        return Answer.model_validate(said) if said else None
+        return self.result.answer
 
     @property
     def settled(self) -> bool:
         """The best full run stands between worse ones; if not, `next_command` goes on."""
-        return bool(self.result.get("settled"))
+        return bool(self.result.settled)
 
     @property
     def next_command(self) -> str | None:
         """The command that goes on with a study that is not settled."""
-        return self.result.get("next_command")
+        return self.result.next_command
 
     @property
     def report(self) -> Path:
@@ -82,18 +81,17 @@ class Study:
     @property
     def trials(self) -> Any:
         """All trials as a DataFrame, one a row; needs pandas."""
-        return _frame([{**row, **row.get("metrics", {})} for row in self.result.get("trials", [])]).drop(
-            columns=["metrics", "tuned"], errors="ignore"
-        )
+        rows = [{**row.model_dump(exclude={"metrics", "tuned"}), **row.metrics} for row in self.result.trials]
+        return _frame(rows)
 
     def curve(self, trial: int | None = None) -> Any:
         """Steps of a trial (None: the chosen one) as a DataFrame: step, loss, learning_rate, grad_norm and more; needs pandas."""
         number = trial if trial is not None else self.best.trial if self.best else None
-        folder = self.folder / "trials" / f"{number or 0:04d}"
+        folder = trial_folder(self.folder, number or 0)
         if number is None or not folder.is_dir():
-            known = ", ".join(str(row["trial"]) for row in self.result.get("trials", []))
+            known = ", ".join(str(row.trial) for row in self.result.trials)
             raise BadInput("there is no such trial", value=number, place=str(self.folder), next_step=f"known: {known}")
-        return _frame([record.model_dump() for record in read_records(folder / "steps.jsonl", StepRecord)])
+        return _frame([record.model_dump() for record in read_records(folder / STEPS, StepRecord)])
 
     def load_model(self) -> Any:
         """The tuned model in evaluation mode, on the CPU; it needs torch, transformers and, for adapters, PEFT.
@@ -145,13 +143,12 @@ def open_study(folder: str | Path) -> Study:
     """
     path = Path(folder).expanduser()
     spec = read_spec(path)
-    try:
-        result = json.loads((path / RESULT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        result = {}
-    except (OSError, ValueError) as error:
-        raise BadInput("result.json cannot be read", value=type(error).__name__, place=str(path)) from None
-    return Study(path, spec, result if isinstance(result, dict) else {})
+    result = read_result(path)
+    if result is None and (path / RESULT).exists():
+        raise BadInput(
+            "result.json cannot be read", place=str(path), next_step=f"finestep report {path} writes it again"
+        )
+    return Study(path, spec, result or StudyResult())
 
 
 def _frame(rows: list[dict[str, Any]]) -> Any:

@@ -11,15 +11,18 @@ from finestep.api.rows import Rows, data_path
 from finestep.api.running import RunningStudy, run
 from finestep.api.study import Study
 from finestep.cli.values import checked, one_of
-from finestep.flows.asked import asked_recipe
-from finestep.flows.session import StudyRun
-from finestep.flows.setup import RUNS_FOLDER, SHIPPED_DATA, SHIPPED_MAX_LENGTH, shipped_default, study_spec, tuning_spec
-from finestep.flows.strategies import default_budget_runs, objective_and_goal
-from finestep.flows.tune import TuneEvent
+from finestep.protocol import TrialOptions
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import parse_tuned
+from finestep.search.traits import traits_of
 from finestep.store.recipe_file import write_recipe
+from finestep.studies.asked import asked_recipe
+from finestep.studies.event import TuneEvent
+from finestep.studies.run import StudyRun
+from finestep.studies.spec import RUNS_FOLDER, StudyOptions, study_spec, tuning_spec
+from finestep.studies.strategies import objective_and_goal
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
+from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MAX_LENGTH, shipped_default
 
 OnEvent = Callable[[TuneEvent], None]
 ASKED = "asked.yaml"
@@ -99,15 +102,17 @@ def tune(
         strategy=strategy,
         with_prior=prior,
         own_fields=asked.own_fields,
-        metrics=tuple(metrics or (("exact_match",) if is_shipped else ())),
-        num_threads=threads,
-        objective=name,
-        goal=goal,
-        tuned=parse_tuned(tuned, asked.recipe),
-        with_baseline=baseline,
+        options=StudyOptions(
+            metrics=tuple(metrics or (("exact_match",) if is_shipped else ())),
+            num_threads=threads,
+            objective=name,
+            goal=goal,
+            tuned=parse_tuned(tuned, asked.recipe),
+            with_baseline=baseline,
+        ),
     )
     folder = Path(out or Path(RUNS_FOLDER) / spec.name).expanduser()
-    runs = default_budget_runs(strategy) if budget is None else budget
+    runs = traits_of(strategy).default_budget_runs if budget is None else budget
     options: dict[str, object] = {
         "--method": method,
         "--recipe": _kept_recipe(recipe, folder),
@@ -164,8 +169,7 @@ def train(
         data=data_spec,
         recipe=wanted,
         strategy="single",
-        num_threads=threads,
-        metrics=tuple(metrics or (("exact_match",) if is_shipped else ())),
+        options=StudyOptions(num_threads=threads, metrics=tuple(metrics or (("exact_match",) if is_shipped else ()))),
     )
     folder = Path(out or Path(RUNS_FOLDER) / f"{spec.name}-train").expanduser()
     kept = _kept_recipe(recipe, folder)
@@ -176,7 +180,7 @@ def train(
         folder,
         Budget(full_runs=1.0),
         command=command,
-        options={"on_trouble": one_of("on_trouble", on_trouble, ("rollback", "stop", "ignore"))},
+        options=TrialOptions(on_trouble=one_of("on_trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
     )
     return run(study, on_event=on_event, progress=progress, background=background)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finestep.cli import options as o
+
+if TYPE_CHECKING:
+    from finestep.ready import DataCard
 
 
 def data(
@@ -33,7 +35,6 @@ def data(
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
     """Show rows, tokens, lengths, labels, and one row with its mask."""
-    import json
     import tempfile
     from pathlib import Path
 
@@ -62,29 +63,28 @@ def data(
         session = SessionRequest(model=named.model, data=named.data, recipe=Recipe(), study_dir=folder)
         card = inspect_data(session, folder=Path(folder))
     if as_json:
-        typer.echo(json.dumps(card))
+        typer.echo(card.model_dump_json())
     else:
         _print_card(card)
 
 
-def _print_card(card: Mapping[str, Any]) -> None:
+def _print_card(card: DataCard) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from finestep.cli.terminal import open_console
 
-    facts = card["facts"]
     console = open_console()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
-    for name, text in _rows(card, facts):
+    for name, text in _rows(card):
         table.add_row(name, text)
     console.print(table)
-    for note in card["notes"]:
+    for note in card.notes:
         console.print(f"note: {note}", soft_wrap=True)
     sample = Text()
-    for text, carries_loss in card["sample"]:
+    for text, carries_loss in card.sample:
         sample.append(text, style="bold green" if carries_loss else "dim")
     console.print(
         "\none row; [bold green]what is trained[/] and [dim]what is only read[/]:"
@@ -93,41 +93,35 @@ def _print_card(card: Mapping[str, Any]) -> None:
         markup=console.is_terminal,
     )
     if not console.is_terminal:
-        sample = Text("".join(f"[[{text}]]" if carries_loss else text for text, carries_loss in card["sample"]))
+        sample = Text("".join(f"[[{text}]]" if carries_loss else text for text, carries_loss in card.sample))
     console.print(sample, soft_wrap=True)
 
 
-def _rows(card: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    longest = card.get("longest", facts["length_max"])
-    lengths = "  ".join(f"{name} {value}" for name, value in card["lengths"].items())
+def _rows(card: DataCard) -> list[tuple[str, str]]:
+    facts = card.facts
+    longest = facts.length_max if card.longest is None else card.longest
+    lengths = "  ".join(f"{name} {value}" for name, value in card.lengths.items())
+    tokens = facts.num_tokens or 0
+    trained = f", {(facts.num_trained_tokens or 0) / max(tokens, 1):.1%} of them carry loss"
     rows = [
-        ("format", f"{facts['format']} ({facts['task']})"),
-        ("rows", f"{facts['num_rows']:,} to train on, {facts['num_eval_rows']:,} to validate"),
-        (
-            "tokens",
-            f"{facts['num_tokens']:,} to train on"
-            + (
-                ""
-                if facts["task"] == "classification"
-                else f", {facts['num_trained_tokens'] / facts['num_tokens']:.1%} of them carry loss"
-            ),
-        ),
+        ("format", f"{facts.format} ({facts.task})"),
+        ("rows", f"{facts.num_rows or 0:,} to train on, {facts.num_eval_rows or 0:,} to validate"),
+        ("tokens", f"{tokens:,} to train on" + ("" if facts.task == "classification" else trained)),
         ("length", f"{lengths}  max {longest} tokens"),
         ("over-long", _over_long(card)),
-        ("duplicates", f"{card['num_duplicates']:,}"),
+        ("duplicates", f"{card.num_duplicates:,}"),
     ]
-    labels = card.get("labels")
-    if card.get("accuracy_error"):
-        rows.append(
-            ("accuracy", f"standard error of up to {100 * card['accuracy_error']:.1f} points on these validation rows")
-        )
-    if labels:
-        named = list(labels.items())
+    if card.accuracy_error:
+        points = 100 * card.accuracy_error
+        rows.append(("accuracy", f"standard error of up to {points:.1f} points on these validation rows"))
+    if card.labels:
+        named = list(card.labels.items())
         shown = ", ".join(f"{name} {count}" for name, count in [*named[:3], *named[3:][-2:]])
-        rows.append(("labels", f"{len(labels)}: {shown}" + (" (most and least frequent)" if len(named) > 5 else "")))
+        more = " (most and least frequent)" if len(named) > 5 else ""
+        rows.append(("labels", f"{len(named)}: {shown}{more}"))
     return rows
 
 
-def _over_long(card: Mapping[str, Any]) -> str:
-    text = f"{card['num_cut']:,} rows cut at {card['max_length']} tokens, {card['num_left_out']:,} left out"
-    return text + (f", {card['num_continued']:,} go on in further rows" if card.get("num_continued") else "")
+def _over_long(card: DataCard) -> str:
+    text = f"{card.num_cut:,} rows cut at {card.max_length} tokens, {card.num_left_out:,} left out"
+    return text + (f", {card.num_continued:,} go on in further rows" if card.num_continued else "")

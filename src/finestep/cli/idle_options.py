@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import typer
 
 from finestep.errors import BadInput
+from finestep.search.traits import traits_of
 
 OPTION_OF = {
     "data_format": "--format",
@@ -48,14 +49,15 @@ def idle_in_tune(*, strategy: str, has_command: bool, has_data: bool) -> dict[st
         idle |= dict.fromkeys(OWN_TRAINING, "`--command` trains by itself and is not told")
         if not has_data:
             idle |= dict.fromkeys(READING, "no data are named beside `--command`")
-    if strategy == "sweep":
+    traits = traits_of(strategy)
+    if not traits.takes_prior:
         idle |= {
             "prior": "`--strategy sweep` has rates of its own",
             "prefer": "`--strategy sweep` takes the lowest loss",
         }
     else:
         idle["scaling"] = "only `--strategy sweep` scales rates by a rule"
-    if strategy != "auto":
+    if not traits.adds_baseline:
         idle["baseline"] = f"`--strategy {strategy}` decides by itself what it runs"
     return idle
 

@@ -26,7 +26,7 @@ def merge(
     import json
 
     from finestep.cli import words
-    from finestep.flows.saved import merge as merge_adapter
+    from finestep.flows.merge import merge as merge_adapter
     from finestep.plain_text import plain
 
     result = merge_adapter(folder, out)

@@ -86,11 +86,13 @@ def probe(
     from finestep.cli.study import parse_time
     from finestep.cli.values import named_specs, one_of
     from finestep.flows import probe as flow
-    from finestep.flows.obeyed import MEASURED, PREDICTED, check_acting, check_recipe
-    from finestep.flows.setup import is_labelled, model_path, one_length, starting_recipe
     from finestep.recipe import Recipe
     from finestep.store.recipe_file import apply_settings, named_fields
+    from finestep.studies.asked import starting_recipe
+    from finestep.studies.checks import is_labelled, one_length
+    from finestep.studies.obeyed import MEASURED, PREDICTED, check_acting, check_recipe
     from finestep.study import DataSpec
+    from finestep.survey.shipped import model_path
 
     one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
     one_of("--method", method, ("full", "lora", "qlora"))

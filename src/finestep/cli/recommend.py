@@ -98,8 +98,8 @@ def recommend(
     """
     from finestep.cli import recommend_view as view
     from finestep.flows.recommend import recommend as run
-    from finestep.flows.setup import model_path
     from finestep.rules.compose import Ask
+    from finestep.survey.shipped import model_path
 
     place = model_path(model) if model else None
     texts = {"format": data_format, "prompt": prompt, "completion": completion, "system": system}

@@ -22,15 +22,14 @@ def report(
 
     from finestep.cli.card import print_card
     from finestep.cli.terminal import open_console
-    from finestep.disk import json_text
-    from finestep.flows.show import show_study
     from finestep.plain_text import plain_lines
+    from finestep.studies.show import show_study
 
     result = show_study(study, rebuild_it=rebuild)
     if as_json:
-        typer.echo(json_text(result))
+        typer.echo(result.as_json())
         return
     console = open_console()
     print_card(console, result)
-    for line in result["shown"]:
+    for line in result.shown:
         console.print(Text(plain_lines(line)), soft_wrap=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from finestep.cli import words
-from finestep.flows.data_words import data_notes
-from finestep.flows.tune import TuneEvent, runs_spent
 from finestep.plain_text import plain_lines
+from finestep.ready import Ready
 from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
 from finestep.search.study_space import objective_of
+from finestep.search.traits import traits_of
+from finestep.studies.data_words import data_notes
+from finestep.studies.event import TuneEvent
+from finestep.studies.spent import runs_spent
 from finestep.study import Budget, StudySpec
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, EvalRecord, StepRecord, Trial
 
@@ -78,63 +79,72 @@ class Screen:
             self._trials[event.trial.number] = event.trial
         match event.kind:
             case "ready":
-                self._ready(event.data)
+                self._ready(event)
             case "trial_started":
                 self._started(event)
             case "step" if isinstance(event.record, StepRecord):
                 self._stepped(event.trial, event.record)
             case "evaluation" if isinstance(event.record, EvalRecord):
                 self._progress()
-            case "note" if "finding" in event.data and self._spec.strategy != "single":
+            case "note" if "finding" in event.data and self._searches:
                 pass  # a search tries rates that are meant to be too high; the report has what was seen of each trial
             case "note":
                 whose = f"trial {event.trial.number}: " if event.trial is not None else ""
-                self.say(f"    {whose}{event.data['text']}", "yellow")
+                self.say(f"    {whose}{event.text}", "yellow")
             case "saved":
-                self.say(str(event.data["text"]), "dim")
+                self.say(event.text, "dim")
             case "trial_finished" if event.trial is not None:
                 self._running.pop(event.trial.number, None)
                 self.say(*self._outcome_line(event.trial))
 
-    def _ready(self, data: Mapping[str, Any]) -> None:
-        for trial in data.get("trials", []):
-            self._trials[trial.number] = trial
-        rows, device = data.get("card", {}).get("facts", {}), data.get("facts", {})
-        if rows.get("num_tokens"):
-            share = rows["num_trained_tokens"] / rows["num_tokens"]
-            kind = f"{rows['num_labels']} labels" if rows.get("num_labels") else f"{share:.0%} of them trained"
-            self.say(
-                f"data: {rows['num_rows']:,} rows to train on, {rows['num_eval_rows']:,} to validate, "
-                f"{words.size(rows['num_tokens'])} tokens, {kind}"
-            )
-        for note in [*data_notes(data.get("card", {})), *data.get("card", {}).get("notes", [])]:
-            self.say(f"      {note}")
-        if device.get("num_parameters"):
-            adapter = "" if self._spec.recipe.method == "full" else " with the adapter"
-            self.say(
-                f"model: {words.size(device['num_parameters'])} parameters{adapter}, {device['device']}, {device['dtype']}"
-            )
-        for name, why in (("threads", "threads_why"), ("packing", "why"), ("processes", "workers_why")):
-            if data.get("pack", {}).get(why) and not data.get("is_finished"):
-                self.say(f"{name}: {data['pack'][why]}")
-        if data.get("is_finished"):
+    @property
+    def _searches(self) -> bool:
+        return traits_of(self._spec.strategy).searches
+
+    def _ready(self, event: TuneEvent) -> None:
+        self._trials |= {trial.number: trial for trial in event.trials}
+        if event.ready is not None:
+            self._found(event.ready, is_finished=event.is_finished)
+        if event.is_finished:
             self.say("finished before; nothing is left to do" + self._more_words())
         elif self._trials:
             done = sum(trial.state != "running" for trial in self._trials.values())
             self.say(f"going on: {done} trials are done already")
 
+    def _found(self, ready: Ready, *, is_finished: bool) -> None:
+        """What the trainer found: the data, the model, and how trials share the device."""
+        rows, machine, sharing = ready.card.facts, ready.machine, ready.sharing
+        if rows.num_tokens:
+            share = (rows.num_trained_tokens or 0) / rows.num_tokens
+            kind = f"{rows.num_labels} labels" if rows.num_labels else f"{share:.0%} of them trained"
+            self.say(
+                f"data: {rows.num_rows or 0:,} rows to train on, {rows.num_eval_rows or 0:,} to validate, "
+                f"{words.size(rows.num_tokens)} tokens, {kind}"
+            )
+        for note in [*data_notes(ready.card), *ready.card.notes]:
+            self.say(f"      {note}")
+        if machine.num_parameters:
+            adapter = "" if self._spec.recipe.method == "full" else " with the adapter"
+            self.say(
+                f"model: {words.size(machine.num_parameters)} parameters{adapter}, {machine.device}, {machine.dtype}"
+            )
+        reasons = {"threads": sharing.threads_why, "sharing a pass": sharing.why, "processes": sharing.workers_why}
+        for name, why in reasons.items():
+            if why and not is_finished:
+                self.say(f"{name}: {why}")
+
     def _more_words(self) -> str:
-        return "" if self._spec.strategy == "single" else " within this budget: a larger --budget may go on"
+        return "" if not self._searches else " within this budget: a larger --budget may go on"
 
     def _started(self, event: TuneEvent) -> None:
         trial = event.trial
         if trial is None:
             return
-        first = int(event.data["from_step"])
-        self._running[trial.number] = UnderWay(trial, int(event.data["num_steps"]), first, first)
+        first = event.from_step
+        self._running[trial.number] = UnderWay(trial, event.num_steps, first, first)
         if first:
             self.say(f"    trial {trial.number} goes on from step {first}")
-        elif self._spec.strategy != "single" and trial.why != self._said:
+        elif self._searches and trial.why != self._said:
             self._said = trial.why
             self.say(f"  {trial.why}", "dim")
         self._progress()
@@ -197,7 +207,7 @@ class Screen:
         if unranked := objective_of(self._spec, ()).unranked_words(trial):
             return f"{line} loss {words.loss(outcome.eval_loss)}  does not rank: {unranked}", "yellow"
         best = leader(self._spec, list(self._trials.values()))
-        leads = best is not None and best.number == trial.number and self._spec.strategy != "single"
+        leads = best is not None and best.number == trial.number and self._searches
         extra = "".join(
             f"  {name.replace('_', ' ')} {value:.3f}"
             for name, value in outcome.metrics.items()

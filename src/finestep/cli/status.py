@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from finestep.studies.status import StudyStatus
 
 
 def status(
@@ -22,45 +25,40 @@ def status(
 
     from finestep.cli.terminal import open_console
     from finestep.errors import FinestepError
-    from finestep.flows.setup import RUNS_FOLDER
-    from finestep.flows.status import studies_in, study_status
+    from finestep.studies.spec import RUNS_FOLDER
+    from finestep.studies.status import studies_in, study_status
 
-    console, shown = open_console(), []
+    console = open_console()
+    shown: list[dict[str, object]] = []
     for folder in studies_in(study or Path(RUNS_FOLDER)):
         try:
             found = study_status(folder)
         except FinestepError as error:
             shown.append({"folder": str(folder), "error": str(error)})
+            lines = [f"{folder}: {error}"]
         else:
             shown.append(found.as_values())
-        if not as_json:
-            for line in words_of(shown[-1]):
-                console.print(line, soft_wrap=True)
+            lines = words_of(found)
+        for line in () if as_json else lines:
+            console.print(line, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps({"studies": shown}))
 
 
-def words_of(found: dict[str, Any]) -> list[str]:
+def words_of(found: StudyStatus) -> list[str]:
     """One study in a few lines."""
-    if "error" in found:
-        return [f"{found['folder']}: {found['error']}"]
-    count = ", ".join(f"{number} {state}" for state, number in found["trials"].items()) or "none yet"
-    budget = f" of {found['budget']:g}" if found["budget"] else ""
-    state = "running" if found["working"] else "stopped" if found["under_way"] else "ended"
-    lines = [f"{found['folder']}: {state}; trials: {count}; {found['spent']:.3g}{budget} full runs spent"]
-    for trial in found["under_way"]:
-        where = "before its first step" if trial["step"] is None else f"step {trial['step']}, loss {trial['loss']:.4g}"
+    count = ", ".join(f"{number} {state}" for state, number in found.trials.items()) or "none yet"
+    budget = f" of {found.budget:g}" if found.budget else ""
+    state = "running" if found.working else "stopped" if found.under_way else "ended"
+    lines = [f"{found.folder}: {state}; trials: {count}; {found.spent:.3g}{budget} full runs spent"]
+    for trial in found.under_way:
+        where = "before its first step" if trial.step is None else f"step {trial.step}, loss {trial.loss:.4g}"
+        lines.append(f"    trial {trial.trial}: {trial.learning_rate:.1e} x {trial.effective_batch_size}, {where}")
+    if (best := found.best) is not None:
+        settled = "" if found.working else "; settled" if found.settled else "; not settled"
         lines.append(
-            f"    trial {trial['trial']}: {trial['learning_rate']:.1e} x {trial['effective_batch_size']}, {where}"
+            f"    best: trial {best.trial}, {best.learning_rate:.1e} x {best.effective_batch_size}, "
+            f"loss {best.eval_loss:.4g}{settled}"
         )
-    if (best := found["best"]) is not None:
-        settled = "settled" if found["settled"] else "not settled"
-        lines.append(
-            f"    best: trial {best['trial']}, {best['learning_rate']:.1e} x {best['effective_batch_size']}, "
-            f"loss {best['eval_loss']:.4g}" + ("" if found["working"] else f"; {settled}")
-        )
-    if state == "stopped" and found["command"]:
-        lines.append(f"    go on with: {found['command']}")
-    elif found["next_command"]:
-        lines.append(f"    go on with: {found['next_command']}")
-    return lines
+    onward = found.command if state == "stopped" and found.command else found.next_command
+    return [*lines, f"    go on with: {onward}"] if onward else lines

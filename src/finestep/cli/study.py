@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from finestep.flows.session import StudyRun
+    from finestep.studies.run import StudyRun
 
 
 def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> None:
@@ -17,7 +17,6 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
     from finestep.cli.interrupt import Interrupt
     from finestep.cli.screen import Screen
     from finestep.cli.terminal import open_console
-    from finestep.disk import json_text
 
     console = open_console(stderr=as_json)
     screen = Screen(console, study.spec, study.budget)
@@ -26,15 +25,15 @@ def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> N
             screen.say(note)
         for event in study.events(interrupt.requested):
             screen.show(event)
-    result: dict[str, Any] = study.result or {}
-    if result and not interrupt.requested():
+    result = study.result
+    if result is not None and not interrupt.requested():
         print_card(console, result)
     if as_json:
-        typer.echo(json_text(result))
+        typer.echo("{}" if result is None else result.as_json())
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)
-    if not result.get("best") and not (result.get("answer") or {}).get("learning_rate"):
+    if result is None or not result.has_answer:
         raise typer.Exit(1)
 
 

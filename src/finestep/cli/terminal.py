@@ -36,10 +36,11 @@ class PlainConsole(Console):
             return super().render_str(text, **{**options, "markup": False})
 
 
-def open_console(*, stderr: bool = False, markup: bool = False) -> PlainConsole:
+def open_console(*, stderr: bool = False, markup: bool = False, quiet: bool = False) -> PlainConsole:
     """The terminal.
 
     Args:
         markup: the caller writes its own colours as markup, and escapes all text of others.
+        quiet: print nothing.
     """
-    return PlainConsole(stderr=stderr, markup=markup, highlight=False)
+    return PlainConsole(stderr=stderr, markup=markup, quiet=quiet, highlight=False)

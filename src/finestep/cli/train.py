@@ -75,9 +75,10 @@ def train(
     from finestep.cli.values import named_specs, one_of, parse_retention
     from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.errors import BadInput
-    from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER, study_spec
+    from finestep.protocol import TrialOptions
     from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
+    from finestep.studies.run import StudyRun
+    from finestep.studies.spec import RUNS_FOLDER, StudyOptions, study_spec
     from finestep.study import Budget
 
     if with_file is not None:
@@ -116,16 +117,18 @@ def train(
         recipe=wanted,
         strategy="single",
         own_fields=named_fields(setting or []),
-        num_threads=threads,
-        metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
-        retention=parse_retention(general_text, max_forgetting),
+        options=StudyOptions(
+            num_threads=threads,
+            metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
+            retention=parse_retention(general_text, max_forgetting),
+        ),
     )
     study = StudyRun(
         spec,
         out or Path(RUNS_FOLDER) / f"{spec.name}-train",
         Budget(full_runs=1.0),
         command=this_command(),
-        options={"on_trouble": one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))},
+        options=TrialOptions(on_trouble=one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
     )
     run_study(study, as_json=as_json)

@@ -197,10 +197,10 @@ def tune(
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked
     from finestep.cli.with_config import refuse_without_file, run_with
-    from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER
-    from finestep.flows.strategies import default_budget_runs
+    from finestep.search.traits import traits_of
     from finestep.store.storage_url import storage_url
+    from finestep.studies.run import StudyRun
+    from finestep.studies.spec import RUNS_FOLDER
     from finestep.study import Budget
 
     if with_file is not None:
@@ -215,7 +215,7 @@ def tune(
         checked(
             Budget,
             "budget",
-            full_runs=default_budget_runs(strategy) if budget is None else budget,
+            full_runs=traits_of(strategy).default_budget_runs if budget is None else budget,
             time_s=parse_time(time),
         ),
         command=this_command(),
@@ -230,10 +230,10 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
     """(the study that the options of `tune` ask for, what to say of its start); nothing is run or written."""
     from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
     from finestep.cli.values import command_of, named_specs, one_of, parse_retention
-    from finestep.flows.asked import asked_recipe
-    from finestep.flows.setup import tuning_spec
-    from finestep.flows.strategies import objective_and_goal
     from finestep.search.further_fields import parse_tuned
+    from finestep.studies.asked import asked_recipe
+    from finestep.studies.spec import StudyOptions, tuning_spec
+    from finestep.studies.strategies import objective_and_goal
 
     asked = SimpleNamespace(**context.params)
     refuse_idle(
@@ -280,16 +280,18 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
         strategy=asked.strategy,
         with_prior=asked.prior,
         own_fields=wanted.own_fields | ({"num_epochs"} if asked.epochs is not None else set()),
-        scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
-        metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
-        num_threads=asked.threads,
-        objective=name,
-        goal=goal,
-        prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
-        tuned=parse_tuned(asked.tuned, wanted.recipe),
-        with_baseline=asked.baseline,
-        trainer=trainer,
-        retention=parse_retention(asked.general_text, asked.max_forgetting),
+        options=StudyOptions(
+            scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
+            metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
+            num_threads=asked.threads,
+            objective=name,
+            goal=goal,
+            prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
+            tuned=parse_tuned(asked.tuned, wanted.recipe),
+            with_baseline=asked.baseline,
+            trainer=trainer,
+            retention=parse_retention(asked.general_text, asked.max_forgetting),
+        ),
     )
     return spec, notes
 

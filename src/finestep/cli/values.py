@@ -13,6 +13,7 @@ from finestep.errors import BadInput, did_you_mean, first_complaint
 from finestep.study import CommandSpec, DataSpec, ModelSpec, RetentionSpec
 
 Value = TypeVar("Value", bound=BaseModel)
+Word = TypeVar("Word", bound=str)
 OPTION_NAMES = {
     "full_runs": "--budget",
     "time_s": "--time",
@@ -69,8 +70,8 @@ def named_specs(
         model_options: further fields of `ModelSpec`.
         is_external: another program trains; neither model nor data need be named.
     """
-    from finestep.flows.setup import SHIPPED_MAX_LENGTH, shipped_default
-    from finestep.flows.start import EXTERNAL
+    from finestep.study import EXTERNAL
+    from finestep.survey.shipped import SHIPPED_MAX_LENGTH, shipped_default
 
     if is_external:
         model_path, data_path, is_shipped = model or EXTERNAL, data or EXTERNAL, False
@@ -88,7 +89,7 @@ def command_of(
 ) -> CommandSpec | None:
     """The user's own trainer from `--command` and its options; None without one."""
     from finestep.cli.study import parse_time
-    from finestep.flows.setup import command_spec
+    from finestep.studies.spec import command_spec
 
     if command is None:
         for option, value in (("--result", results), ("--rows", rows), ("--timeout", timeout)):
@@ -110,16 +111,17 @@ def parse_columns(text: str | None) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
+def one_of(option: str, value: str, known: tuple[Word, ...]) -> Word:
     """The value, if it is one of the known words."""
-    if value not in known:
-        raise BadInput(f"`{option}` must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value)
-    return value
+    for word in known:
+        if word == value:
+            return word
+    raise BadInput(f"`{option}` must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value)
 
 
 def parse_retention(general_text: Path | None, max_forgetting: float | None) -> RetentionSpec | None:
     """The watch on forgetting from `--general-text` and `--max-forgetting`; None without either."""
-    from finestep.flows.setup import SHIPPED_GENERAL_TEXT
+    from finestep.survey.shipped import SHIPPED_GENERAL_TEXT
 
     if general_text is None and max_forgetting is None:
         return None

@@ -15,11 +15,11 @@ def run_with(context: typer.Context, *, is_search: bool) -> None:
     from finestep.cli.recommend_view import show_review
     from finestep.cli.study import parse_time, run_study, this_command
     from finestep.cli.values import checked
-    from finestep.flows.session import StudyRun
-    from finestep.flows.setup import RUNS_FOLDER
-    from finestep.flows.strategies import default_budget_runs
-    from finestep.flows.with_config import planned_study
+    from finestep.search.traits import traits_of
     from finestep.store.storage_url import storage_url
+    from finestep.studies.run import StudyRun
+    from finestep.studies.spec import RUNS_FOLDER
+    from finestep.studies.with_config import planned_study
     from finestep.study import Budget
 
     asked = SimpleNamespace(**context.params)
@@ -33,7 +33,7 @@ def run_with(context: typer.Context, *, is_search: bool) -> None:
     budget = checked(
         Budget,
         "budget",
-        full_runs=1.0 if not is_search else default_budget_runs(wishes.strategy) if runs is None else runs,
+        full_runs=1.0 if not is_search else traits_of(wishes.strategy).default_budget_runs if runs is None else runs,
         time_s=parse_time(getattr(asked, "time", None)),
     )
     study = StudyRun(
@@ -50,8 +50,8 @@ def run_with(context: typer.Context, *, is_search: bool) -> None:
 def _wishes(asked: Any, *, is_search: bool) -> Any:
     from finestep.cli.study import parse_time
     from finestep.cli.values import checked, one_of
-    from finestep.flows.strategies import check_strategy, objective_and_goal
-    from finestep.flows.with_config import Wishes
+    from finestep.studies.strategies import check_strategy, objective_and_goal
+    from finestep.studies.with_config import Wishes
     from finestep.study import DataSpec
 
     name, goal = objective_and_goal(getattr(asked, "objective", None))

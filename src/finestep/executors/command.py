@@ -10,7 +10,6 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import make_folder, write_whole
 from finestep.errors import FinestepError
@@ -18,8 +17,11 @@ from finestep.executors.detached import EXIT_CODE, POLL_S, Detached
 from finestep.executors.endings import last_line, machine_fault, memory_ran_out
 from finestep.executors.in_turn import InTurn
 from finestep.executors.twins import refuse_twins, remember
+from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
-from finestep.study import CommandSpec
+from finestep.ready import DataCard, Machine, Ready
+from finestep.study import EXTERNAL, CommandSpec
+from finestep.study_layout import OUTCOME
 from finestep.trainers.command_fields import field_values, filled
 from finestep.trainers.command_log import refuse_another_rate
 from finestep.trainers.command_results import json_place, name_and_place, result_value
@@ -38,12 +40,10 @@ class CommandExecutor:
         self._command: Detached | None = None
         self._turns = InTurn(self._run)
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Ready:
         """Nothing to load: the size of the data as the user said it."""
-        return {
-            "card": {"facts": {"num_rows": self._trainer.num_rows}, "notes": []},
-            "facts": {"command": self._trainer.command},
-        }
+        card = DataCard(facts=DataFacts(name=EXTERNAL, num_rows=self._trainer.num_rows))
+        return Ready(card=card, machine=Machine(command=self._trainer.command))
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
@@ -90,7 +90,7 @@ class CommandExecutor:
             yield refusal
             return
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / "outcome.json", outcome.model_dump_json())
+        write_whole(folder / OUTCOME, outcome.model_dump_json())
         yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
 
     def _refusal(self, command: Detached, request: TrialRequest, outcome: Outcome, ended: str) -> Event | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import make_folder, remove, write_whole
 from finestep.errors import BadInput, FinestepError
@@ -19,15 +18,18 @@ from finestep.executors.framework_run import GRACE_S, USUAL_TIMES, FrameworkRun
 from finestep.executors.memory_limit import MemoryLimit
 from finestep.executors.preflight import STEPS, Preflight, hash_of, keep_preflight, known_preflight
 from finestep.executors.twins import refuse_twins, remember
+from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
+from finestep.ready import DataCard, Machine, Ready, SharePlan
 from finestep.recipe import Recipe
 from finestep.study import FrameworkSpec
+from finestep.study_layout import MODEL, OUTCOME
 from finestep.trainers.frameworks import framework
 from finestep.trainers.guards import broken_guard
 from finestep.trainers.plan import TrialPlan, plan_trial
 from finestep.trial import Outcome, recipe_hash
 
-OUTPUT_FOLDER = "model"
+OUTPUT_FOLDER = MODEL
 """Where a framework writes: the place where a trial's weights are looked for."""
 PREFLIGHT = "preflight"
 MOSTLY_FIXED = 0.5
@@ -52,7 +54,7 @@ class FrameworkExecutor:
         self._preflight: Preflight | None = None
         self._runs: dict[int, FrameworkRun] = {}
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Ready | None:
         """Two steps, unless an earlier session made them: rows as the framework counts them, and what a run costs.
 
         Raises:
@@ -60,28 +62,21 @@ class FrameworkExecutor:
         """
         found = self._preflight = self._fly()
         if found is None:
-            return {}
+            return None
         rows = found.num_rows or self._spec.num_rows
         steps = self._plan(self._recipe, 1.0, self._folder).num_steps
-        facts = {"num_rows": rows, "num_eval_rows": self._spec.num_eval_rows}
-        return {
-            "card": {
-                "facts": facts,
-                "notes": [self._price_words(found, steps)],
-                "fixed_share": round(found.fixed_share(steps), 4),
-            },
-            "facts": {
-                "trainer": self._framework.words,
-                "config": self._spec.config,
-                "start_up_s": round(found.fixed_s, 1),
-                "step_s": round(found.step_s, 3),
-            },
-            "pack": {
-                "at_once": self._spec.parallel,
-                "num_workers": self._spec.parallel,
-                "fixed_share": round(found.fixed_share(steps), 4),
-            },
-        }
+        card = DataCard(
+            facts=DataFacts(name=self._spec.config, num_rows=rows, num_eval_rows=self._spec.num_eval_rows),
+            fixed_share=round(found.fixed_share(steps), 4),
+            notes=(self._price_words(found, steps),),
+        )
+        machine = Machine(
+            trainer=self._framework.words,
+            config=self._spec.config,
+            start_up_s=round(found.fixed_s, 1),
+            step_s=round(found.step_s, 3),
+        )
+        return Ready(card=card, machine=machine, sharing=SharePlan(num_workers=self._spec.parallel))
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
@@ -180,7 +175,7 @@ class FrameworkExecutor:
             yield Event(kind="note", trial=number, data={"text": text})
             plan = self._plan(request.recipe, request.fidelity, folder)
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / "outcome.json", outcome.model_dump_json())
+        write_whole(folder / OUTCOME, outcome.model_dump_json())
         yield Event(kind="finished", trial=number, data=outcome.model_dump())
 
     def _attempt(self, plan: TrialPlan, folder: Path, number: int) -> Generator[Event | None, None, Outcome | None]:

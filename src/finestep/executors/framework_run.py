@@ -19,6 +19,7 @@ from finestep.executors.endings import last_error, memory_ran_out
 from finestep.finding import Finding
 from finestep.protocol import Event
 from finestep.study import FrameworkSpec
+from finestep.study_layout import EVALUATIONS, STEPS
 from finestep.trainers.agreement import Agreement
 from finestep.trainers.framework import Framework
 from finestep.trainers.guards import broken_guard
@@ -35,7 +36,6 @@ COUNTS = re.compile(r"num_tokens|_ppl$|epoch$")
 """Numbers of an evaluation that measure no quality, or the loss once more."""
 END_SHARE, FEWEST_END_STEPS = 0.1, 5
 """Of a framework that evaluates nothing, the mean training loss of the last tenth of the steps stands in."""
-RECORDS = ("steps.jsonl", "evaluations.jsonl")
 GRACE_S = 600.0
 USUAL_TIMES = 10.0
 """Without `--timeout`, a run may take so many times what the preflight promised, and ten minutes."""
@@ -147,7 +147,7 @@ class FrameworkRun:
         config = self.folder / f"config{Path(self.spec.config).suffix or '.yaml'}"
         script = script_of(self.framework, self.spec, config, text) + exit_code_lines(self.folder)
         self.command.set_aside_another(script)
-        for name in RECORDS:  # what an earlier session told is told again, from the log itself
+        for name in (STEPS, EVALUATIONS):  # what an earlier session told is told again, from the log itself
             remove(self.folder / name)
         if not self.command.is_over and not self.command.is_running():
             remove(Path(self.plan.output))
@@ -166,14 +166,14 @@ class FrameworkRun:
                     metrics={name: value for name, value in row.values.items() if name not in LOSSES},
                     elapsed_s=elapsed,
                 )
-                append_line(self.folder / RECORDS[1], record.model_dump_json())
+                append_line(self.folder / EVALUATIONS, record.model_dump_json())
                 yield self._event("evaluation", record.model_dump())
             return
         self.first_row_at, self.last_row_at = self.first_row_at or elapsed, elapsed
         self.seen.append(row)
         self._check(self.agreement.broken_by(row))
         step = self._record(row, elapsed)
-        append_line(self.folder / RECORDS[0], step.model_dump_json())
+        append_line(self.folder / STEPS, step.model_dump_json())
         # A gradient norm that is not logged must not look like one that is no number.
         known = step if math.isfinite(step.grad_norm) else step.model_copy(update={"grad_norm": 1.0})
         self.findings += self._monitor.step(known)

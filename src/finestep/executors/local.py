@@ -19,6 +19,7 @@ from typing import Any
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
 from finestep.protocol import Event, SessionRequest, TrialRequest
+from finestep.ready import DataCard, Ready
 
 
 @dataclass(eq=False)
@@ -52,23 +53,22 @@ class LocalExecutor:
         self._is_stopping = False
         self._reserve: _Member | None = None
 
-    def start(self) -> dict[str, Any]:
-        """Start the first worker, or find it running: its `ready` answer (data card, facts, how trials share the device).
+    def start(self) -> Ready | None:
+        """Start the first worker; its answer, or None when it is running already.
 
         Raises:
             FinestepError: what the worker has to complain about, or that it died at start.
         """
         if any(member.process.is_alive() for member in self._crew):
-            return {}
+            return None
         self._crew = [self._member(1)]
         self._reserve = self._member(2) if self._starts_ahead and not self._is_alone else None
         if self._is_stopping:
             self._stop_crew()
         ready = self._crew[0].process.await_ready()
-        pack = ready.get("pack", {})
         if self._is_alone:
-            ready["pack"] = {**pack, "num_workers": 1, "at_once": pack.get("num_lanes", 1)}
-        self._most_workers = ready.get("pack", {}).get("num_workers", 1)
+            ready = ready.model_copy(update={"sharing": ready.sharing.model_copy(update={"num_workers": 1})})
+        self._most_workers = ready.sharing.num_workers
         if self._most_workers == 1:
             self._drop_reserve()
         self._listen(self._crew[0])
@@ -186,11 +186,11 @@ class LocalExecutor:
         threading.Thread(target=read, daemon=True, name="worker events").start()
 
 
-def inspect_data(session: SessionRequest, *, folder: Path) -> dict[str, Any]:
+def inspect_data(session: SessionRequest, *, folder: Path) -> DataCard:
     """The data card, made by a worker that loads no model."""
     worker = WorkerProcess(session.model_copy(update={"purpose": "inspect"}), folder=folder)
     try:
-        return worker.await_ready()["card"]
+        return worker.await_ready().card
     finally:
         worker.close()
 

@@ -15,6 +15,7 @@ from finestep import errors
 from finestep.disk import IN_OUTPUT, make_folder, open_anew, write_whole, writing
 from finestep.errors import FinestepError, WorkerFailed, WorkerLost
 from finestep.protocol import Event, SessionRequest
+from finestep.ready import Ready
 
 STOP_GRACE_S = 30.0
 TAIL_LINES = 12
@@ -48,8 +49,8 @@ class WorkerProcess:
                 env=worker_environment(),
             )
 
-    def await_ready(self) -> dict[str, Any]:
-        """Wait for its `ready` answer: data card, facts, how trials share the device.
+    def await_ready(self) -> Ready:
+        """Wait for its `ready` answer: the data, the machine, how trials share it.
 
         Raises:
             FinestepError: what the worker has to complain about, or that it died at start.
@@ -57,7 +58,7 @@ class WorkerProcess:
         while (event := self.next_event()) is not None:
             if event.kind == "ready":
                 self.is_ready = True
-                return event.data
+                return Ready.model_validate(event.data)
             if event.kind == "error":
                 self.close()
                 raise self._error(event)

@@ -13,7 +13,9 @@ from typing import Any
 from finestep.disk import append_line, make_folder, write_whole
 from finestep.executors.in_turn import InTurn
 from finestep.protocol import Event, TrialRequest
+from finestep.ready import DataCard, Machine, Ready, SharePlan
 from finestep.recipe import Recipe
+from finestep.study_layout import EVALUATIONS, OUTCOME, STEPS
 from finestep.trial import EvalRecord, Outcome, StepRecord, recipe_hash
 
 Recording = Callable[[Recipe, float], list[float] | None]
@@ -27,18 +29,18 @@ class ReplayExecutor:
         self,
         recording: Recording,
         *,
-        card: dict[str, Any] | None = None,
+        card: DataCard | None = None,
         num_train_rows: int = 1600,
         at_once: int = 1,
     ):
-        self._recording, self._card, self._num_rows = recording, card or {}, num_train_rows
+        self._recording, self._card, self._num_rows = recording, card or DataCard(), num_train_rows
         self._at_once = at_once
         self._turns = InTurn(self._play)
         self.num_started = 0
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Ready:
         """Nothing to load."""
-        return {"card": self._card, "facts": {"device": "replay"}, "pack": {"at_once": self._at_once}}
+        return Ready(card=self._card, machine=Machine(device="replay"), sharing=SharePlan(num_lanes=self._at_once))
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
@@ -72,9 +74,9 @@ class ReplayExecutor:
         )
         for part, loss in enumerate(losses, start=1):
             step = max(1, round(num_steps * part / len(losses)))
-            yield self._written(request, "step", "steps.jsonl", self._step(request, step, loss))
+            yield self._written(request, "step", STEPS, self._step(request, step, loss))
             record = EvalRecord(step=step, num_tokens=step * request.recipe.effective_batch_size, eval_loss=loss)
-            yield self._written(request, "evaluation", "evaluations.jsonl", record)
+            yield self._written(request, "evaluation", EVALUATIONS, record)
         best = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
         diverged = not math.isfinite(losses[-1])
         outcome = (
@@ -114,5 +116,5 @@ class ReplayExecutor:
         folder = Path(request.folder)
         make_folder(folder)
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / "outcome.json", outcome.model_dump_json())
+        write_whole(folder / OUTCOME, outcome.model_dump_json())
         return Event(kind="finished", trial=request.number, data=outcome.model_dump())

@@ -1,1 +1,1 @@
-"""The walks through the rooms: tune, train, data; they compose and never print."""
+"""Walks of one command each that need no study: recommend, probe, diagnose, review, rescale, export, merge, ask and tell."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from finestep.facts import DataFacts
 from finestep.flows.recommend import recommend
-from finestep.flows.start import EXTERNAL, start_of
 from finestep.recipe import Method, Recipe
 from finestep.rules.compose import Ask
 from finestep.search.ask_tell import AskTell
+from finestep.search.starting_point import start_of
 from finestep.search.structured import StructuredSearch
 from finestep.search.study_space import no_prior, search_prior, search_space
-from finestep.study import DataSpec, ModelSpec, StudySpec
+from finestep.study import EXTERNAL, DataSpec, ModelSpec, StudySpec
 
 
 def ask_tell(

@@ -10,11 +10,11 @@ from finestep.export.exported import ExportContext, Exported, micro_batch
 from finestep.export.registry import exporter
 from finestep.export.rows import ExportData, Row
 from finestep.facts import HardwareFacts
-from finestep.flows.setup import model_path
 from finestep.recipe import Recipe
 from finestep.store.recipe_file import read_recipe
 from finestep.study import DataSpec
 from finestep.survey.example import Example
+from finestep.survey.shipped import model_path
 
 
 def export_recipe(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.catalogue import Label, found
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.diagnosis.verdict import Diagnosis
+from finestep.errors import BadInput
 from finestep.finding import Finding
 from finestep.flows.known_run import Told
+from finestep.result import ChosenFinding, Standing, read_result
+from finestep.store.study_files import read_spec
+from finestep.study import StudySpec
+from finestep.study_layout import TRIALS
 
-TRIALS, STUDY_FILE, RESULT_FILE = "trials", "study.json", "result.json"
 OF_THE_RATE = frozenset(
     {
         "learning_rate_too_low",
@@ -64,7 +65,7 @@ class OwnTrial:
         return replace(run, findings=findings, label=label)
 
 
-def _label_of(finding: Finding) -> Any:
+def _label_of(finding: Finding) -> Label:
     from finestep.diagnosis.catalogue import CATALOGUE
 
     return CATALOGUE[finding.code].label
@@ -75,46 +76,38 @@ def own_trial(log: Path) -> OwnTrial | None:
     folder = (log if log.is_dir() else log.parent).absolute()
     if folder.parent.name != TRIALS or not folder.name.isdigit():
         return None
-    study = _values(folder.parent.parent / STUDY_FILE)
-    spec = study.get("spec")
-    if not isinstance(spec, dict) or not isinstance(spec.get("recipe"), dict):
+    study = folder.parent.parent
+    try:
+        spec = read_spec(study)
+    except BadInput:
         return None
-    return trial_of(spec, _values(folder.parent.parent / RESULT_FILE), number=int(folder.name))
+    return trial_of(spec, read_result(study) or Standing(), number=int(folder.name))
 
 
-def trial_of(spec: Mapping[str, Any], result: Mapping[str, Any], *, number: int) -> OwnTrial:
+def trial_of(spec: StudySpec, standing: Standing, *, number: int) -> OwnTrial:
     """A trial by its number, from the study's specification and its results as they stand."""
-    recipe, answer = spec["recipe"], result.get("answer") or {}
-    best = result.get("best") or {}
-    row: Mapping[str, Any] = next((one for one in result.get("trials") or () if one.get("trial") == number), {})
-    batch = row.get("effective_batch_size")
-    believed = next((one for one in answer.get("trade_offs") or () if one["effective_batch_size"] == batch), None)
-    rate = believed["learning_rate"] if believed else None
+    answer = standing.answer
+    row = next((one for one in standing.trials if one.trial == number), None)
+    batch = row.effective_batch_size if row is not None else None
+    trade_offs = answer.trade_offs if answer is not None else ()
+    rate = next((one.learning_rate for one in trade_offs if one.effective_batch_size == batch), None)
     return OwnTrial(
-        method=recipe.get("method", "lora"),
-        model=(spec.get("model") or {}).get("path"),
-        rank=(recipe.get("lora") or {}).get("rank"),
-        usual_rate=(rate["value"], rate["low"], rate["high"]) if rate else None,
-        is_chosen=best.get("trial") == number,
-        is_settled=bool(answer.get("settled")),
-        num_epochs=recipe.get("num_epochs"),
+        method=spec.recipe.method,
+        model=spec.model.path,
+        rank=spec.recipe.lora.rank,
+        usual_rate=(rate.value, rate.low, rate.high) if rate is not None else None,
+        is_chosen=standing.best is not None and standing.best.trial == number,
+        is_settled=answer is not None and answer.settled,
+        num_epochs=spec.recipe.num_epochs,
     )
 
 
-def _values(path: Path) -> dict[str, Any]:
-    try:
-        found_values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found_values if isinstance(found_values, dict) else {}
-
-
-def finding_words(report: Mapping[str, Any] | None) -> str | None:
+def finding_words(report: ChosenFinding | None) -> str | None:
     """The finding on the chosen trial, for the card and the page; a run that ended on its way down gains from length, not from a rate."""
-    if not report:
+    if report is None:
         return None
-    if report["code"] == "undertrained" and report.get("num_epochs"):
-        longer = f"{2 * report['num_epochs']:g}"
+    if report.code == "undertrained" and report.num_epochs:
+        longer = f"{2 * report.num_epochs:g}"
         return f"still falling at the end: a longer run would gain more than another rate (`--epochs {longer}`)"
-    text = report["meaning"]
-    return f"{text} {report['advice'][:1].upper()}{report['advice'][1:]}." if report["advice"] else text
+    text, advice = report.meaning, report.advice
+    return f"{text} {advice[:1].upper()}{advice[1:]}." if advice else text

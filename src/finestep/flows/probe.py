@@ -284,7 +284,7 @@ def _report(
     choice = packing(measured, recipe, wanted=crew.share(wanted))
     point = _point(measured, rows)
     run_s = run_seconds(
-        num_rows=round(int(measured.card["facts"]["num_rows"]) * recipe.num_epochs),
+        num_rows=round((measured.card.facts.num_rows or 0) * recipe.num_epochs),
         effective_batch=recipe.effective_batch_size,
         micro_batch=rows,
         micro_step_s=point.seconds * rows / point.micro_batch,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from finestep.errors import BadInput
 from finestep.estimate import Estimate
 from finestep.recipe import Recipe
+from finestep.result import StudyResult, read_result
 from finestep.rules.rate_setting import Group
 from finestep.rules.scaling import (
     ScaledRate,
@@ -22,6 +22,7 @@ from finestep.rules.scaling import (
     scale_learning_rate,
 )
 from finestep.store.recipe_file import read_recipe
+from finestep.study_layout import RECIPE
 
 Rule = Literal["measured", "sqrt", "linear", "none"]
 RULES: tuple[Rule, ...] = ("measured", "sqrt", "linear", "none")
@@ -29,7 +30,6 @@ SOURCES = {"measured": "rate-law", "sqrt": "adam-sde", "linear": "linear-scaling
 LARGE_LORA_BATCH = 128
 RETUNE_FACTOR = 4
 Z80 = 1.2815515655446004
-RECIPE_IN_STUDY, RESULT_IN_STUDY = "recipe.yaml", "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +101,25 @@ def origin_of(place: Path, *, model: str | None = None) -> Origin:
     """
     if not place.is_dir():
         return Origin(read_recipe(place), model, is_encoder=_is_encoder(model))
-    if not (place / RECIPE_IN_STUDY).exists():
+    if not (place / RECIPE).exists():
         raise BadInput(
             "the study has no recipe yet", value=str(place), next_step="let it finish, or give a recipe file"
         )
-    try:
-        result = json.loads((place / RESULT_IN_STUDY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        result = {}
-    facts = result.get("facts") or {}
-    named = model or facts.get("model")
-    recipe = read_recipe(place / RECIPE_IN_STUDY)
-    return Origin(recipe, named, facts.get("data"), _is_encoder(named), _slope(result))
+    result = read_result(place) or StudyResult()
+    known, data = result.facts.get("model"), result.facts.get("data")
+    named = model or (str(known) if known else None)
+    recipe = read_recipe(place / RECIPE)
+    return Origin(recipe, named, str(data) if data else None, _is_encoder(named), _slope(result))
 
 
-def _slope(result: dict[str, Any]) -> StudySlope | None:
+def _slope(result: StudyResult) -> StudySlope | None:
     """The rows of the answer at batch sizes that were tried."""
-    rows = (result.get("answer") or {}).get("trade_offs") or []
-    tried = {trial["effective_batch_size"] for trial in result.get("trials", []) if trial.get("eval_loss") is not None}
+    rows = result.answer.trade_offs if result.answer is not None else ()
+    tried = {trial.effective_batch_size for trial in result.trials if trial.eval_loss is not None}
     found = [
-        Measured(row["effective_batch_size"], *(row["learning_rate"][key] for key in ("value", "low", "high")))
+        Measured(row.effective_batch_size, row.learning_rate.value, row.learning_rate.low, row.learning_rate.high)
         for row in rows
-        if row["effective_batch_size"] in tried
+        if row.effective_batch_size in tried
     ]
     return StudySlope(tuple(sorted(found, key=lambda row: row.batch))) if found else None
 

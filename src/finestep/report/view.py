@@ -14,6 +14,7 @@ from finestep.report.basin import Basin, basin_finding, build_basin
 from finestep.report.batch_map import BatchMap, build_maps, map_finding
 from finestep.report.curves import EMA_SHARE, Curve, build_curves, curves_finding, gradient_finding
 from finestep.report.measured import Verdict, final_loss, lower_elsewhere, seed_noise, verdict
+from finestep.result import LabelAnswer, RowAnswer, Spent
 from finestep.trial import KL_TO_BASE, EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
@@ -128,14 +129,14 @@ def build_view(
     baseline: int | None,
     best: int | None,
     notes: Sequence[str],
-    spent: Mapping[str, float],
+    spent: Spent | None = None,
     unsettled: str | None = None,
-    answers: Sequence[Mapping[str, str]] = (),
+    answers: Sequence[RowAnswer] = (),
 ) -> ReportView:
     """The report of a study from its trials and their logs.
 
-    `steps` and `evaluations` go by trial number; `baseline` and `best` are trial numbers. `spent` names its units:
-    `tokens`, `elapsed_s`, anything ending in `_s` or `_bytes`; tokens and time that it lacks are summed over trials.
+    `steps` and `evaluations` go by trial number; `baseline` and `best` are trial numbers. Without `spent`,
+    tokens and time are summed over the trials.
 
     Raises:
         BadInput: `best` has no loss that counts, or a number belongs to no trial.
@@ -180,11 +181,10 @@ def build_view(
     )
 
 
-def _answered(one: Mapping[str, str]) -> Answered:
-    """From `prompt`, `answer`, `expected`, or for labels `text`, `predicted`, `true`."""
-    if "predicted" in one:
-        return Answered(asked=one["text"], answer=one["predicted"], expected=one["true"])
-    return Answered(asked=one["prompt"], answer=one["answer"], expected=one["expected"])
+def _answered(one: RowAnswer) -> Answered:
+    if isinstance(one, LabelAnswer):
+        return Answered(asked=one.text, answer=one.predicted, expected=one.true)
+    return Answered(asked=one.prompt, answer=one.answer, expected=one.expected)
 
 
 def _trial(numbered: Mapping[int, Trial], number: int | None, name: str) -> Trial | None:
@@ -227,23 +227,20 @@ def _is_one_training(trials: Sequence[Trial]) -> bool:
     return len(trials) == 1 and trials[0].stage == "training"
 
 
-def _spent_figures(trials: Sequence[Trial], spent: Mapping[str, float]) -> list[Figure]:
+def _spent_figures(trials: Sequence[Trial], spent: Spent | None) -> list[Figure]:
     outcomes = [trial.outcome for trial in trials if trial.outcome]
-    tokens = spent.get("tokens", sum(outcome.num_train_tokens for outcome in outcomes))
-    elapsed_s = spent.get("elapsed_s", sum(outcome.elapsed_s for outcome in outcomes))
-    time_name = "" if "elapsed_s" in spent else "summed over runs"
+    tokens = spent.tokens if spent else sum(outcome.num_train_tokens for outcome in outcomes)
+    elapsed_s = spent.elapsed_s if spent else sum(outcome.elapsed_s for outcome in outcomes)
     figures = []
     if tokens:
         figures.append(Figure(name="training tokens", value=wording.count(tokens)))
     if elapsed_s:
-        figures.append(Figure(name=time_name, value=wording.duration(elapsed_s)))
-    told = {"tokens", "elapsed_s"}
-    if "full_runs" in spent and "budget_full_runs" in spent:
-        told |= {"full_runs", "budget_full_runs"}
-        runs, most = wording.count(spent["full_runs"]), wording.count(spent["budget_full_runs"])
-        figures += [] if _is_one_training(trials) else [Figure(name=f"of at most {most} full runs", value=runs)]
-    rest = [key for key in spent if key not in told]
-    return figures + [Figure(name=wording.name(key), value=wording.quantity(key, spent[key])) for key in rest]
+        figures.append(Figure(name="" if spent else "summed over runs", value=wording.duration(elapsed_s)))
+    if spent is not None and not _is_one_training(trials):
+        most = spent.budget_full_runs
+        name = "full runs" if most is None else f"of at most {wording.count(most)} full runs"
+        figures.append(Figure(name=name, value=wording.count(spent.full_runs)))
+    return figures
 
 
 def _best_figures(best: Trial, compared: Verdict) -> list[Figure]:

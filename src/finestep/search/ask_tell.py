@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from finestep.answer import Answer
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
-from finestep.search.answer import Answer
 from finestep.search.observations import field_of
 from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch

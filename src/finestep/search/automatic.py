@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
-from finestep.search.answer import Answer, TradeOff, answer_sentence
 from finestep.search.further_fields import value_words
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
@@ -88,7 +88,7 @@ class Automatic:
 
     def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
         """True when a short run would eat up the only full run that the budget still holds."""
-        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        own = any(trial.fidelity == 1.0 and not trial.is_baseline for trial in trials)
         return not own and 1 <= left < 1 + self.space.fidelities[0]
 
     def _whole_runs(self, search: StructuredSearch) -> StructuredSearch:
@@ -114,9 +114,9 @@ class Automatic:
         A baseline far from the centre is hidden until the search has a full run of its own: being easy to beat, it would
         make every full run look worth its cost before the short ones have been asked.
         """
-        own = any(trial.fidelity == 1.0 and trial.stage != "baseline" for trial in trials)
+        own = any(trial.fidelity == 1.0 and not trial.is_baseline for trial in trials)
         hide = not own and not self._baseline_is_near()
-        return [trial for trial in trials if not (hide and trial.stage == "baseline")]
+        return [trial for trial in trials if not (hide and trial.is_baseline)]
 
     def answer(self, trials: Sequence[Trial]) -> Answer:
         """What the search believes now, its choice moved to a faster batch when speed is preferred and costs little."""
@@ -164,6 +164,7 @@ class Automatic:
             effective_batch_size=batch,
             stage="baseline",
             why=f"{what}, to compare with: {rate:.2g} at batch {batch}",
+            is_baseline=True,
         )
 
     def _baseline_rate(self) -> float:
@@ -178,7 +179,7 @@ class Automatic:
 
     def _baseline_done(self, trials: Sequence[Trial]) -> bool:
         wanted = self.spec.with_baseline and self.budget_runs >= ROOM_FOR_BASELINE
-        return not wanted or any(trial.stage == "baseline" and trial.fidelity == 1.0 for trial in trials)
+        return not wanted or any(trial.is_baseline and trial.fidelity == 1.0 for trial in trials)
 
     def _baseline_is_near(self) -> bool:
         """Within an octave of the prior's centre at its batch size."""

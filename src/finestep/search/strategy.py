@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep.recipe import Recipe
 from finestep.trial import Trial
 
 
@@ -23,6 +24,7 @@ class Proposal(BaseModel):
     fidelity: float = Field(1.0, gt=0, le=1)
     stage: str = Field(description="Short name of the phase, e.g. `baseline`, `learning-rate scan`.")
     why: str = Field("", description="One sentence for the terminal and the report.")
+    is_baseline: bool = Field(False, description="The conservative default, to compare with.")
     changes: Mapping[str, object] = Field(
         default_factory=dict, description="Other fields of the recipe, by dotted name."
     )
@@ -46,3 +48,11 @@ class Strategy(Protocol):
             max_proposals: at most this many at once.
         """
         ...
+
+
+def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
+    """The starting recipe with what the strategy wants."""
+    wanted = proposal.fields
+    if start.micro_batch_size is not None:
+        wanted["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)
+    return start.with_fields(wanted)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
 from finestep.search.acquisition import expected_regret
-from finestep.search.answer import Answer, TradeOff, answer_sentence
 from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
@@ -123,7 +123,7 @@ class StructuredSearch:
         lengths = np.unique(look.candidates.points.length)
         index = look.best(float(lengths[0]))
         fits = look.candidates.cost[index] <= purse.remaining + 1e-9
-        return (index, "baseline") if fits else None
+        return (index, "first run") if fits else None
 
     def _full_gains(self, look: Look, free: Array) -> Array | None:
         """Expected improvement of full runs per cost; None before the first full run has been started."""

@@ -73,6 +73,7 @@ class Sweep:
                 effective_batch_size=self.batch,
                 stage="baseline",
                 why=f"the usual default: {rate:.0e} at batch {self.batch}",
+                is_baseline=True,
             )
         ]
 

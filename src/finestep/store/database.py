@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 from finestep.disk import remove, writing
 from finestep.errors import BadInput, EnvironmentFault, FinestepError, StudyBusy
 from finestep.store.storage_url import StorageUrl
-from finestep.store.study_files import OPTUNA_FILE, damaged
+from finestep.store.study_files import damaged
+from finestep.study_layout import DATABASE
 
 Answer = TypeVar("Answer")
 DATABASE_BYTES = 1_000_000
@@ -45,7 +46,7 @@ class FileDatabase:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._file = folder / OPTUNA_FILE
+        self._file = folder / DATABASE
         if self._file.is_symlink():
             raise BadInput(
                 "inside a study finestep writes through no symbolic link", value=str(self._file), next_step="remove it"
@@ -62,7 +63,7 @@ class FileDatabase:
             if not _is_of_storage(error):
                 raise
             text = str(error).split("\n")[0][:160]
-            raise damaged(folder, f"{OPTUNA_FILE} cannot be opened ({type(error).__name__}: {text})") from None
+            raise damaged(folder, f"{DATABASE} cannot be opened ({type(error).__name__}: {text})") from None
 
     def do(self, act: Callable[[], Answer]) -> Answer:
         """Read or write; a full disk is told as such."""

@@ -22,8 +22,6 @@ from finestep.saved_model import (
 from finestep.store.records import write_whole
 
 README = "README.md"
-CHECK_ROWS = "check_rows.json"
-"""Beside a trial's model: rows on which a reload of it can be checked."""
 MOST_LABELS = 40
 METHOD_WORDS = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA (a LoRA adapter on a base in 4 bits)"}
 DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")

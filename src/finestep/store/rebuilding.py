@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from finestep.disk import set_aside
 from finestep.errors import BadInput, FinestepError, StudyDamaged
 from finestep.store.study_files import (
-    OPTUNA_FILE,
     has_begun,
     numbered_folders,
     read_claim,
@@ -23,6 +22,7 @@ from finestep.store.study_files import (
 from finestep.store.study_folder import lock_study
 from finestep.store.study_store import StudyStore
 from finestep.study import StudySpec
+from finestep.study_layout import DATABASE
 from finestep.trial import Outcome, Trial
 
 
@@ -43,7 +43,7 @@ def rebuild(folder: Path, spec: StudySpec, found: Mapping[str, Any], before: Map
             place=str(folder),
             next_step="start it anew in another folder",
         )
-    said, database = [], folder / OPTUNA_FILE
+    said, database = [], folder / DATABASE
     lock_study(folder).release()
     for path in (database, database.with_name(database.name + "-journal")):
         if path.exists() or path.is_symlink():
@@ -61,7 +61,7 @@ def knowable_trials(folder: Path, spec: StudySpec, before: Mapping[str, Any]) ->
     known: dict[int, Trial] = {}
     told = told_trials(before)
     try:
-        for trial in read_database(folder / OPTUNA_FILE, study_key(folder) or spec.name):
+        for trial in read_database(folder / DATABASE, study_key(folder) or spec.name):
             known[trial.number] = trial
     except StudyDamaged:
         pass

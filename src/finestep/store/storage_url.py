@@ -10,7 +10,7 @@ from typing import Any
 from finestep.disk import read_object
 from finestep.errors import BadInput, MissingDependency
 from finestep.plain_text import without_passwords
-from finestep.store.study_files import SPEC
+from finestep.study_layout import SPEC
 
 VARIABLE = "FINESTEP_STORAGE"
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}

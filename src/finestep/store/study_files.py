@@ -19,14 +19,25 @@ from pydantic import BaseModel, ValidationError
 
 from finestep.disk import read_object, refuse_special, write_whole
 from finestep.errors import BadInput, StudyDamaged
+from finestep.ready import Ready
 from finestep.store.records import read_lines
 from finestep.study import StudySpec
+from finestep.study_layout import (
+    CHECKPOINTS,
+    CLAIM,
+    DATABASE,
+    EVALUATIONS,
+    OUTCOME,
+    READY,
+    RESULT,
+    SPEC,
+    STEPS,
+    TRIALS,
+    trial_folder,
+)
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 Record = TypeVar("Record", bound=BaseModel)
-SPEC, OPTUNA_FILE, LOCK, READY, RESULT = "study.json", "study.db", "study.lock", "ready.json", "result.json"
-TRIALS, CLAIM, OUTCOME = "trials", "trial.json", "outcome.json"
-READY_PARTS = ("card", "facts", "pack")
 BUSY_S = 5.0
 
 
@@ -49,26 +60,30 @@ class StudyFiles:
             StudyDamaged: `study.db` is lost, cannot be read, or says something else than the trials' own files.
         """
         if self._known is None:
-            self._known = read_database(self.folder / OPTUNA_FILE, study_key(self.folder) or self.spec.name)
+            self._known = read_database(self.folder / DATABASE, study_key(self.folder) or self.spec.name)
         return list(self._known)
 
-    def known_ready(self) -> dict[str, Any]:
-        """What the trainer found at its last start; empty when it never started, or when the file is damaged."""
-        found = read_object(self.folder / READY) or {}
-        kept = {name: part for name, part in found.items() if isinstance(part, dict)}
-        return kept if all(name not in found or name in kept for name in READY_PARTS) else {}
+    def known_ready(self) -> Ready | None:
+        """What the trainer found at its last start; None when it never started, or when the file is damaged."""
+        found = read_object(self.folder / READY)
+        if not found or "card" not in found:
+            return None
+        try:
+            return Ready.model_validate(found)
+        except ValidationError:
+            return None
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its files."""
-        return self.folder / TRIALS / f"{number:04d}"
+        return trial_folder(self.folder, number)
 
     def steps(self, number: int) -> list[StepRecord]:
         """Step records in order; of steps that were repeated after a resume, the last."""
-        return read_records(self.trial_folder(number) / "steps.jsonl", StepRecord)
+        return read_records(self.trial_folder(number) / STEPS, StepRecord)
 
     def evaluations(self, number: int) -> list[EvalRecord]:
         """Evaluations in order."""
-        return read_records(self.trial_folder(number) / "evaluations.jsonl", EvalRecord)
+        return read_records(self.trial_folder(number) / EVALUATIONS, EvalRecord)
 
 
 def write_claim(folder: Path, trial: Trial, study_id: str) -> None:
@@ -95,7 +110,7 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def has_begun(folder: Path) -> bool:
     """True when something was trained in a trial's folder."""
-    return any((folder / name).exists() for name in (OUTCOME, "steps.jsonl", "checkpoints", "exit_code", "output.log"))
+    return any((folder / name).exists() for name in (OUTCOME, STEPS, CHECKPOINTS, "exit_code", "output.log"))
 
 
 def numbered_folders(folder: Path) -> dict[int, Path]:
@@ -163,7 +178,7 @@ def find_damage(folder: Path, trials: Sequence[Trial], result: Mapping[str, Any]
     if len(told) > len(trials):
         return f"the database knows {len(trials)} trials, and {RESULT} {len(told)}"
     for trial in trials:
-        path = folder / TRIALS / f"{trial.number:04d}"
+        path = trial_folder(folder, trial.number)
         claim, own = read_claim(path), read_outcome(path)
         before = told.get(trial.number)
         witnesses = [

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from finestep.disk import beside, make_folder, open_new, read_object, write_whole, writing
 from finestep.errors import BadInput, EnvironmentFault, StudyBusy, StudyChanged
-from finestep.store.study_files import LOCK, SPEC, TRIALS, read_study_file
+from finestep.store.study_files import read_study_file
 from finestep.study import StudySpec
+from finestep.study_layout import LOCK, SPEC, TRIALS
 
 FORMAT_VERSION = 1
 MAY_CHANGE = {"name", "num_threads"}

@@ -3,7 +3,7 @@
 Layout of a study's folder:
     study.json           what is studied, and the fingerprint of data, model and versions
     study.db             Optuna's SQLite storage (unless another one is named)
-    ready.json           what the trainer found before the first trial: data card, facts, packing
+    ready.json           what the trainer found before the first trial: the data, the machine, how trials share it
     trials/0003/         steps.jsonl, evaluations.jsonl, outcome.json, checkpoints/, model/
 A process that is killed at any line leaves a study that the next one can take up.
 """
@@ -30,13 +30,11 @@ from finestep.disk import (
     write_whole,
 )
 from finestep.errors import BadInput
+from finestep.ready import Ready
 from finestep.recipe import Recipe
 from finestep.store.database import Database, FileDatabase, ServerDatabase
 from finestep.store.storage_url import VARIABLE, StorageUrl
 from finestep.store.study_files import (
-    READY,
-    RESULT,
-    SPEC,
     StudyFiles,
     damaged,
     find_damage,
@@ -48,6 +46,7 @@ from finestep.store.study_files import (
 )
 from finestep.store.study_folder import agree, check_folder, lock_study
 from finestep.study import StudySpec
+from finestep.study_layout import READY, RESULT, SPEC
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 Answer = TypeVar("Answer")
@@ -131,10 +130,10 @@ class StudyStore(StudyFiles):
         assert self._base is not None
         return self._base.do(act)
 
-    def add(self, recipe: Recipe, *, fidelity: float, stage: str, why: str) -> Trial:
+    def add(self, recipe: Recipe, *, fidelity: float, stage: str, why: str, is_baseline: bool = False) -> Trial:
         """Create a running trial; it is in the store as a whole or not at all."""
         number = len(self._frozen())
-        trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why)
+        trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why, is_baseline=is_baseline)
         self._claim(trial)
         self._insert(trial)
         return trial
@@ -202,7 +201,7 @@ class StudyStore(StudyFiles):
         self._do(write)
         return done
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Close trials whose end was recorded by half: the outcome is in our record but Optuna's state is not set."""
         import optuna
 
@@ -213,9 +212,9 @@ class StudyStore(StudyFiles):
                     end = partial(self._study._storage.set_trial_state_values, frozen._trial_id)
                     self._do(partial(end, *_optuna_end(trial)))
 
-    def keep_ready(self, found: Mapping[str, Any]) -> None:
+    def keep_ready(self, found: Ready) -> None:
         """Remember what the trainer found at its start."""
-        write_whole(self.folder / READY, json_text(found))
+        write_whole(self.folder / READY, json_text(found.model_dump()))
 
     def written_outcome(self, number: int) -> Outcome | None:
         """The outcome that the worker wrote, whether or not anybody heard of it; one of another recipe is none."""
@@ -225,11 +224,11 @@ class StudyStore(StudyFiles):
         asked = next(trial for trial in self.trials() if trial.number == number)
         return outcome if outcome.recipe_hash == asked.hash else None
 
-    def hear_step(self, data: Mapping[str, Any]) -> StepRecord:
+    def read_step(self, data: Mapping[str, Any]) -> StepRecord:
         """A step that the worker has made and written down."""
         return StepRecord.model_validate(data)
 
-    def hear_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
+    def keep_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
         """An evaluation that the worker has written down; it is shown to Optuna's tools as an intermediate value.
 
         A storage that is away for a moment does not hear of it: our own record has it.

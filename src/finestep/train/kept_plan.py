@@ -15,15 +15,16 @@ import torch
 from finestep.disk import make_folder, read_object, write_whole
 from finestep.errors import EnvironmentFault
 from finestep.protocol import SessionRequest
+from finestep.ready import SharePlan
 from finestep.store.probe_cache import cache_folder
-from finestep.store.study_files import SPEC
-from finestep.train.packing import LanePlan, plan_lanes, thread_counts
+from finestep.study_layout import SPEC
+from finestep.train.packing import plan_lanes, thread_counts
 from finestep.train.resident import Resident
 
 PLAN = "packing.json"
 
 
-def kept_plan(request: SessionRequest, resident: Resident) -> LanePlan:
+def kept_plan(request: SessionRequest, resident: Resident) -> SharePlan:
     """How trials share the device: measured once, and kept, since a measurement that came out otherwise would make other trials.
 
     A study keeps its plan, whatever becomes of its budget or its machine; studies of the same model and data on the same machine
@@ -37,7 +38,7 @@ def kept_plan(request: SessionRequest, resident: Resident) -> LanePlan:
         known = read_object(path) or {}
         try:
             if all(known["question"][name] == question[name] for name in must_agree):
-                plan = LanePlan.model_validate(known["plan"])
+                plan = SharePlan.model_validate(known["plan"])
                 threads = request.num_threads or plan.num_threads or torch.get_num_threads()
                 torch.set_num_threads(min(threads, os.cpu_count() or 1))
                 if path is shared:

@@ -13,8 +13,8 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from finestep.ready import SharePlan
 from finestep.recipe import Recipe
 from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
 from finestep.survey.hardware import hardware_facts
@@ -31,27 +31,6 @@ LONG_STEP_S = 1.0
 """A step that takes longer is timed once, and keeps all threads busy: fewer are not tried."""
 
 
-class LanePlan(BaseModel):
-    """How many trials share a pass, how many threads compute it and how many workers do so at the same time, and why in words."""
-
-    model_config = ConfigDict(frozen=True)
-
-    num_lanes: int = Field(1, ge=1)
-    rows: int | None = Field(None, ge=1, description="Rows of each trial in a shared pass; None: its micro-batch.")
-    gain: float = 1.0
-    why: str = ""
-    num_threads: int | None = Field(None, ge=1, description="CPU threads, where they were chosen by measurement.")
-    threads_why: str = ""
-    num_workers: int = Field(1, ge=1, description="Processes like this one that pay, this one included.")
-    workers_why: str = ""
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def at_once(self) -> int:
-        """Trials under way at the same time, in all workers."""
-        return self.num_lanes * self.num_workers
-
-
 def plan_lanes(
     resident: Resident,
     recipe: Recipe,
@@ -60,7 +39,7 @@ def plan_lanes(
     most_lanes: int,
     row_limit: int | None,
     threads: Sequence[int] = (),
-) -> LanePlan:
+) -> SharePlan:
     """Decide for trials of the size of `recipe`, and set the number of threads.
 
     Args:
@@ -144,15 +123,15 @@ def _threads_words(timed: Mapping[int, float], chosen: int) -> str:
     return f"{chosen}; {', '.join(others)}" if others else ""
 
 
-def _plan(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None) -> LanePlan:
+def _plan(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None) -> SharePlan:
     if asked == 1 or most_lanes == 1:
-        return LanePlan()
+        return SharePlan()
     if reason := resident.why_alone(recipe):
-        return LanePlan(why=f"one by one: {reason}")
+        return SharePlan(why=f"one by one: {reason}")
     plan = unless_out_of_memory(lambda: _measured(_Clock(resident, recipe), asked, most_lanes, row_limit))
     if plan is None:
         release_memory(resident.placement.device)
-        return LanePlan(why="one by one: memory holds no second trial")
+        return SharePlan(why="one by one: memory holds no second trial")
     return plan
 
 
@@ -160,11 +139,11 @@ def _most_rows(recipe: Recipe, row_limit: int | None) -> int:
     return min(recipe.first_micro_batch(), row_limit or recipe.first_micro_batch())
 
 
-def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int | None) -> LanePlan:
+def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int | None) -> SharePlan:
     if fault := clock.fault():
-        return LanePlan(why=f"one by one: {fault}")
+        return SharePlan(why=f"one by one: {fault}")
     if asked is not None:
-        return LanePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
+        return SharePlan(num_lanes=asked, why=f"{asked} trials at a time, as asked")
     recipe, most = clock.recipe, _most_rows(clock.recipe, row_limit)
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < most] + [most]
     cost = fit_step_cost([clock.time(1, rows) for rows in (max(1, most // 4), 2 * most if most == 1 else most)])
@@ -177,11 +156,11 @@ def _measured(clock: _Clock, asked: int | None, most_lanes: int, row_limit: int 
         device=clock.resident.placement.device.type,
     )
     if shape.lanes == 1:
-        return LanePlan(why=shape.why)
+        return SharePlan(why=shape.why)
     gain = clock.step_seconds(1, most) / clock.step_seconds(shape.lanes, shape.rows)
     if gain < LEAST_GAIN:
-        return LanePlan(why=f"one by one: {shape.lanes} together were measured at {gain:.2f}x")
-    return LanePlan(
+        return SharePlan(why=f"one by one: {shape.lanes} together were measured at {gain:.2f}x")
+    return SharePlan(
         num_lanes=shape.lanes,
         rows=shape.rows,
         gain=round(gain, 3),

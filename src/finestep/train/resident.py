@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class Resident:
         self._base_losses: dict[object, Any] = {}
         if recipe.method != "full" and (note := self.family(recipe).targets.note):
             self.notes.append(note)
-        self.data.card["notes"] = [*self.data.card.get("notes", []), *(f"model: {note}" for note in self.notes)]
+        card = self.data.card.with_notes(*(f"model: {note}" for note in self.notes))
+        self.data = replace(self.data, card=card)
 
     def _look_at_base(self) -> list[str]:
         """Try the model on a few tokens; the parts that text never reaches, which stay frozen.

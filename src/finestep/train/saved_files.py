@@ -11,8 +11,9 @@ import numpy as np
 from finestep.disk import new_folder, write_whole
 from finestep.protocol import SessionRequest
 from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
-from finestep.store.model_card import CHECK_ROWS, write_card
+from finestep.store.model_card import write_card
 from finestep.study import DataSpec, ModelSpec
+from finestep.study_layout import CHECK_ROWS, MODEL
 from finestep.survey.adapter_files import absolute_name, point_at_own_base
 from finestep.train.checkpoint import seal
 from finestep.train.evaluate import prompt_and_answer
@@ -29,7 +30,7 @@ LONGEST_START = 32
 
 def save_trial(lane: Lane, folder: Path, session: SessionRequest) -> None:
     """The weights with all that a user needs to load them; beside them the rows on which a reload is checked."""
-    final, values = folder / "model", lane.values()
+    final, values = folder / MODEL, lane.values()
     needed = sum(value.numel() * value.element_size() for value in values.values())
     with new_folder(final, needed_bytes=needed) as partial:
         lane.resident.save_tuned(lane.recipe, values, str(partial))

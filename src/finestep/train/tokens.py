@@ -16,6 +16,7 @@ import torch
 
 from finestep.errors import BadInput
 from finestep.facts import DataFacts
+from finestep.ready import DataCard
 from finestep.study import DataSpec
 from finestep.survey.split import Split, accuracy_error, split_data
 from finestep.train.template import PLAIN_TEMPLATE
@@ -53,7 +54,7 @@ class TrainingData:
     label_names: tuple[str, ...]
     max_length: int
     pad_id: int
-    card: dict[str, Any] = field(default_factory=dict)
+    card: DataCard = field(default_factory=DataCard)
 
     @property
     def task(self) -> str:
@@ -143,7 +144,7 @@ def _prepare_text(split: Split, tokenizer: Any, limits: tuple[int | None, int | 
     evaluation = cut_rows(tokenise(split.evaluation, tokenizer, spec, told), max_length, goes_on=split.format == "text")
     _check_trained(train.rows, evaluation.rows, spec, max_length)
     card = _card(split, train, evaluation.rows, spec, notes + told.notes(), max_length=max_length)
-    card["sample"] = _sample(train.rows, tokenizer)
+    card = card.model_copy(update={"sample": _sample(train.rows, tokenizer)})
     return TrainingData(train.rows, evaluation.rows, (), max_length, _pad_id(tokenizer), card)
 
 
@@ -169,11 +170,15 @@ def _prepare_labels(
     train = cut_labels(whole, split.train, tokenizer, names, max_length)
     evaluation = tokenise_labels(kept, tokenizer, names, max_length=max_length)
     card = _card(split, train, evaluation, spec, notes, max_length=max_length)
-    card["labels"] = dict(counts.most_common())
-    card["accuracy_error"] = accuracy_error(len(evaluation))
     first = split.train[0]
     shown = first.text if first.pair is None else f"{first.text}  |  {first.pair}"
-    card["sample"] = [[shown, False], [f"  ->  {first.label}", True]]
+    card = card.model_copy(
+        update={
+            "labels": dict(counts.most_common()),
+            "accuracy_error": accuracy_error(len(evaluation)),
+            "sample": ((shown, False), (f"  ->  {first.label}", True)),
+        }
+    )
     return TrainingData(train.rows, evaluation, names, max_length, _pad_id(tokenizer), card)
 
 
@@ -203,7 +208,7 @@ def _check_trained(train: TokenRows, evaluation: TokenRows, spec: DataSpec, max_
 
 def _card(
     split: Split, train: CutRows, evaluation: TokenRows, spec: DataSpec, notes: list[str], *, max_length: int
-) -> dict[str, Any]:
+) -> DataCard:
     rows, true_lengths = train.rows, train.true_lengths
     lengths = rows.lengths
     facts = DataFacts(
@@ -219,25 +224,25 @@ def _card(
         length_max=int(lengths.max()),
         num_labels=len({row.label for row in split.train}) if rows.classes is not None else None,
     )
-    return {
-        "facts": facts.model_dump(),
-        "lengths": {f"p{p}": int(np.percentile(true_lengths, p)) for p in (5, 25, 50, 75, 95, 99)},
-        "longest": int(true_lengths.max()),
-        "max_length": max_length,
-        "num_cut": train.num_cut,
-        "num_tokens_cut": train.num_tokens_cut,
-        "num_continued": train.num_continued,
-        "num_left_out": train.num_left_out,
-        "num_duplicates": split.num_duplicates,
-        "unused": split.unused,
-        "notes": notes,
-    }
+    return DataCard(
+        facts=facts,
+        lengths={f"p{p}": int(np.percentile(true_lengths, p)) for p in (5, 25, 50, 75, 95, 99)},
+        longest=int(true_lengths.max()),
+        max_length=max_length,
+        num_cut=train.num_cut,
+        num_tokens_cut=train.num_tokens_cut,
+        num_continued=train.num_continued,
+        num_left_out=train.num_left_out,
+        num_duplicates=split.num_duplicates,
+        unused=split.unused,
+        notes=tuple(notes),
+    )
 
 
-def _sample(rows: TokenRows, tokenizer: Any) -> list[list[Any]]:
-    """One row of about the median length as [text, carries loss] pieces, decoded."""
+def _sample(rows: TokenRows, tokenizer: Any) -> tuple[tuple[str, bool], ...]:
+    """One row of about the median length as (text, carries loss) pieces, decoded."""
     row = int(np.argsort(rows.lengths, kind="stable")[len(rows) // 2])
     start, end = int(rows.offsets[row]), int(rows.offsets[row + 1])
     flags, ids = rows.trained[start:end], rows.ids[start:end]
     edges = [0, *(np.flatnonzero(np.diff(flags.astype(np.int8))) + 1).tolist(), end - start]
-    return [[tokenizer.decode(ids[a:b].tolist()), bool(flags[a])] for a, b in itertools.pairwise(edges)]
+    return tuple((tokenizer.decode(ids[a:b].tolist()), bool(flags[a])) for a, b in itertools.pairwise(edges))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from finestep.ready import DataCard
 from finestep.survey.split import accuracy_error
 
 KEPT_WORDS = ("not used: ", "left out", "is the same in all")
@@ -13,21 +11,19 @@ SHARES_OF_ROWS = {"accuracy": None, "exact_match": 128}
 """Metrics that are a share of rows, and the most rows that they are measured on."""
 
 
-def data_notes(card: Mapping[str, Any]) -> list[str]:
+def data_notes(card: DataCard) -> list[str]:
     """Rows cut, left out or continued, and the error of an accuracy: what figures of the card mean."""
     notes = [text for text in (_cut(card), _left_out(card), _continued(card)) if text]
-    if card.get("accuracy_error"):
-        rows = card["facts"]["num_eval_rows"]
-        notes.append(
-            f"an accuracy of {rows:,} validation rows has a standard error of up to {100 * card['accuracy_error']:.1f} points"
-        )
+    if card.accuracy_error:
+        rows, points = card.facts.num_eval_rows or 0, 100 * card.accuracy_error
+        notes.append(f"an accuracy of {rows:,} validation rows has a standard error of up to {points:.1f} points")
     return notes
 
 
-def result_notes(card: Mapping[str, Any]) -> list[str]:
+def result_notes(card: DataCard) -> list[str]:
     """What belongs on the card and the report: text that was not used, and rows that were cut or left out."""
     notes = [text for text in (_cut(card), _left_out(card)) if text]
-    return notes + [note for note in card.get("notes", []) if any(words in note for words in KEPT_WORDS)]
+    return notes + [note for note in card.notes if any(words in note for words in KEPT_WORDS)]
 
 
 def error_words(name: str, value: float, num_eval_rows: int | None) -> str:
@@ -38,26 +34,24 @@ def error_words(name: str, value: float, num_eval_rows: int | None) -> str:
     return f" \u00b1 {accuracy_error(rows, value):.2g} (standard error, {rows:,} rows)"
 
 
-def _cut(card: Mapping[str, Any]) -> str:
-    count = card.get("num_cut", 0)
+def _cut(card: DataCard) -> str:
+    count = card.num_cut
     if not count:
         return ""
-    share = count / max(count, card["facts"]["num_rows"] + card.get("num_left_out", 0))
+    share = count / max(count, (card.facts.num_rows or 0) + card.num_left_out)
     return (
-        f"{count:,} rows ({share:.1%}) are cut at {card['max_length']:,} tokens, the longest has {card['longest']:,}: "
+        f"{count:,} rows ({share:.1%}) are cut at {card.max_length:,} tokens, the longest has {card.longest:,}: "
         "--max-length changes it"
     )
 
 
-def _left_out(card: Mapping[str, Any]) -> str:
-    count = card.get("num_left_out", 0)
+def _left_out(card: DataCard) -> str:
+    count = card.num_left_out
     return (
-        f"{count:,} rows are left out: nothing of their answer lies within {card['max_length']:,} tokens"
-        if count
-        else ""
+        f"{count:,} rows are left out: nothing of their answer lies within {card.max_length:,} tokens" if count else ""
     )
 
 
-def _continued(card: Mapping[str, Any]) -> str:
-    count = card.get("num_continued", 0)
-    return f"{count:,} texts longer than {card['max_length']:,} tokens go on in further rows" if count else ""
+def _continued(card: DataCard) -> str:
+    count = card.num_continued
+    return f"{count:,} texts longer than {card.max_length:,} tokens go on in further rows" if count else ""

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from finestep import __version__
+from finestep.answer import Answer
 from finestep.errors import EnvironmentFault, FinestepError, StudyDamaged
+from finestep.executor import Executor
 from finestep.executors.command import CommandExecutor
 from finestep.executors.framework import FrameworkExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.probe import cached
-from finestep.flows.result import drop_other_models, write_results
-from finestep.flows.saved import check_saved, known_check
-from finestep.flows.strategies import make_judge, make_strategy
-from finestep.flows.tune import Executor, TuneEvent, Tuning
-from finestep.flows.with_config import visible_gpus
 from finestep.probe import Lever
-from finestep.protocol import SessionRequest
-from finestep.search.answer import Answer
+from finestep.protocol import SessionRequest, TrialOptions
+from finestep.ready import Ready
+from finestep.result import StudyResult
 from finestep.search.automatic import MOST_AT_ONCE, most_at_once
 from finestep.search.leader import TIE_PERCENT, worth_keeping
-from finestep.store.study_files import SPEC, read_study_file
+from finestep.search.traits import traits_of
+from finestep.store.study_files import read_study_file
 from finestep.store.study_store import StudyStore
+from finestep.studies.event import TuneEvent
+from finestep.studies.files import drop_other_models, write_results
+from finestep.studies.saved_check import check_saved, known_check
+from finestep.studies.strategies import make_judge, make_strategy
+from finestep.studies.tuning import Tuning
+from finestep.studies.with_config import visible_gpus
 from finestep.study import Budget, StartingPoint, StudySpec
+from finestep.study_layout import SPEC
 from finestep.survey.fingerprint import fingerprint
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.installed import TRAINING, check_installed
@@ -51,9 +56,9 @@ class StudyRun:
     command: str
     storage_url: str | None = None
     pack: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: TrialOptions = field(default_factory=TrialOptions)
     check_saved: bool = True
-    result: dict[str, Any] | None = None
+    result: StudyResult | None = None
 
     def __post_init__(self) -> None:
         _check_trainer(self.spec, self.folder)
@@ -62,7 +67,7 @@ class StudyRun:
         self.store = StudyStore(self.folder, self.spec, prints, storage_url=self.storage_url)
         self.executor: Executor = self._executor()
 
-    def events(self, should_stop: Callable[[], bool]) -> Iterator[TuneEvent]:
+    def events(self, should_stop: Callable[[], bool]) -> Generator[TuneEvent]:
         """Run the study; results are written even when it is interrupted.
 
         Raises:
@@ -75,7 +80,7 @@ class StudyRun:
             self.budget,
             should_stop=should_stop,
             options=self.options,
-            keeps=lambda trials: self._kept(trials, tuning.card),
+            keeps=lambda trials: self._kept(trials, tuning.ready),
         )
         try:
             last: str | None = None
@@ -95,9 +100,8 @@ class StudyRun:
                 self.store,
                 command=self.command,
                 budget=self.budget,
-                card=tuning.card,
-                facts=tuning.facts,
-                answer=self._answer(tuning.card),
+                ready=tuning.ready,
+                answer=self._answer(tuning.ready),
             )
             try:
                 self.result = write()
@@ -112,30 +116,31 @@ class StudyRun:
             self.executor.close()
             self.store.close()
 
-    def _checked(self, write: Callable[[], dict[str, Any]]) -> Iterator[TuneEvent]:
+    def _checked(self, write: Callable[[], StudyResult]) -> Iterator[TuneEvent]:
         """Load the chosen model again, and write the results with what this found."""
         assert self.result is not None
-        model, best = self.result["paths"].get("model"), self.result["best"]
+        model, best = self.result.paths.model, self.result.best
         if not self.check_saved or model is None or best is None:
             return
-        folder = self.store.trial_folder(best["trial"])
-        if not (known_check(folder) or {}).get("checked"):
+        folder = self.store.trial_folder(best.trial)
+        known = known_check(folder)
+        if known is None or not known.check.checked:
             yield TuneEvent("saved", data={"text": "loading the saved model again, to check it"})
-        check_saved(folder, Path(model), facts=self.store.known_ready().get("facts", {}))
+        check_saved(folder, Path(model), machine=(self.store.known_ready() or Ready()).machine)
         self.result = write()
 
-    def _kept(self, trials: Sequence[Trial], card: Mapping[str, Any]) -> set[int]:
+    def _kept(self, trials: Sequence[Trial], ready: Ready | None) -> set[int]:
         """Trials whose weights may become the answer; while nothing is known about the data, all that ended."""
-        if self.spec.strategy in ("sweep", "single"):
+        if not traits_of(self.spec.strategy).believes:
             return worth_keeping(self.spec, trials)
-        tie = make_judge(self.spec, card).tie_percent(trials) if card else math.inf
+        tie = make_judge(self.spec, ready.card).tie_percent(trials) if ready is not None else math.inf
         return worth_keeping(self.spec, trials, tie_percent=max(tie, TIE_PERCENT))
 
-    def _answer(self, card: Mapping[str, Any]) -> Answer | None:
+    def _answer(self, ready: Ready | None) -> Answer | None:
         """What the search makes of the study; the sweep and a single run speak for themselves."""
-        if self.spec.strategy in ("sweep", "single") or not card:
+        if ready is None or not traits_of(self.spec.strategy).believes:
             return None
-        return make_judge(self.spec, card, budget=self.budget).answer(self.store.trials())
+        return make_judge(self.spec, ready.card, budget=self.budget).answer(self.store.trials())
 
     def _executor(self) -> Executor:
         if self.spec.trainer is not None:
@@ -155,6 +160,7 @@ class StudyRun:
             and trial.outcome.micro_batch_size
             and trial.outcome.micro_batch_size < trial.recipe.first_micro_batch()
         ]
+        traits = traits_of(self.spec.strategy)
         known = cached(self.spec.model, self.spec.data, self.spec.recipe, num_threads=self.spec.num_threads)
         if known is not None and known.largest_micro_batch and known.lever == Lever():
             limits.append(known.largest_micro_batch)
@@ -165,8 +171,8 @@ class StudyRun:
             study_dir=str(self.folder),
             metrics=self.spec.metrics,
             num_threads=self.spec.num_threads,
-            pack=1 if self.spec.strategy == "single" else self.pack,
-            most_lanes=most_at_once(self.budget.full_runs) if self.spec.strategy == "auto" else MOST_AT_ONCE,
+            pack=self.pack if traits.searches else 1,
+            most_lanes=most_at_once(self.budget.full_runs) if traits.adapts else MOST_AT_ONCE,
             retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
         )

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from finestep.disk import read_object
 from finestep.errors import BadInput
-from finestep.flows.tune import runs_spent
+from finestep.result import read_result
 from finestep.search.leader import leader
-from finestep.store.study_files import RESULT, SPEC, StudyFiles, read_spec
+from finestep.store.study_files import StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
+from finestep.studies.spent import runs_spent
+from finestep.study_layout import SPEC
 from finestep.trial import StepRecord, Trial
 
 MOST_FOLDERS_DEEP = 3
@@ -32,6 +32,17 @@ class UnderWay:
 
 
 @dataclass(frozen=True)
+class BestSoFar:
+    """The best full run of a study."""
+
+    trial: int
+    learning_rate: float
+    effective_batch_size: int
+    eval_loss: float | None
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
 class StudyStatus:
     """One study now.
 
@@ -47,12 +58,12 @@ class StudyStatus:
     spent: float
     budget: float | None
     under_way: tuple[UnderWay, ...] = ()
-    best: dict[str, Any] | None = None
+    best: BestSoFar | None = None
     settled: bool = False
     next_command: str | None = None
     command: str | None = field(default=None, repr=False)
 
-    def as_values(self) -> dict[str, Any]:
+    def as_values(self) -> dict[str, object]:
         """The same as plain values."""
         return {**asdict(self), "folder": str(self.folder)}
 
@@ -85,32 +96,31 @@ def study_status(folder: Path) -> StudyStatus:
     spec = read_spec(folder)
     files, working = StudyFiles(folder, spec), is_locked(folder)
     trials = files.trials()
-    result = read_object(folder / RESULT) or {}
-    spent = result.get("spent")
+    result = read_result(folder)
     best = leader(spec, trials)
     return StudyStatus(
         folder,
         working,
         trials=dict(Counter(trial.state for trial in trials)),
         spent=round(runs_spent(trials), 3),
-        budget=spent.get("budget_full_runs") if isinstance(spent, dict) and not working else None,
+        budget=result.spent.budget_full_runs if result is not None and not working else None,
         under_way=tuple(_under_way(files, trial) for trial in trials if trial.state == "running"),
         best=None if best is None else _figures(best),
-        settled=bool(result.get("settled")) and not working,
-        next_command=None if working else result.get("next_command"),
-        command=result.get("command"),
+        settled=result is not None and bool(result.settled) and not working,
+        next_command=None if working or result is None else result.next_command,
+        command=None if result is None else result.command or None,
     )
 
 
-def _figures(trial: Trial) -> dict[str, Any]:
+def _figures(trial: Trial) -> BestSoFar:
     assert trial.outcome is not None
-    return {
-        "trial": trial.number,
-        "learning_rate": trial.recipe.learning_rate,
-        "effective_batch_size": trial.recipe.effective_batch_size,
-        "eval_loss": trial.outcome.eval_loss,
-        "metrics": dict(trial.outcome.metrics),
-    }
+    return BestSoFar(
+        trial.number,
+        trial.recipe.learning_rate,
+        trial.recipe.effective_batch_size,
+        trial.outcome.eval_loss,
+        dict(trial.outcome.metrics),
+    )
 
 
 def _under_way(files: StudyFiles, trial: Trial) -> UnderWay:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from finestep.errors import BadInput
-from finestep.flows.setup import starting_recipe
-from finestep.flows.start import RECOMMENDED_FIELDS
 from finestep.recipe import Method, Recipe
+from finestep.search.starting_point import RECOMMENDED_FIELDS
+from finestep.search.sweep import BASELINE_RATES
 from finestep.store.recipe_file import apply_settings, fields_in, named_fields, read_recipe
-from finestep.study import DataSpec
+from finestep.studies.checks import is_labelled
+from finestep.study import EXTERNAL, DataSpec
 
 METHODS = get_args(Method)
+LABEL_EPOCHS = 3.0
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,17 @@ def asked_recipe(
     return AskedRecipe(wanted, frozenset(own))
 
 
-def _check_same(option: str, asked: Any, now: Any) -> None:
+def _check_same(option: str, asked: object, now: object) -> None:
     """An option that the recipe or `--set` overrules is refused."""
     if asked is not None and asked != now:
         raise BadInput(
             f"`{option}` and the recipe (or `--set`) must agree", value=f"{asked} and {now}", next_step="give one"
         )
+
+
+def starting_recipe(method: Method, data: DataSpec) -> Recipe:
+    """The conservative start: batch 16, the usual rate of the method, linear decay, early stopping off."""
+    changes: dict[str, object] = {"method": method, "learning_rate": BASELINE_RATES[method], "effective_batch_size": 16}
+    if data.path != EXTERNAL and is_labelled(data):
+        changes |= {"num_epochs": LABEL_EPOCHS}
+    return Recipe.model_validate(changes)

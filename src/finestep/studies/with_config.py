@@ -11,14 +11,14 @@ from typing import Any
 
 from finestep.errors import BadInput
 from finestep.flows.review import Review, review_config
-from finestep.flows.start import EXTERNAL, start_of, start_words, with_own_pair
-from finestep.flows.with_data import PreparedRows, prepared_rows
 from finestep.foreign.config import ForeignConfig
 from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import whole
 from finestep.foreign.reading import read_config
 from finestep.recipe import Recipe
-from finestep.study import DataSpec, FrameworkSpec, ModelSpec, StartingPoint, StudySpec
+from finestep.search.starting_point import start_of, start_words, with_own_pair
+from finestep.studies.with_data import PreparedRows, prepared_rows
+from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StartingPoint, StudySpec
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.rows import read_rows
 from finestep.trainers.data_places import rows_of

@@ -1,19 +1,14 @@
-"""Where a search starts: what `recommend` says about the best learning rate and batch size, as a starting point."""
+"""Where a search starts: a recommendation, and what the user has set, as the centre and the width of what is believed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
 
-from finestep.errors import FinestepError
-from finestep.facts import DataFacts, HardwareFacts
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
-from finestep.search.study_space import no_prior
-from finestep.study import DataSpec, ModelSpec, StartingPoint
+from finestep.study import StartingPoint
 
-EXTERNAL = "external"
-"""Stands for a model or data that only a user's own command knows."""
 HEAD_FACTOR = "optimizer.head_lr_multiplier"
 RECOMMENDED_FIELDS = (HEAD_FACTOR,)
 """Fields of the recipe that a search takes from `recommend`, besides the rate and the batch size that it looks for."""
@@ -22,34 +17,6 @@ OWN_RATE_REACH, OWN_BATCH_REACH, OWN_BATCH_SD = 2.0, 1, 0.5
 LEAST_BATCH_SD, LEAST_RATE_SD = 1.0, 1.6
 """Octaves: a recommendation is not believed more narrowly than this. Its centre was a factor of 4 off and more in a quarter of the
 held-out cases that it was first judged on (a deviation of 1.7 octaves), and a search that trusts it more states too much."""
-
-
-def starting_point(
-    model: ModelSpec, data: DataSpec | DataFacts | None, recipe: Recipe
-) -> tuple[StartingPoint, str | None]:
-    """(what `recommend` says about the best rate and batch, a note when it could say nothing).
-
-    The machine is left out: it decides the micro-batch, which the prior does not need.
-    """
-    from finestep.flows.recommend import recommend
-    from finestep.rules.compose import Ask
-
-    if model.path == EXTERNAL:
-        return no_prior(recipe), "no prior: no model was named, so the search starts from the method's usual rate"
-
-    ask = Ask(
-        method=recipe.method,
-        rank=None if recipe.method == "full" else recipe.lora.rank,
-        alpha=None if recipe.method == "full" else recipe.lora.alpha,
-        num_epochs=recipe.num_epochs,
-        num_devices=recipe.num_devices,
-        target_modules=recipe.lora.target_modules,
-    )
-    try:
-        found = recommend(model.path, data, hardware=HardwareFacts(), ask=ask)
-    except FinestepError as error:
-        return no_prior(recipe), f"no prior from `recommend` ({error}): searching a wide range"
-    return start_of(found), None
 
 
 def start_of(found: Recommendation) -> StartingPoint:
@@ -117,26 +84,6 @@ def field_words(start: StartingPoint) -> list[str]:
     if head is None or head.value == 1.0:
         return []
     return [f"start: the new head learns {head.value:g} times as fast, from {start.why} ({head.why})"]
-
-
-def epochs_words(model: ModelSpec, data: DataSpec | DataFacts | None, recipe: Recipe) -> list[str]:
-    """That a full run passes over the rows fewer times than `recommend` says, which keeps the search short; nothing otherwise."""
-    from finestep.rules.duration import num_epochs
-    from finestep.survey.model import model_facts
-
-    if not isinstance(data, DataFacts) or not data.num_rows or recipe.num_train_tokens is not None:
-        return []
-    try:
-        is_encoder = model_facts(model.path, offline=True).is_encoder
-    except FinestepError:
-        return []
-    wanted = num_epochs(data.num_rows, is_encoder=is_encoder).value
-    if wanted <= recipe.num_epochs:
-        return []
-    now = f"{recipe.num_epochs:g} time{'s' * (recipe.num_epochs != 1)}"
-    return [
-        f"a full run passes over the rows {now}, to keep the search short; `recommend` says {wanted:g} (`--epochs {wanted:g}`)"
-    ]
 
 
 def start_words(start: StartingPoint) -> str:

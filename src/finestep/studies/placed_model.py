@@ -9,10 +9,9 @@ from finestep.disk import new_folder, remove
 from finestep.saved_model import ADAPTER_CONFIG
 from finestep.store.sealed import MANIFEST, find_fault, read_manifest
 from finestep.store.study_files import StudyFiles
+from finestep.study_layout import MODEL
 from finestep.survey.adapter_files import own_copy, point_at_own_base
 from finestep.trial import Trial
-
-MODEL = "model"
 
 
 def place_model(store: StudyFiles, best: Trial) -> str | None:

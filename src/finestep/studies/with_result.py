@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finestep.answer import Answer
 from finestep.disk import read_object, write_whole
 from finestep.errors import FinestepError
 from finestep.executors.preflight import FILE as PREFLIGHT
 from finestep.foreign.markup import yaml_tree
-from finestep.search.answer import Answer
 from finestep.store.study_files import StudyFiles
 from finestep.study import FrameworkSpec
 from finestep.trainers.config_text import Change, ConfigText
@@ -29,12 +29,19 @@ def write_config(store: StudyFiles, best: Trial, answer: Answer | None) -> Path 
     spec = store.spec.framework
     assert spec is not None
     own = framework(spec.name)
-    target = store.folder / f"{PREFIX}{Path(spec.config).name}"
+    target = config_path(store)
+    assert target is not None
     try:
         write_whole(target, tuned_text(own, spec, best_plan(store, best), best, answer))
     except FinestepError:
         return None
     return target
+
+
+def config_path(store: StudyFiles) -> Path | None:
+    """Where the file stands; None for a study without one."""
+    spec = store.spec.framework
+    return None if spec is None else store.folder / f"{PREFIX}{Path(spec.config).name}"
 
 
 def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:

@@ -5,53 +5,33 @@ It yields plain events for whoever shows them. Kill it at any line: the same cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
 
 from finestep.disk import remove
 from finestep.errors import WorkerLost
+from finestep.executor import Executor
 from finestep.executors.process import error_from
-from finestep.protocol import Event, TrialRequest
-from finestep.recipe import Recipe
-from finestep.search.strategy import Proposal, Strategy
+from finestep.protocol import Event, TrialOptions, TrialRequest
+from finestep.ready import DataCard, Ready, SharePlan
+from finestep.search.strategy import Strategy, apply_proposal
 from finestep.search.sweep import best_trial
 from finestep.store.study_store import StudyStore
+from finestep.studies.event import TuneEvent
+from finestep.studies.spent import runs_spent, time_spent_s
 from finestep.study import Budget
-from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
+from finestep.study_layout import MODEL
+from finestep.trial import Outcome, Trial
 
 MAX_DEATHS_WITHOUT_PROGRESS = 3
 ENOUGH_FAILURES = 2
 """When the first so many trials fail for the same reason, another learning rate will not help."""
 
 
-class Executor(Protocol):
-    """Where trials run: `executors.local` and its twin `executors.replay`."""
-
-    def start(self) -> dict[str, Any]: ...
-    def submit(self, request: TrialRequest) -> None: ...
-    def events(self) -> Iterator[Event]: ...
-    def stop(self) -> None: ...
-    def kill(self) -> None: ...
-    def close(self) -> None: ...
-
-
 def best_alone(trials: Sequence[Trial]) -> set[int]:
     """The number of the best trial, if there is one."""
     best = best_trial(trials)
     return set() if best is None else {best.number}
-
-
-@dataclass(frozen=True)
-class TuneEvent:
-    """Something that happened, for a terminal or a log."""
-
-    kind: Literal[
-        "ready", "trial_started", "step", "evaluation", "note", "trial_finished", "saved", "interrupted", "done"
-    ]
-    trial: Trial | None = None
-    record: StepRecord | EvalRecord | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,22 +54,21 @@ class Tuning:
     """One run of the tuning loop over a study.
 
     Args:
-        make_strategy: from the data card (what the worker found) to the strategy.
+        make_strategy: from the data card (what the trainer found) to the strategy.
         should_stop: becomes true when the user wants an end.
-        options: checkpoint intervals for the trials.
+        options: how trials run, besides their recipe.
         keeps: numbers of the ended trials whose weights stay on disk.
     """
 
     store: StudyStore
     executor: Executor
-    make_strategy: Callable[[Mapping[str, Any]], Strategy]
+    make_strategy: Callable[[DataCard], Strategy]
     budget: Budget
     should_stop: Callable[[], bool] = lambda: False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: TrialOptions = field(default_factory=TrialOptions)
     keeps: Callable[[Sequence[Trial]], set[int]] = best_alone
-    card: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    pack: Mapping[str, Any] = field(default_factory=dict)
+    ready: Ready | None = None
+    """What the trainer found; None before it said so."""
     _running: dict[int, _Running] = field(default_factory=dict)
     _deaths: int = 0
     _last_death: str = ""
@@ -103,18 +82,18 @@ class Tuning:
         Raises:
             FinestepError: what a trial came upon that a user can act on; it stays open, so that the same call takes it up.
         """
-        self.store.mend()
+        self.store.repair()
         yield from self._take_up_outcomes()
         if self._is_finished():
-            yield self._ready(is_finished=True)
+            yield self._ready_event(is_finished=True)
             yield TuneEvent("done")
             return
         yield from self._started()
         if self.should_stop():
             yield TuneEvent("interrupted")
             return
-        yield self._ready(is_finished=False)
-        strategy = self.make_strategy(self.card)
+        yield self._ready_event(is_finished=False)
+        strategy = self.make_strategy(self._card)
         self._fill(strategy)
         while self._running:
             died = False
@@ -124,7 +103,7 @@ class Tuning:
                 if event.kind == "finished":
                     self._fill(strategy)
             if died:
-                yield from self._raise_the_dead()
+                yield from self._restart_dead_trials()
                 self._fill(strategy)
         if self._is_hopeless():
             text = f"{len(self._failures or [])} trials, and all failed for the same reason: the study ends here"
@@ -133,7 +112,7 @@ class Tuning:
 
     def remaining_runs(self) -> float:
         """Budget that is left, in full runs; zero when a further trial would not end in time."""
-        under_way = self._trial_time_s() * max((len(self._running) + 1) / num_workers(self.pack), 1.0)
+        under_way = self._trial_time_s() * max((len(self._running) + 1) / self._sharing.num_workers, 1.0)
         if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
             return 0.0
         return max(
@@ -141,7 +120,7 @@ class Tuning:
             - runs_spent(
                 self.store.trials(),
                 num_epochs=self.store.spec.recipe.num_epochs,
-                fixed_share=self.pack.get("fixed_share", 0.0),
+                fixed_share=self._card.fixed_share,
             ),
             0.0,
         )
@@ -152,10 +131,10 @@ class Tuning:
         A worker need not be started, which loads torch, model and data, to hear that.
         """
         trials, known = self.store.trials(), self.store.known_ready()
-        if not trials or not known or any(trial.state == "running" for trial in trials):
+        if not trials or known is None or any(trial.state == "running" for trial in trials):
             return False
-        self._learn(known)
-        strategy = self.make_strategy(self.card)
+        self.ready = known
+        strategy = self.make_strategy(self._card)
         return not strategy.propose(trials, remaining_runs=self.remaining_runs(), max_proposals=self._lanes())
 
     def _started(self) -> Iterator[TuneEvent]:
@@ -174,19 +153,22 @@ class Tuning:
                     raise
                 yield TuneEvent("note", data={"text": f"{lost.what}; starting another"})
                 continue
-            if ready and not self.facts:  # one worker that goes on after a death says less than all of them did
+            if ready is not None and self.ready is None:  # one worker that goes on after a death says less than all did
                 self.store.keep_ready(ready)
-            self._learn(ready)
+            self.ready = ready or self.ready
             return
 
-    def _learn(self, ready: Mapping[str, Any]) -> None:
-        self.card = ready.get("card", self.card)
-        self.facts = ready.get("facts", self.facts)
-        self.pack = ready.get("pack", self.pack)
+    @property
+    def _card(self) -> DataCard:
+        return self.ready.card if self.ready is not None else DataCard()
 
-    def _ready(self, *, is_finished: bool) -> TuneEvent:
-        known = {"card": self.card, "facts": self.facts, "pack": self.pack}
-        return TuneEvent("ready", data={**known, "trials": self.store.trials(), "is_finished": is_finished})
+    @property
+    def _sharing(self) -> SharePlan:
+        return self.ready.sharing if self.ready is not None else SharePlan()
+
+    def _ready_event(self, *, is_finished: bool) -> TuneEvent:
+        trials = tuple(self.store.trials())
+        return TuneEvent("ready", ready=self.ready, trials=trials, is_finished=is_finished)
 
     def _take_up_outcomes(self) -> Iterator[TuneEvent]:
         """Trials that ended while nobody listened."""
@@ -214,7 +196,7 @@ class Tuning:
 
     def _lanes(self) -> int:
         """Trials that are under way at the same time."""
-        return min(int(self.pack.get("at_once", 1)), self._most_lanes or 64)
+        return min(self._sharing.at_once, self._most_lanes or 64)
 
     def _submit(self, trial: Trial) -> None:
         self._running.setdefault(trial.number, _Running(trial))
@@ -228,11 +210,12 @@ class Tuning:
                 fidelity=proposal.fidelity,
                 stage=proposal.stage,
                 why=proposal.why,
+                is_baseline=proposal.is_baseline,
             )
             for proposal in proposals
         ]
 
-    def _raise_the_dead(self) -> Iterator[TuneEvent]:
+    def _restart_dead_trials(self) -> Iterator[TuneEvent]:
         """After the death of a worker: another one goes on with its trials.
 
         When it dies again and again without progress, trials run one at a time, so that only the culprit fails.
@@ -275,7 +258,9 @@ class Tuning:
             recipe=trial.recipe,
             fidelity=trial.fidelity,
             folder=str(self.store.trial_folder(trial.number)),
-            **self.options,
+            checkpoint_every_s=self.options.checkpoint_every_s,
+            checkpoint_every_steps=self.options.checkpoint_every_steps,
+            on_trouble=self.options.on_trouble,
         )
 
     def _handle(self, event: Event) -> Iterator[TuneEvent]:
@@ -287,7 +272,7 @@ class Tuning:
             if not self.should_stop():
                 yield TuneEvent("note", data={"text": f"the worker died ({event.data['reason']}); starting another"})
             return
-        running = self._running.get(event.trial)  # type: ignore[arg-type]
+        running = None if event.trial is None else self._running.get(event.trial)
         if running is None:
             return
         trial = running.trial
@@ -295,11 +280,11 @@ class Tuning:
             case "started":
                 yield TuneEvent("trial_started", trial=trial, data=event.data)
             case "step":
-                record = self.store.hear_step(event.data)
+                record = self.store.read_step(event.data)
                 running.reached = max(running.reached, record.step)
                 yield TuneEvent("step", trial=trial, record=record)
             case "evaluation":
-                yield TuneEvent("evaluation", trial=trial, record=self.store.hear_evaluation(trial.number, event.data))
+                yield TuneEvent("evaluation", trial=trial, record=self.store.keep_evaluation(trial.number, event.data))
             case "finished":
                 yield TuneEvent("trial_finished", trial=self._finish(trial.number, Outcome.model_validate(event.data)))
             case "interrupted":
@@ -320,59 +305,14 @@ class Tuning:
         kept = self.keeps(trials)
         for trial in trials:
             if trial.number not in kept and trial.state != "running":
-                remove(self.store.trial_folder(trial.number) / "model")
+                remove(self.store.trial_folder(trial.number) / MODEL)
         return done
 
     def _time_spent_s(self) -> float:
-        return time_spent_s(self.store.trials(), self.pack)
+        return time_spent_s(self.store.trials(), self._sharing)
 
     def _trial_time_s(self) -> float:
         times = [
             trial.outcome.elapsed_s / trial.fidelity for trial in self.store.trials() if trial.ranks and trial.outcome
         ]
         return sorted(times)[len(times) // 2] if times else 0.0
-
-
-def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
-    """The starting recipe with what the strategy wants."""
-    wanted = proposal.fields
-    if start.micro_batch_size is not None:
-        wanted["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)
-    return start.with_fields(wanted)
-
-
-def num_workers(pack: Mapping[str, Any]) -> int:
-    """Processes that train at the same time, from what the first one said about sharing the device."""
-    return int(pack.get("num_workers", 1))
-
-
-def time_spent_s(trials: Sequence[Trial], pack: Mapping[str, Any]) -> float:
-    """Seconds by the clock that the trials took together, as if no process had ever waited for another."""
-    return sum(trial.outcome.elapsed_s for trial in trials if trial.outcome) / num_workers(pack)
-
-
-def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixed_share: float = 0.0) -> float:
-    """Cost so far in full runs: tokens trained over those of a full run; an unfinished trial counts as planned.
-
-    Args:
-        num_epochs: of a full run, for studies that also tune the number of epochs.
-        fixed_share: of a full run's time, what another trainer needs for a run of any length: it starts anew for each.
-    """
-
-    def planned(trial: Trial) -> float:
-        length = trial.fidelity * (trial.recipe.num_epochs / num_epochs if num_epochs else 1.0)
-        return fixed_share + (1 - fixed_share) * length
-
-    whole = [
-        trial.outcome.num_train_tokens / planned(trial)
-        for trial in trials
-        if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens and not fixed_share
-    ]
-    full = max(whole, default=0.0)
-    spent = 0.0
-    for trial in trials:
-        exact = full and trial.outcome and trial.outcome.num_train_tokens
-        spent += (
-            min(trial.outcome.num_train_tokens / full, planned(trial)) if exact and trial.outcome else planned(trial)
-        )
-    return spent

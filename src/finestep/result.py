@@ -1,0 +1,229 @@
+"""StudyResult: what a study leaves behind, in figures; the one schema of `result.json`, of `--json` and of Python's `Study`.
+
+Values only, JSON both ways. What is shown of them is written in `studies/words.py` and `cli/card.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
+
+from finestep.answer import Answer
+from finestep.disk import json_text, read_object
+from finestep.study import Goal, StartingPoint
+from finestep.study_layout import RESULT
+from finestep.trial import TrialState
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""JSON has no NaN: it is written as null, and null is read as NaN."""
+
+
+class _Value(BaseModel):
+    """Fields that another version adds are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class _Sparse(_Value):
+    """Fields that are None are left out of the JSON."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class AskedFigures(_Value):
+    """What a trial was asked to run. Batches follow one rule: effective = micro x accumulation x devices."""
+
+    trial: int = Field(description="Its number.")
+    stage: str = ""
+    is_baseline: bool = Field(False, description="The conservative default, run to compare with.")
+    fidelity: float = Field(1.0, description="Share of the full token budget.")
+    learning_rate: float
+    effective_batch_size: int
+    micro_batch_size: int
+    accumulation_steps: int
+    num_devices: int = 1
+    tuned: dict[str, Any] = Field(default_factory=dict, description="Further searched fields, by dotted name.")
+
+
+class TrialFigures(AskedFigures):
+    """A trial in figures: what was asked, and how it ended."""
+
+    state: TrialState
+    eval_loss: float | None = Field(None, description="Best validation loss in nats; None: no result.")
+    base_eval_loss: float | None = Field(None, description="Before the first step.")
+    metrics: dict[str, Number] = Field(default_factory=dict)
+    kl_at_end: float | None = Field(None, description="KL from the base, nats a token; None: not watched.")
+    forgets_too_much: bool = False
+    reason: str = ""
+    log: str | None = Field(None, description="Where the whole traceback of a failed trial is.")
+    num_train_tokens: int = 0
+    seconds: float = Field(0.0, description="Time that it took, over all its sessions.")
+
+    @property
+    def batch_words(self) -> str:
+        """The effective batch as a product."""
+        return (
+            f"{self.effective_batch_size} = micro-batch {self.micro_batch_size} x {self.accumulation_steps} accumulated "
+            f"x {self.num_devices} device" + ("s" if self.num_devices > 1 else "")
+        )
+
+
+class Spent(_Value):
+    """What a study has cost."""
+
+    full_runs: float = Field(0.0, description="In runs of full length.")
+    budget_full_runs: float | None = Field(None, description="Most that it may cost.")
+    tokens: int = Field(0, description="Training tokens of all trials.")
+    elapsed_s: float = Field(0.0, description="By the clock, as if no process had ever waited for another.")
+
+
+class Paths(_Sparse):
+    """Where things are; None for what is not there."""
+
+    study: str = ""
+    report: str = ""
+    recipe: str | None = None
+    config: str | None = Field(None, description="Somebody's own config with the found values, after `--with`.")
+    model: str | None = None
+
+
+class StudyGoal(_Value):
+    """What was to be made best."""
+
+    name: str = "eval_loss"
+    goal: Goal = "minimize"
+    prefer: Literal["quality", "speed"] = "quality"
+
+
+class Forgetting(_Value):
+    """How far the chosen trial ended from the base."""
+
+    limit: float | None = Field(None, description="Most KL that the study allows, nats a token; None: only watched.")
+    kl_at_end: float | None = None
+    sentence: str = Field("", description="What to say when no trial ended within the limit.")
+
+
+class ChosenFinding(_Value):
+    """What `finestep diagnose` says of the chosen trial."""
+
+    code: str
+    label: str
+    meaning: str
+    advice: str = ""
+    num_epochs: float | None = None
+
+
+class DataSummary(_Value):
+    """What a person should know of the data beside the answer."""
+
+    notes: tuple[str, ...] = ()
+    num_eval_rows: int | None = None
+
+
+class WrittenAnswer(_Value):
+    """A validation row: what was asked, what the tuned model writes, and what the data say."""
+
+    prompt: str
+    answer: str
+    expected: str
+
+
+class LabelAnswer(_Value):
+    """A validation row of a classifier."""
+
+    text: str
+    predicted: str
+    true: str
+
+
+RowAnswer = WrittenAnswer | LabelAnswer
+
+
+class SavedCheck(_Sparse):
+    """Whether the saved model, loaded again, has the loss that training measured."""
+
+    checked: bool = Field(description="False: it could not be loaded again here, and `sentence` says why.")
+    agrees: bool | None = None
+    sentence: str
+    num_rows: int | None = None
+    measured_loss: float | None = None
+    reloaded_loss: float | None = None
+    tolerance: float | None = None
+    seconds: float | None = None
+
+
+class HowToLoad(_Sparse):
+    """Where the tuned model is, the Python that loads it, and the command that merges an adapter into its base."""
+
+    folder: str
+    load: tuple[str, ...]
+    merge: str | None = None
+
+
+class Standing(_Value):
+    """How the trials of a study stand: what leads, what the search believes, what was spent."""
+
+    objective: StudyGoal = StudyGoal()
+    baseline: TrialFigures | None = None
+    best: TrialFigures | None = Field(None, description="The chosen trial; None while no full run has ended.")
+    leader: TrialFigures | None = Field(None, description="The trial that measured best, where another was chosen.")
+    answer: Answer | None = Field(None, description="What the search believes; None for a sweep or a single run.")
+    settled: bool | None = Field(None, description="The best full run stands between worse ones; None: no search.")
+    next_command: str | None = Field(None, description="The command that goes on with a study that is not settled.")
+    trials: tuple[TrialFigures, ...] = ()
+    spent: Spent = Spent()
+    command: str = Field("", description="The command that repeats or continues the study.")
+
+
+class StudyResult(Standing):
+    """Everything that a study leaves behind, in figures."""
+
+    paths: Paths = Paths()
+    facts: dict[str, str | int | float] = Field(default_factory=dict, description="Model, data, machine, versions.")
+    start: StartingPoint | None = Field(None, description="What was believed before the first trial.")
+    data: DataSummary = DataSummary()
+    finding: ChosenFinding | None = None
+    forgetting: Forgetting | None = Field(None, description="None: it was not watched.")
+    saved: SavedCheck | None = None
+    answers: tuple[RowAnswer, ...] = ()
+    use: HowToLoad | None = None
+    model_note: str | None = Field(None, description="What is wrong with the saved model.")
+    shown: tuple[str, ...] = Field((), description="What `report` has to say about the files themselves.")
+
+    def as_json(self, *, indent: int | None = None) -> str:
+        """The text of `result.json` and of `--json`; a number that is not finite is null."""
+        return json_text(self.model_dump(), indent=indent)
+
+    def as_values(self) -> dict[str, Any]:
+        """The same as plain values, for whoever has no use for types."""
+        return dict(json.loads(self.as_json()))
+
+    @property
+    def has_answer(self) -> bool:
+        """True when a trial was chosen, or a rate is predicted."""
+        return self.best is not None or (self.answer is not None and self.answer.learning_rate is not None)
+
+
+def read_result(folder: Path) -> StudyResult | None:
+    """The result of a study as its folder keeps it; None before the first one, and when the file is damaged."""
+    found = read_object(folder / RESULT)
+    if not found:
+        return None
+    try:
+        return StudyResult.model_validate_json(json.dumps(found))
+    except ValidationError:
+        return None

@@ -1,0 +1,63 @@
+"""What a result says in sentences: for the card in the terminal and for the page alike."""
+
+from __future__ import annotations
+
+from finestep.flows.own_trial import finding_words
+from finestep.result import StudyResult
+
+
+def passed_over(result: StudyResult) -> str | None:
+    """The trial that measured better than the chosen one, and why it was not taken; None without one."""
+    best, first, objective = result.best, result.leader, result.objective.name
+    if first is None or best is None:
+        return None
+    value = first.eval_loss if objective == "eval_loss" else first.metrics.get(objective)
+    name = "loss" if objective == "eval_loss" else objective.replace("_", " ")
+    smaller = first.learning_rate > best.learning_rate
+    why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
+    return f"trial {first.trial}: {name} {value:.4g}, no better beyond the noise; {why}"
+
+
+def unsettled_words(result: StudyResult) -> str | None:
+    """Between which rates the best one lies, and how to go on; None for a study that is settled, or that was no search."""
+    if result.settled is not False or result.answer is None:
+        return None
+    rate = result.answer.rate
+    text = "not settled" if rate is None else f"not settled: between {rate.low:.1e} and {rate.high:.1e}"
+    onward = result.next_command
+    return text if onward is None else f"{text}; go on with `{onward}`"
+
+
+def report_notes(result: StudyResult) -> list[str]:
+    """What the search believes, in sentences for the page."""
+    answer, said = result.answer, result.forgetting.sentence if result.forgetting else ""
+    notes = [*result.data.notes, said, (finding_words(result.finding) or "").rstrip(".")]
+    if over := passed_over(result):
+        notes.append(f"not taken: {over}")
+    if result.saved is not None:
+        notes.append(result.saved.sentence)
+    if result.use is not None:
+        notes.append(f"The tuned model is in {result.use.folder}; its README.md has the lines that load it")
+    if answer is not None:
+        notes += [] if said and answer.learning_rate is None else [answer.sentence]
+        notes += _trade_offs(result)
+    return [_whole_sentence(note) for note in notes if note]
+
+
+def _trade_offs(result: StudyResult) -> list[str]:
+    """The best rate of each batch size, a sentence each."""
+    assert result.answer is not None
+    out = []
+    for row in result.answer.trade_offs:
+        rate, speed = row.learning_rate, row.tokens_per_second
+        pace = f", {speed:,.0f} tokens a second" if speed else ""
+        excess = f", expected loss {row.excess_percent:.2g} % above the best batch" if result.answer.settled else ""
+        out.append(
+            f"Batch {row.effective_batch_size}: best learning rate {rate.value:.2g} ({rate.low:.2g} to "
+            f"{rate.high:.2g}){excess}{pace}"
+        )
+    return out
+
+
+def _whole_sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."
