@@ -63,9 +63,9 @@ def run(executor, folder, number=0, **more):
 
 def test_two_steps_tell_what_the_rows_are_and_what_a_run_costs(tmp_path):
     executor, ready = start(tmp_path, "step_s: 0.2\n")
-    assert ready["card"]["facts"]["num_rows"] == 160
-    assert ready["facts"]["step_s"] == pytest.approx(0.2, abs=0.15)
-    assert "start-up" in ready["card"]["notes"][0]
+    assert ready.card.facts.num_rows == 160
+    assert ready.machine.step_s == pytest.approx(0.2, abs=0.15)
+    assert "start-up" in ready.card.notes[0]
     output = tmp_path / "preflight" / "output.log"
     began = output.stat().st_mtime
     FrameworkExecutor(spec_of(tmp_path, "step_s: 0.2\n"), RECIPE, folder=tmp_path).start()
@@ -152,7 +152,7 @@ def test_a_guard_on_something_that_is_not_measured_is_refused_at_once(tmp_path):
 
 def test_two_trials_at_a_time_are_told_as_they_come(tmp_path):
     executor, ready = start(tmp_path, "step_s: 0.1\n", parallel=2)
-    assert ready["pack"]["at_once"] == 2
+    assert ready.sharing.at_once == 2
     for number, rate in enumerate((1e-3, 2e-3)):
         submit(executor, tmp_path, number, learning_rate=rate)
     told = [event.trial for event in executor.events() if event.kind == "step"]

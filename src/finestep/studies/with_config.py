@@ -9,13 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finestep.errors import BadInput
+from finestep.errors import BadInput, FinestepError
+from finestep.facts import HardwareFacts
+from finestep.flows.recommend import recommend
 from finestep.flows.review import Review, review_config
 from finestep.foreign.config import ForeignConfig
 from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import whole
 from finestep.foreign.reading import read_config
 from finestep.recipe import Recipe
+from finestep.rules.compose import Ask
+from finestep.rules.preference_rate import OBJECTIVES
 from finestep.search.starting_point import start_of, start_words, with_own_pair
 from finestep.studies.with_data import PreparedRows, prepared_rows
 from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StartingPoint, StudySpec
@@ -325,6 +329,8 @@ def _start(review: Review, config: ForeignConfig, recipe: Recipe, wishes: Wishes
     """Where the search begins: what `recommend` says of this run, or else the file's own rate and batch."""
     if wishes.with_prior and review.recommendation is not None:
         return start_of(review.recommendation)
+    if wishes.with_prior and (known := _preference_start(review, config, recipe)) is not None:
+        return known
     own = StartingPoint(
         learning_rate=recipe.learning_rate,
         learning_rate_sd=OWN_RATE_SD,
@@ -333,6 +339,22 @@ def _start(review: Review, config: ForeignConfig, recipe: Recipe, wishes: Wishes
         why="the file's own rate",
     )
     return own if wishes.with_prior else with_own_pair(own, recipe, ())
+
+
+def _preference_start(review: Review, config: ForeignConfig, recipe: Recipe) -> StartingPoint | None:
+    """What published runs of DPO, ORPO and KTO used, for a model whose size is known."""
+    if config.objective not in OBJECTIVES:
+        return None
+    method = config.objective if recipe.method != "full" else f"{config.objective}-full"
+    try:
+        found = recommend(
+            config.model, method=method, hardware=HardwareFacts(), ask=Ask(batch=recipe.effective_batch_size)
+        )
+    except FinestepError:
+        return None
+    return start_of(found).model_copy(
+        update={"batch_size": recipe.effective_batch_size, "batch_size_sd": OWN_BATCH_SD, "why": "published runs"}
+    )
 
 
 def visible_gpus() -> Sequence[str]:
