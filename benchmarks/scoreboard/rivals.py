@@ -9,6 +9,8 @@ from functools import partial
 
 from benchmarks.scoreboard.bill import Bill
 from benchmarks.search.recorded import Place, Recorded
+from finestep.facts import DataFacts
+from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
 from finestep.search.automatic import Automatic
@@ -94,8 +96,7 @@ def judge_of(task: Recorded, advice: Advice, *, budget: float, with_baseline: bo
         goal="maximize" if task.by_accuracy else "minimize",
         with_baseline=with_baseline,
     )
-    facts = task.card["data_facts"]
-    card = {"facts": {"num_rows": facts["num_rows"], "num_eval_rows": facts.get("num_eval_rows")}}
+    card = DataCard(facts=DataFacts(**task.card["data_facts"]))
     judge = make_judge(spec, card, budget=Budget(full_runs=budget))
     space = judge.space
     batches = sorted({round(2**value) for value in task.axis("log_batch")} & set(space.batch_sizes))

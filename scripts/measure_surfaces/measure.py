@@ -33,6 +33,7 @@ import finestep
 from finestep.errors import FinestepError
 from finestep.executors.local import LocalExecutor
 from finestep.protocol import Event, SessionRequest, TrialRequest
+from finestep.ready import Ready
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.trial import Outcome
@@ -214,7 +215,7 @@ class Process(threading.Thread):
         self._executor = LocalExecutor(session, folder=folder)
         try:
             ready = self._executor.start()
-            surface.run_rows = ready["card"]["facts"]["num_rows"] * session.recipe.num_epochs
+            surface.run_rows = ready.card.facts.num_rows * session.recipe.num_epochs
             while not self._is_ending:
                 if not self._measure(surface, ready) and (self._board.is_needed_elsewhere() or not self._board.wait()):
                     return
@@ -222,7 +223,7 @@ class Process(threading.Thread):
             self._board.leave(surface)
             self._executor.close()
 
-    def _measure(self, surface: Surface, ready: Mapping) -> bool:
+    def _measure(self, surface: Surface, ready: Ready) -> bool:
         """Keep the worker's lanes busy until there is nothing to do for now; False when there was nothing at all."""
         assert self._executor is not None
         runs: dict[int, Run] = {}
@@ -261,7 +262,7 @@ class Process(threading.Thread):
             self._executor.submit(request)
         return bool(runs)
 
-    def _finish(self, surface: Surface, run: Run, event: Event, ready: Mapping) -> None:
+    def _finish(self, surface: Surface, run: Run, event: Event, ready: Ready) -> None:
         row = row_of(surface.name, run.cell, run.recipe, Outcome.model_validate(event.data), ready)
         self._board.put(surface, row, times=run.times, wall_s=time.monotonic() - run.began)
         self._board.ended()

@@ -13,6 +13,7 @@ from pathlib import Path
 from grid import Cell
 
 import finestep
+from finestep.ready import Machine, Ready
 from finestep.recipe import Recipe
 from finestep.trial import Outcome
 
@@ -22,13 +23,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row_of(name: str, cell: Cell, recipe: Recipe, outcome: Outcome, ready: Mapping) -> dict[str, object]:
+def row_of(name: str, cell: Cell, recipe: Recipe, outcome: Outcome, ready: Ready) -> dict[str, object]:
     """One row; a run that diverged has a state and no loss."""
-    facts, machine = ready["card"]["facts"], ready["facts"]
-    full_tokens = facts["num_tokens"] * recipe.num_epochs
+    facts, machine = ready.card.facts, ready.machine
+    full_tokens = facts.num_tokens * recipe.num_epochs
     return {
         "surface": name,
-        "N": machine["num_parameters"],
+        "N": machine.num_parameters,
         "D": round(full_tokens * cell.fidelity),
         "bs": cell.batch,
         "lr": f"{cell.learning_rate:.6g}",
@@ -37,10 +38,10 @@ def row_of(name: str, cell: Cell, recipe: Recipe, outcome: Outcome, ready: Mappi
         "state": outcome.state,
         "seed": cell.seed,
         "fidelity": f"{cell.fidelity:.6g}",
-        "rows": round(facts["num_rows"] * recipe.num_epochs * cell.fidelity),
+        "rows": round(facts.num_rows * recipe.num_epochs * cell.fidelity),
         "steps": outcome.num_steps,
         "tokens": outcome.num_train_tokens,
-        "trained_tokens_share": f"{facts['num_trained_tokens'] / facts['num_tokens']:.4f}",
+        "trained_tokens_share": f"{facts.num_trained_tokens / facts.num_tokens:.4f}",
         "base_loss": _decimals(outcome.base_eval_loss),
         "method": recipe.method,
         "rank": recipe.lora.rank if recipe.method != "full" else "",
@@ -55,11 +56,11 @@ def _decimals(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
 
 
-def _versions(machine: Mapping) -> str:
+def _versions(machine: Machine) -> str:
     """What computed a row: versions, and the GPU and the precision of the base's weights where it was not the CPU."""
     parts = [f"finestep {finestep.__version__}", *(f"{name} {_version(name)}" for name in ("torch", "transformers"))]
-    if machine["device"] != "cpu":
-        parts += [machine["device_name"] or machine["device"], f"{machine['dtype']} weights"]
+    if machine.device != "cpu":
+        parts += [machine.device_name or machine.device, f"{machine.dtype} weights"]
     return "; ".join(parts)
 
 

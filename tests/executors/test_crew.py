@@ -33,12 +33,12 @@ def executor(session, tmp_path):
     executor = LocalExecutor(session, folder=tmp_path, starts_ahead=True)
     ready = executor.start()
     executor.close()
-    assert ready["pack"]["num_threads"] in (1, 2)
+    assert ready.sharing.num_threads in (1, 2)
     place = tmp_path / "packing.json"
     known = json.loads(place.read_text())
     known["plan"] |= {"num_lanes": 1, "rows": None, "num_threads": 1, "num_workers": 2, "at_once": 2}
     place.write_text(json.dumps(known))
-    assert executor.start()["pack"]["at_once"] == 2
+    assert executor.start().sharing.at_once == 2
     yield executor
     executor.close()
 
@@ -99,8 +99,8 @@ def test_a_death_takes_all_back_to_one_worker_and_loses_nothing(executor, tmp_pa
     assert "finished" not in kinds[1]
     assert kinds[0][-1] in {"interrupted", "finished"}
     assert not _workers()
-    pack = executor.start()["pack"]
-    assert (pack["num_workers"], pack["at_once"]) == (1, 1)
+    sharing = executor.start().sharing
+    assert (sharing.num_workers, sharing.at_once) == (1, 1)
     for request in _requests(tmp_path):
         if "finished" not in kinds[request.number]:
             executor.submit(request)
@@ -123,7 +123,7 @@ def test_a_stop_reaches_both_and_a_start_goes_on(executor, session, tmp_path, al
     assert set(ends) == {0, 1}
     executor.close()
     second = LocalExecutor(session, folder=tmp_path)
-    assert second.start()["pack"]["num_workers"] == 2
+    assert second.start().sharing.num_workers == 2
     for request in _requests(tmp_path):
         if ends[request.number] != "finished":
             second.submit(request)

@@ -18,6 +18,7 @@ from finestep.cli.main import main
 from finestep.errors import BadInput
 from finestep.flows.merge import merge
 from finestep.protocol import SessionRequest, TrialRequest
+from finestep.ready import Machine
 from finestep.recipe import Recipe
 from finestep.saved.check import check
 from finestep.saved.merge import merge as merge_here
@@ -198,23 +199,24 @@ def test_a_saved_model_that_is_not_what_was_measured_is_told(chat, tmp_path):
     weights = tmp_path / "0000" / "model" / "adapter_model.safetensors"
     damaged = {name: value * 3 if "lora_B" in name else value for name, value in load_file(weights).items()}
     save_file(damaged, weights, metadata={"format": "pt"})
-    found = check_saved(tmp_path / "0000", tmp_path / "0000" / "model", facts={"device": "cpu", "num_threads": 1})
-    assert (found["checked"], found["agrees"]) == (True, False)
-    assert abs(found["reloaded_loss"] - found["measured_loss"]) > found["tolerance"]
-    assert "NOT WHAT WAS MEASURED" in found["sentence"]
-    assert check_saved(tmp_path / "0000", tmp_path / "nowhere", facts={}) == found, "it is asked for once"
+    machine = Machine(device="cpu", num_threads=1)
+    found = check_saved(tmp_path / "0000", tmp_path / "0000" / "model", machine=machine)
+    assert (found.check.checked, found.check.agrees) == (True, False)
+    assert abs(found.check.reloaded_loss - found.check.measured_loss) > found.check.tolerance
+    assert "NOT WHAT WAS MEASURED" in found.check.sentence
+    assert check_saved(tmp_path / "0000", tmp_path / "nowhere", machine=Machine()) == found, "it is asked for once"
 
 
 def test_a_check_that_cannot_be_made_is_a_sentence(chat, tmp_path):
     shutil.copytree(chat.folder, tmp_path / "0000")
     config = tmp_path / "0000" / "model" / "adapter_config.json"
     config.write_text(config.read_text().replace(str(chat.folder.parent / "bases"), str(tmp_path / "gone")))
-    found = check_saved(tmp_path / "0000", tmp_path / "0000" / "model", facts={"device": "cpu"})
-    assert (found["checked"], found["agrees"]) == (False, None)
-    assert "not checked" in found["sentence"]
-    assert "\n" not in found["sentence"]
+    found = check_saved(tmp_path / "0000", tmp_path / "0000" / "model", machine=Machine(device="cpu")).check
+    assert (found.checked, found.agrees) == (False, None)
+    assert "not checked" in found.sentence
+    assert "\n" not in found.sentence
     (tmp_path / "0000" / CHECK_ROWS).unlink()
-    assert "were not kept" in check_saved(tmp_path / "0000", config.parent, facts={})["sentence"]
+    assert "were not kept" in check_saved(tmp_path / "0000", config.parent, machine=Machine()).check.sentence
 
 
 @pytest.mark.parametrize("kind", ["chat", "adapted_classifier"])
