@@ -1,8 +1,8 @@
 """Learning rates of DPO, ORPO and KTO, from what published runs used: hardly anybody has swept them, and the width says so.
 
 Each publisher has one vote (the geometric mean of its own), since one template is repeated in many files. The centre is the
-median of the votes; the width is their central 80 %, and never less than a factor of 3.2 for one standard deviation where
-three or fewer have published. Two figures were fitted to the full DPO runs among them: by size and by beta.
+median of the votes; the width is their distance from it, and never less than a factor of 3.2 for one standard deviation
+where three or fewer have published. Two figures were fitted to the full DPO runs among them: by size and by beta.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BETA_RANGE = (0.001, 1.0)
 FEW_VOTES, FEW_VOTES_SD = 3, 0.5
 LIKE_DPO_SD = 0.3
 """KTO is advised to take DPO's rate (TRL's own script says so); three published files are too few to say more."""
-WIDTH_OF_80 = 2.56
+LEAST_SD = 0.3
 
 
 def objective_of(method: str) -> tuple[str, bool]:
@@ -76,9 +76,7 @@ def votes_of(objective: str, *, is_adapter: bool) -> list[float]:
 
 
 def spread(votes: list[float]) -> float:
-    """Standard deviation that the central 80 % of the votes amount to, dex."""
-    if len(votes) < 2:
-        return FEW_VOTES_SD
-    tenths = statistics.quantiles(votes, n=10, method="inclusive")
-    found = (tenths[8] - tenths[0]) / WIDTH_OF_80
-    return max(found, FEW_VOTES_SD) if len(votes) <= FEW_VOTES else max(found, 0.3)
+    """How far the votes lie from their median, dex: the root of the mean square, and no less than 0.5 where few have voted."""
+    centre = statistics.median(votes)
+    found = math.sqrt(statistics.fmean((vote - centre) ** 2 for vote in votes))
+    return max(found, FEW_VOTES_SD if len(votes) <= FEW_VOTES else LEAST_SD)
