@@ -159,6 +159,15 @@ def test_two_trials_at_a_time_are_told_as_they_come(tmp_path):
     assert set(told[:6]) == {0, 1}
 
 
+def test_after_an_error_nothing_is_left_running(tmp_path):
+    executor, _ = start(tmp_path, "own_rate: 1e-3\nstep_s: 0.2\n", parallel=2)
+    submit(executor, tmp_path, 0)
+    submit(executor, tmp_path, 1, learning_rate=5e-4)
+    assert [event.kind for event in executor.events()][-1] == "error"
+    executor.close()
+    assert not _running(str(tmp_path / "trials"))
+
+
 def test_a_time_limit_ends_the_whole_group(tmp_path):
     executor, _ = start(tmp_path, "hangs_after: 3\n", timeout_s=5)
     _, outcome = run(executor, tmp_path)

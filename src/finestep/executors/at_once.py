@@ -43,6 +43,8 @@ class AtOnce:
                 if event is not None:
                     is_idle = False
                     yield event
+                    if event.kind == "error":
+                        return  # the last event; `close` ends what else is running
             if is_idle and self._running:
                 time.sleep(POLL_S)
 

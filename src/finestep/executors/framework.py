@@ -97,7 +97,11 @@ class FrameworkExecutor:
             run.command.kill()
 
     def close(self) -> None:
-        """Nothing stays open between trials."""
+        """End what is running: after an error in one trial, others may be."""
+        for run in list(self._runs.values()):
+            if run.command.is_running():
+                run.command.end()
+        self._runs.clear()
 
     # ---- the preflight
 
