@@ -64,6 +64,12 @@ class FrameworkExecutor:
         if found is None:
             return None
         rows = found.num_rows or self._spec.num_rows
+        if rows is None and self._spec.rows_of_run is None:
+            raise BadInput(
+                f"how many rows {self._framework.words} trains on is not known, so that a trial's length is not either",
+                place=self._spec.config,
+                next_step="state the steps of a full run in the file, or give the rows: --data FILE",
+            )
         steps = self._plan(self._recipe, 1.0, self._folder).num_steps
         card = DataCard(
             facts=DataFacts(name=self._spec.config, num_rows=rows, num_eval_rows=self._spec.num_eval_rows),
@@ -114,7 +120,7 @@ class FrameworkExecutor:
         folder = self._folder / PREFLIGHT
         while True:
             plan = self._plan(self._recipe, 1.0, folder, num_steps=STEPS)
-            run = self._new_run(plan, folder, number=-1)
+            run = self._new_run(plan, folder, number=-1, place=self._places[0] if self._places else None)
             make_folder(folder)
             for _ in run.follow():
                 time.sleep(POLL_S)

@@ -182,7 +182,7 @@ def _axolotl(tree: Tree, base: Path) -> Rows:
 
 
 def _unsloth(tree: Tree, base: Path) -> Rows:
-    return Rows(has_evaluation=True)
+    return Rows(has_evaluation=True, note="rows: as the file names them")
 
 
 PAIRS = (

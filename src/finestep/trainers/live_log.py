@@ -21,8 +21,8 @@ from finestep.trainers.framework import Framework
 from finestep.trainers.plan import TrialPlan
 
 NUM_ROWS = re.compile(r"Num (?:train )?examples\s*[=:]\s*([\d,]+)")
-NUM_STEPS = re.compile(r"Total optimization steps\s*[=:]\s*([\d,]+)")
-BATCH = re.compile(r"Total train batch size[^=\n]*=\s*([\d,]+)|\bglobal_batch_size=(\d+)")
+NUM_STEPS = re.compile(r"Total (?:optimization )?steps\s*[=:]\s*([\d,]+)")
+BATCH = re.compile(r"Total (?:train )?batch size[^=\n]*=\s*([\d,]+)|\bglobal_batch_size=(\d+)")
 BAR = re.compile(r"(?<![\d.])(\d{1,9})/(\d{1,9}) \[")
 LOSS_ROLES = ("loss",)
 MOST_LINE = 1 << 20
