@@ -18,13 +18,15 @@ from finestep.readers.column_names import role_of
 from finestep.readers.limits import number
 from finestep.readers.text_logs import printed_rows
 from finestep.trainers.framework import Framework
+from finestep.trainers.frameworks import log_every
 from finestep.trainers.plan import TrialPlan
 
 NUM_ROWS = re.compile(r"Num (?:train )?examples\s*[=:]\s*([\d,]+)")
 NUM_STEPS = re.compile(r"Total (?:optimization )?steps\s*[=:]\s*([\d,]+)")
 BATCH = re.compile(r"Total (?:train )?batch size[^=\n]*=\s*([\d,]+)|\bglobal_batch_size=(\d+)")
 BAR = re.compile(r"(?<![\d.])(\d{1,9})/(\d{1,9}) \[")
-LOSS_ROLES = ("loss",)
+BESIDE_A_LOSS = frozenset({"learning_rate", "grad_norm", "epoch"})
+"""A dictionary with a loss and none of these is no row of a log."""
 MOST_LINE = 1 << 20
 
 
@@ -104,7 +106,7 @@ class LiveLog:
     _files: dict[Path, GrowingText | int] = field(default_factory=dict)
     _bar: int = 0
     _num_trained: int = 0
-    _last: tuple[object, ...] | None = None
+    _last: dict[str, object] | None = None
 
     def __post_init__(self) -> None:
         self._text = GrowingText(self.printed)
@@ -157,37 +159,24 @@ class LiveLog:
         return [found for row in rows if (found := self._row(row)) is not None]
 
     def _row(self, row: Mapping[str, object]) -> TrainRow | EvalRow | None:
-        """The row in our words; None for a summary, for settings that were printed, and for the copy of a row."""
+        """The row in our words; None for a summary, for settings that were printed, and for the copy of a row behind a logger."""
+        if row == self._last:
+            return None
+        self._last = dict(row)
         values = {str(key): value for key, value in row.items() if not isinstance(value, dict | list | bool)}
         evaluated = {key: number(value) for key, value in values.items() if _is_evaluated(key)}
         evaluated = {key: value for key, value in evaluated.items() if not math.isnan(value)}
         if any(key.endswith("loss") for key in evaluated):
-            return self._new(EvalRow(self._step(values, default=self.plan.num_steps), evaluated))
+            return EvalRow(self._step(values, default=self.plan.num_steps), evaluated)
         slots = {role.slot: number(values[key]) for key in values if (role := role_of(key)) and role.split == "train"}
-        if LOSS_ROLES[0] not in slots or "train_runtime" in values:
+        if "loss" not in slots or "train_runtime" in values or not slots.keys() & BESIDE_A_LOSS:
             return None
         step = self._optimizer_step(values)
         if step is None:
             return None
         self._num_trained += 1
-        return self._new(
-            TrainRow(
-                step,
-                slots["loss"],
-                slots.get("learning_rate", math.nan),
-                slots.get("grad_norm", math.nan),
-                slots.get("num_tokens", math.nan),
-            )
-        )
-
-    def _new(self, row: TrainRow | EvalRow) -> TrainRow | EvalRow | None:
-        """None for the copy of a row that a logger prints behind it."""
-        key = (type(row), row.step, row.loss if isinstance(row, TrainRow) else tuple(row.values.items()))
-        if key == self._last:
-            self._num_trained -= isinstance(row, TrainRow)
-            return None
-        self._last = key
-        return row
+        others = (slots.get(name, math.nan) for name in ("learning_rate", "grad_norm", "num_tokens"))
+        return TrainRow(step, slots["loss"], *others)
 
     def _optimizer_step(self, values: Mapping[str, object]) -> int | None:
         """The optimizer step of a training row; None for a row of a micro-batch that ends no step."""
@@ -195,7 +184,7 @@ class LiveLog:
             done = number(values.get("iter"))
             passes = self.plan.accumulation
             return int(done) // passes if done > 0 and int(done) % passes == 0 else None
-        return self._step(values, default=self._bar or self._num_trained + 1)
+        return self._step(values, default=(self._num_trained + 1) * log_every(self.plan.num_steps))
 
     def _step(self, values: Mapping[str, object], *, default: int) -> int:
         for name in ("global_step/max_steps", "current_steps", "global_step"):
