@@ -217,3 +217,11 @@ def test_a_script_of_the_trainer_is_found_beside_its_arguments(here):
     assert found.spec.framework.launcher == f"{{python}} {here / 'train.py'} {{config}}"
     _, tree = trial_of(found)
     assert count(tree["validation_file"]) == 50
+
+
+@pytest.mark.parametrize(("imports", "method"), [("", "full"), ("from peft import LoraConfig\n", "lora")])
+def test_what_a_script_trains_is_read_in_the_script(here, imports, method):
+    (here / "train.py").write_text(f"{imports}from transformers import HfArgumentParser, TrainingArguments\n")
+    text = f"model_name_or_path: m\ntrain_file: rows.jsonl\nvalidation_file:\nlr_scheduler_type: linear\n{TRAINER}"
+    write(here, "rows.jsonl", json_rows())
+    assert planned(here, text, launcher=None, trainer="hf").spec.recipe.method == method

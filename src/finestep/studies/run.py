@@ -31,7 +31,7 @@ from finestep.studies.files import drop_other_models, write_results
 from finestep.studies.saved_check import check_saved, known_check
 from finestep.studies.strategies import make_judge, make_strategy
 from finestep.studies.tuning import Tuning
-from finestep.studies.with_config import visible_gpus
+from finestep.studies.with_launch import visible_gpus
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.study_layout import SPEC
 from finestep.survey.fingerprint import fingerprint

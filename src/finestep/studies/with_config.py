@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finestep.errors import BadInput, FinestepError
-from finestep.facts import HardwareFacts
-from finestep.flows.recommend import recommend
+from finestep.errors import BadInput
 from finestep.flows.review import Review, review_config
 from finestep.foreign.config import ForeignConfig
 from finestep.foreign.markup import yaml_tree
-from finestep.foreign.names import whole
+from finestep.foreign.names import number, whole
 from finestep.foreign.reading import read_config
 from finestep.recipe import Recipe
-from finestep.rules.compose import Ask
-from finestep.rules.preference_rate import OBJECTIVES
-from finestep.search.starting_point import start_of, start_words, with_own_pair
+from finestep.search.starting_point import start_words
 from finestep.studies.with_data import PreparedRows, prepared_rows
-from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StartingPoint, StudySpec
+from finestep.studies.with_launch import launcher_of, method_of_script
+from finestep.studies.with_start import start_of_config
+from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StudySpec
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.rows import read_rows
 from finestep.trainers.data_places import rows_of
@@ -32,9 +28,6 @@ from finestep.trainers.guards import parse_guard
 from finestep.trainers.launch import check_launcher
 from finestep.trainers.plan import LARGEST_WARMUP, steps_of, value_at
 
-OWN_RATE_SD, OWN_BATCH_SD = 2.0, 1.0
-"""Octaves around the file's own rate and batch, where nothing else is known."""
-TRL_TASKS = ("sft", "dpo", "kto")
 SUFFIXES = (".yaml", ".yml", ".json")
 DATA = "data"
 """Folder of the study that holds the split."""
@@ -89,17 +82,20 @@ def planned_study(
     tree = yaml_tree(text, str(path))
     base = _working_dir(path, tree)
     task = _task(own, config, wishes, tree, base)
-    config = replace(config, method=wishes.method or config.method, objective=task)
-    review = review_config(path, method=wishes.method, objective=task)
+    launcher = wishes.launcher or launcher_of(own, replace(config, objective=task), path, tree)
+    method = wishes.method or config.method or method_of_script(launcher, base)
+    config = replace(config, method=method, objective=task)
+    review = review_config(path, method=method, objective=task)
     name = study_name_of(path, own.name) + suffix
     place = folder or Path(runs_folder) / name
     rows = prepared_rows(own, config, tree, base=base, folder=(place / DATA).resolve(), data=wishes.data)
     recipe, notes = _recipe(own, config, tree, rows, wishes)
+    wishes = replace(wishes, launcher=launcher)
     spec = _framework_spec(own, config, tree, recipe, rows, wishes, path=path, text=text, base=base)
     check_launcher(spec)
     for guard in wishes.guards:
         parse_guard(guard)
-    start = _start(review, config, recipe, wishes)
+    start = start_of_config(review, config, recipe, with_prior=wishes.with_prior, beta=_beta(tree))
     study = StudySpec(
         name=name,
         model=ModelSpec(path=config.model or EXTERNAL),
@@ -216,6 +212,12 @@ def _gpus_each(parallel: int) -> int:
     return max(1, facts.num_devices // parallel) if facts.device == "cuda" else 1
 
 
+def _beta(tree: dict[str, Any]) -> float | None:
+    """Beta of a preference objective, by the names that TRL, ms-swift and LLaMA-Factory have for it."""
+    found = next((number(tree[name]) for name in ("beta", "pref_beta", "dpo_beta") if name in tree), None)
+    return found if found and found > 0 else None
+
+
 def _framework_spec(
     own: Framework,
     config: ForeignConfig,
@@ -242,7 +244,7 @@ def _framework_spec(
         config=str(path.resolve()),
         text=text,
         task=config.objective,
-        launcher=wishes.launcher or _launcher(own, config, path, tree),
+        launcher=wishes.launcher or "",
         python=str(Path(wishes.python).expanduser().absolute()) if wishes.python else None,
         working_dir=str(base),
         settings=rows.settings,
@@ -283,91 +285,3 @@ def _environment(config: ForeignConfig, rows: PreparedRows) -> dict[str, str]:
     """Nothing is looked for on the Hub where model and rows are here."""
     is_local = config.model is not None and Path(config.model).expanduser().is_dir()
     return {"HF_HUB_OFFLINE": "1"} if is_local and rows.num_rows else {}
-
-
-def _launcher(own: Framework, config: ForeignConfig, path: Path, tree: dict[str, Any]) -> str:
-    """The framework's own command for what the file trains."""
-    if own.name == "hf":
-        return _script_launcher(path)
-    task = config.objective
-    if own.name == "trl":
-        if task not in TRL_TASKS:
-            raise BadInput(
-                f"finestep drives `trl {'|'.join(TRL_TASKS)}`",
-                value=task,
-                place=str(path),
-                next_step="say how it is started: --launcher 'trl orpo --config {config}'",
-            )
-        return own.launch[task]
-    if own.name == "ms-swift" and "rlhf_type" in tree:
-        return own.launch["rlhf"]
-    return own.launch.get(task) or (own.launch.get(config.method or "") or own.launch[""])
-
-
-def _script_launcher(path: Path) -> str:
-    """The one script beside a file of arguments that parses them."""
-    scripts = [one for one in sorted(path.resolve().parent.glob("*.py")) if _parses_arguments(one)]
-    if len(scripts) != 1:
-        found = ", ".join(one.name for one in scripts)
-        raise BadInput(
-            f"which script these arguments are for cannot be told: {found or 'none beside them parses arguments of the Trainer'}",
-            place=str(path),
-            next_step="say how it is started: --launcher '{python} train.py {config}'",
-        )
-    return f"{{python}} {scripts[0]} {{config}}"
-
-
-def _parses_arguments(script: Path) -> bool:
-    try:
-        text = script.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "HfArgumentParser" in text and "TrainingArguments" in text
-
-
-def _start(review: Review, config: ForeignConfig, recipe: Recipe, wishes: Wishes) -> StartingPoint:
-    """Where the search begins: what `recommend` says of this run, or else the file's own rate and batch."""
-    if wishes.with_prior and review.recommendation is not None:
-        return start_of(review.recommendation)
-    if wishes.with_prior and (known := _preference_start(review, config, recipe)) is not None:
-        return known
-    own = StartingPoint(
-        learning_rate=recipe.learning_rate,
-        learning_rate_sd=OWN_RATE_SD,
-        batch_size=recipe.effective_batch_size,
-        batch_size_sd=OWN_BATCH_SD,
-        why="the file's own rate",
-    )
-    return own if wishes.with_prior else with_own_pair(own, recipe, ())
-
-
-def _preference_start(review: Review, config: ForeignConfig, recipe: Recipe) -> StartingPoint | None:
-    """What published runs of DPO, ORPO and KTO used, for a model whose size is known."""
-    if config.objective not in OBJECTIVES:
-        return None
-    method = config.objective if recipe.method != "full" else f"{config.objective}-full"
-    try:
-        found = recommend(
-            config.model, method=method, hardware=HardwareFacts(), ask=Ask(batch=recipe.effective_batch_size)
-        )
-    except FinestepError:
-        return None
-    return start_of(found).model_copy(
-        update={"batch_size": recipe.effective_batch_size, "batch_size_sd": OWN_BATCH_SD, "why": "published runs"}
-    )
-
-
-def visible_gpus() -> Sequence[str]:
-    """The GPUs that trials may use, by the names that CUDA_VISIBLE_DEVICES takes."""
-    import os
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [one.strip() for one in named.split(",") if one.strip()]
-    facts = hardware_facts()
-    return [str(index) for index in range(facts.num_devices)] if facts.device == "cuda" else []
-
-
-def interpreter(spec: FrameworkSpec) -> str:
-    """Which Python runs it, for words."""
-    return spec.python or sys.executable
