@@ -53,7 +53,7 @@ def train(
     guard: w.Guard = None,
     timeout: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="End `--with` when it takes longer: 30m.", rich_help_panel=o.COMMAND),
+        typer.Option(metavar="TIME", help="End `--with` when it takes longer: 30m.", rich_help_panel=w.CONFIG),
     ] = None,
     out: Annotated[
         Path | None,

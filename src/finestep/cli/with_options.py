@@ -9,23 +9,25 @@ import typer
 
 from finestep.cli.options import COMMAND
 
+CONFIG = "A config of another trainer"
+
 With = Annotated[
     Path | None,
     typer.Option(
         "--with",
         metavar="FILE",
         help="Train by another trainer, with this config of its own (TRL, LLaMA-Factory, ms-swift, litgpt, Axolotl, ...).",
-        rich_help_panel=COMMAND,
+        rich_help_panel=CONFIG,
     ),
 ]
 Trainer = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Whose config it is, where that cannot be told.", rich_help_panel=COMMAND),
+    typer.Option(metavar="NAME", help="Whose config it is, where that cannot be told.", rich_help_panel=CONFIG),
 ]
 Rows = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="FILE", help="Rows for `--with`, instead of those that it names.", rich_help_panel=COMMAND
+        "--data", metavar="FILE", help="Rows for `--with`, instead of those that it names.", rich_help_panel=CONFIG
     ),
 ]
 Launcher = Annotated[
@@ -33,12 +35,12 @@ Launcher = Annotated[
     typer.Option(
         metavar="COMMAND",
         help="How it is started: 'accelerate launch train.py {config}'. [default: the trainer's own command]",
-        rich_help_panel=COMMAND,
+        rich_help_panel=CONFIG,
     ),
 ]
 Python = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="The interpreter of the trainer's own environment.", rich_help_panel=COMMAND),
+    typer.Option(metavar="PATH", help="The interpreter of the trainer's own environment.", rich_help_panel=CONFIG),
 ]
 Parallel = Annotated[
     int,
@@ -46,7 +48,7 @@ Parallel = Annotated[
         metavar="N",
         min=1,
         help="Trials of `--with` at the same time; they share out the GPUs.",
-        rich_help_panel=COMMAND,
+        rich_help_panel=CONFIG,
     ),
 ]
 Guard = Annotated[
@@ -54,7 +56,7 @@ Guard = Annotated[
     typer.Option(
         metavar="NAME<=NUMBER",
         help="Choose no trial whose last evaluation breaks this: 'eval_kl<=0.5'. May be repeated.",
-        rich_help_panel=COMMAND,
+        rich_help_panel=CONFIG,
     ),
 ]
 CheckLog = Annotated[
