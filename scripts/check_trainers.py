@@ -372,7 +372,6 @@ data:
     json_path: rows.json
     mask_prompt: true
     val_split_fraction:
-    prompt_style: default
 train:
   global_batch_size: 16   # rows a step
   micro_batch_size: 4
