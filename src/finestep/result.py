@@ -99,6 +99,7 @@ class Paths(_Sparse):
     study: str = ""
     report: str = ""
     recipe: str | None = None
+    config: str | None = Field(None, description="Somebody's own config with the found values, after `--with`.")
     model: str | None = None
 
 
