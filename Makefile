@@ -1,10 +1,15 @@
-# finestep: `make demo` runs the main job on the shipped model and data, `make test` the tests; both set everything up. `make test-long` runs the tests that take minutes.
+# finestep: `make demo` runs the main job on the shipped model and data, `make test` the tests; both set everything up.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+DOCS_READY := .venv/.ready-docs
+# One test process a core, at least two and at most eight.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -ge 2 ] || n=2; [ $$n -le 8 ] || n=8; echo $$n)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CODE := src tests benchmarks scripts
 
-.PHONY: demo test test-long check bench exports clean
+.PHONY: demo test test-long check docs serve dist bench exports clean
 
 demo: $(READY)
 	$(BIN)/finestep tune --out demo
@@ -12,14 +17,31 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST) -m 'not long'
 
+# The tests that take minutes: random kills, signals, and many more architectures.
 test-long: $(READY)
 	$(PYTEST) -m long
 
-check: $(READY)
-	$(BIN)/ruff format --check src tests benchmarks scripts
-	$(BIN)/ruff check src tests benchmarks scripts
-	$(BIN)/mypy
-	$(PYTEST)
+# Everything but the tests: format, lint, types, the examples in docstrings, and the site.
+check: $(READY) docs
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy --strict
+	$(BIN)/python -m pytest -q -p no:xdist --doctest-modules scripts/make_reference.py benchmarks/pages.py src
+
+# The site in site/. It is built without a network; a dead link ends the build.
+docs: $(DOCS_READY)
+	$(BIN)/python scripts/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+serve: $(DOCS_READY)
+	$(BIN)/python scripts/make_reference.py
+	$(BIN)/mkdocs serve
+
+# Wheel and source archive in dist/.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.step_time
@@ -29,9 +51,13 @@ exports: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[train,dev]'
 	touch $(READY)
 
+$(DOCS_READY): $(READY)
+	$(PIP) -e '.[docs]'
+	touch $(DOCS_READY)
+
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo build dist site docs/reference .pytest_cache .mypy_cache .ruff_cache

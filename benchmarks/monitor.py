@@ -37,12 +37,13 @@ class TimedPack(Pack):
     steps: dict[bool, list[float]]
     inside: list[float]
 
-    def _admit(self, candidate: Any) -> None:
-        super()._admit(candidate)
-        lane = self.lanes[-1]
+    def _lane(self, request: Any) -> Lane:
+        lane = super()._lane(request)
         self.steps, self.inside = defaultdict(list), []
-        lane.guard.watch = self._switched(lane, lane.guard.watch, ([], None))
-        lane._keep_good_state = self._switched(lane, lane._keep_good_state, None)
+        guard, recovery = lane._state.guard, lane._recovery
+        guard.watch = self._switched(lane, guard.watch, ([], None))
+        recovery.keep_good_state = self._switched(lane, recovery.keep_good_state, None)
+        return lane
 
     def _micro_step(self) -> None:
         lane = self.lanes[0]

@@ -83,14 +83,14 @@ def write_model(folder: Path, size: str) -> None:
         shutil.copy(SHIPPED_MODEL / name, folder / name)
 
 
-def resident_of(folder: Path, recipe: Any, device: str) -> Any:
+def resident_of(folder: Path, recipe: Any, device: str, *, placement: Any = None) -> Any:
     """That model with a few rows of text, for rows of its own to be put in their place."""
     from finestep.study import DataSpec, ModelSpec
     from finestep.train.resident import Resident
 
     data = folder / "rows.jsonl"
     data.write_text("\n".join(json.dumps({"text": f"row {n} of many"}) for n in range(40)))
-    return Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), recipe)
+    return Resident(ModelSpec(path=str(folder), device=device), DataSpec(path=str(data)), recipe, placement=placement)
 
 
 def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., None]) -> Any:
@@ -116,12 +116,21 @@ def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., No
 class Rivals:
     """One model and one shape; every rival makes the same steps of the same eight trials."""
 
-    def __init__(self, folder: Path, shape: Shape, device: str, *, num_trials: int = len(RATES)):
+    def __init__(
+        self,
+        folder: Path,
+        shape: Shape,
+        device: str,
+        *,
+        num_trials: int = len(RATES),
+        placement: Any = None,
+        method: str = "lora",
+    ):
         import torch
 
         self.folder, self.shape, self.device = folder, shape, torch.device(device)
-        self.recipes = [self._recipe(rate, shape.rows) for rate in RATES]
-        self.resident = resident_of(folder, self.recipes[0], device)
+        self.recipes = [self._recipe(rate, shape.rows).changed(method=method) for rate in RATES]
+        self.resident = resident_of(folder, self.recipes[0], device, placement=placement)
         self.resident.data = self._synthetic()
         self.ids = torch.from_numpy(self.resident.data.train.ids.reshape(-1, shape.length)).to(self.device)
         self.base_bytes = sum(value.numel() * value.element_size() for value in self.resident.base.parameters())
@@ -282,7 +291,8 @@ class Rivals:
         """Rows of equal length that can be learned: a noisy chain of tokens."""
         import numpy as np
 
-        from finestep.train.tokens import TokenRows, TrainingData
+        from finestep.train.token_rows import TokenRows
+        from finestep.train.tokens import TrainingData
 
         draw, length, num_rows = (
             np.random.default_rng(3),

@@ -1,6 +1,8 @@
-"""`python -m benchmarks.recommend [--json OUT] [--file OPTIMA.csv]`: coverage and error of the recommended rates on sources that were
-left out, beside constants; regret on the LoRA sweep; and, with `--file`, a table of optima that nobody has seen (columns: id, grade, model,
-method, rank, alpha, rows, epochs, batch, steps, schedule, best, vertex)."""
+"""`python -m benchmarks.recommend [--json OUT] [--write PAGE] [--file OPTIMA.csv]`: how good recommended rates are.
+
+Coverage and error on sources that were left out, beside constants; regret on the LoRA sweep; and, with `--file`, a table of optima that
+nobody has seen (columns: id, grade, model, method, rank, alpha, rows, epochs, batch, steps, schedule, best, vertex).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import table, write_into
 from benchmarks.recommend.baselines import CONSTANTS, baselines
 from benchmarks.recommend.file import judge_file
 from benchmarks.recommend.judge import (
@@ -30,6 +33,7 @@ def main() -> None:
     """Print the tables and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page, between its marks")
     parser.add_argument("--file", type=Path, help="score these optima by the packaged law instead")
     args = parser.parse_args()
     if args.file:
@@ -39,6 +43,8 @@ def main() -> None:
     report(figures)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if args.write:
+        write_into(args.write, as_markdown(figures), name="recommend")
 
 
 def measure() -> dict[str, Any]:
@@ -124,6 +130,36 @@ def report(figures: dict[str, Any]) -> None:
         print(f"  {name}: " + "; ".join(parts))
     _report_weak(figures["weak"])
     _report_sweep(figures)
+
+
+FAMILIES = {
+    "lora-causal": "LoRA and QLoRA, decoders",
+    "full-causal": "full, decoders",
+    "full-encoder": "full, encoders",
+    "lora-encoder": "LoRA, encoders",
+    "variant-causal": "LoRA variants, decoders",
+}
+"""Families in the words of the documentation."""
+
+
+def as_markdown(figures: dict[str, Any]) -> str:
+    """The tables of the documentation: sources left out, and the sweep."""
+    head = ("family", "sources", "bests", "inside 80 %", "error, dex", "best constant in hindsight, dex")
+    rows = []
+    for name, row in figures["sources"].items():
+        constant = row["best_constant"]
+        by_constant = f"{row['constants'][constant]:.2f} ({float(constant):.0e})"
+        counts = (FAMILIES.get(name, name), str(row["num_sources"]), str(row["num_cases"]))
+        rows.append((*counts, f"{row['coverage']:.0%}", f"{row['mean_abs_error_dex']:.2f}", by_constant))
+    sweep = figures["sweep"]
+    regrets = [
+        ("finestep, as recommended", f"{sweep['mean_regret_percent']:.3f}", f"{sweep['max_regret_percent']:.2f}")
+    ]
+    for name, row in figures["baselines"].items():
+        if name in CONSTANTS or "formula" in name:
+            regrets.append((name, f"{row['mean_regret_percent']:.3f}", f"{row['max_regret_percent']:.2f}"))
+    title = f"On the sweep ({sweep['num_cells']} cells of model x rank), with the model's family left out:"
+    return "\n\n".join([table(head, rows), title, table(("rule", "loss above the best, %", "largest"), regrets)])
 
 
 def _report_weak(weak: list[dict[str, Any]]) -> None:

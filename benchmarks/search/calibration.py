@@ -1,4 +1,4 @@
-"""Is what `tune` states true? `python -m benchmarks.search.calibration --surfaces DIR [--seeds N]`.
+"""Is what `tune` states true? `python -m benchmarks.search.calibration --surfaces DIR [--seeds N] [--write PAGE]`.
 
 The strategy of `tune` plays recorded surfaces to budgets of 1, 2, 3, 4 and 6 full runs. Its 80 % interval for the best learning rate
 at the chosen batch size is held against the best measured rate of that row, and its stated regret, where it states one, against the
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.pages import table, write_into
 from benchmarks.search.engines import FROM_OTHER_DATA, finished_trial, recipe_at, space_of
 from benchmarks.search.simulate import Clock, Wish
 from benchmarks.search.surfaces import Cell, Task, load_tasks, stable_hash
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--priors", nargs="+", choices=PRIORS, default=PRIORS)
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS)
     parser.add_argument("--truth", type=Path, help="the same surfaces without noise")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page, between its marks")
     args = parser.parse_args()
     tasks = [task for task in load_tasks(args.surfaces) if task.kind == "grid"]
     truths = {task.name: task for task in load_tasks(args.truth)} if args.truth else {}
@@ -155,20 +157,36 @@ def main() -> None:
     print(
         "prior      runs  inside 80 %  octaves  true %  settled: share, stated %, true %, ratio   stated / true by surface"
     )
+    rows = []
     for prior in args.priors:
         for budget in args.budgets:
-            print(line(prior, budget, tasks, truths, args.seeds), flush=True)
+            found = play(prior, budget, tasks, truths, args.seeds)
+            rows.append(cells(prior, budget, found))
+            print(line(prior, budget, found), flush=True)
+    if args.write:
+        head = ("prior", "full runs", "inside 80 %", "width, octaves", "true regret, %", "settled", "stated / true, %")
+        write_into(args.write, table(head, rows), name="search.calibration")
 
 
-def line(prior: str, budget: float, tasks: Sequence[Task], truths: dict[str, Task], seeds: int) -> str:
-    """One row of the table: all cases, and apart those that state a per cent."""
-    found = {
-        task.name: [
-            one for seed in range(seeds) if (one := check(task, truths.get(task.name, task), seed, prior, budget))
-        ]
+def play(
+    prior: str, budget: float, tasks: Sequence[Task], truths: dict[str, Task], seeds: int
+) -> dict[str, list[Check]]:
+    """Surface -> its cases, for one prior and one budget."""
+    cases = {
+        task.name: [check(task, truths.get(task.name, task), seed, prior, budget) for seed in range(seeds)]
         for task in tasks
     }
-    settled = {name: [one for one in checks if one.settled] for name, checks in found.items()}
+    return {name: [one for one in checks if one] for name, checks in cases.items()}
+
+
+def settled_of(found: dict[str, list[Check]]) -> dict[str, list[Check]]:
+    """Only the cases that state a per cent."""
+    return {name: [one for one in checks if one.settled] for name, checks in found.items()}
+
+
+def line(prior: str, budget: float, found: dict[str, list[Check]]) -> str:
+    """One row of the printed table: all cases, and apart those that state a per cent."""
+    settled = settled_of(found)
     text = (
         f"{prior:10s}{budget:5g}{over(found, 'inside'):13.0%}{over(found, 'octaves'):9.1f}{over(found, 'true'):8.1f}"
         f"{over(found, 'settled'):15.0%}"
@@ -182,6 +200,16 @@ def line(prior: str, budget: float, tasks: Sequence[Task], truths: dict[str, Tas
         if checks
     )
     return text + f"{promised:10.1f}{true:8.1f}{promised / max(true, 1e-9):7.2f}   {by_surface}"
+
+
+def cells(prior: str, budget: float, found: dict[str, list[Check]]) -> tuple[str, ...]:
+    """The same row for the documentation."""
+    settled = settled_of(found)
+    is_stated = any(settled.values())
+    stated = f"{over(settled, 'promised'):.1f} / {over(settled, 'true'):.1f}" if is_stated else "none is stated"
+    share = f"{over(found, 'settled'):.0%}" if is_stated else "never"
+    widths = (f"{over(found, 'inside'):.0%}", f"{over(found, 'octaves'):.1f}", f"{over(found, 'true'):.1f}")
+    return (prior, f"{budget:g}", *widths, share, stated)
 
 
 def over(found: dict[str, list[Check]], name: str) -> float:

@@ -26,6 +26,10 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial: int | None = Field(description="Number of the chosen full-length trial; None = none has finished.")
+    as_good: int | None = Field(
+        None,
+        description="Full-length trial of a smaller rate that is worse by less than the noise; None = there is none.",
+    )
     learning_rate: float | None = Field(description="Of the chosen trial, else of the predicted best point.")
     effective_batch_size: int | None = None
     changes: Mapping[str, object] = Field(default_factory=dict, description="Further fields, by dotted name.")

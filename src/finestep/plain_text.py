@@ -13,7 +13,7 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def plain(text: str) -> str:
     """The text in one line: white space collapsed, control and format characters left out.
 
-    >>> plain("a\\\\x1b[31m b\\\\n c")
+    >>> plain("a\\x1b[31m b\\n c")
     'a[31m b c'
     """
     spaced = "".join(" " if char.isspace() else char for char in text)

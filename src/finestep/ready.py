@@ -39,7 +39,11 @@ class DataCard(_Value):
     )
 
     def with_notes(self, *notes: str) -> DataCard:
-        """The card with further notes at the end."""
+        """The card with further notes at the end.
+
+        >>> DataCard(notes=("3 rows are empty",)).with_notes("model: slow").notes
+        ('3 rows are empty', 'model: slow')
+        """
         return self.model_copy(update={"notes": (*self.notes, *notes)})
 
 
@@ -55,7 +59,11 @@ class Machine(_Value):
     command: str | None = Field(None, description="The user's own command, where one trains.")
 
     def known(self) -> dict[str, str | int]:
-        """What is known, by name."""
+        """What is known, by name.
+
+        >>> Machine(device="cpu", num_threads=2).known()
+        {'device': 'cpu', 'num_threads': 2}
+        """
         return {name: value for name, value in self.model_dump().items() if value not in (None, "")}
 
 
@@ -70,6 +78,8 @@ class SharePlan(_Value):
     threads_why: str = ""
     num_workers: int = Field(1, ge=1, description="Processes like this one that pay, this one included.")
     workers_why: str = ""
+    end_to_end: bool = Field(False, description="Texts of a trial are laid end to end instead of padded to one length.")
+    end_to_end_why: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

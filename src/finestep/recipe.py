@@ -33,7 +33,7 @@ class ScheduleGroup(_Group):
     warmup_ratio: float | None = Field(
         None, ge=0, lt=1, description="Warmup as a share of all steps; None: the tool decides."
     )
-    warmup_shape: Literal["linear", "cosine"] = "linear"
+    warmup_shape: Literal["linear", "cosine"] = Field("linear", description="Shape of the rise during warmup.")
     warmup_init_lr: float = Field(1e-7, ge=0, description="Learning rate that warmup starts from.")
     min_lr_ratio: float = Field(0.0, ge=0, le=1, description="Floor of the decay as a share of the peak.")
     power: float = Field(1.0, gt=0, description="Exponent of the polynomial decay.")
@@ -49,10 +49,10 @@ class ScheduleGroup(_Group):
 class OptimizerGroup(_Group):
     """AdamW and what surrounds it."""
 
-    name: Literal["adamw"] = "adamw"
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
+    name: Literal["adamw"] = Field("adamw", description="The only optimizer of the training loop.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the running mean of gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the running mean of squared gradients.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the root of the squared gradients before dividing.")
     weight_decay: float = Field(
         0.0, ge=0, le=1, description="Decoupled; never on norms, biases or embeddings of size 1."
     )
@@ -65,9 +65,11 @@ class OptimizerGroup(_Group):
 class LoraGroup(_Group):
     """The adapter; ignored by method `full`."""
 
-    rank: int = Field(16, ge=1, le=4096)
+    rank: int = Field(16, ge=1, le=4096, description="Rank of the adapter's two matrices.")
     alpha: float = Field(32.0, gt=0, description="The adapter's output is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the adapter's inputs that is set to zero in training."
+    )
     target_modules: tuple[str, ...] | None = Field(
         None, description="Names of linear layers; None = all linear layers."
     )
@@ -90,13 +92,13 @@ class EvaluationGroup(_Group):
 class Recipe(_Group):
     """Every hyperparameter of one run. `None` means "you decide"."""
 
-    method: Method = "lora"
+    method: Method = Field("lora", description="Train all weights, an adapter, or an adapter on a 4-bit base.")
     learning_rate: float = Field(2e-4, gt=0, le=10, description="Peak rate, reached after warmup.")
     effective_batch_size: int = Field(16, ge=1, le=65536, description="Rows per optimizer step, over all devices.")
     micro_batch_size: int | None = Field(
         None, ge=1, description="Rows per forward pass on one device; None: by memory."
     )
-    num_devices: int = Field(1, ge=1)
+    num_devices: int = Field(1, ge=1, description="Devices that share a batch; the training loop uses one.")
     num_epochs: float = Field(1.0, gt=0, le=1000, description="Passes over the training rows; fractions are allowed.")
     num_train_tokens: int | None = Field(None, ge=1, description="Token budget; replaces `num_epochs` when given.")
     max_length: int | None = Field(

@@ -216,6 +216,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
         num_lanes=plan.num_lanes,
         rows_together=plan.rows,
         row_limit=request.micro_batch_limit,
+        end_to_end=plan.end_to_end,
     )
     while inbox.wait():
         for lane in pack.run():

@@ -76,9 +76,44 @@ def test_the_baseline_comes_first_and_the_search_finds_better():
     assert sum(t.fidelity for t in trials) <= 6.0 + 1e-9
 
 
-def test_a_small_budget_leaves_the_baseline_out():
-    assert all(t.stage != "baseline" for t in play(automatic(budget=2.0), 2.0))
+@pytest.mark.parametrize("budget", [2.0, 3.0])
+def test_a_small_budget_leaves_the_baseline_out(budget):
+    assert all(t.stage != "baseline" for t in play(automatic(budget=budget), budget))
     assert all(t.stage != "baseline" for t in play(automatic(spec(with_baseline=False))))
+
+
+def test_a_study_that_goes_on_with_more_runs_makes_no_baseline_afterwards():
+    begun = play(automatic(budget=2.0), 2.0)
+    proposals = automatic(budget=6.0).propose(begun, remaining_runs=4.0, max_proposals=4)
+    assert proposals
+    assert all(proposal.stage != "baseline" for proposal in proposals)
+
+
+def surrounded(*, above):
+    """Full runs at one batch size whose best is the middle one; `above` is the loss of the one at the higher rate."""
+    rates_and_losses = ((1.5e-3, 2.02), (3e-3, 2.0), (6e-3, above))
+    return [
+        ended(Trial(number=number, recipe=Recipe(learning_rate=rate, effective_batch_size=16)), loss)
+        for number, (rate, loss) in enumerate(rates_and_losses)
+    ]
+
+
+def test_a_study_ends_once_its_best_run_stands_between_worse_ones():
+    strategy = automatic(spec(with_baseline=False))
+    assert strategy.propose(surrounded(above=2.02), remaining_runs=10.0) == []
+    assert strategy.propose(surrounded(above=1.99), remaining_runs=10.0)
+    assert strategy.propose(surrounded(above=2.02)[:2], remaining_runs=10.0)
+
+
+def test_a_worse_run_at_another_batch_size_does_not_bound_the_rate_unless_any_likely_slope_puts_it_there():
+    def beside(rate):
+        runs = [(1.5e-3, 16, 2.02), (3e-3, 16, 2.0), (rate, 8, 2.02)]
+        recipes = [Recipe(learning_rate=lr, effective_batch_size=batch) for lr, batch, _ in runs]
+        trials = [ended(Trial(number=i, recipe=recipe), runs[i][2]) for i, recipe in enumerate(recipes)]
+        return automatic(spec(with_baseline=False)).propose(trials, remaining_runs=10.0)
+
+    assert beside(3e-3)
+    assert beside(6e-3) == []
 
 
 def test_a_baseline_far_from_the_centre_does_not_change_what_is_tried_before_the_first_full_run():
@@ -280,5 +315,5 @@ def test_weights_are_kept_while_they_may_still_be_the_answer():
     trials = [ended(Trial(number=n, recipe=Recipe(learning_rate=1e-3 * 2**n)), loss) for n, loss in losses.items()]
     short = ended(Trial(number=3, recipe=Recipe(learning_rate=5e-3), fidelity=0.125), 1.0)
     diverged = Trial(number=4, recipe=Recipe(), state="diverged", outcome=Outcome(state="diverged"))
-    assert worth_keeping(spec(), [*trials, short, diverged]) == {0, 1}
+    assert worth_keeping(spec(), [*trials, short, diverged]) == {0}
     assert worth_keeping(spec(), []) == set()

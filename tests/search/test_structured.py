@@ -159,11 +159,15 @@ def test_a_per_cent_is_stated_once_the_best_stands_between_worse_ones():
         assert ("not settled" in answer.sentence) is not settled
 
 
-def test_a_tie_inside_the_noise_goes_to_the_smaller_learning_rate():
+def test_the_plain_best_is_chosen_and_a_smaller_rate_inside_the_noise_is_told():
     trials = [trial(0, 4e-4, value=2.0000), trial(1, 2e-4, value=2.0004)]
-    assert StructuredSearch(SPACE, PRIOR).answer(trials).trial == 1
+    answer = StructuredSearch(SPACE, PRIOR).answer(trials)
+    assert (answer.trial, answer.as_good) == (0, 1)
     clear = [trial(0, 4e-4, value=2.0000), trial(1, 2e-4, value=2.01)]
-    assert StructuredSearch(SPACE, PRIOR).answer(clear).trial == 0
+    answer = StructuredSearch(SPACE, PRIOR).answer(clear)
+    assert (answer.trial, answer.as_good) == (0, None)
+    equal = [trial(0, 4e-4, value=2.0), trial(1, 2e-4, value=2.0)]
+    assert StructuredSearch(SPACE, PRIOR).answer(equal).trial == 1
 
 
 def test_a_short_trial_is_never_the_choice_when_a_full_one_finished():

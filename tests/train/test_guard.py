@@ -12,7 +12,7 @@ import torch
 
 from finestep.recipe import Recipe
 from finestep.train.order import Order
-from finestep.train.tokens import TokenRows
+from finestep.train.token_rows import TokenRows
 from tests.train.runs import Recorded, make_resident, run_trial
 
 RECIPE = Recipe(
@@ -42,24 +42,20 @@ def clean(resident, tmp_path_factory) -> Recorded:
 
 def kick(pack) -> None:
     """Once, after step 60, noise falls on the weights, as a bit flip or a failing device would do."""
-    admit = pack._admit
+    take_step, kicked = pack._micro_step, []
 
-    def admitted(candidate) -> None:
-        admit(candidate)
-        lane = pack.lanes[-1]
-        take_step = lane.step
+    def stepped() -> None:
+        take_step()
+        lane = pack.lanes[0]
+        if lane.progress.step == ACCIDENT_STEP and not kicked:
+            kicked.append(lane.number)
+            draw = torch.Generator().manual_seed(0)
+            noisy = {
+                name: value + 0.2 * torch.randn(value.shape, generator=draw) for name, value in lane.values().items()
+            }
+            pack.members.rows.load(lane.number, noisy)
 
-        def step(slices, loss, norm) -> None:
-            take_step(slices, loss, norm)
-            if lane.progress.step == ACCIDENT_STEP and not hasattr(lane, "was_kicked"):
-                lane.was_kicked = True
-                generator = torch.Generator().manual_seed(0)
-                for piece in lane.slices():
-                    piece.value.add_(0.2 * torch.randn(piece.value.shape, generator=generator))
-
-        lane.step = step
-
-    pack._admit = admitted
+    pack._micro_step = stepped
 
 
 def test_a_planted_spike_is_undone(resident, clean, tmp_path):

@@ -17,7 +17,7 @@ from finestep.plain_text import plain_lines, shortened
 from finestep.result import Spent, StudyResult, TrialFigures
 from finestep.search.further_fields import value_words
 from finestep.studies.data_words import error_words
-from finestep.studies.words import passed_over, unsettled_words
+from finestep.studies.words import as_good, passed_over, unsettled_words
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
 OF_FORGETTING = frozenset({KL_TO_BASE, GENERAL_PERPLEXITY, BASE_GENERAL_PERPLEXITY})
@@ -117,7 +117,8 @@ def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str
 
 def _passed_over(result: StudyResult) -> list[tuple[str, Text | str]]:
     said = passed_over(result)
-    return [("not taken", said)] if said else []
+    near = as_good(result)
+    return ([("not taken", said)] if said else []) + ([("as good", near)] if near else [])
 
 
 def _forgetting(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:

@@ -27,8 +27,8 @@ _MANY = 6
 def escape(text: str) -> str:
     """Text that can neither style the terminal nor move its cursor: no markup, and `?` for what is not printable.
 
-    >>> escape("a\x1b[31mb[bold]")
-    'a?\\[31mb\\[bold]'
+    >>> print(escape("a\\x1b[31mb[bold]"))
+    a?[31mb\\[bold]
     """
     return escape_markup("".join(each if each.isprintable() or each == "\n" else "?" for each in text))
 

@@ -128,7 +128,12 @@ class Screen:
             self.say(
                 f"model: {words.size(machine.num_parameters)} parameters{adapter}, {machine.device}, {machine.dtype}"
             )
-        reasons = {"threads": sharing.threads_why, "sharing a pass": sharing.why, "processes": sharing.workers_why}
+        reasons = {
+            "threads": sharing.threads_why,
+            "sharing a pass": sharing.why,
+            "rows end to end": sharing.end_to_end_why,
+            "processes": sharing.workers_why,
+        }
         for name, why in reasons.items():
             if why and not is_finished:
                 self.say(f"{name}: {why}")

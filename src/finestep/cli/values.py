@@ -110,7 +110,11 @@ def command_of(
 
 
 def parse_columns(text: object) -> dict[str, str]:
-    """`prompt=question,completion=answer` as a mapping."""
+    """`prompt=question,completion=answer` as a mapping.
+
+    >>> parse_columns("prompt=question, completion=answer")
+    {'prompt': 'question', 'completion': 'answer'}
+    """
     pairs = [part.partition("=") for part in str(text or "").split(",") if part.strip()]
     if any(not name.strip() or not column.strip() for name, _, column in pairs):
         raise BadInput(
@@ -120,7 +124,11 @@ def parse_columns(text: object) -> dict[str, str]:
 
 
 def one_of(option: str, value: str, known: tuple[Word, ...]) -> Word:
-    """The value, if it is one of the known words."""
+    """The value, if it is one of the known words.
+
+    >>> one_of("--prefer", "speed", ("quality", "speed"))
+    'speed'
+    """
     for word in known:
         if word == value:
             return word

@@ -13,7 +13,7 @@ from finestep.rules.recommendation import Recommendation
 from finestep.study import Budget
 
 USUAL_RUNS, MORE_RUNS = 6.0, 4.0
-"""Full runs that usually settle a study (docs/search.md), and how many more when it had as many."""
+"""Full runs that usually settle a study (docs/figures/search.md), and how many more when it had as many."""
 PROGRAM, COMMAND = "finestep", "tune"
 BY_THE_SEARCH = ("learning_rate", "effective_batch_size", "optimizer.head_lr_multiplier")
 """What `tune` takes from `recommend` itself, and looks for."""

@@ -103,7 +103,9 @@ class FinestepSampler(BaseSampler):
         if stored is not None:
             return Proposal.model_validate_json(stored) if stored else None
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        search = Search(self.space, self.prior, self._objective(study), self.seed, stop_below=0.0)
+        search = Search(
+            self.space, self.prior, self._objective(study), self.seed, stop_below=0.0, ends_when_settled=False
+        )
         trials = [found for found in (self._trial(t) for t in others) if found is not None]
         proposals = search.propose(trials, remaining_runs=math.inf)
         text = proposals[0].model_dump_json() if proposals else ""

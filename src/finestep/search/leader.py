@@ -10,39 +10,31 @@ from finestep.search.study_space import objective_of
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
-TIE_PERCENT = 0.5
-"""Trials this near the best may become the answer, by a tie or by a second seed, where the noise of the study is not known."""
-
 
 def leader(spec: StudySpec, trials: Sequence[Trial]) -> Trial | None:
     """The best trial at full length that may be chosen; of equals, the smaller learning rate."""
-    return min(_ranked(spec, trials), key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
+    return best_by(objective_of(spec, trials), trials)
 
 
-def worth_keeping(spec: StudySpec, trials: Sequence[Trial], *, tie_percent: float = TIE_PERCENT) -> set[int]:
-    """Numbers of the trials whose weights may still be the answer's: the leader, near ties, and the best of each batch size; as
-    long as every trial forgets too much, the one that would be taken."""
-    ranked = sorted(_ranked(spec, trials), key=lambda row: row[:2])
-    scale = objective_of(spec, trials)
+def best_by(objective: Objective, trials: Sequence[Trial]) -> Trial | None:
+    """The same, for who knows the objective."""
+    return min(_ranked(objective, trials), key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
+
+
+def worth_keeping(spec: StudySpec, trials: Sequence[Trial]) -> set[int]:
+    """Numbers of the trials whose weights may still be the answer's: the leader, and with a preference for speed the best of each
+    batch size; as long as every trial forgets too much, the one that would be taken."""
+    ranked = sorted(_ranked(objective_of(spec, trials), trials), key=lambda row: row[:2])
     if not ranked and (fallback := second_best(trials)) is not None:
         return {fallback.number}
     best_of_batch: dict[int, int] = {}
     for _, _, trial in ranked:
         best_of_batch.setdefault(trial.recipe.effective_batch_size, trial.number)
-    best = min((_excess_from(scale, row[2]) for row in ranked), default=0.0)
-    near = {trial.number for _, _, trial in ranked if _excess_from(scale, trial) - best <= tie_percent}
-    return near | (set(best_of_batch.values()) if spec.prefer == "speed" else set())
+    first = {trial.number for _, _, trial in ranked[:1]}
+    return first | (set(best_of_batch.values()) if spec.prefer == "speed" else set())
 
 
-def _excess_from(objective: Objective, trial: Trial) -> float:
-    """A trial's value in per cent, from an origin that does not matter."""
-    value = objective.value(trial)
-    assert value is not None
-    return objective.log_loss(value)
-
-
-def _ranked(spec: StudySpec, trials: Sequence[Trial]) -> list[tuple[float, float, Trial]]:
-    objective: Objective = objective_of(spec, trials)
+def _ranked(objective: Objective, trials: Sequence[Trial]) -> list[tuple[float, float, Trial]]:
     return [
         (objective.rank(value), trial.recipe.learning_rate, trial)
         for trial in trials

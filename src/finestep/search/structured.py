@@ -85,8 +85,7 @@ class StructuredSearch:
             proposals.append(self._proposal(look, *choice))
             purse.pay(look, choice[0])
             look.pretend(choice[0])
-        proposals = proposals or self._unseen_side(look, purse)
-        return self._or_second_seed(proposals, look, trials, purse, remaining_runs)
+        return proposals or self._unseen_side(look, purse)
 
     def _unseen_side(self, look: Look, purse: _Purse) -> list[Proposal]:
         """Before a search ends by itself, a full run an octave beyond its best, on a side where none is worse yet."""
@@ -157,38 +156,17 @@ class StructuredSearch:
             changes={d.name: value for d, value in zip(self.space.extras, combination, strict=True)},
         )
 
-    def _or_second_seed(
-        self, proposals: list[Proposal], look: Look, trials: Sequence[Trial], purse: _Purse, remaining_runs: float
-    ) -> list[Proposal]:
-        """When the search would end on a tie inside the noise, one repeat of the best with another seed."""
-        pair = _finalists(look.observations)
-        if proposals or remaining_runs < 1 or len(pair) < 2 or len(look.observations.pending):
-            return proposals
-        best, other = (look.observations.trials[index] for index in pair[:2])
-        gap = abs(float(np.diff(look.observations.excess[list(pair[:2])])[0]))
-        # Only where seeds differ by more than the search could still gain does it matter which of two equals is the better one.
-        repeated = any(t.recipe.seed != best.recipe.seed for t in trials)
-        worth = gap < self.prior.noise and self.prior.noise > 2 * max(self.stop_below, 0.05)
-        if repeated or not worth:
-            return proposals
-        changes = {d.name: field_of(best, d.name) for d in self.space.extras} | {"seed": best.recipe.seed + 1}
-        return [
-            Proposal(
-                learning_rate=best.recipe.learning_rate,
-                effective_batch_size=best.recipe.effective_batch_size,
-                stage="second seed",
-                why=f"trials {best.number} and {other.number} differ by less than the noise; a second seed can decide",
-                changes=changes,
-            )
-        ]
+    def answer(self, trials: Sequence[Trial], *, winner: int | None = None) -> Answer:
+        """What the search believes now; never an exception, whatever became of the trials.
 
-    def answer(self, trials: Sequence[Trial]) -> Answer:
-        """What the search believes now; never an exception, whatever became of the trials."""
+        Args:
+            winner: number of the best trial, for who knows values that are finer than the losses here.
+        """
         observations = observe(trials, self.space, self.objective)
         if not (~observations.failed).any():
             return Answer(trial=None, learning_rate=None, sentence=_nothing(trials, observations))
         look = Look(self.space, self.prior.within(self.space), observations)
-        chosen = self._chosen(observations)
+        chosen = self._chosen(observations, winner)
         surfaces = look.surfaces(count=NUM_SAMPLES, seed=self.seed)
         index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
         gains = self._full_gains(look, ~look.closed)
@@ -219,6 +197,7 @@ class StructuredSearch:
             changes = {d.name: field_of(trial, d.name) for d in self.space.extras}
         return Answer(
             trial=None if trial is None else trial.number,
+            as_good=None if chosen is None else self._as_good(observations, chosen),
             learning_rate=rate,
             effective_batch_size=batch,
             changes=changes,
@@ -228,21 +207,26 @@ class StructuredSearch:
             sentence="",
         )
 
-    def _chosen(self, observations: Observations) -> int | None:
-        """The best full-length trial; of those within the noise of it, the smallest learning rate."""
-        ranked = _finalists(observations)
-        if not len(ranked):
-            return None
-        level: dict[tuple[object, ...], list[int]] = {}
-        for index in ranked:
-            t = observations.trials[index]
-            key = (t.recipe.learning_rate, t.recipe.effective_batch_size, tuple(observations.points.extra[index]))
-            level.setdefault(key, []).append(index)
-        means = {indices[0]: float(observations.excess[indices].mean()) for indices in level.values()}
-        # Among results that differ by less than two seeds do, the order is chance. The smallest rate of them is the safest: the
-        # loss rises slowly to the left of the best rate and steeply to its right.
-        near = [index for index, value in means.items() if value - min(means.values()) <= self.prior.noise]
-        return min(near, key=lambda index: (observations.points.x[index], means[index]))
+    def _chosen(self, observations: Observations, winner: int | None) -> int | None:
+        """The best full-length trial, plainly: noise is told beside it, and decides nothing."""
+        full = {observations.trials[index].number: index for index in _finalists(observations)}
+        if winner in full:
+            return full[winner]
+        return min(full.values(), key=lambda index: self._place(observations.trials[index]), default=None)
+
+    def _place(self, trial: Trial) -> tuple[float, float]:
+        """What trials are ordered by: the value as it is, and of equals the smaller learning rate."""
+        value = self.objective.value(trial)
+        assert value is not None
+        return self.objective.rank(value), trial.recipe.learning_rate
+
+    def _as_good(self, observations: Observations, chosen: int) -> int | None:
+        """Number of the full-length trial with the smallest rate that is no worse than the chosen one beyond the noise."""
+        limit = observations.excess[chosen] + self.prior.noise
+        near = [index for index in _finalists(observations) if observations.excess[index] <= limit]
+        first = min(near, key=lambda index: observations.points.x[index], default=chosen)
+        smaller = observations.points.x[first] < observations.points.x[chosen] - 1e-9
+        return observations.trials[first].number if smaller else None
 
     def _trade_offs(self, look: Look, trials: Sequence[Trial], surfaces: Array) -> dict[int, TradeOff]:
         samples = surfaces

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from finestep.probe import Lever
 from finestep.protocol import SessionRequest, TrialOptions
 from finestep.ready import Ready
 from finestep.result import StudyResult
-from finestep.search.leader import TIE_PERCENT, worth_keeping
+from finestep.search.leader import worth_keeping
 from finestep.search.search import MOST_AT_ONCE, most_at_once
 from finestep.search.traits import traits_of
 from finestep.store.study_files import read_study_file
@@ -35,7 +34,6 @@ from finestep.study_layout import SPEC
 from finestep.survey.fingerprint import fingerprint
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.installed import TRAINING, check_installed
-from finestep.trial import Trial
 
 
 @dataclass
@@ -78,7 +76,7 @@ class StudyRun:
             self.budget,
             should_stop=should_stop,
             options=self.options,
-            keeps=lambda trials: self._kept(trials, tuning.ready),
+            keeps=lambda trials: worth_keeping(self.spec, trials),
         )
         try:
             last: str | None = None
@@ -126,13 +124,6 @@ class StudyRun:
             yield TuneEvent("saved", data={"text": "loading the saved model again, to check it"})
         check_saved(folder, Path(model), machine=(self.store.known_ready() or Ready()).machine)
         self.result = write()
-
-    def _kept(self, trials: Sequence[Trial], ready: Ready | None) -> set[int]:
-        """Trials whose weights may become the answer; while nothing is known about the data, all that ended."""
-        if not traits_of(self.spec.strategy).believes:
-            return worth_keeping(self.spec, trials)
-        tie = make_judge(self.spec, ready.card).tie_percent(trials) if ready is not None else math.inf
-        return worth_keeping(self.spec, trials, tie_percent=max(tie, TIE_PERCENT))
 
     def _answer(self, ready: Ready | None) -> Answer | None:
         """What the search makes of the study; the sweep and a single run speak for themselves."""

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
+
 from finestep.flows.own_trial import finding_words
-from finestep.result import StudyResult
+from finestep.result import StudyResult, TrialFigures
 
 
 def passed_over(result: StudyResult) -> str | None:
     """The trial that measured better than the chosen one, and why it was not taken; None without one."""
-    best, first, objective = result.best, result.leader, result.objective.name
-    if first is None or best is None:
+    if result.leader is None or result.best is None:
         return None
-    value = first.eval_loss if objective == "eval_loss" else first.metrics.get(objective)
-    name = "loss" if objective == "eval_loss" else objective.replace("_", " ")
-    smaller = first.learning_rate > best.learning_rate
-    why = "of equals, the smaller learning rate" if smaller else "this one is expected to be as good, and faster"
-    return f"trial {first.trial}: {name} {value:.4g}, no better beyond the noise; {why}"
+    said = _value_words(result, result.leader)
+    return f"trial {result.leader.trial}: {said}, no better beyond the noise; this one is expected to be as good, and faster"
+
+
+def as_good(result: StudyResult) -> str | None:
+    """The trial with a smaller rate that is worse by less than the noise; None without one."""
+    number = result.answer.as_good if result.answer else None
+    found = next((one for one in result.trials if one.trial == number), None)
+    if found is None:
+        return None
+    said = _value_words(result, found)
+    return f"trial {number} at learning rate {found.learning_rate:.1e}: {said}, worse by less than the noise"
+
+
+def _value_words(result: StudyResult, trial: TrialFigures) -> str:
+    name = result.objective.name
+    if name == "eval_loss":
+        return f"loss {trial.eval_loss:.4g}"
+    return f"{name.replace('_', ' ')} {trial.metrics.get(name, math.nan):.4g}"
 
 
 def unsettled_words(result: StudyResult) -> str | None:
@@ -34,6 +49,8 @@ def report_notes(result: StudyResult) -> list[str]:
     notes = [*result.data.notes, said, (finding_words(result.finding) or "").rstrip(".")]
     if over := passed_over(result):
         notes.append(f"not taken: {over}")
+    if near := as_good(result):
+        notes.append(f"as good: {near}")
     if result.saved is not None:
         notes.append(result.saved.sentence)
     if result.use is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finestep.train.tokens import TokenRows
+from finestep.train.token_rows import TokenRows
 
 MAX_PAIRS = 64
 MIN_PAIRS = 16

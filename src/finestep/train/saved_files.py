@@ -17,7 +17,7 @@ from finestep.study_layout import CHECK_ROWS, MODEL
 from finestep.survey.adapter_files import absolute_name, point_at_own_base
 from finestep.train.checkpoint import seal
 from finestep.train.evaluate import prompt_and_answer
-from finestep.train.tokens import TokenRows
+from finestep.train.token_rows import TokenRows
 
 if TYPE_CHECKING:
     from finestep.train.lane import Lane
