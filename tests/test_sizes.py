@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 TORCH_ROOMS = {"train", "probes", "saved", "worker.py"}
 MOST_LINES, MOST_FIELDS, MOST_METHODS = 45, 15, 20
-MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 8, 80
+MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 8, 82
 """Outside the rooms of torch an `Any` is an exception; models of other libraries are still `Any` in many of their functions."""
 LONG_FUNCTIONS = {"probes/measure.py:measure"}
 LARGE_CLASSES = {

@@ -118,7 +118,8 @@ def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str
 def _passed_over(result: StudyResult) -> list[tuple[str, Text | str]]:
     said = passed_over(result)
     near = as_good(result)
-    return ([("not taken", said)] if said else []) + ([("as good", near)] if near else [])
+    rows: list[tuple[str, Text | str]] = [("not taken", said)] if said else []
+    return [*rows, ("as good", near)] if near else rows
 
 
 def _forgetting(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:

@@ -85,7 +85,9 @@ def named_specs(asked: Mapping[str, object], *, max_length: int | None = None, i
     else:
         model_path, data_path, is_shipped = shipped_default(model, data)
     options = {field: asked[name] for name, field in DATA_PARAMETERS.items() if asked.get(name) is not None}
-    length = options.pop("max_length", max_length) or (SHIPPED_MAX_LENGTH if is_shipped else None)
+    length = options.pop("max_length", max_length)
+    if length is None and is_shipped:
+        length = SHIPPED_MAX_LENGTH
     columns = parse_columns(asked.get("columns"))
     data_spec = checked(DataSpec, "data", path=data_path, columns=columns, max_length=length, **options)
     of_model = {name: asked[name] for name in MODEL_PARAMETERS if name in asked}

@@ -76,7 +76,7 @@ class Shadow:
         self._eight_bit = EightBitAdamW(self._trained) if self._case.optimizer == "adamw_8bit" else None
         self._watch_layers(checkpointable_layers(model))
         for value in self._trained:
-            value.register_post_accumulate_grad_hook(self._gradient_arrived)
+            value.register_post_accumulate_grad_hook(self._gradient_arrived)  # type: ignore[no-untyped-call]
         self._first_update()
 
     def step(self, rows: int, length: int, *, lever: Lever, loss_tokens: int | None = None) -> Timeline:
@@ -126,7 +126,7 @@ class Shadow:
         losses = each.view(self._lanes, -1).sum(1) / len(each)
         loss = losses.sum()
         self._tracker.phase = "backward:head"
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._rows.after_pass()
         losses = losses.detach()
         del each, loss
@@ -200,7 +200,7 @@ class Shadow:
             self._enter("loss")
         hidden = out[0] if isinstance(out, tuple) else out
         if hidden.requires_grad:
-            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))
+            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def _levered(self, lever: Lever) -> Iterator[None]:
@@ -348,6 +348,6 @@ def _materialise(model: torch.nn.Module) -> None:
                 fake = torch.empty(value.shape, dtype=value.dtype, device=CPU)
                 made.setdefault(id(value), torch.nn.Parameter(fake, requires_grad=value.requires_grad))
                 module._parameters[name] = made[id(value)]
-        for name, value in module._buffers.items():
-            if value is not None:
-                module._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device=CPU)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=CPU)
