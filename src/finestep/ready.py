@@ -42,7 +42,11 @@ class DataCard(_Value):
     )
 
     def with_notes(self, *notes: str) -> DataCard:
-        """The card with further notes at the end."""
+        """The card with further notes at the end.
+
+        >>> DataCard(notes=("3 rows are empty",)).with_notes("model: slow").notes
+        ('3 rows are empty', 'model: slow')
+        """
         return self.model_copy(update={"notes": (*self.notes, *notes)})
 
 
@@ -64,7 +68,11 @@ class Machine(_Value):
     step_s: float | None = None
 
     def known(self) -> dict[str, str | int]:
-        """What is known, by name."""
+        """What is known, by name.
+
+        >>> Machine(device="cpu", num_threads=2).known()
+        {'device': 'cpu', 'num_threads': 2}
+        """
         return {name: value for name, value in self.model_dump().items() if value not in (None, "")}
 
 

@@ -292,4 +292,5 @@ def _options(asked: SimpleNamespace, named: Named, recipe: Recipe) -> StudyOptio
 def _method(name: str | None) -> Method | None:
     from finestep.cli.values import one_of
 
-    return None if name is None else one_of("--method", name, ("full", "lora", "qlora"))
+    known: tuple[Method, ...] = ("full", "lora", "qlora")
+    return None if name is None else one_of("--method", name, known)

@@ -166,7 +166,7 @@ class RowTable:
         self._take_bar(matrix)
         self._drop_one_step(matrix)
         shown_again = leftovers(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS])
-        matrix[np.ix_(shown_again, (_STEP, _LOSS))] = np.nan
+        matrix[np.ix_(shown_again, np.array((_STEP, _LOSS)))] = np.nan
         own_steps = matrix[:, _STEP].copy()
         matrix[:, _STEP] = continued(own_steps, matrix[:, _EPOCH], matrix[:, _LOSS])
         self._counts_on = not np.array_equal(own_steps, matrix[:, _STEP], equal_nan=True)

@@ -45,7 +45,7 @@ class TokenLoss:
         if self._head is not None:
             self._head.register_forward_pre_hook(self._keep_trained)
 
-    def computing(self) -> AbstractContextManager[Any]:
+    def computing(self) -> AbstractContextManager[object]:
         """A context for forward passes: autocast where the placement asks for it, unless the layers choose their own precision."""
         return nullcontext() if self.is_native else self.placement.computing()
 

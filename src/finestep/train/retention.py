@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.train.model import Placement
+from finestep.train.tokenizer import Tokenizer
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
 ROW_TOKENS = 64
@@ -28,7 +29,7 @@ MAX_KEPT_NUMBERS = 40_000_000
 """Log-probabilities of the base that are kept, in half precision: 80 MB."""
 ROWS_AT_ONCE = 8
 MIN_POSITIONS = 32
-Computing = Callable[[], AbstractContextManager[Any]]
+Computing = Callable[[], AbstractContextManager[object]]
 """A context for forward passes, in the precision in which the model computes now."""
 
 
@@ -39,7 +40,7 @@ class Retention:
         text: general text, in the language that the model shall keep.
     """
 
-    def __init__(self, text: str, tokenizer: Any, placement: Placement, *, vocabulary_size: int):
+    def __init__(self, text: str, tokenizer: Tokenizer, placement: Placement, *, vocabulary_size: int):
         self.placement = placement
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         most = min(MAX_POSITIONS, MAX_KEPT_NUMBERS // vocabulary_size)
