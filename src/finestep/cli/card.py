@@ -118,7 +118,7 @@ def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str
 def _passed_over(result: StudyResult) -> list[tuple[str, Text | str]]:
     said = passed_over(result)
     near = as_good(result)
-    return ([("not taken", said)] if said else []) + ([("as good", near)] if near else [])
+    return [(name, words) for name, words in (("not taken", said), ("as good", near)) if words]
 
 
 def _forgetting(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:
