@@ -11,23 +11,29 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
-WORDS |= {"plain_text", "saved_model", "disk", "ready", "result", "answer", "executor", "study_layout"}
+WORDS |= {"plain_text", "saved_model", "disk", "ready", "result", "answer", "executor", "study_layout", "language"}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
-    {"survey", "store", "executors", "export", "foreign", "readers", "report"},
+    {"survey", "store", "executors", "export", "foreign", "readers", "report", "trainers"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
     {"studies"},
-    {"dashboard", "integrations", "cli", "api", "agents", "entry"},
+    {"integrations", "cli", "api", "agents", "entry", "watch", "trackers"},
 ]
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
     ("search", "rules"),
+    ("trainers", "foreign"),
+    ("trainers", "readers"),
+    ("executors", "trainers"),
     ("worker", "train"),
     ("worker", "probes"),
     ("api", "cli"),
     ("cli", "agents"),
+    ("cli", "watch"),
+    ("cli", "trackers"),
+    ("api", "trackers"),
     ("probes", "train"),
     ("entry", "cli"),
 }

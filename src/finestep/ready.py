@@ -31,6 +31,9 @@ class DataCard(_Value):
     )
     notes: tuple[str, ...] = Field((), description="What a person should know about the data, a clause each.")
     labels: dict[str, int] = Field(default_factory=dict, description="Rows of each label, the most frequent first.")
+    fixed_share: float = Field(
+        0.0, ge=0, le=1, description="Of a full run's time, what another trainer needs for a run of any length."
+    )
     accuracy_error: float | None = Field(
         None, description="Largest standard error of an accuracy on the rows held out."
     )
@@ -53,6 +56,12 @@ class Machine(_Value):
     dtype: str = Field("", description="Of the weights, e.g. bfloat16.")
     num_threads: int | None = Field(None, description="CPU threads of one worker.")
     command: str | None = Field(None, description="The user's own command, where one trains.")
+    trainer: str = Field("", description="The framework that trains by a config of its own.")
+    config: str = ""
+    start_up_s: float | None = Field(
+        None, description="Seconds of a run of that framework that its length does not change."
+    )
+    step_s: float | None = None
 
     def known(self) -> dict[str, str | int]:
         """What is known, by name."""
@@ -70,6 +79,8 @@ class SharePlan(_Value):
     threads_why: str = ""
     num_workers: int = Field(1, ge=1, description="Processes like this one that pay, this one included.")
     workers_why: str = ""
+    end_to_end: bool = Field(False, description="Texts of a trial are laid end to end instead of padded to one length.")
+    end_to_end_why: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -78,6 +78,9 @@ class Outcome(_Value):
         None, description="KL from the base at the last look, nats a token; None: not watched."
     )
     kl_limit: float | None = Field(None, description="Most KL at the end that the study allows, nats a token.")
+    broken_guard: str | None = Field(
+        None, description="The guard of the study that did not hold, with what was measured."
+    )
     num_steps: int = 0
     num_train_tokens: int = 0
     elapsed_s: float = 0.0
@@ -90,10 +93,17 @@ class Outcome(_Value):
     model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
     findings: tuple[Finding, ...] = Field((), description="What the live monitor said, warnings and errors.")
     interventions: tuple[Intervention, ...] = Field((), description="What the guard did about trouble.")
+    by_hand: bool = Field(False, description="The user stopped it: what it measured is not the end of its schedule.")
+    projected: dict[str, float] = Field(
+        default_factory=dict,
+        description="Of a trial that was stopped by hand: what its end would have been, for the search alone.",
+    )
 
     @property
     def forgets_too_much(self) -> bool:
-        """True when it ended further from the base than the study allows."""
+        """True when it ended further from the base than the study allows, or broke another guard."""
+        if self.broken_guard is not None:
+            return True
         return self.kl_limit is not None and self.kl_at_end is not None and not self.kl_at_end <= self.kl_limit
 
     def said(self) -> Outcome:
@@ -117,6 +127,7 @@ class Trial(_Value):
     fidelity: float = Field(1.0, gt=0, le=1, description="Share of the full token budget, with its own whole schedule.")
     stage: str = Field("", description="Why it was tried, e.g. `baseline`, `learning-rate scan`.")
     why: str = ""
+    command: str | None = Field(None, description="The user's `finestep add` that asked for it; None: the search did.")
     is_baseline: bool = Field(False, description="The conservative default, run to compare with.")
     state: TrialState = "running"
     outcome: Outcome | None = None
@@ -139,6 +150,11 @@ class Trial(_Value):
     def hash(self) -> str:
         """What its outcome must carry to be its own."""
         return recipe_hash(self.recipe, self.fidelity)
+
+    @property
+    def asked_by(self) -> Literal["user", "search"]:
+        """Who wanted it."""
+        return "search" if self.command is None else "user"
 
     @property
     def is_choosable(self) -> bool:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from finestep.recipe import Recipe
+from finestep.report.told import Interval, RunFinding, Told, Use
 from finestep.report.view import ReportView, build_view
 from finestep.result import LabelAnswer, Spent, WrittenAnswer
+from finestep.search.belief import BelievedCurve, BelievedPoint
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 _ATTACK = "document.documentElement.dataset.pwn = 1"
@@ -60,13 +62,12 @@ def make_logs(trials: list[Trial]) -> tuple[dict[int, list[StepRecord]], dict[in
 def make_view(hostile: str = "", **changes: Any) -> ReportView:
     """The view of the whole study."""
     trials = changes.pop("trials", None) or make_trials(hostile)
-    steps, evaluations = make_logs(trials)
+    logs = (changes.pop("steps"), changes.pop("evaluations")) if "steps" in changes else make_logs(trials)
     given: dict[str, Any] = {
         "title": f"{hostile}Synthetic example: a 1.1 B model on 7,200 instructions (test data, not a measurement)",
-        "command": "finestep tune TinyLlama-1.1B ./instructions.jsonl --goal best --budget 8 --seed 0",
         "trials": trials,
-        "steps": steps,
-        "evaluations": evaluations,
+        "steps": logs[0],
+        "evaluations": logs[1],
         "facts": {
             "model": f"{hostile}TinyLlama-1.1B",
             "num_parameters": 1_100_048_384,
@@ -80,12 +81,47 @@ def make_view(hostile: str = "", **changes: Any) -> ReportView:
         "best": 6,
         "notes": [f"{hostile}Every number on this page is invented by a test.", "No run was repeated."],
         "spent": Spent(tokens=19_800_000, elapsed_s=8_040.0, full_runs=9.0),
+        "told": make_told(hostile),
         "answers": [
             WrittenAnswer(prompt=f"{hostile}Name a city.", answer=f"{hostile}Oslo", expected=f"{hostile}Paris"),
             LabelAnswer(text=f"{hostile}it rains", predicted=f"{hostile}sad", true=f"{hostile}happy"),
         ],
     }
     return build_view(**{**given, **changes})
+
+
+def make_told(hostile: str = "", **changes: Any) -> Told:
+    """What the made-up study says beside its trials: settled, with an interval, a curve, findings and a model."""
+    rates = [10 ** (-4 + i / 5) for i in range(11)]
+    bowl = [(rate, 1.2412 + 0.16 * (math.log10(rate) + 3) ** 2) for rate in rates]
+    points = tuple(BelievedPoint(learning_rate=r, value=v, low=v - 0.01, high=v + 0.02) for r, v in bowl)
+    given: dict[str, Any] = {
+        "settled": True,
+        "intervals": tuple(
+            Interval(batch=b, value=1e-3, low=7e-4, high=1.6e-3, excess_percent=0.1 * b, tokens_per_second=2e3)
+            for b in (8, 16, 32)
+        ),
+        "expected_regret": 0.4,
+        "expected_gain": 0.06,
+        "belief": (BelievedCurve(effective_batch_size=16, points=points),),
+        "findings": (
+            RunFinding(
+                trial=6,
+                label="Undertrained",
+                severity="warning",
+                meaning=f"{hostile}The run ended while the loss was still falling fast.",
+                advice=f"{hostile}Train 1.5-2 times as many steps with the same peak rate.",
+                evidence={"last loss": "1.24"},
+            ),
+        ),
+        "data_notes": (f"{hostile}Not used: `{hostile}id` 3 % of the characters.",),
+        "use": Use(
+            load=("from peft import AutoPeftModelForCausalLM", f"model = load('{hostile}')"),
+            recipe=f"{hostile}recipe.yaml",
+            again=f"finestep tune {hostile}TinyLlama-1.1B ./instructions.jsonl",
+        ),
+    }
+    return Told(**{**given, **changes})
 
 
 def _trial(number: int, rate: float, batch: int, fidelity: float, stage: str, seed: int, *, hostile: str) -> Trial:

@@ -9,12 +9,14 @@ import json
 import re
 from html.parser import HTMLParser
 from importlib import resources
+from typing import Any
 
 import pytest
 
 from finestep.report.page import escaped_json, render_page
+from finestep.report.told import Interval, Use
 
-from .synthetic_study import HOSTILE, make_trials, make_view
+from .synthetic_study import HOSTILE, make_logs, make_told, make_trials, make_view
 
 
 class Page(HTMLParser):
@@ -55,7 +57,7 @@ def hostile() -> Page:
 
 @pytest.fixture(scope="module")
 def harmless() -> Page:
-    return Page(render_page(make_view("harmless", command="harmless")))
+    return Page(render_page(make_view("harmless", title="harmless")))
 
 
 def test_nothing_is_fetched(page: Page) -> None:
@@ -90,7 +92,7 @@ def test_hostile_text_is_shown_and_never_markup(page: Page, hostile: Page) -> No
     assert "{{ 7 * 7 }}" in hostile.words
     data = next(text for _, attributes, text in hostile.blocks if attributes.get("id") == "data")
     assert not set("<>&\u2028\u2029") & set(data)
-    assert "</script>" in json.loads(data)["basin"]["fallen"][0]["reason"]
+    assert any("</script>" in words for words in json.loads(data)["trials"]["words"])
 
 
 PAYLOADS = [
@@ -110,7 +112,7 @@ PAYLOADS = [
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_text_adds_an_element_or_an_attribute(harmless: Page, payload: str) -> None:
-    attacked = Page(render_page(make_view(payload, command=payload)))
+    attacked = Page(render_page(make_view(payload, title=payload)))
     assert [tag for tag, _ in attacked.elements] == [tag for tag, _ in harmless.elements]
     assert [sorted(names) for _, names in attacked.elements] == [sorted(names) for _, names in harmless.elements]
 
@@ -134,28 +136,72 @@ def test_a_typical_report_is_about_a_megabyte() -> None:
     assert 500_000 < len(render_page(make_view()).encode()) < 1_200_000
 
 
-def test_without_scripts_there_are_drawings_and_the_whole_table() -> None:
+def test_without_scripts_there_is_a_short_form() -> None:
     text = render_page(make_view())
-    drawings = re.findall(r"<noscript>(.*?)</noscript>", text, flags=re.DOTALL)
-    assert sum(drawing.count("<svg") for drawing in drawings) == 3  # the basin, and a map for each of two fidelities
-    assert "baseline" in drawings[0]
-    assert drawings[0].count('class="fallen"') == 4
-    assert "1.241" in drawings[1]
-    assert "diverged" in drawings[1]
-    table = text[text.index('<table id="trials"') : text.index("</table>")]
-    assert table.count("<tr") == 1 + 13
+    short = re.findall(r"<noscript>(.*?)</noscript>", text, flags=re.DOTALL)[0]
+    assert short.count("<svg") == 1
+    assert short.count('class="fallen"') == 4
+    assert "Train at learning rate 1.0e-03 with an effective batch of 16" in short
+    assert "lies between 7.0e-04 and 1.6e-03 (80 % sure)" in short
+    assert short.count("<tr>") == 1 + 13
     for trial in make_trials():
         assert trial.outcome
-        assert html.escape(trial.outcome.reason) in table
+        assert html.escape(trial.outcome.reason) in short
 
 
-def test_header_says_what_to_do() -> None:
-    words = re.sub(r"\s+", " ", Page(render_page(make_view())).words)
-    assert "Train at learning rate 1.0e-03 with an effective batch of 16" in words
-    assert "4 micro × 2 accumulation × 2 devices" in words
-    assert "5.9 % lower" in words
-    assert "finestep tune TinyLlama-1.1B" in words
-    assert "19.8 M training tokens, 2 h 14 min" in words
+def data_of(text: str) -> dict[str, Any]:
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+
+
+def test_the_first_tile_says_the_answer_with_its_doubt() -> None:
+    verdict = data_of(render_page(make_view()))["verdict"]
+    assert verdict["tag"] == "settled"
+    assert verdict["doubt"] == [
+        "The best learning rate at this batch lies between 7.0e-04 and 1.6e-03 (80 % sure).",
+        "This run is expected to lie 0.4 % above the best there is; one more full run would gain about 0.06 %.",
+    ]
+    open_told = make_told(settled=False, expected_regret=None, use=Use(next="finestep tune --budget 12"))
+    open_one = data_of(render_page(make_view(told=open_told)))["verdict"]
+    assert open_one["tag"] == "unsettled"
+    assert open_one["next"] == "finestep tune --budget 12"
+    assert "no per cent is stated" in open_one["doubt"][-1]
+    assert not re.search(r"\d %(?! sure)", " ".join(open_one["doubt"]))
+
+
+def test_a_rate_outside_of_its_interval_is_said() -> None:
+    told = make_told(intervals=(Interval(batch=16, value=3e-3, low=2e-3, high=4e-3),))
+    assert "1.0e-03 lies outside" in " ".join(make_view(told=told).verdict.doubt)
+
+
+def test_an_accuracy_leads_with_its_error() -> None:
+    told = make_told(objective="token_accuracy", goal="maximize", metric_errors={"token_accuracy": (0.02, 500)})
+    first, *_ = make_view(told=told).tiles
+    assert (first.name, first.value, first.error) == ("Token accuracy", "0.6416", "± 0.02")
+    assert "500 rows" in first.detail
+    gain = next(tile for tile in make_view(told=told).tiles if tile.name == "Against the usual default")
+    assert (gain.value, "cannot tell less than 5.7 points" in gain.detail) == ("tie", True)
+
+
+def test_commands_models_and_answers_are_the_same_in_every_language() -> None:
+    data = data_of(render_page(make_view()))
+    said = set(data["zh"])
+    assert not said & {data["title"], *data["use"]["load"], data["use"]["again"]}
+    assert not said & {text for row in data["answers"] for text in row.values()}
+
+
+def test_ten_thousand_runs_make_a_page_under_a_megabyte_and_a_half() -> None:
+    many = [
+        trial.model_copy(update={"number": number, "why": f"{trial.why} {number}"})
+        for number, trial in enumerate(make_trials() * 770)
+    ]
+    steps, evaluations = make_logs(many[:60])
+    view = make_view(trials=many, steps=steps, evaluations=evaluations)
+    text = render_page(view)
+    assert len(text.encode()) < 1_500_000
+    data = data_of(text)
+    assert len(data["trials"]["rate"]) == 10_010
+    assert "kept for 400 of 10,010 runs" in data["lost"][0]
+    assert "Curves of 30 of 56 runs are kept in this page." in data["curves_about"]
 
 
 def test_vendored_charts_are_the_built_file() -> None:

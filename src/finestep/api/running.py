@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
+from finestep.api.notebook import NotebookScreen, in_notebook
 from finestep.api.study import Study, open_study
 from finestep.cli.interrupt import Interrupt
 from finestep.cli.screen import Screen
@@ -96,7 +97,7 @@ def _play(
     progress: bool,
     should_stop: Callable[[], bool],
 ) -> None:
-    with Screen(open_console(quiet=not progress), study.spec, study.budget) as screen:
+    with _screen(study, progress=progress) as screen:
         for note in notes:
             screen.say(note)
         with contextlib.closing(study.events(should_stop)) as events:
@@ -104,3 +105,10 @@ def _play(
                 screen.show(event)
                 if on_event is not None:
                     on_event(event)
+
+
+def _screen(study: StudyRun, *, progress: bool) -> Screen | NotebookScreen:
+    """A line an event, or in a notebook one output that follows the study."""
+    if progress and in_notebook():
+        return NotebookScreen(study.spec, study.budget)
+    return Screen(open_console(quiet=not progress), study.spec, study.budget)

@@ -13,6 +13,7 @@ from rich.text import Text
 from finestep.answer import Answer, TradeOff
 from finestep.cli import words
 from finestep.flows.own_trial import finding_words
+from finestep.language.catalogue import asked_language, translated
 from finestep.plain_text import plain_lines, shortened
 from finestep.result import Spent, StudyResult, TrialFigures
 from finestep.search.further_fields import value_words
@@ -31,35 +32,41 @@ def print_card(console: Console, result: StudyResult) -> None:
     """Print the answer of a study; says clearly when there is none."""
     best, answer = result.best, result.answer
     if best is None and answer is not None and answer.learning_rate:
-        body, title = _shown_text(_predicted(result, answer)), Text(_predicted_title(answer))
+        body, title = _shown_text(_predicted(result, answer)), Text(_said(_predicted_title(answer)))
         console.print(Panel(body, title=title, border_style="yellow", title_align="left"))
         return
     if best is None:
         body = _shown_text(_no_answer(result))
-        console.print(Panel(body, title="no answer", border_style="red", title_align="left"))
+        console.print(Panel(body, title=_said("no answer"), border_style="red", title_align="left"))
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(result, best):
         table.add_row(_shown_text(name), _shown_text(text))
-    console.print(Panel(table, title=Text(_title(best)), border_style="green", title_align="left", expand=False))
+    console.print(Panel(table, title=Text(_said(_title(best))), border_style="green", title_align="left", expand=False))
     if rows := _answer_rows(result):
         answers = Table.grid(padding=(0, 2))
         answers.add_column(style="dim", no_wrap=True)
         answers.add_column(overflow="fold")
         for name, text in rows:
-            answers.add_row(name, _shown_text(text))
+            answers.add_row(_said(name), Text(plain_lines(text)))
         number = len(result.answers)
-        title = Text(f"{number} validation row{'s' * (number > 1)}, and what the saved model makes of them")
+        title = Text(_said(f"{number} validation row{'s' * (number > 1)}, and what the saved model makes of them"))
         console.print(Panel(answers, title=title, border_style="dim", title_align="left", expand=False))
 
 
 def _shown_text(text: Text | str) -> Text:
-    """Text as it is, never as markup, without control characters."""
+    """Text in the asked language, never as markup, without control characters."""
     if isinstance(text, str):
-        return Text(plain_lines(text))
-    return Text(plain_lines(text.plain), style=text.style)
+        return Text(plain_lines(_said(text)))
+    return Text(plain_lines(_said(text.plain)), style=text.style)
+
+
+def _said(text: str) -> str:
+    """The text line by line in the language of `--lang` or `$FINESTEP_LANG`."""
+    language = asked_language()
+    return "\n".join(translated(line, language) for line in text.split("\n"))
 
 
 def _answer_rows(result: StudyResult) -> list[tuple[str, str]]:
@@ -91,7 +98,8 @@ def _title(best: TrialFigures) -> str:
 
 
 def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:
-    places = {"model": result.paths.model, "recipe": result.paths.recipe, "report": result.paths.report}
+    paths = result.paths
+    places = {"model": paths.model, "recipe": paths.recipe, "config": paths.config, "report": paths.report}
     rows: list[tuple[str, Text | str]] = [
         ("batch", best.batch_words),
         *([("with", value_words(best.tuned))] if best.tuned else []),
@@ -116,9 +124,8 @@ def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str
 
 
 def _passed_over(result: StudyResult) -> list[tuple[str, Text | str]]:
-    said = passed_over(result)
-    near = as_good(result)
-    return [(name, words) for name, words in (("not taken", said), ("as good", near)) if words]
+    said = {"not taken": passed_over(result), "as good": as_good(result)}
+    return [(name, text) for name, text in said.items() if text]
 
 
 def _forgetting(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finestep.cli import options as o
+
 
 def diagnose(
     logs: Annotated[list[str], typer.Argument(help="Files, folders or globs of training logs, of any common trainer.")],
@@ -23,6 +25,7 @@ def diagnose(
     ] = None,
     rank: Annotated[int | None, typer.Option(metavar="N", min=1, max=4096, help="LoRA rank of the run.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write one self-contained page to this file.")] = None,
+    language: o.Language = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Say in words what went wrong in a fine-tune.

@@ -16,6 +16,7 @@ from finestep.diagnosis.catalogue import LABEL_WORDS, Label, shown_evidence
 from finestep.diagnosis.verdict import Diagnosis
 from finestep.finding import Finding
 from finestep.flows.diagnose import DiagnoseResult, FileReport, as_json
+from finestep.language.catalogue import asked_language, translated
 
 _COLOURS = {"info": "green", "notice": "cyan", "warning": "yellow", "error": "red"}
 _PLOT_WIDTH, _PLOT_HEIGHT = 64, 8
@@ -31,6 +32,11 @@ def escape(text: str) -> str:
     a?[31mb\\[bold]
     """
     return escape_markup("".join(each if each.isprintable() or each == "\n" else "?" for each in text))
+
+
+def _said(text: str) -> str:
+    """The text in the language of `--lang` or `$FINESTEP_LANG`."""
+    return translated(text, asked_language())
 
 
 def print_json(result: DiagnoseResult) -> None:
@@ -110,12 +116,12 @@ def _print_report(console: Console, report: FileReport) -> None:
 def _print_verdict(console: Console, label: Label, finding: Finding) -> None:
     colour = _COLOURS[finding.severity]
     console.print(
-        f"[bold {colour}]{LABEL_WORDS[label]}[/bold {colour}] [dim]({label}, {finding.confidence:.0%} sure)[/dim]"
+        f"[bold {colour}]{_said(LABEL_WORDS[label])}[/bold {colour}] [dim]({label}, {finding.confidence:.0%} sure)[/dim]"
     )
-    console.print(escape(finding.meaning), soft_wrap=True)
+    console.print(escape(_said(finding.meaning)), soft_wrap=True)
     _print_evidence(console, finding)
     if finding.advice:
-        console.print(f"[bold]Change:[/bold] {escape(finding.advice)}", soft_wrap=True)
+        console.print(f"[bold]{_said('What to do: ').strip()}[/bold] {escape(_said(finding.advice))}", soft_wrap=True)
 
 
 def _print_run(console: Console, run: Diagnosis) -> None:
@@ -140,14 +146,14 @@ def _print_run(console: Console, run: Diagnosis) -> None:
 def _print_other(console: Console, finding: Finding) -> None:
     colour = _COLOURS[finding.severity]
     sure = f"[dim]({finding.confidence:.0%} sure)[/dim]"
-    console.print(f"  [{colour}]{finding.code}[/{colour}]: {escape(finding.meaning)} {sure}", soft_wrap=True)
+    console.print(f"  [{colour}]{finding.code}[/{colour}]: {escape(_said(finding.meaning))} {sure}", soft_wrap=True)
     _print_evidence(console, finding, indent="    ")
     if finding.advice:
-        console.print(f"    -> {escape(finding.advice)}", soft_wrap=True)
+        console.print(f"    -> {escape(_said(finding.advice))}", soft_wrap=True)
 
 
 def _print_evidence(console: Console, finding: Finding, indent: str = "") -> None:
-    shown = ", ".join(f"{name} {value}" for name, value in shown_evidence(finding))
+    shown = ", ".join(f"{_said(name)} {value}" for name, value in shown_evidence(finding))
     if shown:
         console.print(f"{indent}[dim]evidence: {escape(shown)}[/dim]", soft_wrap=True)
 
@@ -163,7 +169,7 @@ def _print_comparison(console: Console, result: DiagnoseResult) -> None:
     for row in comparison.rows:
         table.add_row(escape(row.name), row.label, _number(row.learning_rate), _number(row.score))
     console.print(table)
-    console.print(escape(comparison.advice), soft_wrap=True)
+    console.print(escape(_said(comparison.advice)), soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

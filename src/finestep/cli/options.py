@@ -144,9 +144,52 @@ CheckSaved = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def use_language(name: str | None) -> str | None:
+    """Say everything of this command in the language; the study's other processes inherit it."""
+    import os
+
+    from finestep.errors import BadInput
+    from finestep.language.catalogue import LANGUAGES, VARIABLE
+
+    if name is not None and name not in LANGUAGES:
+        raise BadInput("`--lang` takes en or zh", value=name)
+    if name is not None:
+        os.environ[VARIABLE] = name
+    return name
+
+
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--lang",
+        metavar="en|zh",
+        callback=use_language,
+        help="Language of card, page and findings. [default: $FINESTEP_LANG, else English, and the browser's for the page]",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
         "--json", help="The last line of standard output is the result as one JSON object.", rich_help_panel=OUTPUT
+    ),
+]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        "--report-to",
+        metavar="NAMES",
+        help="Write every trial to trackers too: tensorboard, wandb, mlflow, trackio, swanlab; several with commas.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Serve the live page beside it, for this machine alone, and print its address.",
+        rich_help_panel=OUTPUT,
     ),
 ]

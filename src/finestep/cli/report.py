@@ -6,12 +6,15 @@ from pathlib import Path
 
 import typer
 
+from finestep.cli import options as o
+
 
 def report(
     study: Path = typer.Argument(..., help="Folder of a study."),
     rebuild: bool = typer.Option(
         False, "--rebuild", help="Make a lost or damaged study.db again from the trials' own files."
     ),
+    language: o.Language = None,
     as_json: bool = typer.Option(False, "--json", help="Print the figures of the study as JSON."),
 ) -> None:
     """Show the card of a study, and write its page again.

@@ -13,9 +13,9 @@ from rich.text import Text
 from finestep.cli import words
 from finestep.plain_text import plain_lines
 from finestep.ready import Ready
-from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
+from finestep.search.search import length_words
 from finestep.search.study_space import objective_of
 from finestep.search.traits import traits_of
 from finestep.studies.data_words import data_notes
@@ -128,7 +128,12 @@ class Screen:
             self.say(
                 f"model: {words.size(machine.num_parameters)} parameters{adapter}, {machine.device}, {machine.dtype}"
             )
-        reasons = {"threads": sharing.threads_why, "sharing a pass": sharing.why, "processes": sharing.workers_why}
+        reasons = {
+            "threads": sharing.threads_why,
+            "sharing a pass": sharing.why,
+            "rows end to end": sharing.end_to_end_why,
+            "processes": sharing.workers_why,
+        }
         for name, why in reasons.items():
             if why and not is_finished:
                 self.say(f"{name}: {why}")
@@ -162,6 +167,10 @@ class Screen:
             self._last_line = time.monotonic()
             for number, one in self._running.items():
                 self.say(f"    trial {number}: step {one.step} of {one.num_steps}, loss {words.loss(one.loss)}")
+
+    def standing(self) -> str:
+        """How far the running trials are, as plain text; empty when none runs."""
+        return self._live_text().plain if self._running else ""
 
     def _live_text(self) -> Text:
         text = Text()
@@ -199,7 +208,8 @@ class Screen:
         tuned = value_words(tuned_values(self._spec.tuned, trial))
         line = f" {trial.number:>3}  {_what(trial)}  {tuned + '  ' if tuned else ''}{stage:<22} "
         if outcome.forgets_too_much:
-            return f"{line} loss {words.loss(outcome.eval_loss)}  FORGETS TOO MUCH: {outcome.reason}", "yellow"
+            what = "BREAKS A GUARD" if outcome.broken_guard else "FORGETS TOO MUCH"
+            return f"{line} loss {words.loss(outcome.eval_loss)}  {what}: {outcome.reason}", "yellow"
         if not trial.ranks:
             log = f" (log: {words.near(outcome.log)})" if outcome.log else ""
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}{log}", "red"

@@ -8,10 +8,15 @@ from typing import Annotated
 import typer
 
 from finestep.cli import options as o
+from finestep.cli import with_options as w
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.")],
+    context: typer.Context,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.", show_default=False),
+    ] = None,
     model: o.ModelArgument = None,
     data: o.DataArgument = None,
     setting: o.Set = None,
@@ -39,6 +44,17 @@ def train(
     ] = "rollback",
     device: o.Device = "auto",
     threads: o.Threads = None,
+    with_file: w.With = None,
+    trainer: w.Trainer = None,
+    with_data: w.Rows = None,
+    launcher: w.Launcher = None,
+    python: w.Python = None,
+    parallel: w.Parallel = 1,
+    guard: w.Guard = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End `--with` when it takes longer: 30m.", rich_help_panel=w.CONFIG),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -48,6 +64,9 @@ def train(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    report_to: o.ReportTo = None,
+    watch: o.Watch = False,
+    language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
     """Train one recipe.
@@ -57,13 +76,22 @@ def train(
     """
     from finestep.cli.study import run_study, this_command
     from finestep.cli.values import named_specs, one_of, parse_retention
+    from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.errors import BadInput
     from finestep.protocol import TrialOptions
     from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
     from finestep.studies.run import StudyRun
     from finestep.studies.spec import RUNS_FOLDER, StudyOptions, study_spec
     from finestep.study import Budget
+    from finestep.trackers.known import parse_trackers
 
+    trackers = parse_trackers(report_to)
+    if with_file is not None:
+        run_with(context, is_search=False)
+        return
+    refuse_without_file(context)
+    if recipe is None:
+        raise BadInput("say which recipe to train", next_step="finestep train RECIPE MODEL DATA, or train --with FILE")
     wanted = apply_settings(read_recipe(recipe), setting or [])
     if model is None or data is None:
         raise BadInput(
@@ -71,23 +99,7 @@ def train(
             value=f"{recipe}" if model is None else model,
             next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
         )
-    named = named_specs(
-        model,
-        data,
-        columns=columns,
-        data_options={
-            "format": data_format,
-            "prompt": prompt,
-            "completion": completion,
-            "system": system,
-            "eval_path": eval_data,
-            "eval_fraction": eval_share,
-            "template": template or "auto",
-            "max_rows": max_rows,
-            "max_length": wanted.max_length,
-        },
-        model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
-    )
+    named = named_specs(context.params, max_length=wanted.max_length)
     spec = study_spec(
         model=named.model,
         data=named.data,
@@ -108,4 +120,4 @@ def train(
         options=TrialOptions(on_trouble=one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json)
+    run_study(study, as_json=as_json, trackers=trackers, watch=watch)

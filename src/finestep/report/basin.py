@@ -107,7 +107,8 @@ def _loss_range(losses: Sequence[float], baseline: Trial | None) -> tuple[float,
     ceiling = max(lowest + WORST_SHOWN * (quartile - lowest), lowest if before is None else before)
     shown = [loss for loss in ordered if loss <= ceiling]
     low, high = axes.padded(shown, share=0.12, least=max(0.002 * abs(lowest), 1e-6))
-    return low - 0.1 * (high - low), high  # room for the label under the best point
+    floor = low - 0.1 * (high - low)  # room for the label under the best point
+    return (max(0.0, floor) if lowest >= 0 else floor), high  # a loss that is never below zero has no axis below zero
 
 
 def _lines(trials: Sequence[Trial], batches: Sequence[int], ceiling: float) -> list[BasinLine]:
@@ -178,12 +179,20 @@ def _open_side(trials: Sequence[Trial], best: Trial) -> str:
     return "" if below and above else ("below" if above else "above")
 
 
-def basin_finding(trials: Sequence[Trial], best: Trial | None, lower: tuple[Trial, float] | None) -> str:
-    """The title of plot 1: where the minimum is, what was measured `lower` (and by how many nats), and how many runs fell."""
+def basin_finding(
+    trials: Sequence[Trial], best: Trial | None, lower: tuple[Trial, float] | None, *, metric: str | None = None
+) -> str:
+    """The title of plot 1: where the minimum is, what was measured `lower` (and by how many nats), and how many runs fell.
+
+    Args:
+        metric: what was optimised in place of the loss; then losses do not say who is best.
+    """
     diverged = sum(trial.state == "diverged" for trial in trials)
     fallen = f"{diverged} of {wording.runs(len(trials))} diverged" if diverged else ""
     if best is None:
         return f"No run has a validation loss yet{'; ' + fallen if fallen else ''}"
+    if metric is not None:
+        return f"Chosen by {metric.replace('_', ' ')}: {_place(best)}; {fallen or 'no run diverged'}"
     if lower is None:
         return f"Best: {_place(best)}; {fallen or 'no run diverged'}"
     other, gap = lower

@@ -64,9 +64,9 @@ def _map(fidelity: float, trials: Sequence[Trial]) -> BatchMap:
     heights = [math.log2(batch) for batch in rows]
     x_borders, y_borders = axes.borders(centres, widest=0.25), axes.borders(heights, widest=0.5)
     groups: defaultdict[tuple[int, int], list[Trial]] = defaultdict(list)
+    column_of = {x: i for i, group in enumerate(columns) for x in group}
     for trial in trials:
-        column = next(i for i, group in enumerate(columns) if _x(trial) in group)
-        groups[(column, rows.index(trial.recipe.effective_batch_size))].append(trial)
+        groups[(column_of[_x(trial)], rows.index(trial.recipe.effective_batch_size))].append(trial)
     cells = [_cell(members, x_borders[column], y_borders[row]) for (column, row), members in sorted(groups.items())]
     return BatchMap(
         fidelity=fidelity,
@@ -101,7 +101,7 @@ def _cell(members: Sequence[Trial], x: tuple[float, float], y: tuple[float, floa
     values = losses.get(rate, [])
     spread = _deviation(values) if len(values) > 1 else None
     fallen = [trial for trial in members if has_fallen(trial)]
-    label = f"{_mean(values):.3f}" if values else _fallen_label(fallen[0])
+    label = _short(_mean(values)) if values else _fallen_label(fallen[0])
     return Cell(
         x0=x[0],
         x1=x[1],
@@ -111,7 +111,7 @@ def _cell(members: Sequence[Trial], x: tuple[float, float], y: tuple[float, floa
         loss=_mean(values) if values else None,
         spread=spread,
         quantile=None,
-        label=label if spread is None else f"{label} ± {spread:.3f}",
+        label=label if spread is None else f"{label} ± {_short(spread)}",
         learning_rate=rate,
         batch=members[0].recipe.effective_batch_size,
         trials=tuple(trial.number for trial in members),
@@ -134,6 +134,11 @@ def _with_quantiles(cells: Sequence[Cell]) -> list[Cell]:
         cell if cell.loss is None else cell.model_copy(update={"quantile": round(ordered.index(cell.loss) / last, 4)})
         for cell in cells
     ]
+
+
+def _short(value: float) -> str:
+    """Three decimals, or a power of ten where they would say nothing."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}"
 
 
 def _mean(values: Sequence[float]) -> float:

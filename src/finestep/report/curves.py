@@ -15,6 +15,8 @@ POINTS_PER_SERIES = 1_000
 POINTS_PER_PAGE = 12_000
 FEWEST_POINTS = 100
 MOST_CURVES = 120
+MANY_TRIALS, FEWER_CURVES, POINTS_OF_MANY = 1_000, 30, 4_000
+"""A page with so many trials keeps fewer curves, so that it stays small."""
 EMA_SHARE = 0.05
 """The moving average spans this share of a run's steps, so that runs of different length are smoothed alike."""
 
@@ -71,15 +73,20 @@ def build_curves(
     evaluations: Mapping[int, Sequence[EvalRecord]],
     *,
     shown: frozenset[int],
+    is_own: bool = True,
 ) -> tuple[Curve, ...]:
     """A curve for each trial that left a record; the more there are, the fewer points each gets.
 
-    Of more than `MOST_CURVES` trials only the shown and the first ones get a curve; the table lists all.
+    Of more than `MOST_CURVES` trials only the shown and the last ones get a curve; the table lists all.
+
+    Args:
+        is_own: finestep trained, so that the recipe says how gradients were clipped.
     """
     logged = [trial for trial in trials if steps.get(trial.number) or evaluations.get(trial.number)]
-    first = sorted(logged, key=lambda trial: trial.number not in shown)[:MOST_CURVES]
+    most, page = (MOST_CURVES, POINTS_PER_PAGE) if len(trials) <= MANY_TRIALS else (FEWER_CURVES, POINTS_OF_MANY)
+    first = sorted(logged, key=lambda trial: (trial.number not in shown, -trial.number))[:most]
     logged = sorted(first, key=lambda trial: trial.number)
-    points = min(POINTS_PER_SERIES, max(FEWEST_POINTS, POINTS_PER_PAGE // max(1, len(logged))))
+    points = min(POINTS_PER_SERIES, max(FEWEST_POINTS, page // max(1, len(logged))))
     rates = sorted({trial.recipe.learning_rate for trial in logged})
     return tuple(
         _curve(
@@ -89,6 +96,7 @@ def build_curves(
             max_points=points,
             color=rates.index(trial.recipe.learning_rate) / max(1, len(rates) - 1),
             shown=trial.number in shown,
+            is_own=is_own,
         )
         for trial in logged
     )
@@ -102,6 +110,7 @@ def _curve(
     max_points: int,
     color: float,
     shown: bool,
+    is_own: bool,
 ) -> Curve:
     losses, norms = [r.loss for r in records], [r.grad_norm for r in records]
     smooth = debiased_ema(losses, span=EMA_SHARE * len(records))
@@ -126,8 +135,8 @@ def _curve(
         rate=tuple(rounded(records[i].learning_rate, digits=3) for i in kept),
         evals=tuple(_eval_point(record) for record in evaluations),
         bad=tuple(_bad_points(records, tokens, evaluations)),
-        clip=recipe.optimizer.max_grad_norm,
-        clipped_share=sum(r.clipped for r in records) / len(records) if records else None,
+        clip=recipe.optimizer.max_grad_norm if is_own else None,
+        clipped_share=sum(r.clipped for r in records) / len(records) if records and is_own else None,
     )
 
 
@@ -178,7 +187,8 @@ def curves_finding(curves: Sequence[Curve], best: Trial | None) -> str:
     if curve is None or not points:
         return f"The course of {wording.runs(len(curves))}"
     lowest = min(points, key=lambda point: point.loss or 0.0)
-    when = "at its end" if lowest is points[-1] else f"after {wording.count(lowest.tokens)} tokens, then rises"
+    how_far = f"{wording.count(lowest.tokens)} tokens" if lowest.tokens else f"{lowest.step:,} steps"
+    when = "at its end" if lowest is points[-1] else f"after {how_far}, then rises"
     return f"Run {curve.trial} reaches its lowest validation loss, {wording.loss(lowest.loss)}, {when}"
 
 
@@ -186,7 +196,8 @@ def gradient_finding(curves: Sequence[Curve], best: Trial | None) -> str:
     """The title of plot 4: how often the best run (or, without one, any run) was clipped."""
     logged = [curve for curve in curves if curve.clipped_share is not None]
     if not logged:
-        return "No gradient norm was logged"
+        norms = any(value is not None for curve in curves for value in curve.grad_norm)
+        return "Gradient norm and learning rate" if norms else "Learning rate"
     curve = next((curve for curve in logged if best and curve.trial == best.number), None)
     if curve is None:
         most = max(logged, key=lambda c: c.clipped_share or 0.0)

@@ -6,6 +6,7 @@ Everything that comes from a log is escaped by the template; a log's text can ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from finestep.diagnosis.comparison import Comparison
 from finestep.diagnosis.training_log import Column
 from finestep.diagnosis.verdict import Diagnosis
 from finestep.disk import write_whole
+from finestep.language.catalogue import asked_language, translated
 from finestep.plain_text import plain_on_a_page
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 200, 46
@@ -25,7 +27,8 @@ _MAX_POINTS = 1500
 _STEP_NAMES = ("step", "best_step", "first_step")
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="{{ 'zh-CN' if language == 'zh' else 'en' }}"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>finestep diagnose</title>
 <style>
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2430;background:#fff}
@@ -44,29 +47,29 @@ td,th{border-color:#333c48}.verdict{background:#1a212a}
 .info-text{color:#6fc291}.notice-text{color:#7ab8e0}.warning-text{color:#e0b04d}.error-text{color:#f28b82}}
 </style></head><body>
 <h1>Diagnosis of {{ reports | length }} log{{ "" if reports | length == 1 else "s" }}</h1>
-{% if comparison %}<h2>Runs compared</h2><p>{{ comparison.advice }}</p><table>
+{% if comparison %}<h2>Runs compared</h2><p>{{ said(comparison.advice) }}</p><table>
 <tr><th>run</th><th>verdict</th><th>peak rate</th>
 <th>{{ "best validation loss" if comparison.rows and comparison.rows[0].is_validation else "last training loss" }}</th></tr>
-{% for row in comparison.rows %}<tr><td>{{ row.name }}</td><td>{{ words[row.label] }}</td>
+{% for row in comparison.rows %}<tr><td>{{ row.name }}</td><td>{{ said(words[row.label]) }}</td>
 <td>{{ "%.3g" | format(row.learning_rate) if row.learning_rate else "-" }}</td>
 <td>{{ "%.4g" | format(row.score) if row.score is not none else "-" }}</td></tr>{% endfor %}</table>{% endif %}
 {% macro details(finding) %}{% if finding.advice %}
-<br><strong>What to do:</strong> {{ finding.advice }}{% endif %}{% set shown = evidence(finding) %}
+<br><strong>{{ said('What to do: ') }}</strong> {{ said(finding.advice) }}{% endif %}{% set shown = evidence(finding) %}
 <br><span class="evidence">{% if shown %}Evidence: {% for name, value in shown
-%}{{ name }} {{ value }}{{ ", " if not loop.last }}{% endfor %} {% endif
+%}{{ said(name) }} {{ value }}{{ ", " if not loop.last }}{% endfor %} {% endif
 %}({{ "%.0f" | format(100 * finding.confidence) }} % sure)</span>{% endmacro %}
 {% for report in reports %}<section><h2>{{ report.path }}</h2>
 {% if report.runs | length > 1 %}<p class="verdict {{ report.verdict.severity }}-edge">
-<span class="label {{ report.verdict.severity }}">{{ words[report.label] }}</span> {{ report.verdict.meaning
+<span class="label {{ report.verdict.severity }}">{{ said(words[report.label]) }}</span> {{ said(report.verdict.meaning)
 }}{{ details(report.verdict) }}</p>{% endif %}
 {% for run in report.runs %}
 {% if report.runs | length > 1 %}<h3>{{ run.log.name }}</h3>{% endif %}
-<p class="verdict {{ run.verdict.severity }}-edge"><span class="label {{ run.verdict.severity }}">{{ words[run.label]
-}}</span> {{ run.verdict.meaning }}{{ details(run.verdict) }}</p>
+<p class="verdict {{ run.verdict.severity }}-edge"><span class="label {{ run.verdict.severity }}">{{ said(words[run.label])
+}}</span> {{ said(run.verdict.meaning) }}{{ details(run.verdict) }}</p>
 {{ drawing(run) }}
 <p class="note">{{ run.log.format }}{% for note in run.log.notes %}. Note: {{ note }}{% endfor %}</p>
 {% if run.findings | length > 1 %}<p class="also">Also seen</p><ul>{% for finding in run.findings[1:] %}<li>
-<span class="code {{ finding.severity }}-text">{{ finding.code }}</span> {{ finding.meaning }}{{ details(finding) }}</li>
+<span class="code {{ finding.severity }}-text">{{ finding.code }}</span> {{ said(finding.meaning) }}{{ details(finding) }}</li>
 {% endfor %}</ul>{% endif %}
 {% endfor %}</section>{% endfor %}
 </body></html>
@@ -77,8 +80,15 @@ def write_diagnosis_page(reports: Sequence[object], comparison: Comparison | Non
     """Write the page for the reports of `flows.diagnose`."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=plain_on_a_page)
     template = environment.from_string(_PAGE)
+    language = asked_language()
     page = template.render(
-        reports=reports, comparison=comparison, drawing=_drawing, words=LABEL_WORDS, evidence=shown_evidence
+        reports=reports,
+        comparison=comparison,
+        drawing=_drawing,
+        words=LABEL_WORDS,
+        evidence=shown_evidence,
+        language=language,
+        said=partial(translated, language=language),
     )
     write_whole(path, page)
 

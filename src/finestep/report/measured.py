@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from finestep.report import wording
+from finestep.report.told import Told
 from finestep.trial import Trial
 
 FALLEN_STATES = ("diverged", "out_of_memory", "failed")
@@ -89,16 +90,41 @@ def verdict(best: Trial | None, baseline: Trial | None, noise: Noise | None) -> 
     if best is None:
         return Verdict(figure=wording.NONE, sentence="no run has a result yet")
     if baseline is None:
-        return Verdict(figure=wording.NONE, sentence="there is no baseline to compare with")
+        return Verdict(figure=wording.NONE, sentence="the usual default was not run")
     if best.number == baseline.number:
-        return Verdict(figure="0 %", sentence="the baseline itself is the best run")
+        return Verdict(figure="0 %", sentence="the usual default itself is the best run")
     reached, before = final_loss(best), final_loss(baseline)
     if reached is None or before is None:
-        return Verdict(figure=wording.NONE, sentence=f"the baseline has no result ({_state(baseline)})")
+        return Verdict(figure=wording.NONE, sentence=f"the usual default has no result ({_state(baseline)})")
     if best.fidelity != baseline.fidelity:
-        lengths = f"{wording.share(best.fidelity)} against {wording.share(baseline.fidelity)} of the token budget"
-        return Verdict(figure=wording.NONE, sentence=f"not compared with the baseline: {lengths}")
+        lengths = f"{wording.share(best.fidelity)} against {wording.share(baseline.fidelity)} of a full run"
+        return Verdict(figure=wording.NONE, sentence=f"not compared with the usual default: {lengths}")
     return _compared(reached, before, noise)
+
+
+def metric_verdict(best: Trial | None, baseline: Trial | None, told: Told) -> Verdict | None:
+    """The gain in the metric that the study optimises; None where it is the loss, or one of them lacks the metric."""
+    found = [_metric(trial, told.objective) for trial in (best, baseline)]
+    if best is None or baseline is None or best.number == baseline.number or best.fidelity != baseline.fidelity:
+        return None
+    reached, before = found
+    if reached is None or before is None:
+        return None
+    name, (error, rows) = told.objective.replace("_", " "), told.metric_errors.get(told.objective, (None, 0))
+    sentence = f"{name} {reached:.4f} against {before:.4f}"
+    if error is None:
+        return Verdict(figure=f"{reached - before:+.4g}", sentence=sentence)
+    limit = 2 * math.sqrt(2) * error
+    if abs(reached - before) <= limit:
+        return Verdict(
+            figure="tie", sentence=f"{sentence}; {rows:,} rows cannot tell less than {100 * limit:.1f} points"
+        )
+    return Verdict(figure=f"{100 * (reached - before):+.1f} points", sentence=sentence)
+
+
+def _metric(trial: Trial | None, name: str) -> float | None:
+    value = trial.outcome.metrics.get(name) if trial is not None and trial.ranks and trial.outcome else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _compared(reached: float, before: float, noise: Noise | None) -> Verdict:
@@ -107,14 +133,16 @@ def _compared(reached: float, before: float, noise: Noise | None) -> Verdict:
         limit = f"{NOISE_FACTOR * noise.deviation:.4f}"
         return Verdict(
             figure="tie",
-            sentence=f"tie with the baseline ({wording.loss(before)}): {abs(gain):.4f} apart, noise up to {limit}",
+            sentence=f"tie with the usual default ({wording.loss(before)}): {abs(gain):.4f} apart, noise up to {limit}",
         )
     side = "below" if gain >= 0 else "above"
-    known = "noise unknown: no run was repeated with another seed"
+    known = "noise unknown, because no run was repeated with another seed"
     if noise is not None:
         known = f"more than the noise between seeds, from {noise.num_runs} repeated runs"
     figure = f"{100 * abs(gain / before):.1f} % {'lower' if gain >= 0 else 'higher'}" if before else wording.NONE
-    return Verdict(figure=figure, sentence=f"{abs(gain):.4f} {side} the baseline ({wording.loss(before)}); {known}")
+    return Verdict(
+        figure=figure, sentence=f"{abs(gain):.4f} {side} the usual default ({wording.loss(before)}); {known}"
+    )
 
 
 def _state(trial: Trial) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,12 +11,15 @@ from finestep.report import wording
 from finestep.report.basin import Basin, basin_finding, build_basin
 from finestep.report.batch_map import BatchMap, build_maps, map_finding
 from finestep.report.curves import EMA_SHARE, Curve, build_curves, curves_finding, gradient_finding
-from finestep.report.measured import Verdict, final_loss, lower_elsewhere, seed_noise, verdict
+from finestep.report.hero import Headline, Tile, headline, is_one_training, tiles
+from finestep.report.measured import Verdict, final_loss, lower_elsewhere, metric_verdict, seed_noise, verdict
+from finestep.report.told import Told
 from finestep.result import LabelAnswer, RowAnswer, Spent
-from finestep.trial import KL_TO_BASE, EvalRecord, StepRecord, Trial, TrialState
+from finestep.trial import EvalRecord, StepRecord, Trial, TrialState
 
 SHOWN_CURVES = 6
-MOST_METRIC_COLUMNS = 3
+MOST_REASONS = 400
+"""Trials whose reasons the page keeps; the chosen one, the baseline and the last ones are among them."""
 
 
 class _Value(BaseModel):
@@ -26,11 +27,10 @@ class _Value(BaseModel):
 
 
 class Figure(_Value):
-    """One number of the header: what it is, the number, and what it is made of."""
+    """One number: what it is, and the number."""
 
     name: str
     value: str
-    detail: str = ""
 
 
 class StateCount(_Value):
@@ -42,27 +42,16 @@ class StateCount(_Value):
 
 
 class Row(_Value):
-    """One trial in the table; texts as shown, and values to sort by."""
+    """One trial in the table of a page without scripts."""
 
     number: int
-    stage: str
-    why: str
     learning_rate: str
-    learning_rate_value: float
     batch: str
-    batch_value: int
     fidelity: str
-    fidelity_value: float
     loss: str
-    loss_value: float | None
-    metrics: tuple[str, ...]
-    state: TrialState
     state_words: str
     reason: str
-    elapsed: str
-    elapsed_s: float
     is_best: bool
-    is_baseline: bool
 
 
 class Answered(_Value):
@@ -73,55 +62,55 @@ class Answered(_Value):
     expected: str
 
 
-class Findings(_Value):
+class Titles(_Value):
     """The titles of the sections: what each figure says, in words."""
 
     basin: str
+    runs: str
     map: str
     curves: str
     gradients: str
-    table: str
+    diagnosis: str
+    answers: str
+    use: str
+    provenance: str
 
 
 class ReportView(_Value):
     """The whole page as plain values."""
 
     title: str
-    command: str
-    headline: str
-    unsettled: str = Field("", description="What a search has not settled, and how to go on; empty when it has.")
+    language: str = Field("", description="`en` or `zh`; empty: the browser's.")
+    live: bool = Field(False, description="The study runs, and the page is served with news.")
     is_search: bool = Field(description="Several runs may be compared; False for the one run of `train`.")
-    num_logged: int = Field(description="Trials with a step or evaluation log; more of them than curves may be drawn.")
-    verdict: Verdict
-    figures: tuple[Figure, ...] = Field(description="The best run's numbers; empty without one.")
+    verdict: Headline
+    compared: Verdict
+    tiles: tuple[Tile, ...] = Field(description="The chosen run's numbers; empty without one.")
     spent: tuple[Figure, ...] = Field(description="What the study cost.")
     counts: tuple[StateCount, ...]
-    findings: Findings
+    titles: Titles
+    told: Told
+    trials: tuple[Trial, ...]
+    kept_reasons: frozenset[int] = Field(description="Numbers of the trials whose reasons the page keeps.")
     basin: Basin
+    basin_about: tuple[str, ...]
     maps: tuple[BatchMap, ...]
     curves: tuple[Curve, ...]
-    ema_share: float = Field(description="Span of the moving average as a share of a run's steps.")
-    metric_names: tuple[str, ...]
-    rows: tuple[Row, ...]
+    curves_about: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    lost: tuple[str, ...] = Field((), description="What the page leaves out, because the study is large.")
     answers: tuple[Answered, ...] = ()
 
-    def charts_json(self) -> str:
-        """What the page's script draws, as JSON without NaN, in the same bytes each time."""
-        data = {
-            "basin": self.basin.model_dump(mode="json"),
-            "maps": [item.model_dump(mode="json") for item in self.maps],
-            "curves": [curve.model_dump(mode="json") for curve in self.curves],
-            "ema_share": self.ema_share,
-        }
-        return json.dumps(data, allow_nan=False, separators=(",", ":"))
+    @property
+    def rows(self) -> list[Row]:
+        """The trials as texts, in their order."""
+        return [_row(trial, self.basin.best) for trial in self.trials]
 
 
 def build_view(
     *,
     title: str,
-    command: str,
     trials: Sequence[Trial],
     steps: Mapping[int, Sequence[StepRecord]],
     evaluations: Mapping[int, Sequence[EvalRecord]],
@@ -130,55 +119,114 @@ def build_view(
     best: int | None,
     notes: Sequence[str],
     spent: Spent | None = None,
-    unsettled: str | None = None,
+    told: Told | None = None,
     answers: Sequence[RowAnswer] = (),
+    language: str = "",
+    live: bool = False,
 ) -> ReportView:
     """The report of a study from its trials and their logs.
 
-    `steps` and `evaluations` go by trial number; `baseline` and `best` are trial numbers. Without `spent`,
-    tokens and time are summed over the trials.
+    `steps` and `evaluations` go by trial number; `baseline` and `best` are trial numbers. Without `spent`, tokens and
+    time are summed over the trials.
 
     Raises:
         BadInput: `best` has no loss that counts, or a number belongs to no trial.
     """
-    numbered = {trial.number: trial for trial in trials}
+    numbered, said = {trial.number: trial for trial in trials}, told or Told()
     first, winner = _trial(numbered, baseline, "baseline"), _trial(numbered, best, "best")
     if winner is not None and final_loss(winner) is None:
         raise BadInput("`best` must be a trial with a finite validation loss", value=best, place="report")
-    noise = seed_noise(trials)
-    compared = verdict(winner, first, noise)
-    curves = build_curves(trials, steps, evaluations, shown=_shown(trials, winner, first))
-    maps = build_maps(trials)
-    metric_names = tuple(sorted({name for trial in trials if trial.outcome for name in trial.outcome.metrics}))
-    counts, lower = _counts(trials), lower_elsewhere(trials, winner)
+    compared = metric_verdict(winner, first, said) or verdict(winner, first, seed_noise(trials))
+    curves = build_curves(trials, steps, evaluations, shown=_shown(trials, winner, first), is_own=said.is_own)
+    maps, kept = build_maps(trials), _kept(trials, winner, first)
+    num_logged = sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered)
     return ReportView(
         title=title,
-        command=command,
-        headline=_headline(winner, trials),
-        unsettled=unsettled or "",
-        is_search=not _is_one_training(trials),
-        num_logged=sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered),
-        verdict=compared,
-        figures=tuple(_best_figures(winner, compared)) if winner else (),
+        language=language,
+        live=live,
+        is_search=not is_one_training(trials),
+        verdict=headline(winner, trials, said),
+        compared=compared,
+        tiles=tuple(tiles(winner, first, compared, said, batch=batch_product(winner))) if winner else (),
         spent=tuple(_spent_figures(trials, spent)),
-        counts=counts,
-        findings=Findings(
-            basin=basin_finding(trials, winner, lower),
-            map=map_finding(maps),
-            curves=curves_finding(curves, winner),
-            gradients=gradient_finding(curves, winner),
-            table=f"{wording.runs(len(trials))}: {_count_words(counts)}" if trials else "No run was started",
-        ),
-        basin=build_basin(trials, best=winner, baseline=first, is_lowest=lower is None),
+        counts=_counts(trials),
+        titles=_titles(trials, winner, maps=maps, curves=curves, num_answers=len(answers), told=said),
+        told=said,
+        trials=tuple(trials),
+        kept_reasons=kept,
+        basin=build_basin(trials, best=winner, baseline=first, is_lowest=lower_elsewhere(trials, winner) is None),
+        basin_about=tuple(_basin_about(said)),
         maps=maps,
         curves=curves,
-        ema_share=EMA_SHARE,
-        metric_names=_metric_heads(metric_names),
-        rows=tuple(_row(trial, metric_names, best, baseline) for trial in trials),
+        curves_about=tuple(_curves_about(len(curves), num_logged)),
         facts=tuple((wording.name(key), wording.fact(value)) for key, value in facts.items()),
         notes=tuple(notes),
+        lost=tuple(_lost(len(trials), len(kept))),
         answers=tuple(_answered(one) for one in answers),
     )
+
+
+def _titles(
+    trials: Sequence[Trial],
+    winner: Trial | None,
+    *,
+    maps: Sequence[BatchMap],
+    curves: Sequence[Curve],
+    num_answers: int,
+    told: Told,
+) -> Titles:
+    counts = _counts(trials)
+    return Titles(
+        basin=basin_finding(
+            trials,
+            winner,
+            lower_elsewhere(trials, winner),
+            metric=None if told.objective == "eval_loss" else told.objective,
+        ),
+        runs=f"{wording.runs(len(trials))}: {_count_words(counts)}" if trials else "No run was started",
+        map=map_finding(maps),
+        curves=curves_finding(curves, winner),
+        gradients=gradient_finding(curves, winner),
+        diagnosis="Diagnosis: nothing odd was seen" if not told.findings else "Diagnosis: what was seen in the runs",
+        answers=f"What the tuned model answers to {num_answers} validation rows",
+        use="Use it",
+        provenance="Where these numbers come from",
+    )
+
+
+def _basin_about(told: Told) -> list[str]:
+    said = [
+        "Each point is a run: its result over its highest learning rate. Runs without a result stand above the plot."
+    ]
+    if told.intervals:
+        said.append("The shaded strip is where the best rate is believed to be, with 80 % probability.")
+    if told.belief and told.settled:
+        said.append(
+            "The curve is the result that the search expects at each rate, with the range that 80 % of it lies in."
+        )
+    elif told.belief:
+        said.append("The dashed curve is what the search expects; it is a guess until the study is settled.")
+    return said
+
+
+def _curves_about(drawn: int, logged: int) -> list[str]:
+    said = [
+        f"Training loss as a moving average over {100 * EMA_SHARE:.0f} % of a run's steps; the raw loss stands faintly "
+        "behind it for the runs in colour. Rings are evaluations on the validation rows; a cross is where a number stopped being one."
+    ]
+    return said + ([f"Curves of {drawn:,} of {logged:,} runs are kept in this page."] if logged > drawn else [])
+
+
+def _lost(number: int, kept: int) -> list[str]:
+    return [f"Why a run was tried and how it ended is kept for {kept:,} of {number:,} runs."] if kept < number else []
+
+
+def _kept(trials: Sequence[Trial], winner: Trial | None, first: Trial | None) -> frozenset[int]:
+    """Of very many trials, the chosen ones, the best of the rest by loss, and the last."""
+    chosen = [trial.number for trial in (winner, first) if trial is not None]
+    ranked = sorted((t for t in trials if final_loss(t) is not None), key=lambda t: (-t.fidelity, final_loss(t)))
+    order = [*chosen, *(t.number for t in ranked[: MOST_REASONS // 2]), *(t.number for t in reversed(trials))]
+    return frozenset(list(dict.fromkeys(order))[:MOST_REASONS])
 
 
 def _answered(one: RowAnswer) -> Answered:
@@ -202,29 +250,11 @@ def _shown(trials: Sequence[Trial], best: Trial | None, baseline: Trial | None) 
         (trial for trial in trials if final_loss(trial) is not None),
         key=lambda trial: (trial.fidelity != fidelity, final_loss(trial), trial.number),
     )
+    running = [trial.number for trial in trials if trial.state == "running"]
     fallen = [trial for trial in trials if trial.state == "diverged"][:1]
-    order = [*chosen, *(trial.number for trial in fallen), *(trial.number for trial in ranked)]
+    order = [*chosen, *running, *(trial.number for trial in fallen), *(trial.number for trial in ranked)]
     order += [trial.number for trial in trials]
-    return frozenset(list(dict.fromkeys(order))[:SHOWN_CURVES])
-
-
-def _headline(best: Trial | None, trials: Sequence[Trial]) -> str:
-    if best is not None:
-        rate, batch = wording.learning_rate(best.recipe.learning_rate), best.recipe.effective_batch_size
-        verb = "Trained" if _is_one_training(trials) else "Train"
-        return f"{verb} at learning rate {rate} with an effective batch of {batch}"
-    if not trials:
-        return "No run was started"
-    if all(trial.state == "diverged" for trial in trials):
-        return "Every run diverged: search at lower learning rates"
-    if any(trial.state == "running" for trial in trials):
-        return "No run has ended with a result yet"
-    return "No run ended with a result: see the reasons in the table"
-
-
-def _is_one_training(trials: Sequence[Trial]) -> bool:
-    """True for the one run of `train`, which was not searched for."""
-    return len(trials) == 1 and trials[0].stage == "training"
+    return frozenset(list(dict.fromkeys(order))[: SHOWN_CURVES + len(running)])
 
 
 def _spent_figures(trials: Sequence[Trial], spent: Spent | None) -> list[Figure]:
@@ -236,26 +266,11 @@ def _spent_figures(trials: Sequence[Trial], spent: Spent | None) -> list[Figure]
         figures.append(Figure(name="training tokens", value=wording.count(tokens)))
     if elapsed_s:
         figures.append(Figure(name="" if spent else "summed over runs", value=wording.duration(elapsed_s)))
-    if spent is not None and not _is_one_training(trials):
+    if spent is not None and not is_one_training(trials):
         most = spent.budget_full_runs
         name = "full runs" if most is None else f"of at most {wording.count(most)} full runs"
         figures.append(Figure(name=name, value=wording.count(spent.full_runs)))
     return figures
-
-
-def _best_figures(best: Trial, compared: Verdict) -> list[Figure]:
-    before = best.outcome.base_eval_loss if best.outcome else None
-    untrained = f"before training {wording.loss(before)}" if before is not None else ""
-    return [
-        Figure(
-            name="Learning rate",
-            value=wording.learning_rate(best.recipe.learning_rate),
-            detail=f"peak, {best.recipe.schedule.name} schedule, method {best.recipe.method}",
-        ),
-        Figure(name="Effective batch", value=str(best.recipe.effective_batch_size), detail=batch_product(best)),
-        Figure(name="Validation loss", value=wording.loss(final_loss(best)), detail=untrained),
-        Figure(name="Against the baseline", value=compared.figure, detail=compared.sentence),
-    ]
 
 
 def batch_product(trial: Trial) -> str:
@@ -285,40 +300,16 @@ def _count_words(counts: Sequence[StateCount]) -> str:
     return ", ".join(f"{count.number} {count.words}" for count in counts)
 
 
-def _row(trial: Trial, metric_names: Sequence[str], best: int | None, baseline: int | None) -> Row:
+def _row(trial: Trial, best: int | None) -> Row:
     outcome, recipe = trial.outcome, trial.recipe
     reached = outcome.eval_loss if outcome else None
     return Row(
         number=trial.number,
-        stage=trial.stage,
-        why=trial.why,
         learning_rate=wording.learning_rate(recipe.learning_rate),
-        learning_rate_value=recipe.learning_rate,
         batch=str(recipe.effective_batch_size),
-        batch_value=recipe.effective_batch_size,
         fidelity=wording.share(trial.fidelity),
-        fidelity_value=trial.fidelity,
         loss=wording.loss(reached),
-        loss_value=reached if reached is not None and math.isfinite(reached) else None,
-        metrics=tuple(_metric_cells(outcome.metrics if outcome else {}, metric_names)),
-        state=trial.state,
         state_words=wording.STATE_WORDS[trial.state],
         reason=outcome.reason if outcome else "",
-        elapsed=wording.duration(outcome.elapsed_s if outcome else None),
-        elapsed_s=outcome.elapsed_s if outcome and math.isfinite(outcome.elapsed_s) else 0.0,
         is_best=trial.number == best,
-        is_baseline=trial.number == baseline,
     )
-
-
-def _metric_heads(names: Sequence[str]) -> tuple[str, ...]:
-    """A column each, or one for all of them but the distance from the base, which is compared with a limit."""
-    own = [wording.name(name) for name in names if len(names) <= MOST_METRIC_COLUMNS or name == KL_TO_BASE]
-    return tuple(own) if len(own) == len(names) else (*own, "metrics")
-
-
-def _metric_cells(metrics: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    single = [name for name in names if len(names) <= MOST_METRIC_COLUMNS or name == KL_TO_BASE]
-    cells = [wording.loss(metrics.get(name)) for name in single]
-    rest = [f"{name} {wording.loss(metrics[name])}" for name in names if name in metrics and name not in single]
-    return cells if len(single) == len(names) else [*cells, ", ".join(rest) or wording.NONE]

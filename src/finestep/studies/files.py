@@ -12,8 +12,6 @@ from finestep.errors import BadInput
 from finestep.flows.next_command import next_command
 from finestep.flows.own_trial import trial_of
 from finestep.ready import DataCard, Ready
-from finestep.report.page import render_page
-from finestep.report.view import build_view
 from finestep.result import (
     ChosenFinding,
     DataSummary,
@@ -32,10 +30,11 @@ from finestep.store.recipe_file import write_recipe
 from finestep.store.study_files import StudyFiles
 from finestep.studies.choose import baseline_trial, chosen_trial, final_recipe, predicted_recipe
 from finestep.studies.data_words import result_notes
+from finestep.studies.page import write_page
 from finestep.studies.placed_model import place_model
 from finestep.studies.saved_check import how_to_load, known_check
 from finestep.studies.spent import runs_spent, time_spent_s
-from finestep.studies.words import report_notes, unsettled_words
+from finestep.studies.with_result import config_path, write_config
 from finestep.study import Budget, StudySpec
 from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS
 from finestep.trial import Trial
@@ -85,6 +84,8 @@ def write_results(
     standing = _standing(store, trials, command=command, budget=budget, best=best, answer=answer)
     card = ready.card if ready is not None else DataCard()
     paths = _paths(store.folder, best)
+    if store.spec.framework is not None and best is not None:
+        paths = _with_own_config(store, paths, best, answer, writes)
     reloaded = known_check(store.trial_folder(best.number)) if best is not None and paths.model else None
     result = StudyResult(
         **dict(standing),
@@ -100,7 +101,7 @@ def write_results(
         model_note=note,
     )
     if writes is not Writes.NOTHING:
-        render_report(store, trials, result)
+        write_page(store, trials, result)
         write_whole(store.folder / RESULT, result.as_json(indent=1))
     return result
 
@@ -181,13 +182,22 @@ def _standing(
         next_command=next_command(command, budget) if answer and not answer.settled else None,
         trials=tuple(_figures(spec, trial) for trial in trials),
         spent=Spent(
-            full_runs=round(runs_spent(trials, num_epochs=spec.recipe.num_epochs), 3),
+            full_runs=round(
+                runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=(ready or Ready()).card.fixed_share),
+                3,
+            ),
             budget_full_runs=budget.full_runs,
             tokens=sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             elapsed_s=round(time_spent_s(trials, sharing), 1),
         ),
         command=command,
     )
+
+
+def _with_own_config(store: StudyFiles, paths: Paths, best: Trial, answer: Answer | None, writes: Writes) -> Paths:
+    """After `--with`: the user's own config with the found values stands in the place of our recipe."""
+    config = write_config(store, best, answer) if writes is Writes.ALL else config_path(store)
+    return paths.model_copy(update={"recipe": None, "config": str(config) if config and config.exists() else None})
 
 
 def _paths(folder: Path, best: Trial | None) -> Paths:
@@ -219,31 +229,13 @@ def describe(store: StudyFiles, ready: Ready | None) -> dict[str, str | int | fl
     return out | {name.replace("_", " "): value for name, value in ready.machine.known().items()}
 
 
-def render_report(store: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> None:
-    """Draw the page of the study from its records."""
-    view = build_view(
-        title=f"finestep: {store.spec.name}",
-        command=result.command,
-        trials=trials,
-        steps={trial.number: store.steps(trial.number) for trial in trials},
-        evaluations={trial.number: store.evaluations(trial.number) for trial in trials},
-        facts=result.facts,
-        baseline=result.baseline.trial if result.baseline else None,
-        best=result.best.trial if result.best else None,
-        notes=report_notes(result),
-        answers=result.answers,
-        spent=result.spent,
-        unsettled=unsettled_words(result),
-    )
-    write_whole(store.folder / REPORT, render_page(view))
-
-
 def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
     outcome, recipe = trial.outcome, final_recipe(trial)
-    micro = recipe.micro_batch_size or recipe.effective_batch_size
+    micro = recipe.first_micro_batch()
     return TrialFigures(
         trial=trial.number,
         stage=trial.stage,
+        asked_by=trial.asked_by,
         is_baseline=trial.is_baseline,
         state=trial.state,
         fidelity=trial.fidelity,
@@ -259,6 +251,7 @@ def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
         kl_at_end=outcome.kl_at_end if outcome else None,
         forgets_too_much=outcome.forgets_too_much if outcome else False,
         reason=outcome.reason if outcome else "",
+        stopped_by_hand=outcome.by_hand if outcome else False,
         log=outcome.log if outcome else None,
         num_train_tokens=outcome.num_train_tokens if outcome else 0,
         seconds=outcome.elapsed_s if outcome else 0.0,

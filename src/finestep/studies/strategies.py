@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, fields_of
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
-from finestep.search.automatic import Automatic
 from finestep.search.random_search import RandomSearch
+from finestep.search.search import Search
 from finestep.search.single import Single
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Strategy
@@ -18,7 +17,9 @@ from finestep.search.study_space import no_prior, objective_of, search_prior, se
 from finestep.search.sweep import Sweep, own_rates, sweep_batches
 from finestep.search.traits import NAMED, OFFERED
 from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
+from finestep.studies.with_space import within_framework
 from finestep.study import Budget, CommandSpec, Goal, StudySpec
+from finestep.trainers.command_fields import BATCH_FIELDS, LENGTH_FIELDS, fields_of
 
 ASSUMED_ROWS = 10_000
 MAXIMISED = ("accuracy", "macro_f1", "exact_match")
@@ -84,18 +85,27 @@ def _optuna(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
     return OptunaSearch(spec.strategy, space, objective_of(spec, ()), seed=spec.recipe.seed)
 
 
-def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) -> Automatic:
+def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) -> Search:
     """The structured view of a study: it proposes for `auto`, and says what any study has found out."""
     num_rows, num_eval_rows = card.facts.num_rows or 0, card.facts.num_eval_rows or 0
     start = spec.start or no_prior(spec.recipe)
     space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
-    return Automatic(
+    return Search.of_study(
         spec,
-        space if spec.trainer is None else _within_command(space, spec.trainer, spec.recipe),
+        _within_trainer(space, spec, card),
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
     )
+
+
+def _within_trainer(space: SearchSpace, spec: StudySpec, card: DataCard) -> SearchSpace:
+    """What the trainer of a study can be told."""
+    if spec.trainer is not None:
+        return _within_command(space, spec.trainer, spec.recipe)
+    if spec.framework is not None:
+        return within_framework(space, spec.framework, spec.recipe, fixed_share=card.fixed_share)
+    return space
 
 
 def _within_command(space: SearchSpace, trainer: CommandSpec, recipe: Recipe) -> SearchSpace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from finestep.flows.own_trial import finding_words
 from finestep.result import StudyResult, TrialFigures
 
 
@@ -44,36 +43,18 @@ def unsettled_words(result: StudyResult) -> str | None:
 
 
 def report_notes(result: StudyResult) -> list[str]:
-    """What the search believes, in sentences for the page."""
+    """What the page says at its end, in sentences: what was forgotten and passed over, where the model is, the answer."""
     answer, said = result.answer, result.forgetting.sentence if result.forgetting else ""
-    notes = [*result.data.notes, said, (finding_words(result.finding) or "").rstrip(".")]
+    notes = [said]
     if over := passed_over(result):
         notes.append(f"not taken: {over}")
     if near := as_good(result):
         notes.append(f"as good: {near}")
-    if result.saved is not None:
-        notes.append(result.saved.sentence)
     if result.use is not None:
         notes.append(f"The tuned model is in {result.use.folder}; its README.md has the lines that load it")
-    if answer is not None:
-        notes += [] if said and answer.learning_rate is None else [answer.sentence]
-        notes += _trade_offs(result)
+    if answer is not None and not (said and answer.learning_rate is None):
+        notes.append(answer.sentence)
     return [_whole_sentence(note) for note in notes if note]
-
-
-def _trade_offs(result: StudyResult) -> list[str]:
-    """The best rate of each batch size, a sentence each."""
-    assert result.answer is not None
-    out = []
-    for row in result.answer.trade_offs:
-        rate, speed = row.learning_rate, row.tokens_per_second
-        pace = f", {speed:,.0f} tokens a second" if speed else ""
-        excess = f", expected loss {row.excess_percent:.2g} % above the best batch" if result.answer.settled else ""
-        out.append(
-            f"Batch {row.effective_batch_size}: best learning rate {rate.value:.2g} ({rate.low:.2g} to "
-            f"{rate.high:.2g}){excess}{pace}"
-        )
-    return out
 
 
 def _whole_sentence(words: str) -> str:

@@ -1,4 +1,4 @@
-"""The optimizer step that a trial is making: its rows, cut into micro-batches, and the loss so far. It touches no weights."""
+"""The optimizer step that a trial is making: its rows, cut into micro-batches, one after the other. It touches no weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from finestep.train.order import Order
 from finestep.train.token_rows import TokenRows
@@ -18,7 +17,6 @@ class CurrentStep:
     Attributes:
         rows: all rows of the step.
         num_units: what its loss is divided by.
-        loss: the parts so far, already divided.
     """
 
     def __init__(self, data: TokenRows, order: Order):
@@ -27,7 +25,6 @@ class CurrentStep:
         self._cut: tuple[int, int | None] = (1, None)
         self.rows: np.ndarray = np.empty(0, dtype=np.int64)
         self.num_units = 1
-        self.loss = torch.zeros(())
         self.num_micro_batches = 0
 
     def next_rows(self, step: int, *, micro_batch_size: int, window: int | None) -> np.ndarray:
@@ -43,9 +40,8 @@ class CurrentStep:
         self._queue = self.order.micro_batches(self.rows, micro_batch_size, window=window)
         self.num_micro_batches = 0
 
-    def add(self, loss: torch.Tensor) -> bool:
+    def add(self) -> bool:
         """Count a micro-batch whose gradients are in; True when the effective batch is complete."""
-        self.loss = self.loss + loss
         self.num_micro_batches += 1
         del self._queue[0]
         return not self._queue
@@ -57,14 +53,14 @@ class CurrentStep:
 
     def state(self) -> dict[str, Any]:
         """How far it is; with the gradients so far, this is all that going on in its middle needs."""
-        return {"cut": list(self._cut), "num_micro_batches": self.num_micro_batches, "loss": float(self.loss)}
+        return {"cut": list(self._cut), "num_micro_batches": self.num_micro_batches}
 
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Go on in the middle of step `step`."""
         self._begin(step, *state["cut"])
-        self.num_micro_batches, self.loss = state["num_micro_batches"], torch.tensor(state["loss"])
+        self.num_micro_batches = state["num_micro_batches"]
         del self._queue[: self.num_micro_batches]
 
     def rewind(self) -> None:
         """Forget what is half done; its gradients are the caller's to clear."""
-        self._queue, self.loss, self.num_micro_batches = [], torch.zeros(()), 0
+        self._queue, self.num_micro_batches = [], 0

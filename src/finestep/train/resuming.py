@@ -38,9 +38,9 @@ class Resuming:
         """Write a checkpoint now; with a step that is half done where trials share the pass, so that they go on side by side as they
         were: in other company products round otherwise."""
         run = self._state
-        state = {**vars(run.progress), "guard": run.guard.state(), "optimizer_steps": run.optimizer.num_steps}
+        state = {**vars(run.progress), "guard": run.guard.state(), "optimizer_steps": run.num_updates}
         tensors = {"weights": run.seat.values(), "optimizer": run.seat.moments(), "best": run.best}
-        if with_half_step and self._step.is_half_done and (gradients := run.seat.gradients_in_company()):
+        if with_half_step and self._step.is_half_done and (gradients := run.seat.half_step_in_company()):
             state[HALF_STEP], tensors[GRADIENTS] = self._step.state(), gradients
         save_checkpoint(self._folder / "checkpoints", step=run.progress.step, state=state, tensors=tensors)
         self._saved, self._saved_step = time.monotonic(), run.progress.step
@@ -51,7 +51,7 @@ class Resuming:
         if self._half is not None:
             state, gradients = self._half
             self._half = None
-            self._state.seat.load_gradients(gradients)
+            self._state.seat.load_half_step(gradients)
             self._step.restore(self._state.progress.step + 1, state)
 
     def take_up(self) -> tuple[Values, Values]:
@@ -66,7 +66,7 @@ class Resuming:
         if checkpoint is not None:
             state, tensors = load_checkpoint(checkpoint)
             values, moments = tensors["weights"], tensors.get("optimizer", {})
-            run.optimizer.num_steps = state.pop("optimizer_steps")
+            run.num_updates = state.pop("optimizer_steps")
             run.best = tensors.get("best", {})
             run.guard.restore(state.pop("guard"))
             half = state.pop(HALF_STEP, None)

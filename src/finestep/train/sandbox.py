@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
+Answer = TypeVar("Answer")
 MEMORY_BYTES = 512 * 2**20
 """What a template may take beyond what this process has."""
 MOST_WALL_S = 900.0
@@ -25,7 +26,7 @@ MOST_WALL_S = 900.0
 OUT_OF_MEMORY, BROKEN, TOO_SLOW = 3, 4, 5
 
 
-def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES) -> Any:
+def in_child(work: Callable[[], Answer], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES) -> Answer:
     """The answer of `work`, which must be plain values, computed in a child process.
 
     Raises:
@@ -40,8 +41,8 @@ def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMOR
 
 
 def each_in_child(
-    work: Callable[[], Iterable[Any]], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES
-) -> tuple[list[Any], Exception | None]:
+    work: Callable[[], Iterable[Answer]], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES
+) -> tuple[list[Answer], Exception | None]:
     """(what `work` gave one after the other, what ended it before its end: see `in_child`; None: it came to its end)."""
     if not sys.platform.startswith("linux"):
         return list(work()), None  # elsewhere a copy of a process with threads is not safe
@@ -71,7 +72,7 @@ def _fault(status: int) -> Exception:
     return ChildProcessError(f"exit code {status}")
 
 
-def _answer(work: Callable[[], Iterable[Any]], writing: int, cpu_s: float, memory_bytes: int) -> None:
+def _answer(work: Callable[[], Iterable[object]], writing: int, cpu_s: float, memory_bytes: int) -> None:
     """In the child: compute under the limits, write a line an answer and an empty one at the end, and end without any of this
     process's farewells."""
     code = BROKEN
