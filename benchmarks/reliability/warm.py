@@ -80,6 +80,9 @@ def serve(folder: Path, kind: str, model: str) -> None:
             if found == door.fileno():
                 caller, _ = door.accept()
                 child = _fork(caller)
+                if child is None:
+                    caller.close()
+                    continue
                 watch = os.pidfd_open(child)
                 callers[watch] = callers[caller.fileno()] = (caller, child)
                 waits.register(watch, select.POLLIN)
@@ -111,19 +114,24 @@ def _own_modules() -> list[str]:
     return [one.name for one in found if one.name.split(".")[1] not in left_out and not one.name.endswith("__main__")]
 
 
-def _fork(caller: socket.socket) -> int:
-    """A process that runs what the caller asks for; its number."""
+def _fork(caller: socket.socket) -> int | None:
+    """A process that runs what the caller asks for; its number. None for a caller that was killed before it could ask."""
     head, rights, _, _ = caller.recvmsg(8, socket.CMSG_SPACE(3 * 4))
+    if not rights:
+        return None
     streams = array.array("i")
     streams.frombytes(rights[0][2])
     size, job = int.from_bytes(head, "big"), b""
     while len(job) < size:
-        job += caller.recv(size - len(job))
+        if not (part := caller.recv(size - len(job))):
+            return None
+        job += part
     child = os.fork()
     if child:
         for stream in streams:
             os.close(stream)
-        caller.sendall(child.to_bytes(8, "big"))
+        with contextlib.suppress(OSError):  # a caller that is gone is noticed below
+            caller.sendall(child.to_bytes(8, "big"))
         return child
     try:
         for place, stream in enumerate(streams):
