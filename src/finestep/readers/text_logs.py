@@ -19,6 +19,7 @@ from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of, read_pairs
 from finestep.readers.text_stream import batches, lines
 
+MOST_CHARS = 20000
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
 _BAR = re.compile(r"(?<![\d.])(\d{1,9})/(\d{1,9}) \[")
@@ -134,7 +135,8 @@ def _says_something(text: str) -> bool:
 
 def _is_echo(line: str) -> bool:
     """True for the copy of a row behind a logger's prefix."""
-    return bool(_ECHO.search(line[max(0, line.index("{") - 120) : line.index("{")]))
+    at = line.index("{")
+    return at > 0 and bool(_ECHO.search(line[max(0, at - 120) : at]))
 
 
 def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
@@ -143,7 +145,7 @@ def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
 
 
 def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
-    printed = (text for line in _watched(stream, table) for text in _PRINTED_ROW.findall(line))
+    printed = (text for line in _watched(stream, table) for text in _rows_in(line))
     for texts in batches(iter(lambda: list(islice(printed, 400)), [])):
         rows = rows_of(texts, _decode_printed)
         table.num_skipped += rows.count(None)
@@ -152,6 +154,13 @@ def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
             table.notes = ["the file holds the final row of at least one run"]
         if table.is_full:
             return
+
+
+def _rows_in(line: str) -> list[str]:
+    """The printed dictionaries in a line; most lines are one and nothing else, which needs no search."""
+    if line[:2] in ("{'", '{"') and line[-1] == "}" and len(line) < MOST_CHARS and line.find("{", 1) < 0:
+        return [line] if line.count("}") == 1 else _PRINTED_ROW.findall(line)
+    return _PRINTED_ROW.findall(line)
 
 
 def _watched(stream: Iterator[str], table: RowTable) -> Iterator[str]:
