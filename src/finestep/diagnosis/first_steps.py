@@ -149,4 +149,4 @@ def _gradients_died(signals: Signals) -> bool:
 
 
 def _medians(x: np.ndarray, width: int) -> np.ndarray:
-    return np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1)
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1))

@@ -8,7 +8,7 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.chance import MOST_IGNORANT, chance_level
-from finestep.diagnosis.curves import LossCurve
+from finestep.diagnosis.curves import EvalCurve, LossCurve
 from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals, or_none
 from finestep.diagnosis.thresholds import Thresholds
@@ -167,15 +167,21 @@ def _share_of_training_gain(signals: Signals, place: float) -> float:
     return (curve.start - float(np.median(window)) + error) / (curve.start - curve.end)
 
 
-def rate_was_the_limit(signals: Signals, curve, evaluation, limits: Thresholds) -> bool:
-    """A long budget, a small gain in all, and as much of it late as early: the descent never bent."""
+def rate_was_the_limit(
+    signals: Signals, curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds
+) -> bool:
+    """A long budget, a small gain in all, and a model that was ignorant at first and is so in the end."""
     epochs = signals.progress.epochs
     if not epochs >= limits.small_gain_epochs or signals.progress.share_done < 0.9:
         return False
-    first, last = (evaluation.first, evaluation.last) if evaluation else (curve.start, curve.end)
+    judged_by = evaluation or curve
+    if judged_by is None:
+        return False
+    first = judged_by.first if isinstance(judged_by, EvalCurve) else judged_by.start
+    last = judged_by.last if isinstance(judged_by, EvalCurve) else judged_by.end
     small = first > 0 and 1 - last / first < limits.small_gain
-    is_told = curve is not None and curve.num_rows >= limits.min_rows
-    return small and _is_ignorant_all_along(signals, first, last) and (not is_told or curve.whole.change < 0)
+    is_falling = curve is None or curve.num_rows < limits.min_rows or curve.whole.change < 0
+    return small and is_falling and _is_ignorant_all_along(signals, first, last)
 
 
 def _is_ignorant_all_along(signals: Signals, first: float, last: float) -> bool:

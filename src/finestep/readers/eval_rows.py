@@ -14,14 +14,17 @@ from finestep.readers.run_boundaries import merge_equal_steps
 
 @dataclass
 class EvalRows:
-    order: array = field(default_factory=lambda: array("d"))
-    step: array = field(default_factory=lambda: array("d"))
-    epoch: array = field(default_factory=lambda: array("d"))
-    loss: array = field(default_factory=lambda: array("d"))
+    """Evaluations on one set, in the order of the file; `order` is the row of the table that each stands in."""
+
+    order: array[float] = field(default_factory=lambda: array("d"))
+    step: array[float] = field(default_factory=lambda: array("d"))
+    epoch: array[float] = field(default_factory=lambda: array("d"))
+    loss: array[float] = field(default_factory=lambda: array("d"))
     metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
 def loss_of(found: dict[str, float]) -> float:
+    """The loss of an evaluation, from its perplexity where that is all that was logged."""
     if "loss" in found:
         return found["loss"]
     perplexity = found.get("perplexity", MISSING)
@@ -29,13 +32,21 @@ def loss_of(found: dict[str, float]) -> float:
 
 
 def add_metrics(rows: EvalRows, found: dict[str, float]) -> None:
+    """Keep what else was measured in the last evaluation."""
     position = len(rows.loss) - 1
     for name, value in found.items():
         if name != "loss" and (name in rows.metrics or len(rows.metrics) < MAX_METRICS):
             rows.metrics.setdefault(name, []).append((position, value))
 
 
-def eval_series(name, rows: EvalRows, bound, steps_in_order: Column, chosen: Column, *, has_notes: bool) -> EvalSeries:
+def eval_series(
+    name: str, rows: EvalRows, bound: tuple[int, int], steps_in_order: Column, chosen: Column, *, has_notes: bool
+) -> EvalSeries:
+    """The evaluations of one run, one for each step.
+
+    An evaluation has its own step unless the table gave up that counter (`chosen` is NaN there) or counted anew (`has_notes`); then it
+    gets the step of the training row before it.
+    """
     order = np.asarray(rows.order).astype(int)
     mine = (order >= bound[0]) & (order < bound[1])
     position = np.clip(order, 0, max(len(steps_in_order) - 1, 0))

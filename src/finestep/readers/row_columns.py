@@ -22,11 +22,12 @@ ROUNDED_ZERO, FEW_NEGATIVE = 1e-3, 0.05
 """Size of a loss that may be a rounded zero; share of rows of one sign that is no accident."""
 
 
-def as_matrix(flat: array) -> Column:
+def as_matrix(flat: array[float]) -> Column:
+    """The rows of a table, one a line, over the same memory."""
     return np.frombuffer(flat, dtype=np.float64).reshape(-1, WIDTH) if flat else np.empty((0, WIDTH))
 
 
-def with_extra(matrix: Column, extra: array) -> Column:
+def with_extra(matrix: Column, extra: array[float]) -> Column:
     """The matrix, and beside it the columns of preference and reinforcement learning when there are any."""
     if not extra:
         return matrix

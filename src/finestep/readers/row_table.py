@@ -97,7 +97,7 @@ class RowTable:
             value = row[key]
             kind = type(value)
             is_plain = (kind is float or kind is int) and -MAX_MAGNITUDE < value < MAX_MAGNITUDE  # type: ignore[operator]
-            values[slot] = value if is_plain else self._value(value, slot)  # type: ignore[assignment,call-overload]
+            values[slot] = value if is_plain else self._value(value, slot)  # type: ignore[call-overload]
         if not -1.0 <= values[STEP] <= MAX_STEP:
             values[STEP] = MISSING
         values[STEP_RANK], values[LOSS_RANK] = plan.step_rank, plan.loss_rank
@@ -148,7 +148,7 @@ class RowTable:
         self._take_bar(matrix)
         self._drop_one_step(matrix)
         shown_again = leftovers(matrix[:, STEP], matrix[:, EPOCH], matrix[:, LOSS])
-        matrix[np.ix_(shown_again, (STEP, LOSS))] = np.nan
+        matrix[shown_again, STEP] = matrix[shown_again, LOSS] = np.nan
         own_steps = matrix[:, STEP].copy()
         matrix[:, STEP] = continued(own_steps, matrix[:, EPOCH], matrix[:, LOSS])
         self._counts_on = not np.array_equal(own_steps, matrix[:, STEP], equal_nan=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from finestep.diagnosis.training_log import TRAIN_COLUMNS, Column, TrainSeries
+from finestep.diagnosis.training_log import TRAIN_COLUMNS, Column, EvalSeries, TrainSeries
 from finestep.readers.eval_rows import EvalRows, eval_series
 from finestep.readers.limits import MISSING
 from finestep.readers.row_columns import EPOCH, SLOTS, STEP, is_told
@@ -15,7 +15,10 @@ from finestep.readers.run_boundaries import NEW_RUN_MARK, merge_equal_steps
 _CARRIED = ("learning_rate", "epoch")
 
 
-def run_series(matrix: Column, evals: Mapping[str, EvalRows], bound: tuple[int, int], counts_on: bool):
+def run_series(
+    matrix: Column, evals: Mapping[str, EvalRows], bound: tuple[int, int], counts_on: bool
+) -> tuple[TrainSeries, tuple[EvalSeries, ...], tuple[str, ...]]:
+    """Training rows, evaluations and notes of the run between two rows of the table."""
     first, last = bound
     chosen = matrix[:, STEP].copy() if evals else matrix[:0, STEP]
     rows, notes = _number_steps(matrix[first:last])
