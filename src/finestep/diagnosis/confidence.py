@@ -33,5 +33,6 @@ def confidence_of(code: str, num_rows: int) -> float:
 
 def earned(num_logs: int, votes: float, *, num_rows: int) -> float:
     """Confidence from counts."""
+    # Codes that were seen on few logs are drawn towards the share of all verdicts.
     share = (votes + PRIOR * PRIOR_LOGS) / (num_logs + PRIOR_LOGS)
     return round(share * (OF_FEW_ROWS if num_rows < FEW_ROWS else 1.0), 2)

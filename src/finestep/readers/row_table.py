@@ -65,14 +65,10 @@ class RowTable:
         self._extra = array("d")
         self._evals: dict[str, EvalRows] = {}
         self._plans = RowPlans()
+        self.tags = self._plans.tags
         self._num_train = 0
         self._bar = (0, 0)
         self._counts_on = False
-
-    @property
-    def tags(self) -> set[str]:
-        """Objectives that the names of columns speak of."""
-        return self._plans.tags
 
     @property
     def num_rows(self) -> int:
@@ -278,9 +274,9 @@ class RowTable:
         known = {name for name, slot in SLOTS.items() if slot < matrix.shape[1] and not np.isnan(matrix[:, slot]).all()}
         if "reward" in known and "loss" not in known:
             return "reinforcement"
-        if "loss" in known and not self._plans.tags and takes_both_signs(matrix[:, LOSS]):
-            return "reinforcement"
         tags = self._plans.tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}
+        if "loss" in known and not tags and takes_both_signs(matrix[:, LOSS]):
+            return "reinforcement"
         return next((tag for tag in ("reinforcement", "preference") if tag in tags), "supervised")
 
     def _all_notes(self) -> tuple[str, ...]:
