@@ -20,6 +20,7 @@ from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of, read_pairs
 from finestep.readers.text_stream import batches, lines
 
+MOST_CHARS = 20000
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
 _BAR = (
@@ -145,7 +146,8 @@ def _says_something(text: str) -> bool:
 
 def _is_echo(line: str) -> bool:
     """True for the copy of a row behind a logger's prefix."""
-    return bool(_ECHO.search(line[max(0, line.index("{") - 120) : line.index("{")]))
+    at = line.index("{")
+    return at > 0 and bool(_ECHO.search(line[max(0, at - 120) : at]))
 
 
 def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
