@@ -55,6 +55,18 @@ def check_forward(model: Any, *, computing: Any) -> None:
         _answers(model, _tokens(model), computing)
 
 
+def check_ids(model: Any, highest: int) -> None:
+    """Raise BadInput where the tokenizer gives ids for which the model has no embedding."""
+    size = vocabulary_size(model)
+    if size is not None and highest >= size:
+        raise BadInput(
+            f"every token must have an embedding: the model has {size:,}",
+            value=f"token id {highest}",
+            next_step="the tokenizer has more tokens than the model; use the one that belongs to it, or resize the model's "
+            "embeddings and save it first (`model.resize_token_embeddings(len(tokenizer))`)",
+        )
+
+
 def looks_ahead(model: Any, *, computing: Any) -> bool:
     """True when a later token changes the answers at earlier places: then a loss on next tokens means nothing."""
     ids_NS = _tokens(model)
@@ -131,4 +143,5 @@ def vocabulary_size(model: Any) -> int | None:
 @torch.no_grad()
 def _answers(model: Any, ids_NS: torch.Tensor, computing: Any) -> torch.Tensor:
     with computing():
-        return model(input_ids=ids_NS, attention_mask=torch.ones_like(ids_NS)).logits
+        logits: torch.Tensor = model(input_ids=ids_NS, attention_mask=torch.ones_like(ids_NS)).logits
+    return logits

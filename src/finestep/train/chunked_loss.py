@@ -29,7 +29,8 @@ def chunked_nll(
     parts = [slice(start, start + chunk) for start in range(0, len(hidden_KD), chunk)]
     if not torch.is_grad_enabled():
         return torch.cat([_nll(logits_of, hidden_KD[part], labels_K[part]) for part in parts])
-    return _ChunkedNLL.apply(hidden_KD, labels_K, logits_of, parts, *trained)  # type: ignore[no-untyped-call]
+    nll_K: torch.Tensor = _ChunkedNLL.apply(hidden_KD, labels_K, logits_of, parts, *trained)  # type: ignore[no-untyped-call]
+    return nll_K
 
 
 def _nll(logits_of: Logits, hidden_KD: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
@@ -44,6 +45,7 @@ class _ChunkedNLL(torch.autograd.Function):
         grad_KD = torch.empty_like(hidden_KD) if needs_hidden else None
         head_grads: list[torch.Tensor] = []
         for place in parts:
+            # Detached: this graph ends with the chunk, and its logits with it.
             part = hidden_KD[place].detach().requires_grad_(needs_hidden)
             with torch.set_grad_enabled(needs_hidden or needs_head):
                 part_nll = _nll(logits_of, part, labels_K[place])

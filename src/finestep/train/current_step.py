@@ -25,6 +25,7 @@ class CurrentStep:
 
     def next_rows(self, step: int, *, micro_batch_size: int, window: int | None) -> np.ndarray:
         """Rows of the next micro-batch of step `step`; the first of a step fixes how the step is cut."""
+        # How a step is cut stays fixed until it is complete: a pack that changes meanwhile must not repeat or skip rows.
         if not self._queue:
             self.rows = self.order.rows_of_step(step)
             self.num_units = max(self._data.num_loss_units(self.rows), 1)

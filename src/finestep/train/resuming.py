@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from finestep.disk import remove_leftovers
 from finestep.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -38,8 +39,12 @@ class Resuming:
         self._saved, self._saved_step = time.monotonic(), run.progress.step
         run.emit("checkpoint", {"step": run.progress.step})
 
-    def take_up(self) -> tuple[Values, Values]:
-        """(values, moments) of the newest valid checkpoint, saying which ones were skipped; or the initial ones."""
+    def take_up(self, planned: dict[str, Any]) -> tuple[Values, Values]:
+        """(values, moments) of the newest valid checkpoint, saying which ones were skipped; or the initial ones.
+
+        Args:
+            planned: what is told when the trial starts; the step from which it starts is added.
+        """
         run = self._state
         remove_leftovers(self._folder)
         checkpoint, skipped = newest_checkpoint(self._folder / "checkpoints")
@@ -55,4 +60,5 @@ class Resuming:
             run.guard.restore(state.pop("guard"))
             run.progress = Progress(**state)
             self._saved_step = run.progress.step
+        run.emit("started", {**planned, "from_step": run.progress.step})
         return values, moments

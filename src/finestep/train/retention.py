@@ -37,10 +37,19 @@ class Retention:
 
     Args:
         text: general text, in the language that the model shall keep.
+        max_forgetting: most KL at the end of a run that is accepted, nats a token; None: it is only told.
     """
 
-    def __init__(self, text: str, tokenizer: Any, placement: Placement, *, vocabulary_size: int):
-        self.placement = placement
+    def __init__(
+        self,
+        text: str,
+        tokenizer: Any,
+        placement: Placement,
+        *,
+        vocabulary_size: int,
+        max_forgetting: float | None = None,
+    ):
+        self.placement, self.max_forgetting = placement, max_forgetting
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         most = min(MAX_POSITIONS, MAX_KEPT_NUMBERS // vocabulary_size)
         num_rows = min(len(ids) // ROW_TOKENS, max(1, most // (ROW_TOKENS - 1)))

@@ -52,7 +52,7 @@ def _folder_of(base: ModelSpec) -> Path | None:
     place = Path(base.path).expanduser()
     if place.is_dir():
         return place
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(base.path, "config.json", revision=base.revision, local_files_only=True)
     return Path(found).parent if found else None

@@ -101,7 +101,7 @@ def _last_turn_only(turns: list[Turn], render: _Renderer) -> list[Piece]:
 def _until_end(text: str, turn: Turn, tokenizer: Any) -> str:
     """Train up to the end-of-turn mark, not on the white space that some templates put behind it."""
     if text.rstrip() == turn.content.rstrip() and tokenizer.eos_token:
-        return text.rstrip() + tokenizer.eos_token
+        return text.rstrip() + str(tokenizer.eos_token)
     return text.rstrip("\n") if text.rstrip("\n") != turn.content else text
 
 
@@ -139,7 +139,7 @@ class _Renderer:
             raise BadInput(
                 "the chat template must not blow up a row tenfold", value=f"row {self.row}: {len(text)} characters"
             )
-        return text
+        return str(text)
 
 
 @contextmanager
