@@ -53,7 +53,7 @@ class AdapterRows:
         for name in values:
             self._installed.check(place_of(name)[0])
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
-        layout = layout_of(values, max([rank, *self.buffers.ranks]))
+        layout = layout_of(values, max(rank, self.buffers.least_rank))
         named = {"value": values, **_moments_by_buffer(moments, [piece.name for piece in layout])}
         self.buffers.add(named, layout, rank=rank, scale=scale)
         self.keys.append(key)

@@ -46,6 +46,12 @@ class RowBuffers:
         return len(self.ranks)
 
     @property
+    def least_rank(self) -> int:
+        """The rank below which the layout must not fall: that of the rows in use, and, where addresses are to stay, its own."""
+        own = max((piece.shape[0] for piece in self.layout if piece.kind == "A"), default=0)
+        return own if self._room > 1 and self.ranks else max(self.ranks, default=0)
+
+    @property
     def is_low(self) -> bool:
         """True where the pass computes in another precision than float32."""
         return self.dtype is not torch.float32
@@ -98,7 +104,7 @@ class RowBuffers:
 
     def refresh(self) -> None:
         """Let the pass see the values as they are now: one cast, whatever the number of layers and micro-batches."""
-        if not self.is_low:
+        if not self.is_low or not self.ranks:
             return
         low, values, end = self._low[: len(self)], self.rows("value"), num_scaled(self.layout)
         torch.mul(values[:, :end], self._scale[: len(self), None], out=low[:, :end])
@@ -109,7 +115,7 @@ class RowBuffers:
 
         The pass saw A times its scale, so that the gradient of A is that of what it saw, times the scale.
         """
-        if not self.is_low:
+        if not self.is_low or not self.ranks:
             return
         seen, grads, end = self._low_grad[: len(self)], self.rows("grad"), num_scaled(self.layout)
         grads[:, :end].addcmul_(seen[:, :end], self._scale[: len(self), None])
