@@ -110,7 +110,7 @@ class RecordedPasses:
 
     def _recorded(self, batch: Batch, compute: Compute, grads: torch.Tensor, before: torch.Tensor) -> Recording:
         static = own_copy(batch)
-        stream: Any = torch.cuda.Stream(self._device)
+        stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         # CUDA records what happens on a stream; warming up on the same one would leave its own work in the recording.
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

@@ -71,7 +71,7 @@ class Retention:
         return self._ids_NS.shape[0] * (ROW_TOKENS - 1)
 
     @torch.no_grad()
-    def learn_base(self, model: Any, computing: Computing) -> None:
+    def learn_base(self, model: Any, computing: Computing | None = None) -> None:
         """Keep the answers of `model`, which must be the base."""
         chunks, total = [], 0.0
         for ids_NS in torch.split(self._ids_NS, ROWS_AT_ONCE):
@@ -81,7 +81,7 @@ class Retention:
         self._base, self._base_perplexity = chunks, math.exp(min(total / self.num_positions, 700.0))
 
     @torch.no_grad()
-    def measure(self, model: Any, computing: Computing) -> dict[str, float]:
+    def measure(self, model: Any, computing: Computing | None = None) -> dict[str, float]:
         """`kl_to_base` in nats a token, and perplexity of the general text now and of the base."""
         kl = total = 0.0
         for ids_NS, base in zip(torch.split(self._ids_NS, ROWS_AT_ONCE), self._base, strict=True):
@@ -95,12 +95,12 @@ class Retention:
             BASE_GENERAL_PERPLEXITY: self._base_perplexity,
         }
 
-    def _log_probs(self, model: Any, ids_NS: torch.Tensor, computing: Computing) -> torch.Tensor:
+    def _log_probs(self, model: Any, ids_NS: torch.Tensor, computing: Computing | None) -> torch.Tensor:
         """[N, S - 1, V] in fp32."""
         was_training = model.training
         model.eval()
         try:
-            with computing():
+            with (computing or self.placement.computing)():
                 logits_NSV = model(input_ids=ids_NS, use_cache=False).logits
         finally:
             model.train(was_training)
