@@ -29,6 +29,7 @@ class CurrentStep:
 
     def next_rows(self, step: int, *, micro_batch_size: int, window: int | None) -> np.ndarray:
         """Rows of the next micro-batch of step `step`; the first of a step fixes how the step is cut."""
+        # How a step is cut stays fixed until it is complete: a pack that changes meanwhile must not repeat or skip rows.
         if not self._queue:
             self._begin(step, micro_batch_size, window)
         return self._queue[0]

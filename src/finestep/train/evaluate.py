@@ -209,7 +209,8 @@ def _generate_group(
             pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )
-    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    return texts
 
 
 def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
@@ -225,12 +226,13 @@ def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
 def _user_function(name: str) -> Callable[[list[str], list[str]], Any]:
     module, colon, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function) if colon else None
+        found: Any = getattr(importlib.import_module(module), function) if colon else None
     except (ImportError, AttributeError) as error:
         raise BadInput("the metric cannot be imported", value=f"{name}: {error}") from None
     if not callable(found):
         raise BadInput("a metric is `exact_match` or `module:function`", value=name)
-    return found
+    metric: Callable[[list[str], list[str]], Any] = found
+    return metric
 
 
 def _user_metric(name: str, predictions: list[str], references: list[str]) -> dict[str, float]:

@@ -81,6 +81,7 @@ class Membership:
     def park_all_but(self, kept: int) -> None:
         """From now on so many trials share a pass; the others wait."""
         self.num_lanes = kept
+        # From the last, so that those who wait come back in the order in which they left.
         for lane in reversed(self.lanes[kept:]):
             lane.park()
             self.waiting.appendleft(lane)
@@ -131,6 +132,7 @@ class Membership:
                 raise
             raise_machine_fault(error, Path(candidate.folder))
             outcome = Outcome(state="failed", reason=logged_cause(error))
+            # It may have taken its row before something else of it raised.
             if self.rows is not None and candidate.number in self.rows.keys:
                 self.rows.leave(candidate.number)
             self.fallen.append(Fallen(candidate.number, Path(candidate.folder), outcome))

@@ -234,7 +234,7 @@ class PackedHead(torch.nn.Module):
         y_KTO = torch.bmm(x_KTI, W.transpose(1, 2))
         if self.bias is not None:
             y_KTO = y_KTO + rows.shown(self.bias)[:, None, :]
-        return y_KTO.view(*x.shape[:-1], -1)
+        return y_KTO.reshape(*x.shape[:-1], -1)
 
 
 def check_linear(base: torch.nn.Module, path: str) -> None:

@@ -54,8 +54,12 @@ class Resuming:
             self._state.seat.load_half_step(gradients)
             self._step.restore(self._state.progress.step + 1, state)
 
-    def take_up(self) -> tuple[Values, Values]:
-        """(values, moments) of the newest valid checkpoint, saying which ones were skipped; or the initial ones."""
+    def take_up(self, planned: dict[str, Any]) -> tuple[Values, Values]:
+        """(values, moments) of the newest valid checkpoint, saying which ones were skipped; or the initial ones.
+
+        Args:
+            planned: what is told when the trial starts; the step from which it starts is added.
+        """
         run = self._state
         remove_leftovers(self._folder)
         checkpoint, skipped = newest_checkpoint(self._folder / "checkpoints")
@@ -73,4 +77,5 @@ class Resuming:
             self._half = (half, tensors[GRADIENTS]) if half and GRADIENTS in tensors else None
             run.progress = Progress(**state)
             self._saved_step = run.progress.step
+        run.emit("started", {**planned, "from_step": run.progress.step})
         return values, moments

@@ -207,7 +207,7 @@ def cut_labels(
 
 def takes_pairs(tokenizer: Tokenizer) -> bool:
     """True when the tokenizer puts a mark between two texts; without one they are joined by a line break."""
-    return tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
+    return bool(tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False))
 
 
 def _texts(rows: Sequence[Example], is_pair: bool) -> tuple[list[str], ...]:
@@ -234,4 +234,4 @@ def _add(buffer: TokenBuffer, rows: list[list[Piece]], tokenizer: Tokenizer, *, 
 def _adds_bos(tokenizer: Tokenizer) -> bool:
     if tokenizer.bos_token_id is None:
         return False
-    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return bool(tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
