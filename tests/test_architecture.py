@@ -19,7 +19,7 @@ FLOORS = [
     {"train", "probes", "worker", "saved"},
     {"flows"},
     {"studies"},
-    {"dashboard", "integrations", "cli", "api", "agents", "entry"},
+    {"integrations", "cli", "api", "agents", "entry", "watch", "trackers"},
 ]
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
@@ -28,6 +28,9 @@ ALLOWED_BESIDE = {
     ("worker", "probes"),
     ("api", "cli"),
     ("cli", "agents"),
+    ("cli", "watch"),
+    ("cli", "trackers"),
+    ("api", "trackers"),
     ("probes", "train"),
     ("entry", "cli"),
 }

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 MOST_CAUSE_CHARACTERS = 300
 
 
-class FinestepWarning(UserWarning):
-    """Something that was asked for is ignored, or a number is weaker than it looks."""
-
-
 class FinestepError(Exception):
     """An error that a user can act on; the command line prints its text alone and exits with `exit_code`."""
 
@@ -55,6 +51,7 @@ class MissingDependency(FinestepError):
 
     def __init__(self, package: str, *, needed_for: str, extra: str):
         self.package, self.extra = package, extra
+        self.next_step = f"run `pip install 'finestep[{extra}]'`"
         super().__init__(
             f"{needed_for} needs `{package}`, which is not installed; run `pip install 'finestep[{extra}]'`"
         )
@@ -63,11 +60,16 @@ class MissingDependency(FinestepError):
 class StudyChanged(FinestepError):
     """A study on disk was made under other conditions than those asked for now."""
 
+    next_step = "give the old value, or another folder with --out"
+
 
 class StudyBusy(FinestepError):
     """Another process is working on the same study."""
 
     exit_code = 3
+    next_step = (
+        "`finestep status FOLDER` shows what runs there; wait for it, stop it, or give another folder with --out"
+    )
 
 
 class StudyDamaged(FinestepError):

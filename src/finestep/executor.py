@@ -55,6 +55,14 @@ class Executor(Protocol):
         """Ask for checkpoints and an end; what has not ended is `interrupted`. Safe in a signal handler."""
         ...
 
+    def pause(self) -> None:
+        """Like `stop`, but `start` begins again. One that keeps no checkpoints may let what runs come to its end."""
+        ...
+
+    def stop_trial(self, number: int) -> None:
+        """End one trial with what it has shown: it is `finished`, with an outcome that says `by_hand`."""
+        ...
+
     def kill(self) -> None:
         """End everything now. Safe in a signal handler."""
         ...

@@ -3,7 +3,8 @@
 A worker is started with the path of a file that holds a `SessionRequest`. It answers `ready` (or `error`), then reads
 `TrialRequest`s, one JSON object a line, from its standard input and answers each with events that end in `finished` or
 `interrupted`; several requests may be under way at once, and events carry their trial's number. A line
-`{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end.
+`{"kind": "stop"}`, or the end of its input, makes it write a checkpoint and end; `{"kind": "stop_trial", "trial": 3}` ends one
+trial with what it has shown (state `stopped`, `by_hand`).
 A trial in which something raises is `finished` too, with the state `failed` and the cause. `error` ends the session: with
 the name of an error that a user can act on, all trials have been interrupted; with `WorkerFailed`, the process is lost.
 Any trainer that speaks this can take the worker's place.
@@ -11,7 +12,7 @@ Any trainer that speaks this can take the worker's place.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,13 +72,13 @@ class TrialRequest(TrialOptions):
 
 
 EventKind = Literal[
-    "ready", "started", "step", "evaluation", "checkpoint", "note", "finished", "interrupted", "error", "died"
+    "ready", "started", "step", "evaluation", "checkpoint", "note", "finished", "interrupted", "error", "died", "idle"
 ]
 
 
 class Event(_Message):
-    """One line from a worker (`died` comes from the executor: the process is gone)."""
+    """One line from a worker. `died` and `idle` come from the executor: the process is gone; nothing has happened for a moment."""
 
     kind: EventKind
     trial: int | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, object] = Field(default_factory=dict)

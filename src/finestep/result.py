@@ -50,6 +50,7 @@ class AskedFigures(_Value):
     trial: int = Field(description="Its number.")
     stage: str = ""
     is_baseline: bool = Field(False, description="The conservative default, run to compare with.")
+    asked_by: Literal["user", "search"] = Field("search", description="`user`: added by hand.")
     fidelity: float = Field(1.0, description="Share of the full token budget.")
     learning_rate: float
     effective_batch_size: int
@@ -69,6 +70,7 @@ class TrialFigures(AskedFigures):
     kl_at_end: float | None = Field(None, description="KL from the base, nats a token; None: not watched.")
     forgets_too_much: bool = False
     reason: str = ""
+    stopped_by_hand: bool = Field(False, description="What it measured is not the end of its schedule.")
     log: str | None = Field(None, description="Where the whole traceback of a failed trial is.")
     num_train_tokens: int = 0
     seconds: float = Field(0.0, description="Time that it took, over all its sessions.")

@@ -6,6 +6,8 @@ ready.json          what the trainer found before the first trial
 result.json         the figures of the study, the same as `--json`
 recipe.yaml         the recipe of the chosen trial
 report.html         the page
+running.json        who runs the study, with which budget, or did last
+commands/           what the user asks of it, a file each, until it is done (`steering.json`: what was made of it)
 model/              the chosen trial's model
 trials/0003/        one trial: its records, its outcome, its checkpoints and its model
 """
@@ -18,6 +20,9 @@ SPEC, DATABASE, LOCK, READY, RESULT = "study.json", "study.db", "study.lock", "r
 RECIPE, REPORT, MODEL, TRIALS = "recipe.yaml", "report.html", "model", "trials"
 CLAIM, OUTCOME, STEPS, EVALUATIONS = "trial.json", "outcome.json", "steps.jsonl", "evaluations.jsonl"
 """In a trial's folder: whose it is, how it ended, and its records."""
+NOTES = "notes.jsonl"
+"""In a trial's folder: what the monitor and the guard said while it trained."""
+RUNNING, COMMANDS, STEERING = "running.json", "commands", "steering.json"
 CHECKPOINTS, CHECK_ROWS = "checkpoints", "check_rows.json"
 """In a trial's folder: its checkpoints, and rows on which a reload of its model can be checked."""
 

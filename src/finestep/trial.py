@@ -90,6 +90,11 @@ class Outcome(_Value):
     model_dir: str | None = Field(None, description="Tuned model or adapter, relative to the study.")
     findings: tuple[Finding, ...] = Field((), description="What the live monitor said, warnings and errors.")
     interventions: tuple[Intervention, ...] = Field((), description="What the guard did about trouble.")
+    by_hand: bool = Field(False, description="The user stopped it: what it measured is not the end of its schedule.")
+    projected: dict[str, float] = Field(
+        default_factory=dict,
+        description="Of a trial that was stopped by hand: what its end would have been, for the search alone.",
+    )
 
     @property
     def forgets_too_much(self) -> bool:
@@ -117,6 +122,7 @@ class Trial(_Value):
     fidelity: float = Field(1.0, gt=0, le=1, description="Share of the full token budget, with its own whole schedule.")
     stage: str = Field("", description="Why it was tried, e.g. `baseline`, `learning-rate scan`.")
     why: str = ""
+    command: str | None = Field(None, description="The user's `finestep add` that asked for it; None: the search did.")
     is_baseline: bool = Field(False, description="The conservative default, run to compare with.")
     state: TrialState = "running"
     outcome: Outcome | None = None
@@ -139,6 +145,11 @@ class Trial(_Value):
     def hash(self) -> str:
         """What its outcome must carry to be its own."""
         return recipe_hash(self.recipe, self.fidelity)
+
+    @property
+    def asked_by(self) -> Literal["user", "search"]:
+        """Who wanted it."""
+        return "search" if self.command is None else "user"
 
     @property
     def is_choosable(self) -> bool:

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import make_folder, read_object, write_whole
+from finestep.store.commands import Command, ask
 from finestep.store.study_folder import is_locked
 
 PROGRAM = (sys.executable, "-m", "finestep")
@@ -25,7 +25,7 @@ SHOWN_OF_A_LOG = 2000
 class CommandFailed(Exception):
     """A command ended with an error; `told` is its JSON: kind, message, place, next_step, exit_code."""
 
-    def __init__(self, told: Mapping[str, Any]):
+    def __init__(self, told: Mapping[str, object]):
         self.told = dict(told)
         super().__init__(json.dumps(self.told))
 
@@ -44,7 +44,7 @@ def words_of(name: str, places: Sequence[object], options: Mapping[str, object])
     return words
 
 
-async def answer_of(words: Sequence[str]) -> dict[str, Any]:
+async def answer_of(words: Sequence[str]) -> dict[str, object]:
     """Run a command to its end and read the last line of its output.
 
     Raises:
@@ -84,25 +84,18 @@ def start(words: Sequence[str], folder: Path) -> int:
 
 
 def stop(folder: Path) -> bool:
-    """Ask a study that was started here to write a checkpoint and end; False when nothing runs.
+    """Ask a study to write a checkpoint and end; False when nothing runs.
 
-    Raises:
-        CommandFailed: it runs, but was not started by an agent, so that its process is not known.
+    One that was started here gets a signal, which it answers while it loads too; another one a command file.
     """
     pid = process_of(folder)
-    if pid is None and not is_locked(folder):
-        return False
-    if pid is None:
-        raise CommandFailed(
-            {
-                "kind": "NotOurs",
-                "message": "this study was started elsewhere",
-                "place": str(folder),
-                "next_step": "stop it where it was started: Ctrl-C, or SIGTERM",
-            }
-        )
-    os.kill(pid, signal.SIGTERM)
-    return True
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        return True
+    if is_locked(folder):
+        ask(folder, Command(kind="stop"))
+        return True
+    return False
 
 
 def process_of(folder: Path) -> int | None:

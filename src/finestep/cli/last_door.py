@@ -11,8 +11,9 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Protocol, runtime_checkable
 
+from finestep.cli.usual_options import USUAL
 from finestep.errors import FinestepError, cause_words
 from finestep.plain_text import plain_lines, without_passwords
 
@@ -21,21 +22,43 @@ UNEXPECTED = 70
 CLOSED_PIPE = 141
 
 
+@runtime_checkable
+class Misused(Protocol):
+    """What the parser of the command line raises: it can show itself, and knows its exit code."""
+
+    exit_code: int
+
+    def show(self, file: IO[str] | None = None) -> None: ...
+
+    def format_message(self) -> str: ...
+
+
 def say_error(error: BaseException, *, as_json: bool) -> int:
     """Say what ended a command; the exit code."""
     if isinstance(error, BrokenPipeError):
         return _closed_pipe()
-    if hasattr(error, "show") and isinstance(getattr(error, "exit_code", None), int):
+    if isinstance(error, Misused):
         return _usage(error, as_json=as_json)
     known = error if isinstance(error, FinestepError) else _of_the_machine(error)
     if known is not None:
-        _say(str(known), as_json=as_json, kind=known.kind, place=known.place, next_step=known.next_step)
+        next_step = known.next_step or _look_up()
+        _say(str(known), as_json=as_json, kind=known.kind, place=known.place, next_step=next_step, code=known.exit_code)
         return known.exit_code
     place = _keep_traceback(error)
     text = f"an unexpected error, which is a fault of finestep: {cause_words(error)}"
     next_step = f"please report it with the traceback in {place}" if place else "the traceback could not be written"
-    _say(f"{text}; {next_step}", as_json=as_json, kind="Unexpected", place=place, next_step=next_step)
+    _say(f"{text}; {next_step}", as_json=as_json, kind="Unexpected", place=place, next_step=next_step, code=UNEXPECTED)
     return UNEXPECTED
+
+
+def _look_up() -> str:
+    """Where what a command takes is told: the next step of an error that names none itself."""
+    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return (
+        f"`finestep {name} --help-all` lists what it takes"
+        if name in USUAL
+        else f"`finestep {name} --help` lists what it takes"
+    )
 
 
 def say_stopped(number: int) -> int:
@@ -59,27 +82,33 @@ def _of_the_machine(error: BaseException) -> FinestepError | None:
     return known
 
 
-def _usage(error: Any, *, as_json: bool) -> int:
+def _usage(error: Misused, *, as_json: bool) -> int:
     shown = io.StringIO()
     error.show(file=shown)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(plain_lines(without_passwords(shown.getvalue())))
     if as_json:
-        _print_json(without_passwords(error.format_message()), kind="UsageError", place=None, next_step="see --help")
+        _print_json(
+            without_passwords(error.format_message()),
+            kind="UsageError",
+            place=None,
+            next_step=_look_up(),
+            code=error.exit_code,
+        )
     return error.exit_code
 
 
-def _say(text: str, *, as_json: bool, kind: str, place: str | None, next_step: str | None) -> None:
+def _say(text: str, *, as_json: bool, kind: str, place: str | None, next_step: str, code: int) -> None:
     text = without_passwords(text)
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"finestep: {plain_lines(text)}\n")
         sys.stderr.flush()
     if as_json:
-        _print_json(text, kind=kind, place=place, next_step=next_step)
+        _print_json(text, kind=kind, place=place, next_step=next_step, code=code)
 
 
-def _print_json(text: str, *, kind: str, place: str | None, next_step: str | None) -> None:
-    told = {"kind": kind, "message": plain_lines(text), "place": place, "next_step": next_step}
+def _print_json(text: str, *, kind: str, place: str | None, next_step: str, code: int) -> None:
+    told = {"kind": kind, "message": plain_lines(text), "place": place, "next_step": next_step, "exit_code": code}
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(json.dumps({"error": told}) + "\n")
         sys.stdout.flush()

@@ -18,9 +18,12 @@ from finestep.cli import (
     recommend,
     report,
     rescale,
+    schema,
     status,
+    steer,
     train,
     tune,
+    watch,
 )
 from finestep.cli.interrupt import Stoppable, Stopped
 from finestep.cli.last_door import say_error, say_stopped
@@ -44,9 +47,13 @@ app.command("merge", cls=GroupedCommand)(merge.merge)
 app.command("data", cls=GroupedCommand)(data.data)
 app.command("report", cls=GroupedCommand)(report.report)
 app.command("status", cls=GroupedCommand)(status.status)
+app.command("watch", cls=GroupedCommand)(watch.watch)
+for name in ("stop", "pause", "resume", "add", "extend"):
+    app.command(name, cls=GroupedCommand)(getattr(steer, name))
 app.command("diagnose", cls=GroupedCommand)(diagnose.diagnose)
 app.command("rescale", cls=GroupedCommand)(rescale.rescale)
 app.command("export", cls=GroupedCommand)(export.export)
+app.command("schema", cls=GroupedCommand)(schema.schema)
 app.command("mcp", cls=GroupedCommand)(mcp.mcp)
 app.command("doctor", cls=GroupedCommand)(doctor.doctor)
 

@@ -176,3 +176,20 @@ Json = Annotated[
         "--json", help="The last line of standard output is the result as one JSON object.", rich_help_panel=OUTPUT
     ),
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        "--report-to",
+        metavar="NAMES",
+        help="Write every trial to trackers too: tensorboard, wandb, mlflow, trackio, swanlab; several with commas.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Serve the live page beside it, for this machine alone, and print its address.",
+        rich_help_panel=OUTPUT,
+    ),
+]

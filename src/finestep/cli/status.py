@@ -49,7 +49,7 @@ def words_of(found: StudyStatus) -> list[str]:
     """One study in a few lines."""
     count = ", ".join(f"{number} {state}" for state, number in found.trials.items()) or "none yet"
     budget = f" of {found.budget:g}" if found.budget else ""
-    state = "running" if found.working else "stopped" if found.under_way else "ended"
+    state = "paused" if found.paused else "running" if found.working else "stopped" if found.under_way else "ended"
     lines = [f"{found.folder}: {state}; trials: {count}; {found.spent:.3g}{budget} full runs spent"]
     for trial in found.under_way:
         where = "before its first step" if trial.step is None else f"step {trial.step}, loss {trial.loss:.4g}"
@@ -60,5 +60,7 @@ def words_of(found: StudyStatus) -> list[str]:
             f"    best: trial {best.trial}, {best.learning_rate:.1e} x {best.effective_batch_size}, "
             f"loss {best.eval_loss:.4g}{settled}"
         )
+    if state == "paused":
+        return [*lines, f"    go on with: finestep resume {found.folder}"]
     onward = found.command if state == "stopped" and found.command else found.next_command
     return [*lines, f"    go on with: {onward}"] if onward else lines

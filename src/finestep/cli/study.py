@@ -11,30 +11,61 @@ if TYPE_CHECKING:
     from finestep.studies.run import StudyRun
 
 
-def run_study(study: StudyRun, *, as_json: bool, notes: Sequence[str] = ()) -> None:
-    """Run to the end; with `as_json` everything but the last line goes to standard error. `notes` are said first."""
+STOPPED = 130
+"""Exit code of a study that `finestep stop` has ended: that of Ctrl-C."""
+
+
+def run_study(
+    study: StudyRun,
+    *,
+    as_json: bool,
+    notes: Sequence[str] = (),
+    trackers: Sequence[str] = (),
+    watch: bool = False,
+) -> None:
+    """Run to the end; with `as_json` everything but the last line goes to standard error.
+
+    Args:
+        notes: are said first.
+        trackers: of `trackers.known.parse_trackers`.
+        watch: serve the live page beside it.
+    """
     from finestep.cli.card import print_card
     from finestep.cli.interrupt import Interrupt
     from finestep.cli.plots import print_plots
     from finestep.cli.screen import Screen
     from finestep.cli.terminal import open_console
+    from finestep.trackers.launch import Trackers
+    from finestep.watch.launch import PageBeside
 
     console = open_console(stderr=as_json)
     screen = Screen(console, study.spec, study.budget)
-    with Interrupt(study.executor, say=screen.say) as interrupt, screen:
+    with (
+        Trackers(study.folder, trackers) as followed,
+        PageBeside(study.folder, wanted=watch) as page,
+        Interrupt(study.executor, say=screen.say) as interrupt,
+        screen,
+    ):
+        if watch:
+            screen.say(f"watch: {page.address}")
         for note in notes:
             screen.say(note)
         for event in study.events(interrupt.requested):
             screen.show(event)
     result = study.result
-    if result is not None and not interrupt.requested():
+    if result is not None and not interrupt.requested() and not study.stopped_by_command:
         print_card(console, result)
         print_plots(console, result)
+    for line in followed.ended():
+        console.print(line, soft_wrap=True, markup=False)
     if as_json:
         typer.echo("{}" if result is None else result.as_json())
     if interrupt.exit_code is not None:
         console.print(f"stopped; go on with: {study.command}", soft_wrap=True)
         raise typer.Exit(interrupt.exit_code)
+    if study.stopped_by_command:
+        console.print(f"stopped by `finestep stop`; go on with: {study.command}", soft_wrap=True)
+        raise typer.Exit(STOPPED)
     if result is None or not result.has_answer:
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from finestep.cli import options as o
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.")],
     model: o.ModelArgument = None,
     data: o.DataArgument = None,
@@ -48,6 +49,8 @@ def train(
         ),
     ] = None,
     check_saved: o.CheckSaved = True,
+    report_to: o.ReportTo = None,
+    watch: o.Watch = False,
     language: o.Language = None,
     as_json: o.Json = False,
 ) -> None:
@@ -64,7 +67,9 @@ def train(
     from finestep.studies.run import StudyRun
     from finestep.studies.spec import RUNS_FOLDER, StudyOptions, study_spec
     from finestep.study import Budget
+    from finestep.trackers.known import parse_trackers
 
+    trackers = parse_trackers(report_to)
     wanted = apply_settings(read_recipe(recipe), setting or [])
     if model is None or data is None:
         raise BadInput(
@@ -72,23 +77,7 @@ def train(
             value=f"{recipe}" if model is None else model,
             next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
         )
-    named = named_specs(
-        model,
-        data,
-        columns=columns,
-        data_options={
-            "format": data_format,
-            "prompt": prompt,
-            "completion": completion,
-            "system": system,
-            "eval_path": eval_data,
-            "eval_fraction": eval_share,
-            "template": template or "auto",
-            "max_rows": max_rows,
-            "max_length": wanted.max_length,
-        },
-        model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
-    )
+    named = named_specs(context.params, max_length=wanted.max_length)
     spec = study_spec(
         model=named.model,
         data=named.data,
@@ -109,4 +98,4 @@ def train(
         options=TrialOptions(on_trouble=one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
     )
-    run_study(study, as_json=as_json)
+    run_study(study, as_json=as_json, trackers=trackers, watch=watch)

@@ -17,7 +17,7 @@ import signal
 import string
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from finestep.trial import Outcome, TrialState, recipe_hash
 
 OUTPUT, EXIT_CODE, LOCK, SCRIPT = "output.log", "exit_code", "command.lock", "command.sh"
 POLL_S = 0.05
+IDLE_S = 0.5
+BY_HAND = "stopped by hand"
 GRACE_S = 10.0
 READ_BYTES = 4_000_000
 """Of a long output, the last so many bytes are searched for the result."""
@@ -60,6 +62,7 @@ class CommandExecutor:
 
     def start(self) -> Ready:
         """Nothing to load: the size of the data as the user said it."""
+        self._turns.begin()
         card = DataCard(facts=DataFacts(name=EXTERNAL, num_rows=self._trainer.num_rows))
         return Ready(card=card, machine=Machine(command=self._trainer.command))
 
@@ -74,6 +77,14 @@ class CommandExecutor:
     def stop(self) -> None:
         """End the running command; its trial is interrupted. Safe in a signal handler."""
         self._turns.stop()
+
+    def pause(self) -> None:
+        """Start no further command until the next `start`. The one that runs goes on: it could not be taken up where it was."""
+        self._turns.pause()
+
+    def stop_trial(self, number: int) -> None:
+        """End the command of one trial; what it has printed is its result."""
+        self._turns.stopped.add(number)
 
     def kill(self) -> None:
         """End the running command now."""
@@ -96,11 +107,13 @@ class CommandExecutor:
         elif _is_locked(folder):
             text = "its command is still running since an earlier session; waiting for it"
             yield Event(kind="note", trial=request.number, data={"text": text})
-        reason = self._wait(folder)
+        reason = yield from self._wait(folder, request.number)
         if reason is None:
             yield Event(kind="interrupted", trial=request.number, data={"step": 0})
             return
         outcome = self._outcome(folder, values, reason)
+        if reason == BY_HAND:
+            outcome = self._stopped(folder, values, outcome)
         if outcome.state == "failed" and not reason and (fault := _machine_fault(folder)) is not None:
             remove(folder / EXIT_CODE)  # so that the command runs again
             yield Event(kind="error", data={"error": fault.kind, "text": str(fault), "place": fault.place})
@@ -146,13 +159,19 @@ class CommandExecutor:
                 if (folder / name).exists():
                     set_aside(folder / name, "stale")
 
-    def _wait(self, folder: Path) -> str | None:
+    def _wait(self, folder: Path, number: int) -> Generator[Event, None, str | None]:
         """Wait for the command's end: "" when it ended by itself, a reason when it was ended, None when we were stopped."""
-        began = (folder / SCRIPT).stat().st_mtime
+        began, said = (folder / SCRIPT).stat().st_mtime, time.monotonic()
         while not (folder / EXIT_CODE).exists() and _is_locked(folder):
             if self._turns.is_stopping:
                 self._end_group(folder)
                 return None
+            if number in self._turns.stopped:
+                self._end_group(folder)
+                return BY_HAND
+            if time.monotonic() - said > IDLE_S:
+                said = time.monotonic()
+                yield Event(kind="idle")
             if self._trainer.timeout_s is not None and time.time() - began > self._trainer.timeout_s:
                 self._end_group(folder)
                 return f"ended after {self._trainer.timeout_s:g} s (--timeout)"
@@ -161,6 +180,19 @@ class CommandExecutor:
             time.sleep(POLL_S)
         self._reap()
         return None if self._turns.is_stopping and not (folder / EXIT_CODE).exists() else ""
+
+    def _stopped(self, folder: Path, values: Mapping[str, object], outcome: Outcome) -> Outcome:
+        """The end of a trial that the user has stopped: with the last result that it has told, if any."""
+        told = {}
+        for result in self._trainer.results:
+            name, place = _split(result)
+            value = _value(name, place, folder, values, _tail(folder / OUTPUT))
+            if value is not None and math.isfinite(value):
+                told[name] = value
+        loss = told.pop("eval_loss", None)
+        metrics = told if loss is not None else {}
+        changes = {"state": "stopped", "reason": BY_HAND, "eval_loss": loss, "metrics": metrics, "by_hand": True}
+        return outcome.model_copy(update=changes)
 
     def _end_group(self, folder: Path) -> None:
         """Ask the command to end, and make it."""
@@ -243,7 +275,7 @@ def fields_of(command: str) -> set[str]:
 def field_values(request: TrialRequest, *, num_rows: int | None) -> dict[str, object]:
     """What a command may ask for. Epochs, rows and steps are those of this trial, its shorter length included."""
     recipe = request.recipe
-    micro = recipe.micro_batch_size or recipe.first_micro_batch()
+    micro = recipe.first_micro_batch()
     values: dict[str, object] = {
         "learning_rate": f"{recipe.learning_rate:.6g}",
         "effective_batch_size": recipe.effective_batch_size,

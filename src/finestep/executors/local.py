@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import TypedDict
 
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.ready import DataCard, Ready
+
+IDLE_S = 0.5
+"""After so long without an event an `idle` one comes, so that who listens can look at what else waits."""
 
 
 @dataclass(eq=False)
@@ -95,7 +98,11 @@ class LocalExecutor:
         death: Event | None = None
         refusal: Event | None = None
         while any(member.open or member.is_ending for member in self._crew):
-            member, event = self._heard.get()
+            try:
+                member, event = self._heard.get(timeout=IDLE_S)
+            except Empty:
+                yield Event(kind="idle")
+                continue
             if member not in self._crew:
                 continue
             if event is None:
@@ -129,6 +136,16 @@ class LocalExecutor:
         """Ask for checkpoints and an end; running trials answer `interrupted`. Safe in a signal handler."""
         self._is_stopping = True
         self._stop_crew()
+
+    def pause(self) -> None:
+        """Like `stop`, but the next `start` begins again."""
+        self._stop_crew()
+
+    def stop_trial(self, number: int) -> None:
+        """End one trial with what it has shown; it answers `finished`."""
+        for member in self._crew:
+            if number in member.open:
+                member.process.send(json.dumps({"kind": "stop_trial", "trial": number}))
 
     def _stop_crew(self) -> None:
         for member in [*self._crew, *([self._reserve] if self._reserve else [])]:
@@ -195,7 +212,19 @@ def inspect_data(session: SessionRequest, *, folder: Path) -> DataCard:
         worker.close()
 
 
-def doctor_report(timeout_s: float = 60.0) -> dict[str, Any]:
+class TorchReport(TypedDict, total=False):
+    """What torch says about a machine; only `error` when it cannot be loaded."""
+
+    torch: str
+    cuda: bool
+    cuda_version: str | None
+    devices: list[str]
+    mps: bool
+    threads: int
+    error: list[str]
+
+
+def doctor_report(timeout_s: float = 60.0) -> TorchReport:
     """What torch says about this machine, asked in a process of its own; {"error": ...} when it cannot be loaded."""
     code = (
         "import json, torch; cuda = torch.cuda.is_available(); print(json.dumps({'torch': torch.__version__, 'cuda': cuda, "
@@ -206,6 +235,7 @@ def doctor_report(timeout_s: float = 60.0) -> dict[str, Any]:
         out = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s, check=False
         )
-        return json.loads(out.stdout) if out.returncode == 0 else {"error": out.stderr.strip().splitlines()[-1:]}
+        found: TorchReport = json.loads(out.stdout) if out.returncode == 0 else {}
+        return found or {"error": out.stderr.strip().splitlines()[-1:]}
     except (subprocess.TimeoutExpired, ValueError, OSError) as error:
         return {"error": [str(error)]}

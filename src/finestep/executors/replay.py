@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import append_line, make_folder, write_whole
 from finestep.executors.in_turn import InTurn
@@ -40,6 +39,7 @@ class ReplayExecutor:
 
     def start(self) -> Ready:
         """Nothing to load."""
+        self._turns.begin()
         return Ready(card=self._card, machine=Machine(device="replay"), sharing=SharePlan(num_lanes=self._at_once))
 
     def submit(self, request: TrialRequest) -> None:
@@ -53,6 +53,14 @@ class ReplayExecutor:
     def stop(self) -> None:
         """The next trial is interrupted."""
         self._turns.stop()
+
+    def pause(self) -> None:
+        """The next trial is interrupted, until the next `start`."""
+        self._turns.pause()
+
+    def stop_trial(self, number: int) -> None:
+        """A trial ends with the losses that it has played."""
+        self._turns.stopped.add(number)
 
     def kill(self) -> None:
         """Like `stop`: there is no process."""
@@ -72,7 +80,12 @@ class ReplayExecutor:
         yield Event(
             kind="started", trial=request.number, data={"num_steps": num_steps, "from_step": 0, "num_train_rows": rows}
         )
+        played: list[float] = []
         for part, loss in enumerate(losses, start=1):
+            if request.number in self._turns.stopped:
+                yield self._end(request, _stopped(played, num_steps=num_steps * len(played) // len(losses)))
+                return
+            played.append(loss)
             step = max(1, round(num_steps * part / len(losses)))
             yield self._written(request, "step", STEPS, self._step(request, step, loss))
             record = EvalRecord(step=step, num_tokens=step * request.recipe.effective_batch_size, eval_loss=loss)
@@ -105,7 +118,7 @@ class ReplayExecutor:
             elapsed_s=float(step),
         )
 
-    def _written(self, request: TrialRequest, kind: Any, name: str, record: StepRecord | EvalRecord) -> Event:
+    def _written(self, request: TrialRequest, kind: object, name: str, record: StepRecord | EvalRecord) -> Event:
         """Write a record where the worker would, and say so."""
         folder = Path(request.folder)
         make_folder(folder)
@@ -118,3 +131,10 @@ class ReplayExecutor:
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
         write_whole(folder / OUTCOME, outcome.model_dump_json())
         return Event(kind="finished", trial=request.number, data=outcome.model_dump())
+
+
+def _stopped(played: list[float], *, num_steps: int) -> Outcome:
+    """The end of a trial that the user has stopped."""
+    best = min((loss for loss in played if math.isfinite(loss)), default=None)
+    reason = f"stopped by hand at step {num_steps}"
+    return Outcome(state="stopped", reason=reason, eval_loss=best, num_steps=num_steps, by_hand=True)

@@ -46,6 +46,12 @@ def read_events(path: Path) -> list[TrainingLog]:
     return table.logs(name=path.name, source=str(path), format="TensorBoard events")
 
 
+def last_step(folder: Path) -> int | None:
+    """The last step in the event files of a folder; None when there is none."""
+    found = [step for path in sorted(folder.glob("events.out.tfevents.*")) for step, _, _ in _scalars(path, RowTable())]
+    return max(found, default=0) if any(folder.glob("events.out.tfevents.*")) else None
+
+
 def _scalars(path: Path, table: RowTable) -> Iterator[tuple[int, str, float]]:
     for data in _frames(path):
         try:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -26,20 +27,29 @@ MOST_DRAWN = 500
 _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
+class Layer(NamedTuple):
+    """What a server lays over the page: a further part of its script and its style. The page may then ask its own server."""
+
+    script: str
+    style: str
+
+
 def render_page(view: ReportView) -> str:
     """The report as HTML text that UTF-8 can hold; the same view gives the same text."""
     return render_shell(view, page_json(view))
 
 
-def render_shell(view: ReportView, data: str) -> str:
+def render_shell(view: ReportView, data: str, *, layer: Layer | None = None) -> str:
     """The page around its data, which are JSON as `page_json` writes it; a server may send newer data to it later."""
-    style, charts, script = asset("assets/page/page.css"), asset("vendor/echarts.min.js"), page_script()
+    style, charts = asset("assets/page/page.css"), asset("vendor/echarts.min.js")
+    script = page_script(layer.script if layer else "")
+    style += layer.style if layer else ""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain_on_a_page
     )
     page = environment.from_string(asset("assets/page/page.html")).render(
         view=view,
-        policy=content_policy(scripts=[charts, script], style=style),
+        policy=content_policy(scripts=[charts, script], style=style, connects=layer is not None),
         style=Markup(style),
         charts=Markup(charts),
         script=Markup(script),
@@ -50,9 +60,10 @@ def render_shell(view: ReportView, data: str) -> str:
 
 
 @cache
-def page_script() -> str:
-    """The page's own script: its parts in one scope of their own."""
-    return "'use strict';\n(() => {\n" + "".join(asset(f"assets/page/{name}.js") for name in SCRIPTS) + "})();\n"
+def page_script(more: str = "") -> str:
+    """The page's own script: its parts in one scope of their own, and `more` as the last of them."""
+    parts = "".join(asset(f"assets/page/{name}.js") for name in SCRIPTS)
+    return f"'use strict';\n(() => {{\n{parts}{more}}})();\n"
 
 
 def escaped_json(text: str) -> str:
@@ -60,10 +71,13 @@ def escaped_json(text: str) -> str:
     return text.translate(_JSON_ESCAPES)
 
 
-def content_policy(*, scripts: list[str], style: str) -> str:
-    """A policy under which the page fetches nothing and runs exactly these texts."""
+def content_policy(*, scripts: list[str], style: str, connects: bool = False) -> str:
+    """A policy under which the page runs exactly these texts and fetches nothing, or from its own server alone."""
     allowed = " ".join(f"'{_hash(script)}'" for script in scripts)
-    return f"default-src 'none'; script-src {allowed}; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    )
+    return f"{policy}; connect-src 'self'" if connects else policy
 
 
 def _hash(text: str) -> str:

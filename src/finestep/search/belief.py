@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from finestep.search.look import Look
 from finestep.search.observations import SQUASH_FROM, Array, Objective, Observations, observe
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.trial import Trial
+
+if TYPE_CHECKING:
+    pass
 
 NUM_SAMPLES = 256
 BAND = (0.1, 0.9)
@@ -63,6 +66,8 @@ def believed_curves(
     observations = observe(trials, space, Objective())
     if not _has_full_result(observations):
         return ()
+    from finestep.search.look import Look  # it loads the whole search, and a page needs only the values above
+
     look = Look(space, prior.within(space), observations)
     points, mean = look.candidates.points.take(look.full), look.mean[look.full]
     low, high = np.quantile(look.surfaces(count=NUM_SAMPLES, seed=seed), BAND, axis=0)

@@ -219,10 +219,11 @@ def describe(store: StudyFiles, ready: Ready | None) -> dict[str, str | int | fl
 
 def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
     outcome, recipe = trial.outcome, final_recipe(trial)
-    micro = recipe.micro_batch_size or recipe.effective_batch_size
+    micro = recipe.first_micro_batch()
     return TrialFigures(
         trial=trial.number,
         stage=trial.stage,
+        asked_by=trial.asked_by,
         is_baseline=trial.is_baseline,
         state=trial.state,
         fidelity=trial.fidelity,
@@ -238,6 +239,7 @@ def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
         kl_at_end=outcome.kl_at_end if outcome else None,
         forgets_too_much=outcome.forgets_too_much if outcome else False,
         reason=outcome.reason if outcome else "",
+        stopped_by_hand=outcome.by_hand if outcome else False,
         log=outcome.log if outcome else None,
         num_train_tokens=outcome.num_train_tokens if outcome else 0,
         seconds=outcome.elapsed_s if outcome else 0.0,

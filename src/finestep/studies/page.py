@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from finestep.disk import write_whole
 from finestep.language.catalogue import asked_language
@@ -30,9 +30,22 @@ def write_page(store: StudyFiles, trials: Sequence[Trial], result: StudyResult) 
     write_whole(store.folder / REPORT, render_page(study_view(store, trials, result)))
 
 
-def study_view(store: StudyFiles, trials: Sequence[Trial], result: StudyResult, *, live: bool = False) -> ReportView:
-    """The page as values; `live` for a study that runs while it is shown."""
-    steps, evaluations = read_courses(store, trials)
+def study_view(
+    store: StudyFiles,
+    trials: Sequence[Trial],
+    result: StudyResult,
+    *,
+    live: bool = False,
+    logs_of: Collection[int] | None = None,
+) -> ReportView:
+    """The page as values.
+
+    Args:
+        live: the study runs while it is shown.
+        logs_of: trials whose logs are read; None: all.
+    """
+    logged = [trial for trial in trials if logs_of is None or trial.number in logs_of]
+    steps, evaluations = read_courses(store, logged)
     trainer = store.spec.trainer
     return build_view(
         title=store.spec.name if trainer is None else shortened(trainer.command, MOST_OF_TITLE),

@@ -19,14 +19,16 @@ from finestep.probe import Lever
 from finestep.protocol import SessionRequest, TrialOptions
 from finestep.ready import Ready
 from finestep.result import StudyResult
-from finestep.search.automatic import MOST_AT_ONCE, most_at_once
 from finestep.search.leader import worth_keeping
+from finestep.search.search import MOST_AT_ONCE, most_at_once
 from finestep.search.traits import traits_of
+from finestep.store.running import write_running
 from finestep.store.study_files import read_study_file
 from finestep.store.study_store import StudyStore
 from finestep.studies.event import TuneEvent
 from finestep.studies.files import drop_other_models, write_results
 from finestep.studies.saved_check import check_saved, known_check
+from finestep.studies.steering import known_budget
 from finestep.studies.strategies import make_judge, make_strategy
 from finestep.studies.tuning import Tuning
 from finestep.study import Budget, StartingPoint, StudySpec
@@ -55,10 +57,13 @@ class StudyRun:
     options: TrialOptions = field(default_factory=TrialOptions)
     check_saved: bool = True
     result: StudyResult | None = None
+    stopped_by_command: bool = False
+    """`finestep stop` ended it, and not a signal."""
 
     def __post_init__(self) -> None:
         _check_trainer(self.spec, self.folder)
         self.spec = _with_known_start(self.spec, self.folder)
+        self.budget = known_budget(self.folder, self.budget)
         prints = _fingerprint(self.spec)
         self.store = StudyStore(self.folder, self.spec, prints, storage_url=self.storage_url)
         self.executor: Executor = self._executor()
@@ -72,18 +77,20 @@ class StudyRun:
         tuning = Tuning(
             self.store,
             self.executor,
-            lambda card: make_strategy(self.spec, card, budget=self.budget),
+            lambda card: make_strategy(self.spec, card, budget=tuning.budget),
             self.budget,
             should_stop=should_stop,
             options=self.options,
             keeps=lambda trials: worth_keeping(self.spec, trials),
         )
+        write_running(self.folder, command=self.command, budget=self.budget)
         try:
             last: str | None = None
             refusal: FinestepError | None = None
             try:
                 for event in tuning.run():
                     last = event.kind
+                    self.budget, self.stopped_by_command = tuning.budget, tuning.steering.stops
                     yield event
             except FinestepError as error:
                 if isinstance(error, StudyDamaged) or not any(trial.outcome for trial in self.store.trials()):
@@ -192,9 +199,9 @@ def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     """A study that goes on keeps the start that it began with, whatever `recommend` would say today."""
     if spec.start is None or not (folder / SPEC).exists():
         return spec
-    known = read_study_file(folder).get("spec", {}).get("start")
+    known = read_study_file(folder).spec.get("start")
     is_own = spec.start.learning_rate_reach is not None or spec.start.batch_size_reach is not None
-    if not known or is_own or known.get("why") != spec.start.why:
+    if not isinstance(known, dict) or is_own or known.get("why") != spec.start.why:
         return spec
     begun = StartingPoint.model_validate(known)
     both = begun.fields.keys() & spec.start.fields.keys()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from finestep.errors import BadInput
-from finestep.result import read_result
+from finestep.result import StudyResult, read_result
 from finestep.search.leader import leader
+from finestep.store.commands import read_steering
+from finestep.store.running import read_running
 from finestep.store.study_files import StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
 from finestep.studies.spent import runs_spent
@@ -49,6 +52,7 @@ class StudyStatus:
     Attributes:
         working: a process holds the study; False: it has ended, or was stopped and goes on when its command is given again.
         spent: cost of the trials that have ended, in full runs.
+        paused: `finestep pause` holds it; `finestep resume` goes on.
         best: number, rate, batch and loss of the best full run so far; None before the first.
     """
 
@@ -62,6 +66,7 @@ class StudyStatus:
     settled: bool = False
     next_command: str | None = None
     command: str | None = field(default=None, repr=False)
+    paused: bool = False
 
     def as_values(self) -> dict[str, object]:
         """The same as plain values."""
@@ -96,6 +101,7 @@ def study_status(folder: Path) -> StudyStatus:
     spec = read_spec(folder)
     files, working = StudyFiles(folder, spec), is_locked(folder)
     trials = files.trials()
+    steering, running = read_steering(folder), read_running(folder)
     result = read_result(folder)
     best = leader(spec, trials)
     return StudyStatus(
@@ -103,13 +109,20 @@ def study_status(folder: Path) -> StudyStatus:
         working,
         trials=dict(Counter(trial.state for trial in trials)),
         spent=round(runs_spent(trials), 3),
-        budget=result.spent.budget_full_runs if result is not None and not working else None,
+        budget=_budget(running, steering.full_runs, result),
         under_way=tuple(_under_way(files, trial) for trial in trials if trial.state == "running"),
         best=None if best is None else _figures(best),
         settled=result is not None and bool(result.settled) and not working,
         next_command=None if working or result is None else result.next_command,
-        command=None if result is None else result.command or None,
+        command=(result.command if result is not None else None) or running.get("command"),
+        paused=steering.paused,
     )
+
+
+def _budget(running: Mapping[str, Any], extended: float | None, result: StudyResult | None) -> float | None:
+    """Full runs that may be spent: as the command that runs it has said, or `finestep extend`."""
+    known = (running.get("budget") or {}).get("full_runs") or (result.spent.budget_full_runs if result else None)
+    return max([one for one in (known, extended) if isinstance(one, int | float)], default=None)
 
 
 def _figures(trial: Trial) -> BestSoFar:

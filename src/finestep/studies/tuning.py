@@ -5,6 +5,7 @@ It yields plain events for whoever shows them. Kill it at any line: the same cal
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,16 +15,19 @@ from finestep.executor import Executor
 from finestep.executors.process import error_from
 from finestep.protocol import Event, TrialOptions, TrialRequest
 from finestep.ready import DataCard, Ready, SharePlan
+from finestep.search.by_hand import projected
 from finestep.search.strategy import Strategy, apply_proposal
 from finestep.search.sweep import best_trial
 from finestep.store.study_store import StudyStore
 from finestep.studies.event import TuneEvent
 from finestep.studies.spent import runs_spent, time_spent_s
+from finestep.studies.steering import Steering
 from finestep.study import Budget
 from finestep.study_layout import MODEL
 from finestep.trial import Outcome, Trial
 
 MAX_DEATHS_WITHOUT_PROGRESS = 3
+PAUSED_LOOK_S = 0.3
 ENOUGH_FAILURES = 2
 """When the first so many trials fail for the same reason, another learning rate will not help."""
 
@@ -75,6 +79,13 @@ class Tuning:
     _failures: list[str] | None = field(default_factory=list)
     """Reasons of the trials that failed since the start; None once one ended otherwise."""
     _most_lanes: int | None = None
+    _pausing: bool = False
+    """The user wants a pause: what runs writes its checkpoints, and the workers end."""
+
+    def __post_init__(self) -> None:
+        self.steering, asked = Steering(self.store), self.should_stop
+        self.should_stop = lambda: asked() or self.steering.stops
+        self.budget = self.steering.budget(self.budget)
 
     def run(self) -> Iterator[TuneEvent]:
         """Tune to the end; the last event is `done` or `interrupted`.
@@ -84,27 +95,39 @@ class Tuning:
         """
         self.store.repair()
         yield from self._take_up_outcomes()
+        yield from self._steered(at_start=True)
         if self._is_finished():
             yield self._ready_event(is_finished=True)
             yield TuneEvent("done")
             return
-        yield from self._started()
+        if self.steering.paused:
+            yield from self._paused()
+        if not self.should_stop():
+            yield from self._started()
         if self.should_stop():
             yield TuneEvent("interrupted")
             return
         yield self._ready_event(is_finished=False)
-        strategy = self.make_strategy(self._card)
-        self._fill(strategy)
-        while self._running:
+        self._fill(self.make_strategy(self._card))
+        while self._running or self._pausing:
             died = False
             for event in self.executor.events():
                 died = died or event.kind == "died"
                 yield from self._handle(event)
-                if event.kind == "finished":
-                    self._fill(strategy)
-            if died:
+                steered = list(self._steered())
+                yield from steered
+                if event.kind == "finished" or steered:
+                    self._fill(self.make_strategy(self._card))
+            if self._pausing and not self.should_stop():
+                self.executor.close()
+                yield from self._paused()
+                yield from self._started() if not self.should_stop() else ()
+                self._fill(self.make_strategy(self._card))
+            elif died:
                 yield from self._restart_dead_trials()
-                self._fill(strategy)
+                self._fill(self.make_strategy(self._card))
+            elif self.should_stop():
+                break
         if self._is_hopeless():
             text = f"{len(self._failures or [])} trials, and all failed for the same reason: the study ends here"
             yield TuneEvent("note", data={"text": text})
@@ -118,6 +141,28 @@ class Tuning:
         return max(
             self.budget.full_runs - runs_spent(self.store.trials(), num_epochs=self.store.spec.recipe.num_epochs), 0.0
         )
+
+    def _steered(self, *, at_start: bool = False) -> Iterator[TuneEvent]:
+        """What the user asks for through command files, carried out."""
+        was_paused, was_stopping = self.steering.paused, self.steering.stops
+        for said in self.steering.carry_out(stop_trial=self.executor.stop_trial, at_start=at_start):
+            self.budget = self.steering.budget(self.budget)
+            yield TuneEvent("note", data={"text": said, "steering": True})
+        if self.steering.stops and not was_stopping:
+            self.executor.stop()
+        elif self.steering.paused and not was_paused and not at_start:
+            self._pausing = True
+            self.executor.pause()
+
+    def _paused(self) -> Iterator[TuneEvent]:
+        """Wait until the user lets the study go on, or ends it; nothing is held meanwhile but the study's lock."""
+        yield TuneEvent(
+            "note", data={"text": f"paused; go on with: finestep resume {self.store.folder}", "steering": True}
+        )
+        while self.steering.paused and not self.should_stop():
+            time.sleep(PAUSED_LOOK_S)
+            yield from self._steered(at_start=True)
+        self._pausing = False
 
     def _is_finished(self) -> bool:
         """True when the records alone show that nothing is left: no trial is open, and the strategy wants no more.
@@ -173,7 +218,7 @@ class Tuning:
 
     def _fill(self, strategy: Strategy) -> None:
         """Give the worker as many trials as it trains together: orphans first, then what the strategy wants."""
-        if self.should_stop() or self._is_hopeless():
+        if self.should_stop() or self.steering.paused or self._pausing or self._is_hopeless():
             return
         lanes = self._lanes()
         for trial in self.store.trials():
@@ -195,6 +240,8 @@ class Tuning:
     def _submit(self, trial: Trial) -> None:
         self._running.setdefault(trial.number, _Running(trial))
         self.executor.submit(self._request(trial))
+        if trial.number in self.steering.stopping:
+            self.executor.stop_trial(trial.number)
 
     def _next(self, strategy: Strategy, most: int) -> list[Trial]:
         proposals = strategy.propose(self.store.trials(), remaining_runs=self.remaining_runs(), max_proposals=most)
@@ -229,8 +276,8 @@ class Tuning:
         if self.should_stop():
             self._running.clear()
             return
-        for running in self._running.values():
-            self.executor.submit(self._request(running.trial))
+        for running in list(self._running.values()):
+            self._submit(running.trial)
 
     def _isolate(self) -> Iterator[TuneEvent]:
         """Keep one trial under way, or fail the one that is alone."""
@@ -289,7 +336,8 @@ class Tuning:
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Record the end of a trial, and keep only the tuned models on disk that may be wanted."""
         self._running.pop(number, None)
-        done = self.store.finish(number, outcome)
+        done = self.store.finish(number, self._with_projection(number, outcome))
+        self.steering.forget(number)
         outcome = done.outcome or outcome
         if outcome.state in ("completed", "stopped") or (outcome.state == "failed" and outcome.log is None):
             self._failures = None
@@ -301,6 +349,15 @@ class Tuning:
             if trial.number not in kept and trial.state != "running":
                 remove(self.store.trial_folder(trial.number) / MODEL)
         return done
+
+    def _with_projection(self, number: int, outcome: Outcome) -> Outcome:
+        """The outcome of a trial that was stopped by hand, with what its end would have been; others as they are."""
+        if not outcome.by_hand:
+            return outcome
+        trials = self.store.trials()
+        stopped = next(trial for trial in trials if trial.number == number)
+        logs = {trial.number: self.store.evaluations(trial.number) for trial in trials}
+        return outcome.model_copy(update={"projected": projected(stopped, trials, logs)})
 
     def _time_spent_s(self) -> float:
         return time_spent_s(self.store.trials(), self._sharing)

@@ -60,15 +60,19 @@ class Membership:
 
     def fill(self, take: Callable[[], TrialRequest | None]) -> bool:
         """Take in what waits while there is room; False when nothing is left to train."""
-        while (request := take()) is not None:
-            self.waiting.append(request)
+        self._hear(take)
         while len(self.lanes) < self._room():
             candidate = next((one for one in self.waiting if self._may_join(one)), None)
             if candidate is None:
                 break
             self.waiting.remove(candidate)
             self._admit(candidate)
+            self._hear(take)  # what has come meanwhile begins with this one
         return bool(self.lanes)
+
+    def _hear(self, take: Callable[[], TrialRequest | None]) -> None:
+        while (request := take()) is not None:
+            self.waiting.append(request)
 
     def micro_batch_size(self) -> int:
         """Rows of each trial in the next pass."""
@@ -98,6 +102,10 @@ class Membership:
         allowed = min(lane.progress.micro_batch_size for lane in self.lanes)
         return min(allowed, self.rows_together or allowed)
 
+    def _addresses(self) -> int:
+        """Rows to make room for at once: on a GPU all, so that a recorded pass outlives who joins and leaves."""
+        return self.num_lanes if self._resident.placement.device.type == "cuda" else 1
+
     def _room(self) -> int:
         if not self.lanes or self.row_limit is None:
             return self.num_lanes
@@ -113,7 +121,7 @@ class Membership:
         """Give a trial its row; what raises on the way ends this trial alone."""
         try:
             if not self.lanes or self.rows is None:
-                self.rows = self._resident.open_rows(candidate.recipe)
+                self.rows = self._resident.open_rows(candidate.recipe, room=self._addresses())
             lane = candidate if isinstance(candidate, Lane) else self._new_lane(candidate)
             lane.join(self.rows)
         except FinestepError:

@@ -109,9 +109,12 @@ def _auto_class(model: Any, *, is_classifier: bool) -> str:
 
     if is_classifier:
         return CLASSIFIER
+    config = type(model.config)
     for name in (CAUSAL, "AutoModelForImageTextToText"):
-        known = getattr(transformers, name)._model_mapping.values()
-        if any(type(model) in (one if isinstance(one, tuple) else (one,)) for one in known):
+        mapping = getattr(transformers, name)._model_mapping
+        # asked by the config: going through all classes would import every model that transformers knows
+        known = mapping.get(config, ())
+        if type(model) in (known if isinstance(known, tuple) else (known,)):
             return name
     return CAUSAL
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from finestep.diagnosis.generalization import is_progress
+from finestep.diagnosis.early_stopping import is_progress
 from finestep.finding import Finding
 from finestep.train.evaluate import Evaluation, evaluate_rows
 from finestep.train.run_state import RunState
@@ -41,8 +41,12 @@ class Validation:
         due = {round(part * run.num_steps / number) for part in range(1, number + 1)} - {0}
         return run.progress.step in due and run.progress.evaluated_step < run.progress.step
 
-    def look(self) -> tuple[bool, Finding | None]:
-        """Evaluate and keep the best weights; (is it time to stop early, what sends the run back to its start)."""
+    def look(self, *, is_last: bool = False) -> tuple[bool, Finding | None]:
+        """Evaluate and keep the best weights; (is it time to stop early, what sends the run back to its start).
+
+        Args:
+            is_last: the trial ends with what it has, so that nothing sends it back.
+        """
         run, progress = self._state, self._state.progress
         loss, metrics, row_sums = self._measure()
         progress.evaluated_step, progress.kl_now = progress.step, metrics.get(KL_TO_BASE)
@@ -56,7 +60,7 @@ class Validation:
         run.emit("evaluation", record)
         findings, trouble = run.guard.look(record)
         run.tell(findings)
-        if trouble is not None:
+        if trouble is not None and not is_last:
             return False, trouble
         if loss < progress.best_loss and self._is_within_budget(metrics):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics

@@ -1,0 +1,178 @@
+"""The server of the live page: the report of each study, its news as server-sent events, and commands for who has the token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from finestep.errors import FinestepError
+from finestep.studies.status import studies_in
+from finestep.studies.steer import steer
+from finestep.watch.pages import list_page, study_page
+from finestep.watch.study import LiveStudy, as_text
+
+LOOK_EVERY_S = 0.4
+LIST_EVERY_S = 3.0
+MOST_LISTENERS = 64
+MOST_COMMAND_BYTES = 4096
+FRAME = "frame-ancestors 'none'"
+
+
+class Watched:
+    """The studies under a folder, each looked at by one thread for all who listen.
+
+    Args:
+        place: a study, or a folder that holds some.
+    """
+
+    def __init__(self, place: Path):
+        self.place = place
+        self._studies: dict[str, LiveStudy] = {}
+        self._lock = threading.Lock()
+        self._looked = -LIST_EVERY_S
+        self.listeners = 0
+
+    def studies(self) -> list[LiveStudy]:
+        """All studies, those that have come since included."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LIST_EVERY_S:
+                self._looked = time.monotonic()
+                for folder in _folders(self.place):
+                    try:
+                        study = LiveStudy(folder)
+                    except FinestepError:
+                        continue
+                    self._studies.setdefault(study.id, study)
+            return list(self._studies.values())
+
+    def study(self, name: str) -> LiveStudy | None:
+        """A study by its id; no path is ever taken from an address."""
+        return next((study for study in self.studies() if study.id == name), None)
+
+
+def application(place: Path) -> Starlette:
+    """The pages of the studies at a place; who may ask is the guard's affair."""
+    watched = Watched(place)
+
+    async def home(request: Request) -> Response:
+        studies = await run_in_threadpool(watched.studies)
+        if len(studies) == 1:
+            return RedirectResponse(f"/study/{studies[0].id}", status_code=303)
+        await run_in_threadpool(_look_at_all, studies)
+        text, policy = list_page([study.state for study in studies])
+        return _page(text, policy)
+
+    async def states(request: Request) -> Response:
+        studies = await run_in_threadpool(watched.studies)
+        await run_in_threadpool(_look_at_all, studies)
+        return Response(as_text({"studies": [study.state for study in studies]}), media_type="application/json")
+
+    def of_study(answer: Callable[[Request, LiveStudy], Any]) -> Callable[[Request], Any]:
+        async def found(request: Request) -> Response:
+            study = await run_in_threadpool(watched.study, request.path_params["study"])
+            if study is None:
+                return PlainTextResponse("no such study", status_code=404)
+            try:
+                answered: Response = await answer(request, study)
+            except FinestepError as error:
+                return JSONResponse({"error": {"kind": error.kind, "message": str(error)}}, status_code=400)
+            return answered
+
+        return found
+
+    async def page(request: Request, study: LiveStudy) -> Response:
+        view, data = await run_in_threadpool(study.page)
+        several = len(watched.studies()) > 1
+        steers = bool(request.scope.get("finestep_can_steer"))
+        text, policy = await run_in_threadpool(study_page, view, data, can_steer=steers, several=several, name=study.id)
+        return _page(text, policy)
+
+    async def data(request: Request, study: LiveStudy) -> Response:
+        return Response((await run_in_threadpool(study.page))[1], media_type="application/json")
+
+    async def curve(request: Request, study: LiveStudy) -> Response:
+        found = await run_in_threadpool(study.curve, int(request.path_params["trial"]))
+        return (
+            PlainTextResponse("no such trial", status_code=404)
+            if found is None
+            else Response(as_text(found), media_type="application/json")
+        )
+
+    async def events(request: Request, study: LiveStudy) -> Response:
+        if watched.listeners >= MOST_LISTENERS:
+            return PlainTextResponse("too many pages are open", status_code=503)
+        return StreamingResponse(_news(watched, study), media_type="text/event-stream")
+
+    async def commands(request: Request, study: LiveStudy) -> Response:
+        body = await request.body()
+        try:
+            wanted = json.loads(body) if len(body) <= MOST_COMMAND_BYTES else None
+        except ValueError:
+            wanted = None
+        if not isinstance(wanted, dict):
+            return JSONResponse({"error": {"kind": "BadInput", "message": "no command"}}, status_code=400)
+        return JSONResponse(await run_in_threadpool(steer, study.folder, wanted, wait_s=2.0))
+
+    return Starlette(
+        routes=[
+            Route("/", home),
+            Route("/studies", states),
+            Route("/study/{study:str}", of_study(page)),
+            Route("/study/{study:str}/data", of_study(data)),
+            Route("/study/{study:str}/events", of_study(events)),
+            Route("/study/{study:str}/curve/{trial:int}", of_study(curve)),
+            Route("/study/{study:str}/commands", of_study(commands), methods=["POST"]),
+        ]
+    )
+
+
+async def _news(watched: Watched, study: LiveStudy) -> AsyncIterator[str]:
+    """What is new, as server-sent events: `state` of the study, `points` of running trials; a page asks for the rest itself."""
+    sent: dict[int, int] = {}
+    last = ""
+    watched.listeners += 1
+    try:
+        yield "retry: 2000\n\n"
+        while True:
+            await run_in_threadpool(study.look)
+            points = study.points(sent)
+            sent = study.counts()
+            if points:
+                yield f"event: points\ndata: {as_text({str(key): value for key, value in points.items()})}\n\n"
+            state = as_text(study.state)
+            if state != last:
+                last = state
+                yield f"event: state\ndata: {state}\n\n"
+            else:
+                yield ": still here\n\n"
+            await asyncio.sleep(LOOK_EVERY_S)
+    finally:
+        watched.listeners -= 1
+
+
+def _look_at_all(studies: list[LiveStudy]) -> None:
+    for study in studies:
+        study.look()
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return list(studies_in(place))
+    except FinestepError:
+        return []
+
+
+def _page(text: str, policy: str) -> Response:
+    headers = {"content-security-policy": f"{policy}; {FRAME}"}
+    return Response(text, media_type="text/html; charset=utf-8", headers=headers)

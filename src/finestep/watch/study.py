@@ -1,0 +1,252 @@
+"""One study as its page shows it: what runs, what the search believes and would try next, and the report's data. Files only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finestep.errors import FinestepError
+from finestep.report.page_data import page_json
+from finestep.report.series import kept_indices, rounded
+from finestep.report.view import ReportView, build_view
+from finestep.store.commands import read_steering
+from finestep.store.study_files import StudyFiles, read_spec
+from finestep.studies.spent import runs_spent
+from finestep.studies.status import study_status
+from finestep.study import StudySpec
+from finestep.study_layout import DATABASE, READY, RESULT, RUNNING, STEERING
+from finestep.trial import Trial
+from finestep.watch.courses import Course
+
+if TYPE_CHECKING:
+    from finestep.watch.weighing import Weighed
+
+SENT_OF_A_COURSE = 600
+TOLD_LAST = 6
+PACE_STEPS = 20
+
+
+class LiveStudy:
+    """A study that is looked at again and again; only what has changed is read anew.
+
+    Attributes:
+        version: grows when the page's data have changed.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.spec = folder, read_spec(folder)
+        self.id = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        self.version = 0
+        self.state: dict[str, Any] = {"state": "loading"}
+        self._lock = threading.Lock()
+        self._mark: object = None
+        self._courses: dict[int, Course] = {}
+        self._trials: list[Trial] = []
+        self._weighed: Weighed | None = None
+        self._weigher: threading.Thread | None = None
+        self._is_stale = False
+        self.trouble = ""
+
+    def look(self) -> None:
+        """Read what is new. Safe to call from several threads."""
+        with self._lock:
+            mark = self._marks()
+            if mark != self._mark:
+                self._mark = mark
+                self._read_again()
+            for trial in self._trials:
+                if trial.state == "running":
+                    course = self._courses.setdefault(trial.number, Course(self._files().trial_folder(trial.number)))
+                    course.look()
+            self.state = self._now()
+
+    def page(self) -> tuple[ReportView, str]:
+        """The report as values and as JSON; before it is made, what the trials alone say."""
+        if self._weighed is not None:
+            return self._weighed.view, self._weighed.data
+        if self._mark is None:
+            self.look()
+        view = build_view(
+            title=self.spec.name,
+            trials=self._trials,
+            steps={},
+            evaluations={},
+            facts={},
+            baseline=None,
+            best=None,
+            notes=(),
+            spent={},
+            live=True,
+        )
+        return view, page_json(view)
+
+    def curve(self, number: int) -> dict[str, Any] | None:
+        """One run's curve, for a page that was sent without it; None when there is no such run."""
+        from finestep.watch.weighing import curve_of
+
+        return curve_of(self.folder, self.spec, number)
+
+    def points(self, since: Mapping[int, int]) -> dict[int, list[list[float | None]]]:
+        """New points of the running trials by number: [step, tokens, loss, smoothed], thinned where they are many.
+
+        Args:
+            since: how many points of each the page has.
+        """
+        found = {}
+        for number, course in list(self._courses.items()):
+            first = since.get(number, 0)
+            rows = course.rows[first:]
+            if len(rows) > SENT_OF_A_COURSE:
+                kept = kept_indices([[row[2] for row in rows]], max_points=SENT_OF_A_COURSE)
+                rows = [rows[index] for index in kept]
+            if rows:
+                found[number] = [[row[0], row[1], rounded(row[2], digits=4)] for row in rows]
+        return found
+
+    def counts(self) -> dict[int, int]:
+        """How many points of each running trial are known."""
+        return {number: len(course.rows) for number, course in list(self._courses.items())}
+
+    # ---- inside
+
+    def _files(self) -> StudyFiles:
+        return StudyFiles(self.folder, self.spec)
+
+    def _marks(self) -> object:
+        """What changes when a trial begins or ends."""
+        marks = []
+        for name in (DATABASE, f"{DATABASE}-wal", RESULT, READY, STEERING, RUNNING):
+            try:
+                found = (self.folder / name).stat()
+            except OSError:
+                continue
+            marks.append((name, found.st_mtime_ns, found.st_size))
+        return tuple(marks)
+
+    def _read_again(self) -> None:
+        try:
+            trials = self._files().trials()
+        except FinestepError:
+            trials = []
+        is_new = [(trial.number, trial.state) for trial in self._trials] != [(one.number, one.state) for one in trials]
+        self._trials = trials
+        for number in list(self._courses):
+            if all(trial.number != number or trial.state != "running" for trial in trials):
+                self._courses[number].is_over = True
+        if is_new or self._weighed is None:
+            self._weigh_soon()
+
+    def _weigh_soon(self) -> None:
+        """Make the page anew in a thread of its own; what has changed meanwhile is seen after that."""
+        self._is_stale = True
+        if self._weigher is None or not self._weigher.is_alive():
+            self._weigher = threading.Thread(target=self._weigh, daemon=True, name="weighing")
+            self._weigher.start()
+
+    def _weigh(self) -> None:
+        from finestep.watch.weighing import weigh
+
+        while self._is_stale:
+            self._is_stale = False
+            try:
+                self._weighed = weigh(self.folder, self.spec)
+            except FinestepError as error:
+                self.trouble = str(error)
+                return
+            self.version += 1
+
+    def _now(self) -> dict[str, Any]:
+        status, steering = study_status(self.folder), read_steering(self.folder)
+        running = [self._running(trial) for trial in self._trials if trial.state == "running"]
+        state = (
+            "paused"
+            if status.paused
+            else "loading"
+            if status.working and not self._trials
+            else "running"
+            if status.working
+            else "stopped"
+            if running
+            else "ended"
+        )
+        speeds = [one["tokens_per_second"] for one in running if one["tokens_per_second"]]
+        memory = [one["memory_bytes"] for one in running if one["memory_bytes"]]
+        return {
+            "id": self.id,
+            "name": self.spec.name,
+            "folder": str(self.folder),
+            "state": state,
+            "settled": status.settled,
+            "trials": status.trials,
+            "spent": round(runs_spent(self._trials, num_epochs=self.spec.recipe.num_epochs), 3),
+            "budget": status.budget,
+            "left_s": _time_left_s(self._trials, status.budget, self.spec),
+            "best": None if status.best is None else asdict(status.best),
+            "running": running if status.working or status.paused else [],
+            "tokens_per_second": round(sum(speeds), 1) if speeds else None,
+            "memory_bytes": max(memory, default=None),
+            "command": status.command,
+            "next_command": status.next_command,
+            "steering": [done.said for done in steering.done[-TOLD_LAST:]],
+            "stopping": list(steering.stopping),
+            "version": self.version,
+            "trouble": self.trouble,
+            **(self._weighed.belief if self._weighed else {}),
+        }
+
+    def _running(self, trial: Trial) -> dict[str, Any]:
+        course, recipe = self._courses.get(trial.number), trial.recipe
+        pace = course.pace() if course else None
+        num_steps = self._num_steps(trial)
+        step = course.step if course else 0
+        return {
+            "trial": trial.number,
+            "rate": recipe.learning_rate,
+            "batch": recipe.effective_batch_size,
+            "share": trial.fidelity,
+            "stage": trial.stage,
+            "why": trial.why,
+            "by_user": trial.asked_by == "user",
+            "step": step,
+            "num_steps": num_steps,
+            "loss": rounded(course.loss, digits=5) if course and course.loss is not None else None,
+            "eval_loss": rounded(course.eval_loss, digits=5) if course and course.eval_loss is not None else None,
+            "left_s": (num_steps - step) * pace["step_s"] if pace and num_steps else None,
+            "tokens_per_second": round(pace["tokens_per_second"], 1) if pace else None,
+            "memory_bytes": course.memory_bytes if course else None,
+            "notes": course.notes[-3:] if course else [],
+        }
+
+    def _num_steps(self, trial: Trial) -> int | None:
+        ready = self._files().known_ready()
+        rows = ready.card.facts.num_rows if ready else None
+        if not rows:
+            return None
+        seen = max(1, round(rows * trial.recipe.num_epochs * trial.fidelity))
+        return math.ceil(seen / trial.recipe.effective_batch_size)
+
+
+def as_text(state: Mapping[str, Any]) -> str:
+    """JSON without NaN."""
+    return json.dumps(state, allow_nan=False, separators=(",", ":"), default=str)
+
+
+def _time_left_s(trials: Sequence[Trial], budget: float | None, spec: StudySpec) -> float | None:
+    """If the whole budget is spent: by the median time of what was done; None before the first end."""
+    paces = [
+        trial.outcome.elapsed_s / trial.fidelity
+        for trial in trials
+        if trial.outcome and trial.state == "completed" and trial.outcome.elapsed_s
+    ]
+    if not paces or budget is None:
+        return None
+    left = max(budget - runs_spent(trials, num_epochs=spec.recipe.num_epochs), 0.0)
+    under_way = sum(trial.fidelity for trial in trials if trial.state == "running")
+    return (left + under_way / 2) * statistics.median(paces)
