@@ -197,7 +197,7 @@ def test_a_metric_that_is_no_number_is_named(tmp_path):
 
 def test_the_names_of_the_last_version_still_serve_scripts(tmp_path):
     from finestep.flows.show import show_study
-    from finestep.flows.strategies import make_judge as old_name
+    from finestep.studies.strategies import make_judge as old_name
 
     store = StudyStore(tmp_path, spec(), {})
     for loss in (2.0, 1.0, math.nan):
