@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 NOT_OURS = {"pending", "reference"}
 """Folders of `docs` that are not kept: lines that wait to be folded in, and pages that are written from the code."""
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "README.zh-CN", "CONTRIBUTING", "CHANGELOG", "ARCHITECTURE")]
 PAGES += sorted(page for page in (ROOT / "docs").rglob("*.md") if not NOT_OURS & set(page.parts))
 
 MOST_FIGURES, MOST_WORDS, MOST_CHARACTERS = 3, 90, 110
