@@ -116,11 +116,20 @@ def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., No
 class Rivals:
     """One model and one shape; every rival makes the same steps of the same eight trials."""
 
-    def __init__(self, folder: Path, shape: Shape, device: str, *, num_trials: int = len(RATES), placement: Any = None):
+    def __init__(
+        self,
+        folder: Path,
+        shape: Shape,
+        device: str,
+        *,
+        num_trials: int = len(RATES),
+        placement: Any = None,
+        method: str = "lora",
+    ):
         import torch
 
         self.folder, self.shape, self.device = folder, shape, torch.device(device)
-        self.recipes = [self._recipe(rate, shape.rows) for rate in RATES]
+        self.recipes = [self._recipe(rate, shape.rows).changed(method=method) for rate in RATES]
         self.resident = resident_of(folder, self.recipes[0], device, placement=placement)
         self.resident.data = self._synthetic()
         self.ids = torch.from_numpy(self.resident.data.train.ids.reshape(-1, shape.length)).to(self.device)
@@ -282,7 +291,8 @@ class Rivals:
         """Rows of equal length that can be learned: a noisy chain of tokens."""
         import numpy as np
 
-        from finestep.train.tokens import TokenRows, TrainingData
+        from finestep.train.token_rows import TokenRows
+        from finestep.train.tokens import TrainingData
 
         draw, length, num_rows = (
             np.random.default_rng(3),

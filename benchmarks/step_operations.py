@@ -67,12 +67,12 @@ class Operations(TorchDispatchMode):
 
 @contextmanager
 def host_reads() -> Iterator[list[str]]:
-    """Inside, every transfer of numbers to the host is listed: `tolist`, `item`, `float(...)`, `bool(...)`, `cpu`, `numpy`.
+    """Inside, every transfer of numbers to the host is listed: `tolist`, `item`, `float(...)`, `bool(...)`, `cpu`.
 
     Counted on the methods, because a CPU tensor's `tolist` dispatches nothing.
     """
     listed: list[str] = []
-    names = ("tolist", "item", "__float__", "__int__", "__bool__", "__index__", "cpu", "numpy")
+    names = ("tolist", "item", "__float__", "__int__", "__bool__", "__index__", "cpu")
     originals = {name: getattr(torch.Tensor, name) for name in names}
 
     def counted(name: str) -> Callable[..., Any]:
@@ -132,7 +132,7 @@ def filled(folder: Path, *, lanes: int, length: int, dtype: torch.dtype) -> Any:
         folder,
         packing.Shape(1, length, 40),
         "cpu",
-        placement=Placement(torch.device("cpu"), dtype, dtype is torch.bfloat16),
+        placement=Placement(torch.device("cpu"), dtype, dtype is torch.bfloat16, native_rows=dtype is torch.bfloat16),
     )
     recipes = [recipe.changed(micro_batch_size=1, learning_rate=RATE) for recipe in rivals.recipes[:lanes]]
     pack = packing.filled_pack(rivals.resident, recipes, emit=lambda *_, **__: None)

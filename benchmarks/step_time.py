@@ -25,10 +25,10 @@ from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.study import DataSpec, ModelSpec
 from finestep.survey.shipped import SHIPPED_DATA, SHIPPED_MODEL
+from finestep.train.batch import collate
 from finestep.train.loop import Pack
 from finestep.train.order import Order
 from finestep.train.resident import Resident
-from finestep.train.tokens import collate
 from finestep.train.whole_model import trained
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import write_into
 from benchmarks.search.recorded import FOLDER, Recorded, load_recorded
-from finestep.errors import BadInput
 
-BEGIN, END = "<!-- written by benchmarks.surface_table -->", "<!-- end -->"
 HEAD = "| task | half | judged by | runs | rates x batches | best rate, batch | edge | seeds differ by |"
 
 
@@ -28,21 +27,7 @@ def main() -> None:
     if options.write is None:
         print(text)
         return
-    page = options.write.read_text(encoding="utf-8")
-    options.write.write_text(with_table(page, text, place=str(options.write)), encoding="utf-8")
-
-
-def with_table(page: str, text: str, *, place: str) -> str:
-    """The page with this text between its marks.
-
-    >>> with_table(f"a\\n{BEGIN}\\nold\\n{END}\\nb", "new", place="page") == f"a\\n{BEGIN}\\nnew\\n{END}\\nb"
-    True
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise BadInput(f"the page must hold the lines `{BEGIN}` and `{END}`", place=place)
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    write_into(options.write, text, name="surface_table")
 
 
 def lines(folder: Path = FOLDER) -> list[str]:

@@ -52,7 +52,7 @@ class Seen:
 
 
 def train_all(names: list[str], build: Path, environment: Callable[[str, Path], Path]) -> int:
-    """Train each, print a row of the table of docs/recommend.md, and return 1 when any differs."""
+    """Train each, print a row of the table of docs/figures/exports.md, and return 1 when any differs."""
     failures = 0
     for name in names or COMMANDS:
         started = time.monotonic()

@@ -25,10 +25,11 @@ from finestep.probe import Lever, MemoryCurve
 from finestep.probes.predict import Predictor
 from finestep.recipe import Recipe
 from finestep.rules.memory_case import chunk_tokens, memory_case
-from finestep.rules.memory_lines import ADAPTER_BYTES, largest_rows, peak_bytes, peak_line
+from finestep.rules.memory_lines import LOW_ADAPTER_BYTES, largest_rows, peak_bytes, peak_line
 from finestep.train.checkpointing import checkpoint_layers, keep_activations
 from finestep.train.loop import Pack
-from finestep.train.tokens import TokenRows, TrainingData
+from finestep.train.token_rows import TokenRows
+from finestep.train.tokens import TrainingData
 
 GIB, MIB = 2**30, 2**20
 ALLOWED_PERCENT, ALLOWED_ROWS = 5.0, 1
@@ -103,7 +104,7 @@ class Engine:
 
     def predicted_bytes(self, setting: Setting) -> float:
         """The peak; every further trial of a pack keeps its adapter, gradients and moments."""
-        more = (setting.lanes - 1) * ADAPTER_BYTES * self._predictor.num_parameters()[1]
+        more = (setting.lanes - 1) * LOW_ADAPTER_BYTES * self._predictor.num_parameters()[1]
         return peak_bytes(self.predicted(setting), setting.lanes * setting.rows) + more
 
     @contextmanager

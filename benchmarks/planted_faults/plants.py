@@ -16,7 +16,8 @@ from finestep.recipe import Recipe
 from finestep.survey.shipped import SHIPPED_DATA
 from finestep.train.order import Order
 from finestep.train.resident import Resident
-from finestep.train.tokens import TokenRows, TrainingData
+from finestep.train.token_rows import TokenRows
+from finestep.train.tokens import TrainingData
 
 GOOD_RATE = 5e-3
 """Near the best rate of LoRA rank 16 on the shipped pair (README: 5.3e-3)."""

@@ -70,6 +70,8 @@ class SharePlan(_Value):
     threads_why: str = ""
     num_workers: int = Field(1, ge=1, description="Processes like this one that pay, this one included.")
     workers_why: str = ""
+    end_to_end: bool = Field(False, description="Texts of a trial are laid end to end instead of padded to one length.")
+    end_to_end_why: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

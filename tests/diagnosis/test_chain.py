@@ -248,3 +248,41 @@ def test_a_metric_over_all_classes_counts_more_than_one_class() -> None:
 def test_a_language_model_that_ends_ignorant_at_a_high_rate_is_lost() -> None:
     log = a_log(noisy(7.3 - 0.4 * DONE, sd=0.01), rate=1e-2, context=RunContext(max_steps=120))
     assert codes(log)[0] == "stuck_high_rate"
+
+
+def test_a_loss_far_above_a_guess_is_lost_whatever_the_rate_was() -> None:
+    """A late rise at a low rate may be the data's, unless the model knows less in the end than a uniform guess over any vocabulary."""
+    curve = np.concatenate([np.interp(np.linspace(0, 1, 70), DONE, FALLING) + 3, np.full(50, 18.0)])
+    rate = np.where(np.arange(120) < 60, 2e-4, 1e-5)
+    assert codes(a_log(noisy(curve, 0.05), rate=rate))[0] == "diverged"
+    milder = np.where(curve > 10, 8.0, curve)
+    assert codes(a_log(noisy(milder, 0.05), rate=rate))[0] == "data_changed"
+
+
+def test_neither_loss_nor_gradients_move() -> None:
+    context = RunContext(max_steps=800, logging_steps=20)
+    still = a_log(noisy(np.full(40, 4.7), 0.002), grad_norm=noisy(np.full(40, 8.6), 0.01), context=context)
+    still = TrainingLog("run", "", "test", train_series(step=np.arange(20, 801, 20), loss=still.train.loss, grad_norm=still.train.grad_norm,
+                        learning_rate=still.train.learning_rate), (), context)  # fmt: skip
+    assert codes(still)[0] == "nothing_trained"
+    shrinking = train_series(
+        step=still.train.step, loss=still.train.loss, learning_rate=still.train.learning_rate,
+        grad_norm=np.linspace(8.6, 2.0, 40),
+    )  # fmt: skip
+    assert codes(TrainingLog("run", "", "test", shrinking, (), context))[0] != "nothing_trained"
+
+
+def test_a_classifier_that_left_its_guess_behind_had_a_rate_that_works() -> None:
+    """From ln 2 to 0.5 in many epochs is a fall of a quarter, and no sign of a rate that was too low."""
+    curve = 0.69 - 0.2 * DONE
+    assert "learning_rate_too_low" not in codes(a_log(noisy(curve, 0.01), rate=np.full(120, 1e-4), epochs=8.0))
+
+
+def test_of_many_evaluations_a_lucky_one_is_no_turning_point() -> None:
+    values = 0.8 + 0.02 * np.random.default_rng(3).standard_normal(60) + np.linspace(0.3, 0.0, 60)
+    values[50] = 0.70
+    values[-1] = 0.80
+    assert (
+        codes(a_log(noisy(np.interp(np.linspace(0, 1, 120), DONE, FALLING)), evaluations=values, epochs=8.0))[0]
+        != "overfitting"
+    )

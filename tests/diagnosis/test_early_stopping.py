@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finestep.diagnosis.generalization import is_progress, paired_gain
+from finestep.diagnosis.early_stopping import is_progress, paired_gain
 
 UNITS = np.random.default_rng(1).integers(3, 40, 200).astype(float)
 START = np.random.default_rng(2).gamma(3.0, 0.7, 200) * UNITS

@@ -14,7 +14,8 @@ import pytest
 from finestep.diagnosis.catalogue import CATALOGUE
 from finestep.diagnosis.chance import accumulation_factor, chance_level
 from finestep.diagnosis.comparison import compare
-from finestep.diagnosis.generalization import forgetting_findings, paired_gain, should_stop, smallest_gain
+from finestep.diagnosis.early_stopping import paired_gain, should_stop, smallest_gain
+from finestep.diagnosis.forgetting import forgetting_findings
 from finestep.diagnosis.robust import noise_sd, sorted_mad, sorted_median, spike_scores, trend
 from finestep.diagnosis.simulated import Setting, simulated_log
 from finestep.diagnosis.training_log import RunContext, TrainingLog, eval_series, train_series
@@ -78,12 +79,14 @@ def test_too_few_rows_are_not_judged() -> None:
     assert diagnose_log(log).label == "too_little_information"
 
 
-def test_negative_losses_of_reinforcement_learning_are_no_trouble() -> None:
+def test_losses_of_reinforcement_learning_say_nothing_without_a_reward() -> None:
     rng = np.random.default_rng(0)
     log = TrainingLog(
         "x", "x", "x", train_series(loss=rng.normal(0, 1, 200)), context=RunContext(objective="reinforcement")
     )
-    assert diagnose_log(log).label == "healthy"
+    diagnosis = diagnose_log(log)
+    assert diagnosis.label == "too_little_information"
+    assert "reward" in diagnosis.verdict.advice
 
 
 def test_a_high_rate_is_normal_for_p_tuning() -> None:

@@ -279,8 +279,8 @@ def test_an_objective_that_no_run_would_have_is_refused(shipped_model, instruct_
         asked(strategy="sweeep")
 
 
-def test_auto_may_spend_half_of_a_sweep():
-    assert traits_of("auto").default_budget_runs == 6.0
+def test_auto_may_spend_a_fifth_of_a_sweep():
+    assert traits_of("auto").default_budget_runs == 3.0
     assert traits_of("sweep").default_budget_runs == traits_of("tpe").default_budget_runs == 16.0
 
 

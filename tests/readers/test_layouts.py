@@ -243,3 +243,40 @@ def test_a_rate_that_is_printed_as_zero_is_no_fault_of_a_run_that_learns(tmp_pat
     path = tmp_path / "out.log"
     path.write_text("".join(f"step:{n} - loss:{x:.4f} - lr:0.000\n" for n, x in enumerate(LOSSES, 1)))
     assert diagnose_file(path).verdict.code != "nothing_trained"
+
+
+def test_a_bar_that_is_shown_again_at_the_start_of_an_epoch_is_one_run(tmp_path: Path) -> None:
+    """A training bar that counts validation batches too shows the end of the epoch before, with its old loss, before it begins anew."""
+    losses = [0.9, 0.7, 0.6, 0.5, 0.45, 0.42, 0.4, 0.39]
+    lines = []
+    for epoch, loss in enumerate(losses):
+        before = losses[max(epoch - 1, 0)]
+        lines += [f"Epoch {epoch}: 100%|##| 120/120 [00:01<00:00, 1.2it/s, loss={before}, v_num=3]"] if epoch else []
+        lines += [f"Epoch {epoch}:  {part}%|##| {step}/120 [00:01<00:00, 1.2it/s, loss={loss + more:.3f}, v_num=3]"
+                  for part, step, more in ((50, 60, 0.02), (83, 100, 0.01), (100, 120, 0.0))]  # fmt: skip
+        lines.append(f"val_loss: {loss + 0.1:.3f}")
+    log = _read(tmp_path, "\n".join(lines))
+    assert log.train.loss[[0, 3, -1]].tolist() == pytest.approx([0.92, 0.72, 0.39])
+    assert (np.diff(log.train.step) > 0).all()
+    assert len(log.evaluation) == len(losses)
+
+
+def test_evaluations_without_steps_are_ordered_by_their_epochs(tmp_path: Path) -> None:
+    rows = [f"{{'eval_loss': {0.7 - n / 100:.3f}, 'eval_runtime': 0.1, 'epoch': {n}.0}}" for n in range(1, 31)]
+    rows.insert(20, "{'loss': 0.61, 'grad_norm': 2.0, 'learning_rate': 1e-06, 'epoch': 20.5}")
+    bar = "100%|##########| 60/60 [00:10<00:00,  6.0it/s]"
+    for text in ("\n".join(rows), "\n".join([*rows, bar])):
+        log = _read(tmp_path, text)
+        assert len(log.evaluation) == 30
+        assert log.evaluation.loss[0] == pytest.approx(0.69)
+        assert (np.diff(log.evaluation.step) > 0).all()
+
+
+def test_losses_of_both_signs_are_no_likelihood(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    text = "".join(f"step {n} avg_loss={x:.4f}\n" for n, x in enumerate(rng.normal(0, 0.02, 60), 1))
+    path = tmp_path / "run.log"
+    path.write_text(text)
+    report = diagnose_file(path)
+    assert report.label == "too_little_information"
+    assert "both signs" in report.verdict.meaning

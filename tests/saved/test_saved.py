@@ -32,7 +32,7 @@ from finestep.train.loop import Pack
 from finestep.train.model import Placement
 from finestep.train.resident import Resident
 from finestep.train.saved_files import save_trial
-from finestep.train.tokens import TokenRows
+from finestep.train.token_rows import TokenRows
 
 LABELS = ("angry", "happy", "sad")
 

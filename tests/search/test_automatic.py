@@ -7,10 +7,10 @@ import pytest
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
-from finestep.search.automatic import Automatic
 from finestep.search.further_fields import dimensions, parse_tuned, with_starts
 from finestep.search.leader import leader, worth_keeping
 from finestep.search.observations import Objective
+from finestep.search.search import Search
 from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import (
     batch_range,
@@ -36,7 +36,7 @@ def spec(**changes):
 def automatic(study=None, *, budget=6.0, start=START, num_rows=4000, num_eval_rows=200):
     study = study or spec()
     space = search_space(study, start, num_rows=num_rows)
-    return Automatic(study, space, search_prior(start), num_eval_rows=num_eval_rows, budget_runs=budget)
+    return Search.of_study(study, space, search_prior(start), num_eval_rows=num_eval_rows, budget_runs=budget)
 
 
 def bowl(recipe, fidelity, *, best=3e-3, steep=1.0):
@@ -45,12 +45,19 @@ def bowl(recipe, fidelity, *, best=3e-3, steep=1.0):
     return math.nan if x > 3.5 else 2.0 * fidelity**-0.05 * math.exp(steep * (0.003 * x * x + 0.002 * v * v))
 
 
-def play(strategy, budget=6.0, *, function=bowl, metric=None, seconds=None):
+def play(strategy, budget=6.0, *, function=bowl, metric=None, seconds=None, start=Recipe()):
     trials = []
     while found := strategy.propose(trials, remaining_runs=budget - sum(t.fidelity for t in trials)):
         first = found[0]
-        recipe = apply_proposal(strategy.spec.recipe, first)
-        made = Trial(number=len(trials), recipe=recipe, fidelity=first.fidelity, stage=first.stage, why=first.why)
+        asked = apply_proposal(start, first)
+        made = Trial(
+            number=len(trials),
+            recipe=asked,
+            fidelity=first.fidelity,
+            stage=first.stage,
+            why=first.why,
+            is_baseline=first.is_baseline,
+        )
         done = ended(made, function(made.recipe, made.fidelity), metric=metric)
         if seconds is not None and done.outcome.eval_loss is not None:
             timed = {"num_train_tokens": 1000, "elapsed_s": seconds(made.recipe)}
@@ -69,9 +76,44 @@ def test_the_baseline_comes_first_and_the_search_finds_better():
     assert sum(t.fidelity for t in trials) <= 6.0 + 1e-9
 
 
-def test_a_small_budget_leaves_the_baseline_out():
-    assert all(t.stage != "baseline" for t in play(automatic(budget=2.0), 2.0))
+@pytest.mark.parametrize("budget", [2.0, 3.0])
+def test_a_small_budget_leaves_the_baseline_out(budget):
+    assert all(t.stage != "baseline" for t in play(automatic(budget=budget), budget))
     assert all(t.stage != "baseline" for t in play(automatic(spec(with_baseline=False))))
+
+
+def test_a_study_that_goes_on_with_more_runs_makes_no_baseline_afterwards():
+    begun = play(automatic(budget=2.0), 2.0)
+    proposals = automatic(budget=6.0).propose(begun, remaining_runs=4.0, max_proposals=4)
+    assert proposals
+    assert all(proposal.stage != "baseline" for proposal in proposals)
+
+
+def surrounded(*, above):
+    """Full runs at one batch size whose best is the middle one; `above` is the loss of the one at the higher rate."""
+    rates_and_losses = ((1.5e-3, 2.02), (3e-3, 2.0), (6e-3, above))
+    return [
+        ended(Trial(number=number, recipe=Recipe(learning_rate=rate, effective_batch_size=16)), loss)
+        for number, (rate, loss) in enumerate(rates_and_losses)
+    ]
+
+
+def test_a_study_ends_once_its_best_run_stands_between_worse_ones():
+    strategy = automatic(spec(with_baseline=False))
+    assert strategy.propose(surrounded(above=2.02), remaining_runs=10.0) == []
+    assert strategy.propose(surrounded(above=1.99), remaining_runs=10.0)
+    assert strategy.propose(surrounded(above=2.02)[:2], remaining_runs=10.0)
+
+
+def test_a_worse_run_at_another_batch_size_does_not_bound_the_rate_unless_any_likely_slope_puts_it_there():
+    def beside(rate):
+        runs = [(1.5e-3, 16, 2.02), (3e-3, 16, 2.0), (rate, 8, 2.02)]
+        recipes = [Recipe(learning_rate=lr, effective_batch_size=batch) for lr, batch, _ in runs]
+        trials = [ended(Trial(number=i, recipe=recipe), runs[i][2]) for i, recipe in enumerate(recipes)]
+        return automatic(spec(with_baseline=False)).propose(trials, remaining_runs=10.0)
+
+    assert beside(3e-3)
+    assert beside(6e-3) == []
 
 
 def test_a_baseline_far_from_the_centre_does_not_change_what_is_tried_before_the_first_full_run():
@@ -241,7 +283,7 @@ def test_tuned_fields_join_the_space_and_the_recipe():
         return bowl(recipe, fidelity) * (1.0 if recipe.schedule.name == "cosine" else 1.03)
 
     strategy = automatic(study, budget=8.0)
-    trials = play(strategy, 8.0, function=function)
+    trials = play(strategy, 8.0, function=function, start=recipe)
     assert leader(study, trials).recipe.schedule.name == "cosine"
     assert strategy.answer(trials).changes["schedule.name"] == "cosine"
 

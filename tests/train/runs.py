@@ -87,6 +87,7 @@ def run_pack(
     prepare: Any = None,
     flat: bool = False,
     on_trouble: str = "stop",
+    end_to_end: bool = False,
 ) -> dict[int, Recorded]:
     """Train several trials together; `join_after` holds requests back until the pack has made that many optimizer steps."""
     recorded = {number: Recorded() for number in recipes}
@@ -129,6 +130,7 @@ def run_pack(
         take=take,
         num_lanes=lanes,
         row_limit=limit,
+        end_to_end=end_to_end,
     )
     if prepare is not None:
         prepare(pack)

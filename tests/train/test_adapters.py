@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finestep.recipe import Recipe
-from finestep.train.tokens import collate
+from finestep.train.batch import collate
 from finestep.train.whole_model import trained
 from tests.train.runs import largest_difference, make_resident, run_trial
 

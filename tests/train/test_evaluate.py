@@ -9,8 +9,8 @@ import torch
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
+from finestep.train.batch import collate
 from finestep.train.evaluate import check_metrics, evaluate, extra_metrics
-from finestep.train.tokens import collate
 from tests.train.runs import make_resident
 
 

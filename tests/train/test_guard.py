@@ -12,7 +12,7 @@ import torch
 
 from finestep.recipe import Recipe
 from finestep.train.order import Order
-from finestep.train.tokens import TokenRows
+from finestep.train.token_rows import TokenRows
 from tests.train.runs import Recorded, make_resident, run_trial
 
 RECIPE = Recipe(

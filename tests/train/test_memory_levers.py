@@ -8,12 +8,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
+from finestep.train.batch import collate
 from finestep.train.checkpointing import checkpoint_layers, is_checkpointed, keep_activations
 from finestep.train.levers import relieve
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
 from finestep.train.resident import lora_scale
-from finestep.train.tokens import collate
 from finestep.train.whole_model import trained
 from tests.train.runs import largest_difference, make_resident
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from finestep.recipe import OptimizerGroup
-from finestep.train.optimizer import Optimizer, gradient_norms, parameter_table
-from finestep.train.whole_model import WholeModel
+from finestep.train.optimizer import parameter_table
+from finestep.train.update import UpdatePlan
+from finestep.train.whole_model import WholeModel, trained
 
 
 def _parameters():
@@ -40,10 +41,21 @@ def test_the_table_of_parameters():
 def _whole(parameters):
     """The rows of a model that has just these parameters."""
     model = torch.nn.Module()
-    model.named_parameters = lambda: parameters.items()
+    model.named_parameters = lambda **_: parameters.items()
     rows = WholeModel(model)
     rows.join(0, parameters, scale=1.0)
     return rows
+
+
+def _planned(settings, num_steps, rate, **more):
+    return UpdatePlan(settings, (), num_steps=num_steps, learning_rate=rate, **more)
+
+
+def _step(rows, plan, gradients, loss=1.0):
+    for name, value in trained(rows.model).items():
+        value.grad = gradients[name].clone()
+    rows.add_losses(torch.tensor([loss]))
+    return rows.update({0: plan})[0]
 
 
 @pytest.mark.parametrize("bias_correction", [True, False])
@@ -52,12 +64,11 @@ def test_adamw_against_its_formula(bias_correction):
         weight_decay=0.1, bias_correction=bias_correction, max_grad_norm=None, beta1=0.8, beta2=0.95
     )
     value = torch.nn.Parameter(torch.tensor([[1.0, -2.0]]))
-    optimizer, rows = Optimizer(settings), _whole({"w": value})
+    rows = _whole({"w": value})
     expected, first, second = value.detach().clone().double(), torch.zeros(1, 2).double(), torch.zeros(1, 2).double()
     for step in range(1, 6):
         gradient = torch.tensor([[0.3, -0.1]]) * step
-        value.grad = gradient.clone()
-        optimizer.step(rows.slices(0, settings, []), 0.01)
+        _step(rows, _planned(settings, step, 0.01), {"w": gradient})
         first = 0.8 * first + 0.2 * gradient
         second = 0.95 * second + 0.05 * gradient**2
         unbiased = (first / (1 - 0.8**step), second / (1 - 0.95**step)) if bias_correction else (first, second)
@@ -68,23 +79,48 @@ def test_adamw_against_its_formula(bias_correction):
 def test_the_update_norm_is_that_of_the_real_change():
     parameters = _parameters()
     settings = OptimizerGroup(weight_decay=0.1, layerwise_decay=0.5)
-    optimizer, rows = Optimizer(settings), _whole(parameters)
-    for _ in range(3):
+    rows = _whole(parameters)
+    for step in range(1, 4):
         before = {name: value.detach().clone() for name, value in parameters.items()}
-        for value in parameters.values():
-            value.grad = torch.randn_like(value)
-        slices = rows.slices(0, settings, [])
-        optimizer.step(slices, 0.02)
+        found = _step(
+            rows, _planned(settings, step, 0.02), {name: torch.randn_like(value) for name, value in parameters.items()}
+        )
     change = math.sqrt(sum(((value - before[name]) ** 2).sum().item() for name, value in parameters.items()))
     weights = math.sqrt(sum((value**2).sum().item() for value in parameters.values()))
-    assert optimizer.update_norms(slices, 0.02) == pytest.approx((change, weights), rel=1e-4)
+    assert (found.update_norm, found.weight_norm) == pytest.approx((change, weights), rel=1e-4)
 
 
-def test_clipping_reports_the_norm_before_it():
+def test_clipping_tells_the_norm_before_it():
     value = torch.nn.Parameter(torch.zeros(4))
-    settings = OptimizerGroup(max_grad_norm=1.0)
-    value.grad = torch.full((4,), 5.0)
-    slices = _whole({"w": value}).slices(0, settings, [])
-    assert gradient_norms([slices]) == [10.0]
-    assert Optimizer(settings).clip(slices, 10.0)
-    assert value.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+    settings = OptimizerGroup(max_grad_norm=1.0, beta1=0.0, beta2=0.5, epsilon=1.0, bias_correction=False)
+    found = _step(_whole({"w": value}), _planned(settings, 1, 1.0), {"w": torch.full((4,), 5.0)})
+    assert (found.grad_norm, found.was_clipped) == (10.0, True)
+    clipped = 0.5  # each of four equal entries of a vector of norm 1
+    assert value.tolist() == pytest.approx([-clipped / (math.sqrt(0.5 * clipped**2) + 1)] * 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "entry", "highest"),
+    [
+        (math.nan, 1.0, math.inf),
+        (1.0, math.nan, math.inf),
+        (1.0, math.inf, math.inf),
+        (2.0, 1.0, 1.5),
+        (1.0, 1.0, -math.inf),
+    ],
+)
+def test_a_step_that_must_not_be_made_changes_nothing(loss, entry, highest):
+    """Neither weights nor moments: the next good step is the same as without it."""
+    settings, found = OptimizerGroup(), {}
+    for is_troubled in (False, True):
+        value = torch.nn.Parameter(torch.ones(3))
+        rows = _whole({"w": value})
+        _step(rows, _planned(settings, 1, 0.1), {"w": torch.tensor([1.0, 2.0, 3.0])})
+        if is_troubled:
+            before = value.detach().clone()
+            plan = _planned(settings, 2, 0.1, highest_loss=highest)
+            assert not _step(rows, plan, {"w": torch.tensor([1.0, entry, 3.0])}, loss).was_updated
+            assert torch.equal(value, before)
+        assert _step(rows, _planned(settings, 2, 0.1), {"w": torch.tensor([2.0, 1.0, 1.0])}).was_updated
+        found[is_troubled] = value.detach().clone()
+    assert torch.equal(found[True], found[False])

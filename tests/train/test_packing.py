@@ -12,9 +12,9 @@ from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train import packing
+from finestep.train.batch import collate
 from finestep.train.model import Placement
 from finestep.train.order import Order
-from finestep.train.tokens import collate
 from finestep.train.whole_model import trained
 from tests.train.runs import DEVICES, largest_difference, make_resident, run_pack, run_trial
 
@@ -101,14 +101,14 @@ def test_the_gradients_of_the_first_step_are_pefts(resident):
         rows.join(number, resident.initial_values(recipe), scale=2.0)
     data = resident.data
     chosen = Order(data.train.lengths, recipe).rows_of_step(1)
-    from finestep.train.tokens import collate_lanes
+    from finestep.train.batch import collate_lanes
 
     device = resident.placement.device
     batch, units = collate_lanes(data.train, [chosen] * 3, pad_id=data.pad_id, device=device)
     (resident.token_loss.lane_sums(resident.base, batch, units) / units[0]).sum().backward()
     norm = torch.stack([value.norm() for value in expected.values()]).norm()
     for place in range(3):
-        found = rows._unpack(rows._buffers["grad"], place)
+        found = rows.gradients(place)
         assert largest_difference(found, expected) < 1e-5 * norm
     for number in range(3):
         rows.leave(number)
@@ -133,10 +133,10 @@ def test_mixed_ranks_and_the_padding_stays_zero(resident, tmp_path):
 
     def look(pack):
         def check(*_):
-            rows = pack._rows
-            for piece in rows.layout:
-                for place, rank in enumerate(rows._ranks):
-                    seen.append(piece.view(rows._buffers["value"][place])[rank:].abs().sum().item())
+            buffers = pack._rows.buffers
+            for piece in buffers.layout:
+                for place, rank in enumerate(buffers.ranks):
+                    seen.append(piece.view(buffers.rows("value")[place])[rank:].abs().sum().item())
 
         pack.hook = pack.resident.base.register_forward_pre_hook(check)
 
@@ -159,7 +159,7 @@ def test_what_happens_to_one_trial_never_reaches_another(resident, tmp_path):
     def poison(pack):
         def plant(*_):
             if pack.lanes[0].progress.step == 5 and len(pack.lanes) == 4:
-                values = pack._rows._buffers["value"]
+                values = pack._rows.buffers.rows("value")
                 values[2, :10] = float("nan")
                 values[3] *= 1e6
 
@@ -330,7 +330,7 @@ def test_the_number_of_threads_is_the_fastest_for_a_trial_alone(resident, monkey
     """A step that takes long keeps all threads busy: fewer are not tried."""
     before, tried = torch.get_num_threads(), []
 
-    def timed(clock, num_lanes, num_rows):
+    def timed(clock, num_lanes, num_rows, **_):
         tried.append(torch.get_num_threads())
         return seconds[tried[-1]]
 
@@ -361,7 +361,9 @@ def test_cores_that_would_idle_get_processes_of_their_own(resident, monkeypatch,
     """(workers, threads of each, trials at once): not when the user wants one by one or one pass, nor beyond memory."""
     seconds = {4: 0.05, 2: 0.03, 1: 0.034}
     before = torch.get_num_threads()
-    monkeypatch.setattr(packing._Clock, "step_seconds", lambda clock, lanes, rows: seconds[torch.get_num_threads()])
+    monkeypatch.setattr(
+        packing._Clock, "step_seconds", lambda clock, lanes, rows, **_: seconds[torch.get_num_threads()]
+    )
     monkeypatch.setattr(packing, "_workers_that_fit", lambda resident: fits)
     try:
         plan = packing.plan_lanes(

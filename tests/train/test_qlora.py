@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from benchmarks.step_operations import Operations
 
 from finestep.recipe import Recipe
+from finestep.train.batch import collate_lanes
 from finestep.train.packing import plan_lanes
 from finestep.train.whole_model import trained
 from tests.architectures.test_architectures import plain_loss
@@ -73,3 +76,38 @@ def test_a_reload_gives_the_reported_loss(resident, together, shipped_model, tmp
     base = AutoModelForCausalLM.from_pretrained(shipped_model, dtype=torch.float32, quantization_config=four_bits)
     loaded = PeftModel.from_pretrained(base, tmp_path / "saved")
     assert plain_loss(loaded, resident.data.evaluation) == pytest.approx(together[1].outcome.eval_loss, rel=1e-3)
+
+
+def test_weights_are_unpacked_once_a_pass_whatever_the_number_of_trials(resident):
+    """Once forward and once backward for every layer: that is what sharing a pass saves most of on a base in 4 bits."""
+    counts = {}
+    for lanes in (1, 3):
+        rows = resident.open_rows(recipe_of(1e-3))
+        for number in range(lanes):
+            rows.join(number, resident.initial_values(recipe_of(1e-3)), scale=2.0)
+        batch, _ = collate_lanes(
+            resident.data.train, [np.array([0, 1])] * lanes, pad_id=0, device=torch.device("cpu"), units=[9] * lanes
+        )
+        with Operations() as seen:
+            losses = resident.token_loss.lane_sums(resident.base, batch, [0] * lanes)
+            losses.sum().backward()
+        counts[lanes] = seen.counts["dequantize_4bit"]
+        for number in range(lanes):
+            rows.leave(number)
+    assert counts[3] == counts[1] > 0
+
+
+def test_the_prediction_knows_what_weights_in_four_bits_take(resident):
+    """All tensors of the loaded model, scales and scales of scales among them, against the product's prediction from the config."""
+    from finestep.probe import MemoryCase
+    from finestep.probes.shadow import Shadow
+
+    tensors = [*resident.base.parameters(), *resident.base.buffers()]
+    for module in resident.base.modules():
+        if (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None:
+            tensors += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+    loaded = sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
+    config = resident.base.config
+    shadow = Shadow(config, MemoryCase(method="qlora", rank=4), num_layers=config.num_hidden_layers)
+    adapters = 4 * 4 * shadow.num_parameters()[1]
+    assert shadow.static_bytes() - adapters == pytest.approx(loaded, rel=0.05)

@@ -11,12 +11,13 @@ import torch
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.survey.example import Example, Turn
+from finestep.train.batch import collate
 from finestep.train.model import load_tokenizer
 from finestep.train.template import pieces_of
 from finestep.train.template_fields import TemplateFields
 from finestep.train.token_rows import TokenBuffer, TokenRows, cut_rows
 from finestep.train.tokenising import default_length
-from finestep.train.tokens import collate, prepare_data
+from finestep.train.tokens import prepare_data
 from tests.train.runs import make_resident
 
 RICH_TEMPLATE = (

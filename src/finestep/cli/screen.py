@@ -13,9 +13,9 @@ from rich.text import Text
 from finestep.cli import words
 from finestep.plain_text import plain_lines
 from finestep.ready import Ready
-from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
+from finestep.search.search import length_words
 from finestep.search.study_space import objective_of
 from finestep.search.traits import traits_of
 from finestep.studies.data_words import data_notes
@@ -128,7 +128,12 @@ class Screen:
             self.say(
                 f"model: {words.size(machine.num_parameters)} parameters{adapter}, {machine.device}, {machine.dtype}"
             )
-        reasons = {"threads": sharing.threads_why, "sharing a pass": sharing.why, "processes": sharing.workers_why}
+        reasons = {
+            "threads": sharing.threads_why,
+            "sharing a pass": sharing.why,
+            "rows end to end": sharing.end_to_end_why,
+            "processes": sharing.workers_why,
+        }
         for name, why in reasons.items():
             if why and not is_finished:
                 self.say(f"{name}: {why}")

@@ -70,6 +70,7 @@ CATALOGUE: dict[str, Kind] = {
     "too_good": Kind("warning", "other", 35),
     # What does its objective say?
     "answers_cut_off": Kind("warning", "no_learning", 36),
+    "loss_not_comparable": Kind("notice", "too_little_information", 36),
     "reward_fell": Kind("warning", "lr_too_high_unstable", 37),
     "no_reward_signal": Kind("warning", "no_learning", 38),
     "reward_not_gained": Kind("warning", "no_learning", 39),
@@ -111,7 +112,6 @@ CATALOGUE: dict[str, Kind] = {
     "mostly_clipped": Kind("notice", "healthy", NEVER),
     "loss_scaler_skips": Kind("info", "healthy", NEVER),
     "averaged_rows": Kind("info", "healthy", NEVER),
-    "loss_not_comparable": Kind("info", "healthy", NEVER),
     "early_warning": Kind("notice", "lr_too_high_unstable", NEVER),
     "forgetting": Kind("notice", "other", NEVER),
 }

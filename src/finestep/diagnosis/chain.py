@@ -10,16 +10,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from finestep.diagnosis.catalogue import NEVER, Evidence, found, rank_of
+from finestep.diagnosis.first_loss import first_loss_findings
 from finestep.diagnosis.generalization import generalization_findings
 from finestep.diagnosis.known_rate import known_rate_findings
-from finestep.diagnosis.learning import first_loss_findings, length_findings, too_good_findings
+from finestep.diagnosis.length import length_findings
 from finestep.diagnosis.motion import motion_findings
 from finestep.diagnosis.numerics import evaluation_findings, numerical_findings, rate_before
 from finestep.diagnosis.objective import objective_findings
 from finestep.diagnosis.remarks import remarks
 from finestep.diagnosis.signals import Signals
-from finestep.diagnosis.stability import stability_findings, stuck_findings
+from finestep.diagnosis.stability import stability_findings
+from finestep.diagnosis.stuck import stuck_findings
 from finestep.diagnosis.thresholds import Thresholds
+from finestep.diagnosis.too_good import too_good_findings
 from finestep.finding import Finding
 
 FEW_ROWS, ENOUGH_EVALUATIONS = 8, 3

@@ -12,6 +12,8 @@ COMMON_VOCABULARIES = (
     262144,
 )  # fmt: skip
 MAX_LABELS = 4
+MOST_IGNORANT = 12.5
+"""Nats of a uniform guess in the largest common vocabulary; a first loss above it shows a wrong format or a sum."""
 ACCUMULATED_FROM = 14.0
 """First losses below this, in nats, are an ordinary start; the uniform guess of no common vocabulary is higher."""
 UNIGRAM_RANGE = (6.9, 7.8)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from finestep.diagnosis.catalogue import Evidence, found
-from finestep.diagnosis.learning import level_of_end
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
+from finestep.diagnosis.too_low import level_of_end
 from finestep.finding import Finding
 
 FAR = 3.0

@@ -8,6 +8,7 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.chance import UNIGRAM_RANGE
+from finestep.diagnosis.curves import LossCurve
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.diagnosis.training_log import Column
@@ -19,6 +20,8 @@ ALL_ZERO = 0.9
 LONGEST_PERIOD = 5000
 SAME_DIGITS = 2e-4
 """Relative difference of two printed losses that are the same."""
+MIN_ROWS_OF_STANDING, NORM_STANDS, MOST_SPREAD, STILL_MUCH = 20, 0.05, 0.02, 1.0
+"""Rows; relative change of the gradient norm; spread of the rows; and nats that are left, of a run in which nothing moves."""
 PLATEAU_FROM, PLATEAU_MOVE, PLATEAU_EVAL_MOVE, IGNORANT_LOSS = 0.1, 0.03, 0.01, 4.0
 """A loss (validation, nats) this high that moves so little after a tenth of the run has learned nothing more than frequencies."""
 
@@ -106,15 +109,45 @@ def _constant(signals: Signals, limits: Thresholds) -> Finding | None:
     moves = abs(curve.end / curve.start - 1) if curve.start > 0 else 1.0
     evaluation = signals.evaluation
     eval_moves = abs(evaluation.last / evaluation.first - 1) if evaluation and evaluation.first > 0 else 0.0
-    if max(curve.spread, moves, eval_moves) > limits.flat_spread:
+    if max(curve.spread, moves, eval_moves) <= limits.flat_spread:
+        meaning = "The loss does not move at all, to the third digit: no weight is being trained."
+    elif _stands_with_its_gradients(signals, curve, max(moves, eval_moves), limits):
+        meaning = (
+            "From the first row to the last neither the loss nor the gradient norm moves: no weight is being trained."
+        )
+    else:
         return None
-    return found(
-        "nothing_trained",
-        "The loss does not move at all, to the third digit: no weight is being trained.",
-        advice="check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask",
+    return untrained(
+        meaning,
         loss=curve.end,
         spread=curve.spread,
         grad_norm=signals.gradient.median if signals.gradient else None,
+    )
+
+
+def untrained(meaning: str, *, code: str = "nothing_trained", **evidence: float | None) -> Finding:
+    """No weight moves; `meaning` says what shows it."""
+    advice = "check `requires_grad`, the adapter's target modules, the optimizer's parameters and the label mask"
+    return found(code, meaning, advice=advice, known={**evidence})
+
+
+def _stands_with_its_gradients(signals: Signals, curve: LossCurve, moves: float, limits: Thresholds) -> bool:
+    """Rows differ only by their batches, and gradients keep their size. Weights that move change at least one of the two in hundreds of
+    steps: a loss that has nothing left to gain has gradients that shrink, or a level that drifts."""
+    gradient = signals.gradient
+    if (
+        gradient is None
+        or curve.num_rows < MIN_ROWS_OF_STANDING
+        or not signals.progress.last_step >= 3 * limits.few_steps
+    ):
+        return False
+    drift = abs(curve.whole.change) / max(curve.end, 1e-12)
+    norms_stand = gradient.num_not_finite == 0 and abs(gradient.last_to_first - 1) < NORM_STANDS
+    return bool(
+        max(moves, drift) < limits.flat_spread / 2
+        and curve.spread < MOST_SPREAD
+        and norms_stand
+        and curve.end > STILL_MUCH
     )
 
 

@@ -49,15 +49,17 @@ def evaluation_findings(signals: Signals) -> list[Finding]:
                 not_finite=bad,
             )
         ]
-    return [
-        found(
-            "evaluation_broken",
-            "The validation loss is not finite while training looks fine: the evaluation is broken, not the model.",
-            advice="look for validation rows without any label (all masked or cut off), and evaluate in bf16 or fp32",
-            not_finite=bad,
-            evaluations=len(evaluation),
-        )
-    ]
+    return [broken_evaluation(not_finite=bad, evaluations=len(evaluation))]
+
+
+def broken_evaluation(**evidence: float) -> Finding:
+    """Evaluations that are not finite while training is fine."""
+    return found(
+        "evaluation_broken",
+        "The validation loss is not finite while training looks fine: the evaluation is broken, not the model.",
+        advice="look for validation rows without any label (all masked or cut off), and evaluate in bf16 or fp32",
+        known={**evidence},
+    )
 
 
 def rate_before(signals: Signals, numerical: list[Finding]) -> list[Finding]:
@@ -80,22 +82,6 @@ def rate_before(signals: Signals, numerical: list[Finding]) -> list[Finding]:
         learning_rate=schedule.peak if schedule else None,
     )
     return [cause]
-
-
-def _too_little(signals: Signals, limits: Thresholds) -> Finding | None:
-    train, evals = signals.num_rows, signals.num_evaluations
-    enough_eval = evals >= 4
-    if (train >= 3 or enough_eval) and train + evals >= limits.min_rows:
-        return None
-    missing = "no training loss" if not train else f"{train} training rows"
-    return found(
-        "too_little_information",
-        f"The log holds {missing} and {evals} evaluations: too little to judge.",
-        advice="log every 1-10 steps (`logging_steps`) and evaluate at least 4 times",
-        confidence=0.9,
-        train_rows=train,
-        evaluations=evals,
-    )
 
 
 def _non_finite_loss(signals: Signals, limits: Thresholds) -> Finding | None:
@@ -170,18 +156,19 @@ def _broken_gradients(signals: Signals, limits: Thresholds) -> Finding | None:
             known=evidence,
         )
     if late > 0 and gradient.worst_in_20 > limits.overflow_rows_in_20:
-        return found(
-            "fp16_overflow",
-            "Gradients overflow far more often than an fp16 loss scaler causes.",
-            advice=_PRECISION_ADVICE,
-            known=evidence,
-        )
+        return overflow(evidence)
     return found(
         "loss_scaler_skips",
         "A few gradient norms are not finite; an fp16 loss scaler does that and it is harmless.",
         confidence=0.9,
         known=evidence,
     )
+
+
+def overflow(evidence: Evidence) -> Finding:
+    """More steps without a finite gradient than a loss scaler skips on its way to its scale."""
+    meaning = "Gradients overflow far more often than an fp16 loss scaler causes."
+    return found("fp16_overflow", meaning, advice=_PRECISION_ADVICE, known=evidence)
 
 
 def _settling(signals: Signals) -> int:

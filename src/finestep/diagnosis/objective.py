@@ -73,8 +73,9 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     train = signals.log.train
     reward = train.reward[np.isfinite(train.reward)]
     if not len(reward):
-        return [found("loss_not_comparable", "This is reinforcement learning whose reward was not logged: its loss says little.",
-                      advice="log the mean reward")]  # fmt: skip
+        signs = " takes both signs and" if (train.loss < 0).any() else ""
+        meaning = f"No reward was logged, and a loss of reinforcement learning{signs} says nothing of what was learned."
+        return [found("loss_not_comparable", meaning, advice="log the mean reward of each step")]
     if len(reward) < FEWEST_ROWS:
         meaning = f"Only {len(reward)} rewards were logged: too few to tell a gain from noise."
         return [found("too_little_information", meaning, advice="let it run for 50 steps or more", rewards=len(reward))]

@@ -86,7 +86,11 @@ def _clipping(signals: Signals, limits: Thresholds) -> list[Finding]:
     known = clipped[np.isfinite(clipped)]
     if len(known) < 20 or known.mean() <= limits.clipped_share:
         return []
-    share = float(known.mean())
+    return [mostly_clipped(float(known.mean()))]
+
+
+def mostly_clipped(share: float) -> Finding:
+    """Most steps are as long as the clipping lets them be."""
     meaning = f"{100 * share:.0f} % of the steps are clipped, so clipping sets their size."
     advice = "normal for LoRA; the learning rate alone decides the step then"
-    return [found("mostly_clipped", meaning, advice=advice, share=share)]
+    return found("mostly_clipped", meaning, advice=advice, share=share)

@@ -1,6 +1,6 @@
 """Every threshold of the verdicts in one value, so that their influence can be measured by moving them together.
 
-`docs/diagnose.md` says how often pure noise passes each; `benchmarks/diagnose.py --sensitivity` moves each by 20 %.
+`docs/figures/diagnose.md` says how often pure noise passes each; `benchmarks/diagnose.py --sensitivity` moves each by 20 %.
 """
 
 from __future__ import annotations

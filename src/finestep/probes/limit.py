@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from finestep.recipe import Recipe
+from finestep.train.batch import collate_lanes
 from finestep.train.memory import is_out_of_memory, release_memory
 from finestep.train.resident import Resident, lora_scale
-from finestep.train.tokens import TrainingData, collate
-from finestep.train.whole_model import trained
+from finestep.train.tokens import TrainingData
+from finestep.train.update import UpdatePlan
 
 HEADROOM = 0.05
 PRECISION = 0.1
@@ -78,20 +79,17 @@ def _fits(resident: Resident, recipe: Recipe, rows: int) -> bool:
     """Two steps with updates on the longest rows there are."""
     rows_of_trial = resident.open_rows(recipe)
     rows_of_trial.join(0, resident.initial_values(recipe), scale=lora_scale(recipe))
-    model = resident.base
-    values = list(trained(model).values())
+    model, device = resident.base, resident.placement.device
     try:
-        optimizer = torch.optim.AdamW(values, lr=1e-6, fused=True)
-        batch = collate(
-            resident.data.train,
-            _longest(resident.data, rows),
-            pad_id=resident.data.pad_id,
-            device=resident.placement.device,
+        batch, units = collate_lanes(
+            resident.data.train, [_longest(resident.data, rows)], pad_id=resident.data.pad_id, device=device
         )
-        for _ in range(2):
-            (resident.token_loss.sum(model, batch) / rows).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        for step in (1, 2):
+            losses = resident.token_loss.lane_sums(model, batch, units) / rows
+            losses.sum().backward()
+            rows_of_trial.after_pass()
+            rows_of_trial.add_losses(losses.detach())
+            rows_of_trial.update({0: UpdatePlan(recipe.optimizer, (), num_steps=step, learning_rate=1e-6)})
         torch.cuda.synchronize()
         return True
     except (RuntimeError, MemoryError) as error:
@@ -99,8 +97,8 @@ def _fits(resident: Resident, recipe: Recipe, rows: int) -> bool:
             raise
         return False
     finally:
-        model.zero_grad(set_to_none=True)
-        release_memory(resident.placement.device)
+        rows_of_trial.zero_grad(0)
+        release_memory(device)
 
 
 def _longest(data: TrainingData, rows: int) -> np.ndarray:

@@ -22,12 +22,13 @@ from finestep.rules.memory_lines import choose_curve, largest_rows, peak_bytes
 from finestep.rules.noise_scale import StepNoise, noise_scale, noise_words
 from finestep.rules.packing import choose_processes
 from finestep.rules.throughput import knee
+from finestep.train.batch import collate
 from finestep.train.checkpointing import checkpoint_layers
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
 from finestep.train.packing import thread_counts, time_threads
 from finestep.train.resident import Resident, lora_scale
-from finestep.train.tokens import TrainingData, collate
+from finestep.train.tokens import TrainingData
 from finestep.train.whole_model import trained
 
 SPEED_SHARE, NOISE_SHARE, RANGE_SHARE = 0.35, 0.35, 0.3
@@ -287,8 +288,10 @@ class Bench:
         """Forward and backward of the mean loss of these rows."""
         data = self.resident.data
         batch = collate(data.train, rows, pad_id=data.pad_id, device=self.resident.placement.device)
+        self._trial.notice_changes()
         loss = self.resident.token_loss.sum(self._model, batch) / max(data.train.num_loss_units(rows), 1)
         loss.backward()
+        self._trial.after_pass()
         return float(loss.detach())
 
     def _timed_pass(self, rows: np.ndarray) -> float:
@@ -306,8 +309,8 @@ class Bench:
     def _restart(self) -> None:
         """Initial weights as a pack of one trial, a new optimizer."""
         resident = self.resident
-        rows = resident.open_rows(self.recipe)
-        rows.join(0, resident.initial_values(self.recipe), scale=lora_scale(self.recipe))
+        self._trial = resident.open_rows(self.recipe)
+        self._trial.join(0, resident.initial_values(self.recipe), scale=lora_scale(self.recipe))
         self._model = resident.base.eval()
         if self._lever.checkpointing:
             checkpoint_layers(self._model)

@@ -20,13 +20,13 @@ from finestep.probes.twins import EightBitAdamW, FourBitLinear, quantise
 from finestep.recipe import OptimizerGroup, Recipe
 from finestep.survey.weights import SEQ2SEQ_LAW, SEQ2SEQ_NEXT_STEP
 from finestep.train.adapters import AdapterRows
+from finestep.train.batch import Batch
 from finestep.train.checkpointing import checkpoint_layers, checkpointable_layers, keep_activations
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement
 from finestep.train.new_weights import trained_whole
-from finestep.train.optimizer import Optimizer
 from finestep.train.targets import attach, can_share_a_pass, detach, find_targets, structure_of
-from finestep.train.tokens import Batch
+from finestep.train.update import UpdatePlan
 from finestep.train.whole_model import WholeModel, trained
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -53,14 +53,20 @@ class Shadow:
 
     def _prepare(self, model: Any, shapes: dict[str, torch.Size]) -> None:
         self.model = model.eval()
-        self._loss = TokenLoss(model, Placement(CPU, DTYPES[self._case.weights_dtype], self._case.autocast))
+        placement = Placement(
+            CPU, DTYPES[self._case.weights_dtype], self._case.autocast, native_rows=_is_native(self._case)
+        )
+        self._loss = TokenLoss(model, placement)
         self._is_alone = not shapes
-        self._rows: AdapterRows | WholeModel = WholeModel(model) if self._is_alone else AdapterRows(model, CPU)
+        self._loss.is_native = placement.native_rows and not self._is_alone
+        self._rows: AdapterRows | WholeModel = (
+            WholeModel(model) if self._is_alone else AdapterRows(model, CPU, dtype=placement.rows_dtype)
+        )
         for lane in range(self._lanes):
             values = {name: torch.zeros(shape) for name, shape in shapes.items()} or trained(model)
             self._rows.join(lane, values, scale=1.0)
         self._trained = list(trained(model).values())
-        self._optimizer = Optimizer(OptimizerGroup())
+        self._plan = UpdatePlan(OptimizerGroup(), (), num_steps=1, learning_rate=1e-6)
         self._eight_bit = EightBitAdamW(self._trained) if self._case.optimizer == "adamw_8bit" else None
         self._watch_layers(checkpointable_layers(model))
         for value in self._trained:
@@ -85,7 +91,13 @@ class Shadow:
 
     def static_bytes(self) -> int:
         """What is there between steps: weights, buffers, rows of adapters and optimizer state."""
-        tensors = [*self.model.parameters(), *self.model.buffers(), *self._state(), *self._kept_gradients()]
+        tensors = [
+            *self.model.parameters(),
+            *self.model.buffers(),
+            *self._state(),
+            *self._kept_gradients(),
+            *self._shown(),
+        ]
         return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
     def num_parameters(self) -> tuple[int, int]:
@@ -97,7 +109,7 @@ class Shadow:
         return total if self._case.method == "full" else total - mine, mine // self._lanes
 
     def _take_step(self, batch: Batch, kept: torch.Tensor, labels_K: torch.Tensor) -> None:
-        """What `train/loop.py` and `train/lane.py` do, without what needs numbers."""
+        """What `train/shared_pass.py` and `train/loop.py` do, without what needs numbers."""
         self._tracker.phase = "forward"
         if batch.classes_N is not None:
             each = torch.nn.functional.cross_entropy(
@@ -105,25 +117,25 @@ class Shadow:
             )
         else:
             each = self._loss.each_of_tokens(self.model, batch.ids_NS, kept, labels_K)
-        sums = torch.stack([part.sum() for part in each.split(len(each) // self._lanes)])
-        loss = (sums / len(each)).sum()
+        losses = each.view(self._lanes, -1).sum(1) / len(each)
+        loss = losses.sum()
         self._tracker.phase = "backward:head"
         loss.backward()
-        del each, sums, loss
+        self._rows.after_pass()
+        losses = losses.detach()
+        del each, loss
         self._tracker.phase = "optimizer"
-        self._update()
+        self._update(losses)
 
-    def _update(self) -> None:
+    def _update(self, losses: torch.Tensor) -> None:
+        self._rows.add_losses(losses)
         if self._eight_bit is not None:
             self._eight_bit.step()
+        else:
+            # Fake tensors have no numbers to read; all that needs memory is done by then.
+            with contextlib.suppress(DataDependentOutputException):
+                self._rows.update(dict.fromkeys(range(self._lanes), self._plan))
         for lane in range(self._lanes):
-            if self._eight_bit is None:
-                slices = self._rows.slices(lane, self._optimizer.settings, [])
-                torch._foreach_norm([piece.grad for piece in slices])
-                self._optimizer.clip(slices, 2.0)
-                self._optimizer.step(slices, 1e-6)
-                with contextlib.suppress(DataDependentOutputException):
-                    self._optimizer.update_norms(slices, 1e-6)
             self._rows.zero_grad(lane)
 
     def _inputs(self, rows: int, length: int, loss_tokens: int) -> tuple[Batch, torch.Tensor, torch.Tensor]:
@@ -138,17 +150,24 @@ class Shadow:
         if self._is_alone:
             for value in self._trained:
                 value.grad = torch.zeros_like(value)
-        every = [] if self._eight_bit else range(self._lanes)
-        pieces = [piece for lane in every for piece in self._rows.slices(lane, self._optimizer.settings, [])]
-        self._moments = [tensor for piece in pieces for tensor in (piece.first, piece.second)]
-        self._update()
-        self._tracker.hold([*self.model.parameters(), *self.model.buffers()], WEIGHTS)
+        self._moments: list[torch.Tensor] = []
+        if isinstance(self._rows, AdapterRows):
+            self._moments = [self._rows.buffers.rows(name) for name in ("first", "second")]
+        elif self._eight_bit is None:
+            self._moments = [one for piece in self._rows.slices(self._plan) for one in (piece.first, piece.second)]
+        self._update(torch.zeros(self._lanes))
+        self._tracker.hold([*self.model.parameters(), *self.model.buffers(), *self._shown()], WEIGHTS)
         self._tracker.hold(self._kept_gradients(), GRADIENTS)
         self._tracker.hold(self._state(), OPTIMIZER)
 
     def _kept_gradients(self) -> list[torch.Tensor]:
         """Gradients that stay between steps: those of adapters are zeroed, not dropped."""
-        return [value.grad for value in self._trained if value.grad is not None]
+        kept = [value.grad for value in self._trained if value.grad is not None]
+        return [*kept, self._rows.buffers.low()[1]] if isinstance(self._rows, AdapterRows) else kept
+
+    def _shown(self) -> list[torch.Tensor]:
+        """Adapters as the pass sees them, where that is not their own precision."""
+        return [self._rows.buffers.low()[0]] if isinstance(self._rows, AdapterRows) else []
 
     def _state(self) -> list[torch.Tensor]:
         if self._eight_bit is not None:
@@ -224,6 +243,11 @@ def with_depth(config: Any, num_layers: int) -> Any:
             setattr(inner, name, (value * -(-num_layers // depth))[:num_layers])
     inner.num_hidden_layers = num_layers
     return changed
+
+
+def _is_native(case: MemoryCase) -> bool:
+    """As `train/model.choose_placement` decides whether packed adapters compute without autocast."""
+    return case.weights_dtype == "bfloat16" and case.method == "lora"
 
 
 def _build(config: Any, case: MemoryCase, *, device: str) -> tuple[Any, dict[str, torch.Size]]:

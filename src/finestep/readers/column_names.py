@@ -62,13 +62,23 @@ _OTHER_NAMES = {
 
 _EVAL_PREFIX = re.compile(r"^(?:eval|val|valid|validation|dev|test)(?=[/_. ])[/_. ]*(.*)$")
 _EVAL_SUFFIX = re.compile(r"^(.*?)[/_](?:eval|val|valid|validation|dev)$")
-_NOT_A_METRIC = re.compile(r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit")
+_NOT_A_METRIC = re.compile(r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit|len(?:gth)?$")
 _LOSS_TAIL = re.compile(r"^(?:(.*?)[/_. ]+)?loss(?:_epoch)?(?:/dataloader_idx_(\d+))?$")
 _PERPLEXITY = frozenset({"ppl", "perplexity"})
 _OF_REINFORCEMENT = frozenset({"reward", "reward_spread", "zero_spread_share", "clipped_completions"})
 _OF_PREFERENCE = frozenset({"margin", "chosen_reward", "pair_accuracy"})
 _REINFORCEMENT = frozenset(
-    {"actor_loss", "policy_loss", "pg_loss", "actor/pg_loss", "objective/kl", "critic_loss", "clip_ratio"}
+    {
+        "actor_loss",
+        "policy_loss",
+        "pg_loss",
+        "actor/pg_loss",
+        "objective/kl",
+        "critic_loss",
+        "clip_ratio",
+        "grpo_loss",
+        "ppo_loss",
+    }
 )
 _PREFERENCE = frozenset(
     {"odds_ratio_loss", "log_odds_ratio", "dpo_loss", "kto_loss", "orpo_loss", "logps/chosen", "logps/rejected"}

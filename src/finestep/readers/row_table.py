@@ -28,7 +28,7 @@ from finestep.readers.limits import (
     NOT_FINITE,
     number,
 )
-from finestep.readers.run_boundaries import NEW_RUN_MARK, continued, merge_equal_steps, run_starts
+from finestep.readers.run_boundaries import NEW_RUN_MARK, continued, leftovers, merge_equal_steps, run_starts
 
 _COMMON = TRAIN_COLUMNS.index("elapsed_s") + 1
 _STEP_RANK, _LOSS_RANK = _COMMON, _COMMON + 1
@@ -49,6 +49,8 @@ _TAG_NAMES = {
 }  # fmt: skip
 """A name of each column that only preference or reinforcement learning has."""
 _MIN_COLUMN, _FEW_ROWS = 8, 4
+ROUNDED_ZERO, FEW_NEGATIVE = 1e-3, 0.05
+"""Size of a loss that may be a rounded zero; share of rows of one sign that is no accident."""
 _PLAIN = frozenset({float, int, str})
 
 
@@ -66,10 +68,10 @@ class _Plan(NamedTuple):
 
 @dataclass
 class _EvalRows:
-    order: array = field(default_factory=lambda: array("d"))
-    step: array = field(default_factory=lambda: array("d"))
-    epoch: array = field(default_factory=lambda: array("d"))
-    loss: array = field(default_factory=lambda: array("d"))
+    order: array[float] = field(default_factory=lambda: array("d"))
+    step: array[float] = field(default_factory=lambda: array("d"))
+    epoch: array[float] = field(default_factory=lambda: array("d"))
+    loss: array[float] = field(default_factory=lambda: array("d"))
     metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
@@ -113,7 +115,7 @@ class RowTable:
             value = row[key]
             kind = type(value)
             is_plain = (kind is float or kind is int) and -MAX_MAGNITUDE < value < MAX_MAGNITUDE  # type: ignore[operator]
-            values[slot] = value if is_plain else self._value(value, slot)  # type: ignore[assignment,call-overload]
+            values[slot] = value if is_plain else self._value(value, slot)  # type: ignore[call-overload]
         if not -1.0 <= values[_STEP] <= MAX_STEP:
             values[_STEP] = MISSING
         values[_STEP_RANK], values[_LOSS_RANK] = plan.step_rank, plan.loss_rank
@@ -163,10 +165,15 @@ class RowTable:
         matrix = _choose_alias(_choose_alias(matrix, _STEP, _STEP_RANK), _LOSS, _LOSS_RANK)
         self._take_bar(matrix)
         self._drop_one_step(matrix)
+        shown_again = leftovers(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS])
+        matrix[np.ix_(shown_again, (_STEP, _LOSS))] = np.nan
         own_steps = matrix[:, _STEP].copy()
         matrix[:, _STEP] = continued(own_steps, matrix[:, _EPOCH], matrix[:, _LOSS])
         self._counts_on = not np.array_equal(own_steps, matrix[:, _STEP], equal_nan=True)
-        starts = run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS], matrix[:, _RATE])[:MAX_RUNS]
+        told = matrix[:, _LOSS]
+        if np.isnan(told).all():  # Evaluations alone: then their counters say where a run begins.
+            told = np.zeros(len(matrix))
+        starts = run_starts(matrix[:, _STEP], matrix[:, _EPOCH], told, matrix[:, _RATE])[:MAX_RUNS]
         bounds = list(zip(starts, [*starts[1:], len(matrix)], strict=True))
         context, notes = self._run_context(matrix), self._all_notes()
         runs = [_one_run(matrix, evals, bound, self._counts_on) for bound in bounds]
@@ -303,7 +310,11 @@ class RowTable:
         is_one_run = len(has_loss) > 0 and not run_starts(matrix[:, _STEP], matrix[:, _EPOCH], matrix[:, _LOSS])[1:]
         if not is_one_run or not len(has_loss) <= done <= planned:
             return
-        matrix[has_loss, _STEP] = np.round(np.arange(1, len(has_loss) + 1) * done / len(has_loss))
+        epoch = matrix[:, _EPOCH]
+        if _tell_more_than_rows(epoch, len(has_loss)):
+            matrix[:, _STEP] = np.round(epoch / epoch.max() * done)
+        else:
+            matrix[has_loss, _STEP] = np.round(np.arange(1, len(has_loss) + 1) * done / len(has_loss))
         self.context.setdefault("max_steps", planned)
         self.notes.append("the log has no step numbers; its rows are spread over the steps of its progress bar")
 
@@ -337,6 +348,8 @@ class RowTable:
         }
         if "reward" in known and "loss" not in known:
             return "reinforcement"
+        if "loss" in known and not self.tags and _takes_both_signs(matrix[:, _LOSS]):
+            return "reinforcement"
         tags = self.tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}
         return next((tag for tag in ("reinforcement", "preference") if tag in tags), "supervised")
 
@@ -348,6 +361,13 @@ class RowTable:
             key = next(key for key, slot in guessed[0].train if slot == _LOSS)
             guess = (f"guessed that the column `{key[:80]}` is the training loss",)
         return (*self.notes, *skipped, *guess)
+
+
+def _takes_both_signs(loss: Column) -> bool:
+    """True for a series that no cross entropy can be: rows of both signs beyond what rounding makes of zeros, as the surrogate losses of
+    policy gradients have them."""
+    finite = loss[np.isfinite(loss)]
+    return len(finite) > 0 and bool((finite < -ROUNDED_ZERO).mean() > FEW_NEGATIVE < (finite > ROUNDED_ZERO).mean())
 
 
 def _as_columns(rows: list[Mapping[str, object]], plan: _Plan) -> Column | None:
@@ -368,7 +388,7 @@ def _as_columns(rows: list[Mapping[str, object]], plan: _Plan) -> Column | None:
     return matrix
 
 
-def _with_extra(matrix: Column, extra: array) -> Column:
+def _with_extra(matrix: Column, extra: array[float]) -> Column:
     """The matrix, and beside it the columns of preference and reinforcement learning when there are any."""
     if not extra:
         return matrix
@@ -378,7 +398,7 @@ def _with_extra(matrix: Column, extra: array) -> Column:
     return np.hstack([matrix, beside])
 
 
-def _matrix(flat: array) -> Column:
+def _matrix(flat: array[float]) -> Column:
     return np.frombuffer(flat, dtype=np.float64).reshape(-1, _WIDTH) if flat else np.empty((0, _WIDTH))
 
 
@@ -397,7 +417,9 @@ def _choose_alias(matrix: Column, slot: int, rank_slot: int) -> Column:
     return matrix
 
 
-def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int], counts_on: bool):
+def _one_run(
+    matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int], counts_on: bool
+) -> tuple[TrainSeries, tuple[EvalSeries, ...], tuple[str, ...]]:
     first, last = bound
     chosen = matrix[:, _STEP].copy() if evals else matrix[:0, _STEP]
     rows, notes = _number_steps(matrix[first:last])
@@ -423,8 +445,16 @@ def _number_steps(rows: Column) -> tuple[Column, tuple[str, ...]]:
         position = np.maximum.accumulate(np.where(known, np.arange(len(rows)), 0))
         rows[:, _STEP] = np.where(np.isnan(rows[position, _STEP]), rows[known, _STEP][0], rows[position, _STEP])
         return rows, ()
+    if _tell_more_than_rows(rows[:, _EPOCH], int(has_loss.sum())):
+        rows[:, _STEP] = rows[:, _EPOCH]
+        return rows, ("the log has no step numbers; its rows are numbered by their epochs",)
     rows[:, _STEP] = np.cumsum(has_loss) if has_loss.any() else np.arange(1, len(rows) + 1)
     return rows, ("the log has no step numbers; its training rows are numbered instead",) if has_loss.any() else ()
+
+
+def _tell_more_than_rows(epoch: Column, num_told: int) -> bool:
+    """True where evaluations by epoch are many and training rows few, so that epochs order the evaluations and row numbers do not."""
+    return bool(len(epoch) > 1 and np.isfinite(epoch).all() and len(np.unique(epoch)) > 2 * max(num_told, 1))
 
 
 def _train_series(rows: Column) -> tuple[TrainSeries, int]:
@@ -477,7 +507,7 @@ def _add_metrics(rows: _EvalRows, found: dict[str, float]) -> None:
 
 
 def _eval_series(
-    name, rows: _EvalRows, bound, steps_in_order: Column, chosen: Column, *, has_notes: bool
+    name: str, rows: _EvalRows, bound: tuple[int, int], steps_in_order: Column, chosen: Column, *, has_notes: bool
 ) -> EvalSeries:
     order = np.asarray(rows.order).astype(int)
     mine = (order >= bound[0]) & (order < bound[1])

@@ -8,6 +8,7 @@ One that falls back a little is a resume or a second process writing to the same
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from finestep.diagnosis.training_log import Column
 from finestep.readers.limits import MAX_RUNS
@@ -57,6 +58,20 @@ def continued(step: Column, epoch: Column, loss: Column) -> Column:
     result = step.copy()
     result[rows] = own + np.cumsum(jumps)
     return result
+
+
+def leftovers(step: Column, epoch: Column, loss: Column) -> npt.NDArray[np.bool_]:
+    """Rows that a progress bar shows again at the start of an epoch: the count of the epoch before at its end, with the old loss, until
+    the bar begins anew."""
+    shown = np.zeros(len(step), dtype=bool)
+    rows = np.flatnonzero(np.isfinite(step) & np.isfinite(epoch) & np.isfinite(loss))
+    own, era = step[rows], epoch[rows]
+    if len(rows) < 2 * MIN_ROWS_OF_A_RUN or (era != np.floor(era)).any() or (np.diff(era) < 0).any():
+        return shown
+    falls = np.flatnonzero((np.diff(own) < 0) & (np.diff(era) == 0) & (own[:-1] >= 0.9 * own.max())) + 1
+    for fall in falls.tolist():
+        shown[rows[int(np.searchsorted(era, era[fall])) : fall]] = True
+    return shown
 
 
 def _goes_on(step: Column, loss: Column, starts: list[int]) -> bool:

@@ -13,6 +13,8 @@ from finestep.probe import Lever, MemoryCurve, MemoryLine
 MOST_LANES = 64
 ADAPTER_BYTES = 16
 """Of a trained number in float32: itself, its gradient and two moments."""
+LOW_ADAPTER_BYTES = 20
+"""Where the pass computes in bfloat16: also the number as the pass sees it, and its gradient of that pass."""
 CATEGORY_WORDS = {
     "weights": "weights",
     "gradients": "gradients",

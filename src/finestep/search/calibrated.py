@@ -2,7 +2,7 @@
 
 The posterior of the surrogate is too sure of itself after two full runs, which cannot tell noise from steepness, and not sure enough
 once four or more surround the best one. The factors are those with which 80 % of the intervals held on eight recorded fine-tunes, every
-one left out once: 77 to 81 % (docs/search.md, `python -m benchmarks.search.calibration`).
+one left out once: 77 to 81 % (docs/figures/search.md, `python -m benchmarks.search.calibration`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""StructuredSearch: the default strategy; short runs teach where the optimum is, full runs are spent where it is.
+"""StructuredSearch: the core of `Search`; short runs teach where the optimum is, full runs are spent where it is.
 
 Everything is recomputed from the trials, so that resuming and many workers are free. It never runs a trial.
 """
@@ -17,10 +17,10 @@ from finestep.search.acquisition import expected_regret
 from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
-from finestep.search.observations import Array, Objective, Observations, field_of, observe
+from finestep.search.observations import Objective, Observations, field_of, observe
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
-from finestep.search.space import SearchSpace
+from finestep.search.space import Array, SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.trial import Trial
 
@@ -39,6 +39,8 @@ NEXT_SIDE = (0.3, 1.6)
 """Octaves beyond the best rate where a search looks before it ends: the candidate nearest to one octave."""
 MAX_FAILURES = 6
 """When so many trials have failed and none has finished, the search ends and says so."""
+STOP_BELOW = 0.05
+"""A search ends when one more full run promises less than this, % of the loss."""
 NUM_SAMPLES = 512
 INTERVAL = (0.1, 0.9)
 
@@ -59,7 +61,12 @@ class StructuredSearch:
     prior: SearchPrior = field(default_factory=SearchPrior)
     objective: Objective = field(default_factory=Objective)
     seed: int = 0
-    stop_below: float = 0.05
+    stop_below: float = STOP_BELOW
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that is made best; None: the validation loss."""
+        return self.objective.metric
 
     def propose(self, trials: Sequence[Trial], *, remaining_runs: float, max_proposals: int = 1) -> list[Proposal]:
         """The next trials; empty when another run is not worth its cost, nothing fits the budget, or all failed."""
@@ -68,6 +75,8 @@ class StructuredSearch:
             return []
         look = Look(self.space, self.prior.within(self.space), observations)
         purse = _Purse.of(look, remaining_runs, max_proposals)
+        # Proposals that are made together cannot learn from each other. So after each one the search pretends that it has run:
+        # its uncertainty there shrinks, and the next proposal goes where something else is to be learned.
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
             choice = self._choose(look, purse)
@@ -104,6 +113,8 @@ class StructuredSearch:
             return None  # a short run serves a full one: when none can follow, it changes nothing
         if not look.opened and purse.short_runs_pay and purse.has_short_lane:
             return self._first(look, purse)
+        # Short runs are worth what they teach about full length, per cost. A full run is a result as well as a lesson, so a
+        # short run must beat both together.
         rates = np.where(free, look.knowledge_rates(), 0.0)
         short = np.where(points.length < 0, rates, 0.0)
         gains = self._full_gains(look, free)
@@ -142,19 +153,8 @@ class StructuredSearch:
             effective_batch_size=batch,
             fidelity=fidelity,
             stage=stage,
-            why=self._why(look, rate, batch, fidelity),
             changes={d.name: value for d, value in zip(self.space.extras, combination, strict=True)},
         )
-
-    def _why(self, look: Look, rate: float, batch: int, fidelity: float) -> str:
-        where = f"testing {rate:.2g} with batch {batch} {_length_words(fidelity)}"
-        if not look.opened:
-            return f"{where}: where the recipes point"
-        row = self._trade_offs(look, (), look.surfaces(count=NUM_SAMPLES, seed=self.seed)).get(batch)
-        if row is None:
-            return where
-        low, high = row.learning_rate.low, row.learning_rate.high
-        return f"{where}: the best rate for this batch is between {low:.2g} and {high:.2g}"
 
     def answer(self, trials: Sequence[Trial], *, winner: int | None = None) -> Answer:
         """What the search believes now; never an exception, whatever became of the trials.
@@ -359,10 +359,6 @@ def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
         source="measured here",
         coverage=0.8,
     )
-
-
-def _length_words(fidelity: float) -> str:
-    return "at full length" if fidelity >= 1 else f"at 1/{1 / fidelity:.3g} of the length"
 
 
 def _nothing(trials: Sequence[Trial], observations: Observations) -> str:

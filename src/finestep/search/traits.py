@@ -29,12 +29,12 @@ class Traits:
 
 
 NAMED = {
-    "auto": Traits(adapts=True, adds_baseline=True, default_budget_runs=6.0),
+    "auto": Traits(adapts=True, adds_baseline=True, default_budget_runs=3.0),
     "sweep": Traits(takes_prior=False, believes=False, tunes_fields=False),
     "random": Traits(),
     "single": Traits(searches=False, believes=False, tunes_fields=False, default_budget_runs=1.0),
 }
-"""`auto` stops by itself before its budget is spent, in most cases; the others take what a sweep needs."""
+"""`auto` is within a few per cent of the best after three (docs/figures/search.md); the others take what a sweep needs."""
 OFFERED = tuple(name for name, traits in NAMED.items() if traits.searches)
 """Named strategies that `tune` offers; `single` is `train`."""
 OPTUNA_SAMPLER = Traits()

@@ -219,7 +219,7 @@ def describe(store: StudyFiles, ready: Ready | None) -> dict[str, str | int | fl
 
 def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
     outcome, recipe = trial.outcome, final_recipe(trial)
-    micro = recipe.micro_batch_size or recipe.effective_batch_size
+    micro = recipe.first_micro_batch()
     return TrialFigures(
         trial=trial.number,
         stage=trial.stage,

@@ -156,7 +156,7 @@ def known_budget(folder: Path, budget: Budget) -> Budget:
 
 
 def _words(trial: Trial) -> str:
-    from finestep.search.automatic import length_words  # it loads the whole search
+    from finestep.search.search import length_words  # it loads the whole search
 
     recipe = trial.recipe
     pair = f"{recipe.learning_rate:.2g} x {recipe.effective_batch_size}"

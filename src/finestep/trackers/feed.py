@@ -10,7 +10,7 @@ from typing import Any
 
 from finestep.disk import read_object
 from finestep.errors import FinestepError
-from finestep.search.automatic import length_words
+from finestep.search.search import length_words
 from finestep.store.study_files import (
     StudyFiles,
     numbered_folders,

@@ -13,100 +13,161 @@ from typing import Any
 
 import torch
 
-from finestep.recipe import OptimizerGroup
-from finestep.train.adapter_layout import Piece, layout_of, place_of
+from finestep.train.adapter_layout import layout_of, place_of
 from finestep.train.optimizer import ParameterRow, Slice, parameter_table
-from finestep.train.packed_layers import PackedHead, PackedLinear, check_linear
+from finestep.train.packed_layers import Bound, PackedHead, PackedLinear, check_linear
+from finestep.train.row_buffers import RowBuffers
 from finestep.train.trial_rows import Values
+from finestep.train.update import StepFigures, UpdatePlan, apply_adamw, decide, norms_of, read_figures
 
 
 class AdapterRows:
-    """The rows of a pack: values, gradients and Adam's two moments, each [K, P], fp32.
+    """The trials of a pack on one base. Rows of a batch are grouped by trial, in the order of `keys`.
 
-    Rows of a batch are grouped by trial, in the order of `keys`. A trial of smaller rank is padded with zeros, which is a fixed
-    point of the update. Joining and leaving copies rows; gradients of a step that is half done are copied too.
+    Joining and leaving copies rows; gradients of a step that is half done are copied too.
+
+    Args:
+        dtype: the precision of the pass; values, gradients of a step and moments are float32 in any case.
+        room: trials to make room for at once, so that addresses stay the same while they come and go.
     """
 
-    def __init__(self, base: Any, device: torch.device, *, dropout: float = 0.0):
-        self.base, self.device, self.dropout = base, device, dropout
+    def __init__(
+        self,
+        base: Any,
+        device: torch.device,
+        *,
+        dropout: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+        room: int = 1,
+    ):
+        self.base, self.dropout = base, dropout
         self.keys: list[int] = []
-        self.layout: tuple[Piece, ...] = ()
-        self._buffers = {name: torch.zeros(0, 0, device=device) for name in ("value", "grad", "first", "second")}
-        self._ranks: list[int] = []
-        self._scale_list: list[float] = []
-        self.scales = torch.zeros(0, device=device)
+        self.buffers = RowBuffers(device, dtype=dtype, room=room)
         self._only: int | None = None
         self._cuts: dict[int, list[tuple[int, int, float, float]]] = {}
         self._original: dict[str, torch.nn.Module] = {}
+
+    # ---- trials come and go
 
     def join(self, key: int, values: Values, *, scale: float, moments: Values | None = None) -> None:
         """Add a trial as the last row, with the tensors of a PEFT adapter."""
         for name in values:
             check_linear(self.base, place_of(name)[0])
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
-        layout = layout_of(values, max([rank, *self._ranks]))
-        old: list[Mapping[str, Values]] | None = None
-        if self.keys and layout != self.layout:
-            old = [self._unpacked(place) for place in range(len(self.keys))]
+        layout = layout_of(values, max([rank, *self.buffers.ranks]))
+        named = {"value": values, **_moments_by_buffer(moments, [piece.name for piece in layout])}
+        self.buffers.add(named, layout, rank=rank, scale=scale)
         self.keys.append(key)
-        self._ranks.append(rank)
-        self._scale_list.append(scale)
-        self.layout = layout
-        new: dict[str, Values] = {
-            "value": values,
-            "grad": {},
-            "first": {piece.name: moments[f"{piece.name}.exp_avg"] for piece in layout} if moments else {},
-            "second": {piece.name: moments[f"{piece.name}.exp_avg_sq"] for piece in layout} if moments else {},
-        }
-        for buffer, rows in self._buffers.items():
-            kept = list(rows) if old is None else [self._packed_row(row[buffer]) for row in old]
-            self._buffers[buffer] = torch.stack([*kept, self._packed_row(new[buffer])])
         self.install()
 
     def leave(self, key: int) -> None:
         """Drop a trial's row; the others keep theirs to the bit."""
         place = self.keys.index(key)
-        for listed in (self.keys, self._ranks, self._scale_list):
-            del listed[place]
-        kept = [other for other in range(len(self.keys) + 1) if other != place]
-        self._buffers = {name: rows[kept].clone() for name, rows in self._buffers.items()}
+        del self.keys[place]
+        self.buffers.remove(place)
         self.install() if self.keys else self.uninstall()
+
+    # ---- a trial's tensors
 
     def values(self, key: int) -> dict[str, torch.Tensor]:
         """Copies of a trial's trained tensors by PEFT's names, in its own rank."""
-        return self._unpack(self._buffers["value"], self.keys.index(key))
+        return self.buffers.unpacked(self.keys.index(key), ["value"])["value"]
 
     def gradients(self, key: int) -> dict[str, torch.Tensor]:
         """Copies of a trial's gradients by PEFT's names, in its own rank."""
-        return self._unpack(self._buffers["grad"], self.keys.index(key))
+        self.after_pass()
+        return self.buffers.unpacked(self.keys.index(key), ["grad"])["grad"]
 
     def load(self, key: int, values: Values) -> None:
         """Write tensors by PEFT's names into a trial's row."""
-        self._buffers["value"][self.keys.index(key)] = self._packed_row(values)
+        self.buffers.rows("value")[self.keys.index(key)] = self.buffers.packed(values)
+        self.buffers.refresh()
 
     def moments(self, key: int) -> dict[str, torch.Tensor]:
         """Copies of Adam's moments by `name.exp_avg` and `name.exp_avg_sq`."""
-        place = self.keys.index(key)
-        first, second = (self._unpack(self._buffers[name], place) for name in ("first", "second"))
-        return {f"{name}.exp_avg": value for name, value in first.items()} | {
-            f"{name}.exp_avg_sq": value for name, value in second.items()
-        }
+        found = self.buffers.unpacked(self.keys.index(key), ["first", "second"])
+        first = {f"{name}.exp_avg": value for name, value in found["first"].items()}
+        return first | {f"{name}.exp_avg_sq": value for name, value in found["second"].items()}
 
     def load_moments(self, key: int, moments: Values) -> None:
         """Write Adam's moments of a trial."""
-        place = self.keys.index(key)
-        for buffer, kind in (("first", "exp_avg"), ("second", "exp_avg_sq")):
-            named = {piece.name: moments[f"{piece.name}.{kind}"] for piece in self.layout}
-            self._buffers[buffer][place] = self._packed_row(named)
+        names = [piece.name for piece in self.buffers.layout]
+        for buffer, named in _moments_by_buffer(moments, names).items():
+            self.buffers.rows(buffer)[self.keys.index(key)] = self.buffers.packed(named)
 
-    def slices(self, key: int, settings: OptimizerGroup, new_names: list[str]) -> list[Slice]:
+    def num_values(self, key: int) -> int:
+        """Trained numbers of a trial, with what pads a smaller rank."""
+        return self.buffers.layout[-1].end
+
+    # ---- a step
+
+    def after_pass(self) -> None:
+        """Take up the gradients of a backward pass; also after a pass that was timed or tried."""
+        self.buffers.collect()
+
+    def notice_changes(self) -> None:
+        """Take up what an optimizer of PyTorch has done to the parameters: changed values, dropped gradients."""
+        self.buffers.refresh()
+        for path in self._original:
+            module = self.base.get_submodule(path)
+            for bound in module.bound:
+                bound.renew_gradient()
+
+    def add_losses(self, losses: torch.Tensor) -> None:
+        """Add the losses of a pass to those of the steps in the making, [K]."""
+        self.buffers.loss().add_(losses)
+
+    def zero_grad(self, key: int) -> None:
+        """Clear a trial's gradients, and the loss of its step in the making."""
+        self.buffers.clear([self.keys.index(key)])
+
+    @torch.no_grad()
+    def update(self, plans: Mapping[int, UpdatePlan]) -> dict[int, StepFigures]:
+        """One optimizer step of the planned trials. Their gradients are cleared, and the pass sees the new values."""
+        places = [place for place, key in enumerate(self.keys) if key in plans]
+        planned = [plans[self.keys[place]] for place in places]
+        slices = [self._slices(place, plan) for place, plan in zip(places, planned, strict=True)]
+        decision = decide(
+            self._chosen(self.buffers.loss(), places),
+            norms_of([[one.grad for one in each] for each in slices]),
+            planned,
+        )
+        wants = any(plan.wants_norms or plan.wants_descent for plan in planned)
+        before = self._chosen(self.buffers.rows("value"), places).clone() if wants else None
+        for number, (pieces, plan) in enumerate(zip(slices, planned, strict=True)):
+            apply_adamw(pieces, plan, decision, number)
+        change = None if before is None else before.sub_(self._chosen(self.buffers.rows("value"), places))
+        figures = read_figures(decision, **self._norms(change, places, planned))
+        self.buffers.clear(places)
+        self.buffers.refresh()
+        return {self.keys[place]: found for place, found in zip(places, figures, strict=True)}
+
+    def _norms(
+        self, change: torch.Tensor | None, places: Sequence[int], plans: Sequence[UpdatePlan]
+    ) -> dict[str, torch.Tensor]:
+        """Norms of updates and weights, and the descent, where some trial wants them; [L] each."""
+        if change is None:
+            return {}
+        values = self._chosen(self.buffers.rows("value"), places)
+        both = norms_of([[row] for row in (*change.unbind(), *values.unbind())])
+        found = {"update_norm": both[: len(places)], "weight_norm": both[len(places) :]}
+        if any(plan.wants_descent for plan in plans):
+            found["descent"] = change.mul_(self._chosen(self.buffers.rows("grad"), places)).sum(1)
+        return found
+
+    def _chosen(self, rows: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+        """Some rows; without a copy where they are all."""
+        return rows if len(places) == len(self.keys) else torch.stack([rows[place] for place in places])
+
+    def _slices(self, place: int, plan: UpdatePlan) -> list[Slice]:
         """A trial's row cut where learning-rate factor or weight decay change; as few pieces as possible."""
+        key = self.keys[place]
         if key not in self._cuts:
-            self._cuts[key] = self._cut(parameter_table(self.values(key), settings, new_names))
-        place = self.keys.index(key)
+            self._cuts[key] = self._cut(parameter_table(self.values(key), plan.settings, list(plan.new_names)))
+        buffers = {name: self.buffers.rows(name)[place] for name in ("value", "grad", "first", "second")}
         return [
             Slice(
-                **{name: rows[place, start:end] for name, rows in self._buffers.items()},
+                **{name: row[start:end] for name, row in buffers.items()},
                 lr_factor=factor,
                 weight_decay=decay,
             )
@@ -115,16 +176,24 @@ class AdapterRows:
 
     def _cut(self, table: Sequence[ParameterRow]) -> list[tuple[int, int, float, float]]:
         cuts: list[tuple[int, int, float, float]] = []
-        for piece, row in zip(self.layout, table, strict=True):
+        for piece, row in zip(self.buffers.layout, table, strict=True):
             if cuts and cuts[-1][2:] == (row.lr_factor, row.weight_decay):
                 cuts[-1] = (cuts[-1][0], piece.end, row.lr_factor, row.weight_decay)
             else:
                 cuts.append((piece.start, piece.end, row.lr_factor, row.weight_decay))
         return cuts
 
-    def zero_grad(self, key: int) -> None:
-        """Clear a trial's gradients."""
-        self._buffers["grad"][self.keys.index(key)].zero_()
+    # ---- the base
+
+    @property
+    def factors(self) -> torch.Tensor | None:
+        """What each trial's adapter is multiplied by, [K]; None where the values that the pass sees have it in them."""
+        return self.buffers.factors
+
+    @property
+    def serves_all(self) -> bool:
+        """False while a pass serves one trial alone."""
+        return self._only is None
 
     def shown(self, stacked: torch.Tensor) -> torch.Tensor:
         """All trials, or the one that `only` has chosen."""
@@ -145,14 +214,16 @@ class AdapterRows:
         self._cuts = {}
         if not self.keys:
             return
-        self.scales = torch.tensor(self._scale_list, device=self.device)
-        modules: dict[str, dict[str, torch.nn.Parameter]] = {}
-        for piece in self.layout:
-            parameter = torch.nn.Parameter(piece.view(self._buffers["value"]))
-            parameter.grad = piece.view(self._buffers["grad"])
-            modules.setdefault(piece.path, {})[piece.kind] = parameter
-        for path, parameters in modules.items():
-            self._packed(path, is_adapter="A" in parameters).bind(parameters)
+        self.buffers.refresh()
+        low, low_grad = self.buffers.low()
+        modules: dict[str, dict[str, Bound]] = {}
+        for piece in self.buffers.layout:
+            parameter = torch.nn.Parameter(piece.view(self.buffers.rows("value")))
+            parameter.grad = piece.view(self.buffers.rows("grad"))
+            bound = Bound(parameter, piece.view(low), piece.view(low_grad), parameter.grad)
+            modules.setdefault(piece.path, {})[piece.kind] = bound
+        for path, pieces in modules.items():
+            self._packed(path, is_adapter="A" in pieces).bind(pieces)
 
     def uninstall(self) -> None:
         """Put the base's own modules back."""
@@ -165,36 +236,17 @@ class AdapterRows:
         if isinstance(module, PackedLinear | PackedHead):
             return module
         self._original[path] = module
-        packed = PackedLinear(module, self) if is_adapter else PackedHead(module, self)  # type: ignore[arg-type]
+        packed = PackedLinear(module, self) if is_adapter else PackedHead(module, self)
         _put(self.base, path, packed)
         return packed
 
-    def _unpacked(self, place: int) -> dict[str, dict[str, torch.Tensor]]:
-        return {name: self._unpack(rows, place) for name, rows in self._buffers.items()}
 
-    def _unpack(self, rows: torch.Tensor, place: int) -> dict[str, torch.Tensor]:
-        rank = self._ranks[place]
-        out = {}
-        for piece in self.layout:
-            value = piece.view(rows[place])
-            cut = {"A": value[:rank], "B": value[:rank].T}.get(piece.kind, value) if value.ndim == 2 else value
-            out[piece.name] = cut.clone(memory_format=torch.contiguous_format)
-        return out
-
-    def _packed_row(self, values: Values) -> torch.Tensor:
-        row = torch.zeros(self.layout[-1].end, device=self.device)
-        for piece in self.layout:
-            if piece.name not in values:
-                continue
-            value = values[piece.name].to(self.device, torch.float32)
-            place = piece.view(row)
-            if piece.kind == "A":
-                place[: value.shape[0]] = value
-            elif piece.kind == "B":
-                place[: value.shape[1]] = value.T
-            else:
-                place.copy_(value)
-        return row
+def _moments_by_buffer(moments: Values | None, names: Sequence[str]) -> dict[str, Values]:
+    """Adam's moments of a checkpoint, {} where Adam begins."""
+    if not moments:
+        return {}
+    kinds = {"first": "exp_avg", "second": "exp_avg_sq"}
+    return {buffer: {name: moments[f"{name}.{kind}"] for name in names} for buffer, kind in kinds.items()}
 
 
 def _put(model: Any, path: str, module: torch.nn.Module) -> None:

@@ -1,9 +1,8 @@
-"""The optimizer step that a trial is making: its rows, cut into micro-batches, and the loss so far. It touches no weights."""
+"""The optimizer step that a trial is making: its rows, cut into micro-batches, one after the other. It touches no weights."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from finestep.train.order import Order
 from finestep.train.token_rows import TokenRows
@@ -15,7 +14,6 @@ class CurrentStep:
     Attributes:
         rows: all rows of the step.
         num_units: what its loss is divided by.
-        loss: the parts so far, already divided.
     """
 
     def __init__(self, data: TokenRows, order: Order):
@@ -23,7 +21,6 @@ class CurrentStep:
         self._queue: list[np.ndarray] = []
         self.rows: np.ndarray = np.empty(0, dtype=np.int64)
         self.num_units = 1
-        self.loss = torch.zeros(())
         self.num_micro_batches = 0
 
     def next_rows(self, step: int, *, micro_batch_size: int, window: int | None) -> np.ndarray:
@@ -35,13 +32,12 @@ class CurrentStep:
             self.num_micro_batches = 0
         return self._queue[0]
 
-    def add(self, loss: torch.Tensor) -> bool:
+    def add(self) -> bool:
         """Count a micro-batch whose gradients are in; True when the effective batch is complete."""
-        self.loss = self.loss + loss
         self.num_micro_batches += 1
         del self._queue[0]
         return not self._queue
 
     def rewind(self) -> None:
         """Forget what is half done; its gradients are the caller's to clear."""
-        self._queue, self.loss, self.num_micro_batches = [], torch.zeros(()), 0
+        self._queue, self.num_micro_batches = [], 0

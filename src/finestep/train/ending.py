@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from finestep.diagnosis.generalization import paired_gain
-from finestep.diagnosis.learning import pairing_findings
+from finestep.diagnosis.early_stopping import paired_gain
+from finestep.diagnosis.pairing import pairing_findings
 from finestep.finding import Finding
 from finestep.train.evaluate import extra_metrics
 from finestep.train.memory import peak_memory_bytes

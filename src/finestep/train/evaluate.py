@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from finestep.errors import BadInput, cause_words
+from finestep.train.batch import collate
 from finestep.train.loss import TokenLoss
 from finestep.train.memory import in_parts_that_fit
-from finestep.train.model import Placement
 from finestep.train.token_rows import TokenRows
-from finestep.train.tokens import TrainingData, collate
+from finestep.train.tokens import TrainingData
 
 EVAL_BATCH_SIZE = 32
 GENERATED_ROWS = 128
@@ -133,7 +133,7 @@ def predict(model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLos
     try:
         if rows.classes is not None:
             return _predict_labels(model, data, token_loss)
-        return _generate(model, tokenizer, rows, chosen, token_loss.placement)
+        return _generate(model, tokenizer, rows, chosen, token_loss)
     finally:
         model.train(was_training)
 
@@ -173,7 +173,7 @@ def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tu
 
 
 def _generate(
-    model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, placement: Placement
+    model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, token_loss: TokenLoss
 ) -> tuple[list[str], list[str]]:
     cut = {int(row): prompt_and_answer(rows, int(row)) for row in chosen}
     predictions: dict[int, str] = {}
@@ -182,7 +182,7 @@ def _generate(
         group = order[at : at + EVAL_BATCH_SIZE]
         longest = max(len(cut[row][1]) for row in group)
         texts = _generate_group(
-            model, tokenizer, [cut[row][0] for row in group], placement, min(2 * longest + 8, MAX_NEW_TOKENS)
+            model, tokenizer, [cut[row][0] for row in group], token_loss, min(2 * longest + 8, MAX_NEW_TOKENS)
         )
         predictions |= dict(zip(group, texts, strict=True))
     references = [tokenizer.decode(cut[int(row)][1], skip_special_tokens=True) for row in chosen]
@@ -190,13 +190,15 @@ def _generate(
 
 
 def _generate_group(
-    model: Any, tokenizer: Any, prompts: list[list[int]], placement: Placement, max_new: int
+    model: Any, tokenizer: Any, prompts: list[list[int]], token_loss: TokenLoss, max_new: int
 ) -> list[str]:
     longest = max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=placement.device)
-    attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=placement.device)
-    with placement.computing():
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=token_loss.placement.device)
+    attention = torch.tensor(
+        [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=token_loss.placement.device
+    )
+    with token_loss.computing():
         out = model.generate(
             input_ids=ids,
             attention_mask=attention,

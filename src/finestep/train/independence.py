@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from finestep.train.batch import collate
 from finestep.train.loss import TokenLoss
-from finestep.train.tokens import TrainingData, collate
+from finestep.train.tokens import TrainingData
 
 SAME_FLOAT32, SAME_BFLOAT16 = 1e-4, 1e-2
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
@@ -19,8 +18,7 @@ from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
 from finestep.train.current_step import CurrentStep
 from finestep.train.ending import Ending
-from finestep.train.memory import peak_memory_bytes, unless_out_of_memory
-from finestep.train.optimizer import Optimizer, Slice
+from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
 from finestep.train.progress import Progress
 from finestep.train.recovery import Recovery
@@ -31,6 +29,7 @@ from finestep.train.run_state import Emit, RunState
 from finestep.train.seat import Seat
 from finestep.train.tokens import TrainingData
 from finestep.train.trial_rows import TrialRows, Values
+from finestep.train.update import StepFigures, UpdatePlan
 from finestep.train.validation import Validation
 from finestep.trial import Outcome, StepRecord
 
@@ -64,7 +63,6 @@ class Lane:
             should_stop,
             num_steps=order.num_steps,
             guard=_guard(resident, request, order.num_steps),
-            optimizer=Optimizer(request.recipe.optimizer),
             seat=Seat(request.number, scale=lora_scale(request.recipe)),
             progress=Progress(micro_batch_size=_first_micro_batch(request.recipe, row_limit)),
         )
@@ -159,42 +157,35 @@ class Lane:
         step = self.progress.step + 1
         return self.step_in_making.next_rows(step, micro_batch_size=micro_batch_size, window=window)
 
-    def slices(self) -> list[Slice]:
-        """The tensors of this trial for its optimizer."""
-        return self._state.seat.rows.slices(self.number, self.recipe.optimizer, self.resident.new_names)
-
-    def step(self, slices: list[Slice], loss: float, grad_norm: float) -> None:
-        """Update the weights, record it, and answer trouble."""
-        run, guard, step = self._state, self._state.guard, self.progress.step + 1
-        goes = guard.may_update(step, loss, grad_norm)
-        rate = self._rate(step) if goes else 0.0
-        clipped = goes and run.optimizer.clip(slices, grad_norm)
-        probes = goes and self._probe_due(step)
-        before = [piece.value.clone() for piece in slices] if probes else []
-        if goes:
-            run.optimizer.step(slices, rate)
-        ratio_of_step = self._step_ratio(slices, before, loss, grad_norm, clipped) if probes else None
-        rows = self.step_in_making.rows
-        num_tokens = int(run.data.train.lengths[rows].sum())
-        run.progress.step, run.progress.num_tokens = step, run.progress.num_tokens + num_tokens
-        update, ratio = self._norms(slices, rate) if goes else (None, None)
-        run.seat.rows.zero_grad(self.number)
-        self.step_in_making.rewind()
-        record = StepRecord(
-            step=step,
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=grad_norm,
-            clipped=clipped,
-            update_norm=update,
-            update_ratio=ratio,
-            num_tokens=num_tokens,
-            num_loss_tokens=run.data.train.num_loss_units(rows),
-            elapsed_s=round(run.progress.elapsed_s, 4),
-            peak_memory_bytes=peak_memory_bytes(run.resident.placement.device),
+    def update_plan(self) -> UpdatePlan:
+        """What the optimizer shall do when the effective batch is complete."""
+        run, step = self._state, self.progress.step + 1
+        is_small = run.seat.rows.num_values(self.number) <= NORMS_EVERY_STEP_BELOW
+        return UpdatePlan(
+            self.recipe.optimizer,
+            tuple(self.resident.new_names),
+            num_steps=run.num_updates + 1,
+            learning_rate=self._rate(step),
+            highest_loss=run.guard.highest_loss(step),
+            wants_norms=is_small or step % NORMS_EVERY == 0,
+            wants_descent=self._probe_due(step),
         )
+
+    def step(self, figures: StepFigures) -> None:
+        """Record a step that was made, and answer trouble."""
+        run, guard, step = self._state, self._state.guard, self.progress.step + 1
+        rows = self.step_in_making.rows
+        rate = 0.0
+        if figures.was_updated:
+            rate, run.num_updates = self._rate(step), run.num_updates + 1
+            guard.note_update(step)
+        run.progress.step = step
+        run.progress.num_tokens += int(run.data.train.lengths[rows].sum())
+        ratio_of_step = self._step_ratio(figures)
+        self.step_in_making.rewind()
+        record = self._record(figures, rows, rate)
         self.emit("step", record)
-        findings, trouble = guard.watch(record, was_updated=goes)
+        findings, trouble = guard.watch(record, was_updated=figures.was_updated)
         if ratio_of_step is not None:
             findings += guard.probed(step, ratio_of_step)
         run.tell(findings)
@@ -203,27 +194,40 @@ class Lane:
         elif guard.snapshot_due(step):
             self._recovery.keep_good_state()
 
+    def _record(self, figures: StepFigures, rows: np.ndarray, rate: float) -> StepRecord:
+        update, weights = (figures.update_norm, figures.weight_norm) if figures.was_updated else (None, None)
+        return StepRecord(
+            step=self.progress.step,
+            loss=figures.loss,
+            learning_rate=rate,
+            grad_norm=figures.grad_norm,
+            clipped=figures.was_clipped,
+            update_norm=update,
+            update_ratio=update / weights if update is not None and weights else None,
+            num_tokens=int(self.data.train.lengths[rows].sum()),
+            num_loss_tokens=self.data.train.num_loss_units(rows),
+            elapsed_s=round(self.progress.elapsed_s, 4),
+            peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
+        )
+
     def _probe_due(self, step: int) -> bool:
         every = self.recipe.evaluation.probe_every_steps
         return every is not None and step % every == 0
 
-    @torch.no_grad()
-    def _step_ratio(
-        self, slices: list[Slice], before: list[torch.Tensor], loss: float, grad_norm: float, clipped: bool
-    ) -> float | None:
+    def _step_ratio(self, figures: StepFigures) -> float | None:
         """Drop of the batch's loss over the drop that its gradient predicts: 1 - rate / critical rate (science notes 7.2 E1).
 
-        It costs one forward pass over the batch. None when the step was no descent, e.g. by momentum.
+        It costs one forward pass over the batch. None when no probe is due, and when the step was no descent, e.g. by momentum.
         """
+        if not figures.was_updated or figures.descent is None or not self._probe_due(self.progress.step):
+            return None
         limit = self.recipe.optimizer.max_grad_norm
-        scale = limit / grad_norm if clipped and limit is not None else 1.0
-        predicted = -sum(
-            float(((piece.value - old) * piece.grad).sum()) for piece, old in zip(slices, before, strict=True)
-        )
+        # The descent was computed with clipped gradients, the loss falls along the whole one.
+        scale = limit / figures.grad_norm if figures.was_clipped and limit is not None else 1.0
         rows, data = self.step_in_making.rows, self.data.train
         units = np.array([data.num_loss_units([row]) for row in rows])
         after = float((self._state.losses.of(rows) * units).sum() / max(units.sum(), 1))
-        return (loss - after) * scale / predicted if predicted > 0 else None
+        return (figures.loss - after) * scale / figures.descent if figures.descent > 0 else None
 
     def _rate(self, step: int) -> float:
         planned = learning_rate_at(
@@ -234,13 +238,6 @@ class Lane:
             schedule=self.recipe.schedule,
         )
         return planned * self._state.guard.rate_factor
-
-    def _norms(self, slices: list[Slice], rate: float) -> tuple[float | None, float | None]:
-        small = sum(piece.value.numel() for piece in slices) <= NORMS_EVERY_STEP_BELOW
-        if not small and self.progress.step % NORMS_EVERY:
-            return None, None
-        update, weights = unless_out_of_memory(self._state.optimizer.update_norms, slices, rate) or (None, None)
-        return update, update / weights if update is not None and weights else None
 
     # ---- between steps
 

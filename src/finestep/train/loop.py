@@ -21,13 +21,13 @@ from finestep.train.evaluate import StopRequested
 from finestep.train.faults import is_device_lost, logged_cause, raise_machine_fault
 from finestep.train.lane import Lane
 from finestep.train.membership import Fallen, Membership
-from finestep.train.memory import is_out_of_memory, unless_out_of_memory
-from finestep.train.optimizer import Slice, gradient_norms
+from finestep.train.memory import is_out_of_memory, release_memory, unless_out_of_memory
 from finestep.train.resident import Resident
 from finestep.train.run_state import Emit
 from finestep.train.shared_pass import SharedPass, common_window
 from finestep.train.shortage import make_smaller
 from finestep.train.trial_rows import TrialRows
+from finestep.train.update import StepFigures
 
 Found = TypeVar("Found")
 
@@ -41,6 +41,7 @@ class Pack:
         num_lanes: at most this many trials share a forward pass.
         rows_together: rows of each trial in a shared pass; None: its micro-batch.
         row_limit: rows of a forward pass that memory is known to allow.
+        end_to_end: lay the texts of a trial end to end instead of padding them, where the base allows it.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class Pack:
         num_lanes: int = 1,
         rows_together: int | None = None,
         row_limit: int | None = None,
+        end_to_end: bool = False,
     ):
         self.resident, self.emit, self.should_stop, self.take = resident, emit, should_stop, take
         self.metrics, self.is_stopped = metrics, is_stopped
         self.members = Membership(
             resident, self._lane, num_lanes=num_lanes, rows_together=rows_together, row_limit=row_limit
         )
-        self._pass = SharedPass(resident)
+        self._pass = SharedPass(resident, note=self._note, end_to_end=end_to_end and resident.why_padded() is None)
 
     @property
     def lanes(self) -> list[Lane]:
@@ -144,7 +146,8 @@ class Pack:
         losses = self._together(self._forward_backward, self.lanes)
         if losses is None:
             return
-        due = [lane for lane, loss in zip(self.lanes, losses.unbind(), strict=True) if lane.step_in_making.add(loss)]
+        self._rows.add_losses(losses)
+        due = [lane for lane in self.lanes if lane.step_in_making.add()]
         share = (time.monotonic() - began) / len(self.lanes)
         for lane in self.lanes:
             lane.spend(share)
@@ -161,8 +164,16 @@ class Pack:
             self._single_out(error)
             return None
         if found is None:
-            make_smaller(self.members, self.resident)
+            self._take_less_memory()
         return found
+
+    def _take_less_memory(self) -> None:
+        """Give up what only saves time first; the same steps are made again."""
+        if self._pass.release():
+            self.members.rewind()
+            release_memory(self.resident.placement.device)
+        else:
+            make_smaller(self.members, self.resident)
 
     def _single_out(self, error: Exception) -> None:
         """The shared pass raised: try each trial alone, and fail those in which it raises again. The others go on.
@@ -189,30 +200,32 @@ class Pack:
     def _try_step(self, lane: Lane) -> None:
         """What comes before an optimizer step, of one trial."""
         self._forward_backward([lane])
-        _slices_and_norms([lane])
 
     def _forward_backward(self, lanes: Sequence[Lane]) -> torch.Tensor:
         """Gradients of each trial's part of its own mean loss; the parts, [lanes]."""
         return self._pass.forward_backward(
             lanes,
+            self._rows,
             micro_batch_size=self.members.micro_batch_size(),
             window=common_window(self.lanes),
             may_draw=len(self.lanes) == 1,
         )
 
     def _step(self, due: list[Lane]) -> None:
+        """One optimizer step of the trials whose effective batch is complete, then each one's own answer to it."""
         began = time.monotonic()
-        found = self._together(_slices_and_norms, due)
-        if found is None:
+        figures = self._together(self._update, due)
+        if figures is None:
             return
-        slices, norms = found
-        losses = torch.stack([lane.step_in_making.loss for lane in due]).tolist()
         waited = time.monotonic() - began
-        for lane, pieces, loss, norm in zip(due, slices, losses, norms, strict=True):
+        for lane in due:
             began = time.monotonic()
             lane.spend(waited / len(due))
-            self._guarded(lane, partial(lane.step, pieces, loss, norm))
+            self._guarded(lane, partial(lane.step, figures[lane.number]))
             lane.spend(time.monotonic() - began)
+
+    def _update(self, due: list[Lane]) -> dict[int, StepFigures]:
+        return self._rows.update({lane.number: lane.update_plan() for lane in due})
 
     def _lane(self, request: TrialRequest) -> Lane:
         return Lane(
@@ -225,11 +238,8 @@ class Pack:
             row_limit=self.members.row_limit,
         )
 
+    def _note(self, text: str) -> None:
+        self.lanes[0].emit("note", {"text": text})
+
     def _send(self, kind: str, data: Any, *, trial: int) -> None:
         self.emit(kind, data, trial=trial)
-
-
-def _slices_and_norms(lanes: list[Lane]) -> tuple[list[list[Slice]], list[float]]:
-    """Tensors and gradient norm of each trial; the first time it makes room for Adam's moments of a whole model."""
-    slices = [lane.slices() for lane in lanes]
-    return slices, gradient_norms(slices)

@@ -6,15 +6,17 @@ Shapes: N rows, S tokens, D hidden width, K tokens that carry loss, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from finestep.errors import BadInput
+from finestep.train.batch import NO_LOSS, Batch
 from finestep.train.chunked_loss import chunked_nll
 from finestep.train.model import Placement
-from finestep.train.tokens import Batch
+from finestep.train.row_masks import texts_of_rows
 
 LEAST_CHUNK = 64
 
@@ -32,6 +34,9 @@ class TokenLoss:
         self.chunk_tokens: int | None = None
         self.one_length_at_a_time = False
         """Pass rows of different lengths one after the other, for a model whose answers change with what stands behind a row."""
+        self.is_native = False
+        """Compute without autocast: rows of adapters cast themselves once a step, and autocast would do it in every layer."""
+        self._texts: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         self._kept: torch.Tensor | None = None
         self._hidden_KD: torch.Tensor | None = None
         self._wants_hidden = False
@@ -40,18 +45,20 @@ class TokenLoss:
         if self._head is not None:
             self._head.register_forward_pre_hook(self._keep_trained)
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """A context for forward passes: autocast where the placement asks for it, unless the layers choose their own precision."""
+        return nullcontext() if self.is_native else self.placement.computing()
+
     def sum(self, model: Any, batch: Batch) -> torch.Tensor:
         """Sum of the negative log-likelihoods of a batch in nats."""
         return self.each(model, batch).sum()
 
     def lane_sums(self, model: Any, batch: Batch, units: Sequence[int]) -> torch.Tensor:
-        """Sums of the negative log-likelihoods of each lane, [lanes]; `units` is what `collate_lanes` counted.
+        """Sums of the negative log-likelihoods of each lane, [lanes]; `batch` and `units` are from `collate_lanes`.
 
-        Each lane is summed by itself, so that what happens in another one cannot reach it.
+        Each lane is a row of its own in the sum, so that what happens in another one cannot reach it.
         """
-        each = self.each(model, batch)
-        lanes = each.view(len(units), -1) if batch.classes_N is not None else each.split(list(units))
-        return torch.stack([lane.sum() for lane in lanes])
+        return self.each(model, batch).view(len(units), -1).sum(1)
 
     def each(self, model: Any, batch: Batch) -> torch.Tensor:
         """Negative log-likelihoods of the trained tokens in row order, [K]; for labels of all rows, [N] (0 without a label).
@@ -64,13 +71,16 @@ class TokenLoss:
             rows: dict[int, torch.Tensor] = {}
             for places, part in parts:
                 assert part.labels_NS is not None
-                counts = (part.labels_NS[:, 1:] != -100).sum(1).tolist()
-                rows |= dict(zip(places.tolist(), self.each(model, part).split(counts), strict=True))
+                counts = (part.labels_NS[:, 1:] != NO_LOSS).sum(1).tolist()
+                rows |= dict(zip(places.tolist(), torch.split(self.each(model, part), counts), strict=True))
             return torch.cat([rows[place] for place in range(len(rows))])
-        labels_NS = F.pad(batch.labels_NS, (0, 1), value=-100)[:, 1:]  # type: ignore[arg-type]
-        labels = labels_NS.reshape(-1)
-        kept = (labels != -100).nonzero().squeeze(1)
-        return self.each_of_tokens(model, batch.ids_NS, kept, labels[kept])
+        assert batch.kept_K is not None
+        assert batch.targets_K is not None
+        self._texts = (batch.positions_NS, batch.texts_NS)
+        try:
+            return self.each_of_tokens(model, batch.ids_NS, batch.kept_K, batch.targets_K)
+        finally:
+            self._texts = (None, None)
 
     def each_of_tokens(
         self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor
@@ -89,8 +99,10 @@ class TokenLoss:
             logits = torch.cat([self.class_logits(model, part) for _, part in parts])
             return logits[torch.cat([places for places, _ in parts]).argsort()]
         types = {} if batch.types_NS is None else {"token_type_ids": batch.types_NS}
-        with self.placement.computing():
-            return model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS, **types).logits.float()
+        with self.computing():
+            answer = model(input_ids=batch.ids_NS, attention_mask=batch.attention_NS, **types)
+        logits_NC: torch.Tensor = answer.logits.float()
+        return logits_NC
 
     @torch.no_grad()
     def cut_into_chunks(self, model: Any, chunk_tokens: int) -> None:
@@ -119,7 +131,7 @@ class TokenLoss:
     def _chunked(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
         hidden_KD = self._hidden(model, ids_NS, kept)
         trained = [value for value in self._head.parameters() if value.requires_grad]
-        with self.placement.computing():
+        with self.computing():
             return chunked_nll(hidden_KD, labels_K, self._logits, trained, chunk=self.chunk_tokens or LEAST_CHUNK)
 
     def _hidden(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
@@ -138,8 +150,10 @@ class TokenLoss:
     def _trained_logits(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         self._kept = kept
         try:
-            with self.placement.computing():
-                logits = model(input_ids=ids_NS, use_cache=False).logits
+            positions_NS, texts_NS = self._texts
+            told = {} if positions_NS is None else {"position_ids": positions_NS}
+            with self.computing(), texts_of_rows(texts_NS):
+                logits: torch.Tensor = model(input_ids=ids_NS, use_cache=False, **told).logits
         finally:
             self._kept = None
         return logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, kept)
@@ -157,16 +171,22 @@ def by_length(batch: Batch) -> list[tuple[torch.Tensor, Batch]]:
     """(places of rows, a batch of them without padding) for each length in the batch."""
     lengths_N = batch.attention_NS.sum(1)
     parts = []
-    for length in lengths_N.unique().tolist():
+    for length in torch.unique(lengths_N).tolist():
         places = (lengths_N == length).nonzero().squeeze(1)
-        cut = [
-            None if values is None else values[places, :length]
-            for values in (batch.ids_NS, batch.attention_NS, batch.labels_NS)
-        ]
+        ids_NS, attention_NS = batch.ids_NS[places, :length], batch.attention_NS[places, :length]
+        labels_NS = None if batch.labels_NS is None else batch.labels_NS[places, :length]
         classes_N = None if batch.classes_N is None else batch.classes_N[places]
         types_NS = None if batch.types_NS is None else batch.types_NS[places, :length]
-        parts.append((places, Batch(cut[0], cut[1], cut[2], classes_N, types_NS)))  # type: ignore[arg-type]
+        kept_K, targets_K = (None, None) if labels_NS is None else _places_with_loss(labels_NS)
+        parts.append((places, Batch(ids_NS, attention_NS, labels_NS, classes_N, types_NS, kept_K, targets_K)))
     return parts
+
+
+def _places_with_loss(labels_NS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `batch.places_with_loss`, for a batch that was cut on the device; it waits for the device."""
+    labels = F.pad(labels_NS, (0, 1), value=NO_LOSS)[:, 1:].reshape(-1)
+    kept = (labels != NO_LOSS).nonzero().squeeze(1)
+    return kept, labels[kept]
 
 
 def _after_head(logits: torch.Tensor, config: Any) -> torch.Tensor:

@@ -98,6 +98,10 @@ class Membership:
         allowed = min(lane.progress.micro_batch_size for lane in self.lanes)
         return min(allowed, self.rows_together or allowed)
 
+    def _addresses(self) -> int:
+        """Rows to make room for at once: on a GPU all, so that a recorded pass outlives who joins and leaves."""
+        return self.num_lanes if self._resident.placement.device.type == "cuda" else 1
+
     def _room(self) -> int:
         if not self.lanes or self.row_limit is None:
             return self.num_lanes
@@ -113,7 +117,7 @@ class Membership:
         """Give a trial its row; what raises on the way ends this trial alone."""
         try:
             if not self.lanes or self.rows is None:
-                self.rows = self._resident.open_rows(candidate.recipe)
+                self.rows = self._resident.open_rows(candidate.recipe, room=self._addresses())
             lane = candidate if isinstance(candidate, Lane) else self._new_lane(candidate)
             lane.join(self.rows)
         except FinestepError:

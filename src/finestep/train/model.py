@@ -25,16 +25,28 @@ LONGEST_TABLE_OF_POSITIONS = 8192
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which precision to compute."""
+    """Where and in which precision to compute.
+
+    Attributes:
+        autocast: plain models (PEFT's among them) compute in bfloat16 by autocast.
+        native_rows: passes of packed adapters need no autocast, because weights and adapters are in bfloat16 already. Autocast
+            would look at every operation, and cast adapters anew in every layer of every micro-batch.
+    """
 
     device: torch.device
     weights_dtype: torch.dtype
     autocast: bool
+    native_rows: bool = False
 
     @property
     def is_exact(self) -> bool:
         """True where every product is computed in float32, so that equal things can be told to be equal."""
         return self.weights_dtype is torch.float32 and not self.autocast
+
+    @property
+    def rows_dtype(self) -> torch.dtype:
+        """The precision in which packed adapters compute."""
+        return torch.bfloat16 if self.autocast or self.native_rows else self.weights_dtype
 
     def computing(self) -> torch.autocast:
         """A context for forward passes: bf16 autocast on CUDA, nothing elsewhere."""
@@ -52,7 +64,7 @@ def choose_placement(spec: ModelSpec, recipe: Recipe) -> Placement:
         _check_qlora(device)
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     weights = torch.bfloat16 if has_bf16 and recipe.method != "full" else torch.float32
-    return Placement(device, weights, has_bf16)
+    return Placement(device, weights, has_bf16, native_rows=has_bf16 and recipe.method == "lora")
 
 
 def based_on(spec: ModelSpec) -> ModelSpec:

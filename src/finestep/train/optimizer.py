@@ -1,4 +1,4 @@
-"""AdamW over one visible table of parameters: who learns how fast, and who decays. It owns no tensor but its step counts.
+"""AdamW over one visible table of parameters: who learns how fast, and who decays. It owns no tensors; `update.py` takes the step.
 
 A trial's tensors are slices: a few pieces of its row in a pack, or the parameters of a whole model.
 """
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.optim.adamw import adamw
 
 from finestep.recipe import OptimizerGroup
 
@@ -71,94 +70,44 @@ def _depth(name: str) -> float:
     return 0 if EMBEDDING_NAMES.search(name) else math.inf
 
 
+def rates_for(settings: OptimizerGroup, rate: float, decay: float, num_steps: int) -> tuple[float, float, float]:
+    """(lr, eps, weight decay) for torch's AdamW at its nth step (Loshchilov & Hutter 2019, arXiv 1711.05101).
+
+    Without bias correction they are those that cancel its correction exactly.
+    """
+    if settings.bias_correction:
+        return rate, settings.epsilon, decay
+    root = math.sqrt(1.0 - settings.beta2**num_steps)
+    scale = (1.0 - settings.beta1**num_steps) / root
+    return rate * scale, settings.epsilon / root, decay / scale
+
+
 @torch.no_grad()
-def gradient_norms(trials: Sequence[Sequence[Slice]]) -> list[float]:
-    """Global gradient norm of each trial; one transfer from the device for all."""
-    norms = [
-        torch.linalg.vector_norm(torch.stack(torch._foreach_norm([piece.grad for piece in pieces])))
-        for pieces in trials
-    ]
-    return torch.stack(norms).tolist()
+def norms_from_moments(
+    slices: Sequence[Slice], settings: OptimizerGroup, learning_rate: float, num_steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(norm of the last update, norm of the trained weights) as scalars on the device, from Adam's moments.
+
+    Slice by slice: the updates of a whole model at once would need as much memory as two thirds of its optimizer state.
+    """
+    squares = [_update_square(piece, settings, learning_rate * piece.lr_factor, num_steps) for piece in slices]
+    weights = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([piece.value for piece in slices])))
+    return torch.stack(squares).sum().sqrt(), weights.float()
 
 
-class Optimizer:
-    """The AdamW of one trial: its clock, its clipping, its norms (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
-
-    def __init__(self, settings: OptimizerGroup):
-        self.settings = settings
-        self.num_steps = 0
-
-    @torch.no_grad()
-    def clip(self, slices: Sequence[Slice], norm: float) -> bool:
-        """Scale the gradients down to `max_grad_norm` when their global norm is larger; was it?"""
-        limit = self.settings.max_grad_norm
-        if limit is None or not norm > limit:
-            return False
-        torch._foreach_mul_([piece.grad for piece in slices], limit / (norm + CLIP_EPSILON))
-        return True
-
-    @torch.no_grad()
-    def step(self, slices: Sequence[Slice], learning_rate: float) -> None:
-        """One update at `learning_rate` (times each slice's factor)."""
-        self.num_steps += 1
-        for (factor, decay), group in _alike(slices).items():
-            rate, epsilon, decay = self._rates(learning_rate * factor, decay)
-            device = group[0].value.device
-            adamw(
-                [piece.value for piece in group],
-                [piece.grad for piece in group],
-                [piece.first for piece in group],
-                [piece.second for piece in group],
-                [],
-                self._clocks(len(group), device),
-                fused=device.type in {"cpu", "cuda"},
-                foreach=False,
-                amsgrad=False,
-                beta1=self.settings.beta1,
-                beta2=self.settings.beta2,
-                lr=rate,
-                weight_decay=decay,
-                eps=epsilon,
-                maximize=False,
-            )
-
-    def _clocks(self, count: int, device: torch.device) -> list[torch.Tensor]:
-        """The steps made before this one, for each tensor where AdamW wants them; filled there, because a copy would wait for a GPU."""
-        steps = torch.full((count,), float(self.num_steps - 1), device=device if device.type == "cuda" else "cpu")
-        return list(steps.unbind())
-
-    def _rates(self, rate: float, decay: float) -> tuple[float, float, float]:
-        """(lr, eps, weight decay) for torch's AdamW; without bias correction, those that cancel its correction exactly."""
-        settings = self.settings
-        if settings.bias_correction:
-            return rate, settings.epsilon, decay
-        root = math.sqrt(1.0 - settings.beta2**self.num_steps)
-        scale = (1.0 - settings.beta1**self.num_steps) / root
-        return rate * scale, settings.epsilon / root, decay / scale
-
-    @torch.no_grad()
-    def update_norms(self, slices: Sequence[Slice], learning_rate: float) -> tuple[float, float]:
-        """(norm of the last update, norm of the trained weights), from Adam's moments.
-
-        Slice by slice: the updates of a whole model at once would need as much memory as two thirds of its optimizer state.
-        """
-        squares = [self._update_square(piece, learning_rate * piece.lr_factor) for piece in slices]
-        weights = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([piece.value for piece in slices])))
-        update, norm = torch.stack([torch.stack(squares).sum().sqrt(), weights.float()]).tolist()
-        return update, norm
-
-    def _update_square(self, piece: Slice, rate: float) -> torch.Tensor:
-        """Squared norm of lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w)."""
-        rate, epsilon, decay = self._rates(rate, piece.weight_decay)
-        root = piece.second.sqrt().div_(math.sqrt(1.0 - self.settings.beta2**self.num_steps)).add_(epsilon)
-        update = torch.div(piece.first, root, out=root).mul_(rate / (1.0 - self.settings.beta1**self.num_steps))
-        if decay:
-            share = rate * decay
-            update.mul_(1.0 + share / (1.0 - share)).add_(piece.value, alpha=share / (1.0 - share))
-        return torch.linalg.vector_norm(update).float().square()
+def _update_square(piece: Slice, settings: OptimizerGroup, rate: float, num_steps: int) -> torch.Tensor:
+    """Squared norm of lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w)."""
+    rate, epsilon, decay = rates_for(settings, rate, piece.weight_decay, num_steps)
+    root = piece.second.sqrt().div_(math.sqrt(1.0 - settings.beta2**num_steps)).add_(epsilon)
+    update = torch.div(piece.first, root, out=root).mul_(rate / (1.0 - settings.beta1**num_steps))
+    if decay:
+        share = rate * decay
+        update.mul_(1.0 + share / (1.0 - share)).add_(piece.value, alpha=share / (1.0 - share))
+    return torch.square(torch.linalg.vector_norm(update).float())
 
 
-def _alike(slices: Sequence[Slice]) -> dict[tuple[float, float], list[Slice]]:
+def alike(slices: Sequence[Slice]) -> dict[tuple[float, float], list[Slice]]:
+    """Slices by what they have in common: (learning-rate factor, weight decay)."""
     groups: dict[tuple[float, float], list[Slice]] = {}
     for piece in slices:
         groups.setdefault((piece.lr_factor, piece.weight_decay), []).append(piece)

@@ -25,7 +25,7 @@ class Order:
     """The rows of every optimizer step of one run."""
 
     def __init__(self, lengths: np.ndarray, recipe: Recipe, *, fidelity: float = 1.0):
-        self._lengths = lengths
+        self.lengths = lengths
         self._seed = recipe.seed
         self.batch_size = recipe.effective_batch_size
         self.num_rows_to_see = rows_to_see(lengths, recipe, fidelity=fidelity)
@@ -35,7 +35,7 @@ class Order:
         """Rows of optimizer step `step`, counted from 1; the last step may have fewer."""
         first = (step - 1) * self.batch_size
         last = min(step * self.batch_size, self.num_rows_to_see)
-        num_rows = len(self._lengths)
+        num_rows = len(self.lengths)
         return np.array([self._row(position, num_rows) for position in range(first, last)], dtype=np.int64)
 
     def micro_batches(self, rows: np.ndarray, micro_batch_size: int, *, window: int | None = None) -> list[np.ndarray]:
@@ -47,7 +47,7 @@ class Order:
         out = []
         for start in range(0, len(rows), window or len(rows)):
             part = rows[start : start + (window or len(rows))]
-            by_length = part[np.argsort(-self._lengths[part], kind="stable")]
+            by_length = part[np.argsort(-self.lengths[part], kind="stable")]
             out += [by_length[at : at + micro_batch_size] for at in range(0, len(part), micro_batch_size)]
         return out
 

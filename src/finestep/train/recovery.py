@@ -32,7 +32,7 @@ class Recovery:
                 step=run.progress.step,
                 values=run.seat.kept(run.seat.values()),
                 moments=run.seat.kept(run.seat.moments()),
-                optimizer_steps=run.optimizer.num_steps,
+                optimizer_steps=run.num_updates,
                 progress=run.progress.values(),
                 monitor=run.guard.monitor.state(),
             )
@@ -79,7 +79,7 @@ class Recovery:
     def _go_back(self, good: Snapshot) -> None:
         run = self._state
         run.seat.load(good.values, good.moments)
-        run.optimizer.num_steps = good.optimizer_steps
+        run.num_updates = good.optimizer_steps
         run.progress = run.progress.gone_back_to(good.progress)
 
     def _give_up(self, reason: str) -> None:

@@ -28,6 +28,7 @@ from finestep.train.behaviour import (
     outside_of_text,
     vocabulary_size,
 )
+from finestep.train.end_to_end import why_padded
 from finestep.train.independence import padding_changes_loss
 from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
@@ -84,6 +85,7 @@ class Resident:
         self._rows: AdapterRows | WholeModel | None = None
         self._families: dict[object, AdapterFamily] = {}
         self._untouched: dict[str, torch.Tensor] = {}
+        self._padded: tuple[str | None] | None = None
         self._initial: dict[object, dict[str, torch.Tensor]] = {}
         self._base_losses: dict[object, Any] = {}
         if recipe.method != "full" and (note := self.family(recipe).targets.note):
@@ -158,8 +160,12 @@ class Resident:
                 self._initial[key] = _copies(self.begin(recipe))
         return self._initial[key]
 
-    def open_rows(self, recipe: Recipe) -> AdapterRows | WholeModel:
-        """An empty pack on the base, for trials with the method and the target layers of `recipe`."""
+    def open_rows(self, recipe: Recipe, *, room: int = 1) -> AdapterRows | WholeModel:
+        """An empty pack on the base, for trials with the method and the target layers of `recipe`.
+
+        Args:
+            room: trials to make room for at once.
+        """
         if recipe.method == "full":
             self._rows = WholeModel(self.begin(recipe))
         elif not self.family(recipe).shares_a_pass:
@@ -168,7 +174,14 @@ class Resident:
             self._rows = WholeModel(model)
         else:
             self._to_base()
-            self._rows = AdapterRows(self.base, self.placement.device, dropout=recipe.lora.dropout)
+            self._rows = AdapterRows(
+                self.base,
+                self.placement.device,
+                dropout=recipe.lora.dropout,
+                dtype=self.placement.rows_dtype,
+                room=room,
+            )
+            self.token_loss.is_native = self.placement.native_rows
         return self._rows
 
     def base_evaluation(self, recipe: Recipe, compute: Any) -> Any:
@@ -184,7 +197,7 @@ class Resident:
         if watch is None:
             return {}
         with rows.only(number):
-            return watch.measure(self.base)
+            return watch.measure(self.base, self.token_loss.computing)
 
     def _retention(self, spec: RetentionSpec | None) -> Retention | None:
         if spec is None:
@@ -197,7 +210,7 @@ class Resident:
         watch = Retention(
             text, self.tokenizer, self.placement, vocabulary_size=self.base.config.get_text_config().vocab_size
         )
-        watch.learn_base(self.base)
+        watch.learn_base(self.base, self.token_loss.computing)
         return watch
 
     def tuned(self, recipe: Recipe, values: Values) -> Any:
@@ -227,6 +240,14 @@ class Resident:
             return "its answers change with the padding behind a row"
         return self.why_random(recipe) or self.family(recipe).why_alone
 
+    def why_padded(self) -> str | None:
+        """Why rows must be padded to one length, or None where they may be laid end to end; tried once, on the base."""
+        if self._padded is None:
+            with self._rows_aside():
+                self._to_base()
+                self._padded = (why_padded(self.base, self.token_loss, self.data),)
+        return self._padded[0]
+
     def why_random(self, recipe: Recipe) -> str | None:
         """Why a pass in training mode draws random numbers, or None when it does not."""
         if self._has_dropout or (recipe.lora.dropout and recipe.method != "full"):
@@ -246,10 +267,12 @@ class Resident:
         finally:
             self._to_base()
             self._rows = rows
+            self.token_loss.is_native = self.placement.native_rows
             rows.install()
 
     def _to_base(self) -> None:
         """Back to the base as it was loaded."""
+        self.token_loss.is_native = False
         if self._rows is not None:
             self._rows.uninstall()
             self._rows = None

@@ -32,7 +32,7 @@ class Resuming:
     def save(self) -> None:
         """Write a checkpoint now."""
         run = self._state
-        state = {**vars(run.progress), "guard": run.guard.state(), "optimizer_steps": run.optimizer.num_steps}
+        state = {**vars(run.progress), "guard": run.guard.state(), "optimizer_steps": run.num_updates}
         tensors = {"weights": run.seat.values(), "optimizer": run.seat.moments(), "best": run.best}
         save_checkpoint(self._folder / "checkpoints", step=run.progress.step, state=state, tensors=tensors)
         self._saved, self._saved_step = time.monotonic(), run.progress.step
@@ -50,7 +50,7 @@ class Resuming:
         if checkpoint is not None:
             state, tensors = load_checkpoint(checkpoint)
             values, moments = tensors["weights"], tensors.get("optimizer", {})
-            run.optimizer.num_steps = state.pop("optimizer_steps")
+            run.num_updates = state.pop("optimizer_steps")
             run.best = tensors.get("best", {})
             run.guard.restore(state.pop("guard"))
             run.progress = Progress(**state)

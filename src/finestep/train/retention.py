@@ -9,6 +9,8 @@ Shapes: N rows, S tokens, P watched positions, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ MAX_KEPT_NUMBERS = 40_000_000
 """Log-probabilities of the base that are kept, in half precision: 80 MB."""
 ROWS_AT_ONCE = 8
 MIN_POSITIONS = 32
+Computing = Callable[[], AbstractContextManager[Any]]
+"""A context for forward passes, in the precision in which the model computes now."""
 
 
 class Retention:
@@ -58,21 +62,21 @@ class Retention:
         return self._ids_NS.shape[0] * (ROW_TOKENS - 1)
 
     @torch.no_grad()
-    def learn_base(self, model: Any) -> None:
+    def learn_base(self, model: Any, computing: Computing) -> None:
         """Keep the answers of `model`, which must be the base."""
         chunks, total = [], 0.0
-        for ids_NS in self._ids_NS.split(ROWS_AT_ONCE):
-            log_probs = self._log_probs(model, ids_NS)
+        for ids_NS in torch.split(self._ids_NS, ROWS_AT_ONCE):
+            log_probs = self._log_probs(model, ids_NS, computing)
             total += _negative_log_likelihood(log_probs, ids_NS)
             chunks.append(log_probs.half().cpu())
         self._base, self._base_perplexity = chunks, math.exp(min(total / self.num_positions, 700.0))
 
     @torch.no_grad()
-    def measure(self, model: Any) -> dict[str, float]:
+    def measure(self, model: Any, computing: Computing) -> dict[str, float]:
         """`kl_to_base` in nats a token, and perplexity of the general text now and of the base."""
         kl = total = 0.0
-        for ids_NS, base in zip(self._ids_NS.split(ROWS_AT_ONCE), self._base, strict=True):
-            now = self._log_probs(model, ids_NS)
+        for ids_NS, base in zip(torch.split(self._ids_NS, ROWS_AT_ONCE), self._base, strict=True):
+            now = self._log_probs(model, ids_NS, computing)
             before = F.log_softmax(base.to(now.device).float(), dim=-1)
             kl += F.kl_div(now, before, reduction="sum", log_target=True).item()
             total += _negative_log_likelihood(now, ids_NS)
@@ -82,12 +86,12 @@ class Retention:
             BASE_GENERAL_PERPLEXITY: self._base_perplexity,
         }
 
-    def _log_probs(self, model: Any, ids_NS: torch.Tensor) -> torch.Tensor:
+    def _log_probs(self, model: Any, ids_NS: torch.Tensor, computing: Computing) -> torch.Tensor:
         """[N, S - 1, V] in fp32."""
         was_training = model.training
         model.eval()
         try:
-            with self.placement.computing():
+            with computing():
                 logits_NSV = model(input_ids=ids_NS, use_cache=False).logits
         finally:
             model.train(was_training)

@@ -80,16 +80,18 @@ class Guard:
 
     # ---- watching
 
-    def may_update(self, step: int, loss: float, grad_norm: float) -> bool:
-        """False for a step that must not touch the weights: not finite, or one of a skipped stretch of bad batches."""
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            return False
+    def highest_loss(self, step: int) -> float:
+        """A step with a larger loss must not touch the weights: one of a skipped stretch of bad batches."""
         if self._skip_from is None or step < self._skip_from:
-            return True
-        if step == self._skip_from or (step <= self._skip_from + SKIPPED_STRETCH and loss > self._bad_above):
-            return False
-        self._skip_from = None
-        return True
+            return math.inf
+        if step == self._skip_from:
+            return -math.inf
+        return self._bad_above if step <= self._skip_from + SKIPPED_STRETCH else math.inf
+
+    def note_update(self, step: int) -> None:
+        """A step has touched the weights: a skipped stretch is over with it."""
+        if self._skip_from is not None and step > self._skip_from:
+            self._skip_from = None
 
     def watch(self, record: StepRecord, *, was_updated: bool) -> tuple[list[Finding], Finding | None]:
         """(new findings, the one that calls for the answer that `on_trouble` names)."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from finestep.train.batch import collate
 from finestep.train.evaluate import EVAL_BATCH_SIZE
 from finestep.train.memory import in_parts_that_fit
 from finestep.train.resident import Resident
 from finestep.train.token_rows import TokenRows
-from finestep.train.tokens import collate
 from finestep.train.trial_rows import TrialRows
 
 
@@ -50,4 +50,4 @@ class RowLosses:
         if data.classes is not None:
             return each.cpu().numpy()
         units = [data.num_loss_units([row]) for row in rows]
-        return np.array([float(part.mean()) if len(part) else 0.0 for part in each.split(units)])
+        return np.array([float(part.mean()) if len(part) else 0.0 for part in torch.split(each, units)])

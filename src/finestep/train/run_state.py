@@ -11,7 +11,6 @@ import torch
 from finestep.finding import Finding
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
-from finestep.train.optimizer import Optimizer
 from finestep.train.progress import Progress
 from finestep.train.resident import Resident
 from finestep.train.rollback import Guard
@@ -38,11 +37,12 @@ class RunState:
     should_stop: Callable[[], bool]
     num_steps: int
     guard: Guard
-    optimizer: Optimizer
     seat: Seat
     progress: Progress
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     outcome: Outcome | None = None
+    num_updates: int = 0
+    """Steps that Adam has made: fewer than steps where some were held."""
 
     @property
     def recipe(self) -> Recipe:

@@ -1,18 +1,13 @@
-"""Tokenised rows, and batches of them; the prompt carries no loss. It never shuffles: `order.py` says which rows come when.
-
-Shapes: N rows, S tokens of the longest row in a batch.
-"""
+"""The data of a study: read, split and tokenised once for all trials. Batches of it are made by `batch.py`."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from finestep.errors import BadInput
 from finestep.facts import DataFacts
@@ -34,18 +29,6 @@ from finestep.train.tokenising import (
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Padded tensors; `labels_NS` is -100 where there is no loss (already in place, shifted by the loss)."""
-
-    ids_NS: torch.Tensor
-    attention_NS: torch.Tensor
-    labels_NS: torch.Tensor | None
-    classes_N: torch.Tensor | None
-    types_NS: torch.Tensor | None = None
-    """For two texts of a classifier: which of them a token belongs to."""
-
-
-@dataclass(frozen=True)
 class TrainingData:
     """Everything that training needs of the data, identical for all trials of a study."""
 
@@ -59,53 +42,6 @@ class TrainingData:
     @property
     def task(self) -> str:
         return "classification" if self.label_names else "causal"
-
-
-def collate(rows: TokenRows, chosen: Sequence[int] | np.ndarray, *, pad_id: int, device: torch.device) -> Batch:
-    """Pad the chosen rows on the right to the longest of them."""
-    longest = int(max(rows.offsets[row + 1] - rows.offsets[row] for row in chosen))
-    ids_NS = np.full((len(chosen), longest), pad_id, dtype=np.int64)
-    attention_NS = np.zeros((len(chosen), longest), dtype=np.int64)
-    labels_NS = None if rows.classes is not None else np.full((len(chosen), longest), -100, dtype=np.int64)
-    types_NS = None if rows.types is None else np.zeros((len(chosen), longest), dtype=np.int64)
-    for place, row in enumerate(chosen):
-        start, end = rows.offsets[row], rows.offsets[row + 1]
-        ids_NS[place, : end - start] = rows.ids[start:end]
-        attention_NS[place, : end - start] = 1
-        if types_NS is not None:
-            types_NS[place, : end - start] = rows.types[start:end]  # type: ignore[index]
-        if labels_NS is not None:
-            labels_NS[place, : end - start] = np.where(rows.trained[start:end], ids_NS[place, : end - start], -100)
-    classes_N = None if rows.classes is None else torch.from_numpy(rows.classes[np.asarray(chosen)]).to(device)
-    return Batch(
-        torch.from_numpy(ids_NS).to(device),
-        torch.from_numpy(attention_NS).to(device),
-        None if labels_NS is None else torch.from_numpy(labels_NS).to(device),
-        classes_N,
-        None if types_NS is None else torch.from_numpy(types_NS).to(device),
-    )
-
-
-def collate_lanes(
-    rows: TokenRows, lanes: Sequence[np.ndarray], *, pad_id: int, device: torch.device
-) -> tuple[Batch, list[int]]:
-    """(one batch of the rows of all lanes, lane after lane; how many loss units each lane has in it).
-
-    Every lane gets as many rows as the longest; what is filled up carries no loss.
-    """
-    most = max(len(chosen) for chosen in lanes)
-    filled = np.concatenate([np.resize(chosen, most) for chosen in lanes])
-    batch = collate(rows, filled, pad_id=pad_id, device=device)
-    spare = np.concatenate([np.arange(most) >= len(chosen) for chosen in lanes])
-    if spare.any():
-        batch = _without_loss(batch, torch.from_numpy(spare).to(device))
-    return batch, [rows.num_loss_units(chosen) for chosen in lanes]
-
-
-def _without_loss(batch: Batch, spare_N: torch.Tensor) -> Batch:
-    if batch.classes_N is not None:
-        return replace(batch, classes_N=batch.classes_N.masked_fill(spare_N, -100))
-    return replace(batch, labels_NS=batch.labels_NS.masked_fill(spare_N[:, None], -100))  # type: ignore[union-attr]
 
 
 def prepare_data(

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import torch
 
-from finestep.recipe import OptimizerGroup
-from finestep.train.optimizer import Slice
+from finestep.train.update import StepFigures, UpdatePlan
 
 Values = Mapping[str, torch.Tensor]
 """Trained tensors by their names in a saved adapter or model."""
@@ -38,11 +37,23 @@ class TrialRows(Protocol):
     def load_moments(self, key: int, moments: Values) -> None:
         """Write Adam's moments."""
 
-    def slices(self, key: int, settings: OptimizerGroup, new_names: list[str]) -> list[Slice]:
-        """A trial's tensors cut where they are treated differently by the optimizer."""
+    def num_values(self, key: int) -> int:
+        """Trained numbers of a trial."""
+
+    def after_pass(self) -> None:
+        """Take up the gradients of a backward pass."""
+
+    def notice_changes(self) -> None:
+        """Take up what an optimizer of PyTorch has done to the parameters: changed values, dropped gradients."""
+
+    def add_losses(self, losses: torch.Tensor) -> None:
+        """Add the losses of a pass to those of the steps in the making, one a trial."""
+
+    def update(self, plans: Mapping[int, UpdatePlan]) -> dict[int, StepFigures]:
+        """One optimizer step of the planned trials; clears their gradients and losses."""
 
     def zero_grad(self, key: int) -> None:
-        """Clear a trial's gradients."""
+        """Clear a trial's gradients, and the loss of its step in the making."""
 
     def only(self, key: int) -> AbstractContextManager[None]:
         """Inside, a forward pass serves this trial alone."""

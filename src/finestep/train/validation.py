@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from finestep.diagnosis.generalization import is_progress
+from finestep.diagnosis.early_stopping import is_progress
 from finestep.finding import Finding
 from finestep.train.evaluate import Evaluation, evaluate_rows
 from finestep.train.run_state import RunState

@@ -5,16 +5,17 @@ It gives what `trial_rows.TrialRows` asks for, as `adapters.AdapterRows` does: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from finestep.errors import BadInput
-from finestep.recipe import OptimizerGroup
-from finestep.train.optimizer import ParameterRow, Slice, parameter_table
+from finestep.train.memory import unless_out_of_memory
+from finestep.train.optimizer import ParameterRow, Slice, norms_from_moments, parameter_table
 from finestep.train.trial_rows import Values
+from finestep.train.update import StepFigures, UpdatePlan, apply_adamw, decide, norms_of, read_figures
 
 
 class WholeModel:
@@ -25,6 +26,7 @@ class WholeModel:
         self.keys: list[int] = []
         self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._table: list[ParameterRow] = []
+        self._loss: torch.Tensor | None = None
 
     def join(self, key: int, values: Values, *, scale: float, moments: Values | None = None) -> None:
         """Take the one trial in: its values are in the model already when they are the initial ones."""
@@ -36,7 +38,7 @@ class WholeModel:
 
     def leave(self, key: int) -> None:
         """Forget the trial."""
-        self.keys, self._moments = [], {}
+        self.keys, self._moments, self._loss = [], {}, None
         self.model.zero_grad(set_to_none=True)
 
     def values(self, key: int) -> dict[str, torch.Tensor]:
@@ -63,10 +65,46 @@ class WholeModel:
                     moments[f"{name}.{kind}"].to(value.device, copy=True) for kind in ("exp_avg", "exp_avg_sq")
                 )
 
-    def slices(self, key: int, settings: OptimizerGroup, new_names: list[str]) -> list[Slice]:
+    def num_values(self, key: int) -> int:
+        """Trained numbers of the trial."""
+        return sum(value.numel() for value in trained(self.model).values())
+
+    def after_pass(self) -> None:
+        """Nothing: autograd has put the gradients where they belong."""
+
+    def notice_changes(self) -> None:
+        """Nothing: the model's own parameters are what a pass sees."""
+
+    def add_losses(self, losses: torch.Tensor) -> None:
+        """Add the loss of a pass to that of the step in the making, [1]."""
+        self._loss = losses if self._loss is None else self._loss + losses
+
+    @torch.no_grad()
+    def update(self, plans: Mapping[int, UpdatePlan]) -> dict[int, StepFigures]:
+        """One optimizer step; the first one makes room for Adam's moments, before it touches anything."""
+        ((key, plan),) = plans.items()
+        slices = self.slices(plan)
+        assert self._loss is not None
+        decision = decide(self._loss, norms_of([[piece.grad for piece in slices]]), [plan])
+        before = [piece.value.clone() for piece in slices] if plan.wants_descent else None
+        apply_adamw(slices, plan, decision, 0)
+        found: dict[str, torch.Tensor] = {}
+        if before is not None:
+            falls = [((old - piece.value) * piece.grad).sum() for old, piece in zip(before, slices, strict=True)]
+            found["descent"] = torch.stack(falls).sum()[None]
+        if plan.wants_norms:
+            # These are only told: where they do not fit into memory, the step counts without them.
+            norms = unless_out_of_memory(norms_from_moments, slices, plan.settings, plan.learning_rate, plan.num_steps)
+            if norms is not None:
+                found["update_norm"], found["weight_norm"] = norms[0][None], norms[1][None]
+        (figures,) = read_figures(decision, **found)
+        self.zero_grad(key)
+        return {key: figures}
+
+    def slices(self, plan: UpdatePlan) -> list[Slice]:
         """One slice a parameter that has a gradient."""
         parameters = trained(self.model)
-        self._table = self._table or parameter_table(parameters, settings, new_names)
+        self._table = self._table or parameter_table(parameters, plan.settings, list(plan.new_names))
         out = []
         for row in self._table:
             value = parameters[row.name]
@@ -78,8 +116,9 @@ class WholeModel:
         return out
 
     def zero_grad(self, key: int) -> None:
-        """Drop the gradients."""
+        """Drop the gradients, and the loss of the step in the making."""
         self.model.zero_grad(set_to_none=True)
+        self._loss = None
 
     @contextmanager
     def only(self, key: int) -> Iterator[None]:

@@ -13,7 +13,7 @@ from finestep.report.curves import build_curves
 from finestep.report.page_data import page_json
 from finestep.report.view import ReportView
 from finestep.result import StudyResult
-from finestep.search.automatic import length_words
+from finestep.search.search import length_words
 from finestep.store.study_files import StudyFiles
 from finestep.studies.files import Writes, write_results
 from finestep.studies.page import study_view

@@ -1,0 +1,120 @@
+"""Were rate, warmup and length enough? The questions in their order; and runs too short to show a gain, or with nothing left to gain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.signals import Signals
+from finestep.diagnosis.still_falling import still_falling
+from finestep.diagnosis.thresholds import Thresholds
+from finestep.diagnosis.too_low import slow_from_ignorance, straight_response
+from finestep.finding import Finding
+
+LATE_PEAK, RISEN = 0.8, 2.0
+"""A rate whose maximum lies this late, that far above its first value, was still warming up."""
+FAST_START = 1.5
+"""Standard deviations of a row by which the first one must lie above the next for its fall to count as gain."""
+
+
+def length_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
+    """Was the rate too low, the warmup too long, the run too short, or was there nothing left to learn?"""
+    if signals.log.context.objective != "supervised":
+        return []
+    checks = (
+        _warmup_never_ended,
+        straight_response,
+        slow_from_ignorance,
+        still_falling,
+        _few_steps,
+        _already_converged,
+    )
+    return [finding for check in checks if (finding := check(signals, limits)) is not None]
+
+
+def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
+    """The rate was highest in the last fifth of the steps: the run ended before its warmup did."""
+    train, schedule = signals.log.train, signals.schedule
+    known = np.isfinite(train.learning_rate)
+    rates, steps = train.learning_rate[known], train.step[known]
+    if schedule is None or len(rates) < limits.min_rows or not rates.max() > 0 or steps[-1] <= steps[0]:
+        return None
+    peak_at = float(steps[int(np.argmax(rates >= 0.999 * rates.max()))])
+    if (
+        peak_at < LATE_PEAK * steps[-1]
+        or rates.max() < RISEN * max(rates[0], 1e-30)
+        or signals.progress.share_done < 0.5
+    ):
+        return None
+    return found(
+        "warmup_never_ended",
+        "The rate was still rising when the run ended: warmup took all of its steps.",
+        advice=f"warm up over 5-10 % of the steps, at the same peak rate of {schedule.peak:.2g}",
+        peak_step=peak_at,
+        last_step=float(steps[-1]),
+    )
+
+
+def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
+    """So few steps that the loss hardly left its start."""
+    curve, last_step = signals.loss, signals.progress.last_step
+    if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
+        return None
+    gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
+    gain_of_all = 1 - curve.end / max(
+        curve.first, curve.start
+    )  # A high rate has gained most of it after the first row.
+    if (
+        gain > 3 * max(curve.noise, 0.01)
+        or gain_of_all > 4 * max(curve.noise, 0.01)
+        or curve.whole.t < -limits.trend_t
+        or _evaluations_gained(signals)
+        or curve.spread < 0.02
+    ):
+        return None
+    return found(
+        "undertrained",
+        f"Only {last_step:.0f} steps were taken and the loss has not left its noise.",
+        advice="train several hundred steps, with a smaller batch or more epochs if rows are few",
+        confidence=0.7,
+        last_step=last_step,
+        gain=gain,
+    )
+
+
+def _evaluations_gained(signals: Signals) -> bool:
+    """Three evaluations or more, the last of which is better than the first beyond their noise."""
+    evaluation = signals.evaluation
+    if evaluation is None or evaluation.num_rows < 3:
+        return False
+    return evaluation.last < evaluation.first * (1 - 2 * min(max(evaluation.noise, 0.002), 0.05))
+
+
+def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
+    """A long run with normal steps that gained next to nothing: the starting point had seen this data."""
+    curve, evaluation = signals.loss, signals.evaluation
+    if (
+        curve is None
+        or curve.num_rows < 30
+        or curve.start <= 0
+        or not signals.progress.last_step >= 3 * limits.few_steps
+    ):
+        return None
+    # A fine-tune may gain most of what there is within its first row.
+    first = curve.first if curve.first > (1 + FAST_START * max(curve.noise, 0.01)) * curve.start else 0.0
+    gain = 1 - curve.end / max(first, curve.start, float(np.median(curve.smooth[: max(1, curve.num_rows // 20)])))
+    eval_gain = 1 - evaluation.best / evaluation.first if evaluation and evaluation.first > 0 else 0.0
+    if not -0.05 < gain < limits.converged_gain or eval_gain > limits.converged_gain:
+        return None
+    return found(
+        "already_converged",
+        "The loss hardly changes over the whole run: the model had learned this data before, or there is "
+        "nothing to learn.",
+        advice=(
+            "check that you did not start from an adapter trained on the same rows; otherwise use harder or new data"
+        ),
+        confidence=0.55,
+        first_loss=curve.start,
+        last_loss=curve.end,
+        gain=gain,
+    )

@@ -1,0 +1,151 @@
+"""Did it end too early? A loss that was still on its way down at the end, or when the run was stopped."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.curves import EvalCurve, LossCurve
+from finestep.diagnosis.signals import Signals, or_none
+from finestep.diagnosis.thresholds import Thresholds
+from finestep.diagnosis.too_low import rate_was_the_limit, too_low_finding
+from finestep.finding import Finding
+
+LONG_ENOUGH_EPOCHS = 5.0
+"""Epochs after which a training loss that falls is no sign that more are needed."""
+FIRST_TENTH = 0.1
+"""Share of the steps after which a gain is counted; before, a model learns the format."""
+ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
+"""Below this share of the peak rate, a last fall of less than that part of all that was gained, or than 1 %, is the end of the road."""
+
+
+def still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
+    curve, evaluation = signals.loss, signals.evaluation
+    constant = signals.schedule is not None and signals.schedule.is_constant
+    drop, is_clear = _last_fall(curve, evaluation, limits, is_constant=constant)
+    if not is_clear:
+        return _stopped_on_the_way(signals, curve, limits)
+    if rate_was_the_limit(signals, curve, evaluation, limits):
+        return too_low_finding(signals, drop)
+    progress, schedule = signals.progress, signals.schedule
+    if _is_end_of_the_road(signals, evaluation) or (evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS):
+        return None
+    was_interrupted = progress.share_done < 0.9
+    rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
+    eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
+    eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
+    is_constant = schedule is not None and schedule.is_constant and not progress.epochs >= 1
+    tail_limit = (
+        limits.falling_tail / 2 if was_interrupted and rate_left else limits.falling_tail * (1 if is_constant else 2)
+    )
+    enough = evaluation.tail_drop > eval_limit if evaluation and evaluation.num_rows >= 3 else drop > tail_limit
+    long_warmup = schedule is not None and schedule.warmup_share > 0.4
+    if not enough and not (long_warmup and drop > limits.falling_tail / 3):
+        return None
+    if _is_small_but_done(signals, curve, limits) and not long_warmup:
+        return None
+    return _undertrained(signals, drop, was_interrupted, long_warmup)
+
+
+def _is_end_of_the_road(signals: Signals, evaluation: EvalCurve | None) -> bool:
+    """The rate has decayed, and the last evaluation gained next to nothing of what was gained in all."""
+    schedule, series = signals.schedule, signals.log.evaluation
+    if (
+        schedule is None
+        or evaluation is None
+        or series is None
+        or evaluation.num_rows < 3
+        or not schedule.last <= ANNEALED_RATE * schedule.peak
+    ):
+        return False
+    known = np.isfinite(series.loss)
+    loss, step = series.loss[known], series.step[known]
+    gained = float(loss[-2]) - evaluation.last
+    first = float(loss[min(int(np.searchsorted(step, FIRST_TENTH * step[-1])), len(loss) - 2)])
+    return gained < LITTLE * evaluation.last or gained < LITTLE_OF_ALL * (first - evaluation.last)
+
+
+def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> Finding | None:
+    """A run stopped early at a high rate after a real fall, unless its last half excludes that the other steps bring much.
+
+    Along the logarithm of the steps a loss falls in a nearly straight line; what the planned steps may still bring is read off the
+    steepest line that the last half allows.
+    """
+    progress, schedule = signals.progress, signals.schedule
+    if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.stopped_share:
+        return None
+    if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
+        return None
+    if signals.evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS:
+        return None
+    rows = curve.rows[curve.num_rows // 2 :]
+    slope, error = _line_through(np.log(signals.log.train.step[rows]), signals.log.train.loss[rows])
+    may_gain = (2 * error - slope) * math.log(1 / progress.share_done) / max(abs(curve.end), 1e-12)
+    if 1 - curve.end / curve.start < limits.expected_gain or may_gain < limits.expected_gain:
+        return None
+    return _undertrained(signals, 1 - curve.end / curve.start, was_interrupted=True, long_warmup=False)
+
+
+def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(slope, its standard error widened by half) of a least-squares line."""
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    if spread <= 0 or len(x) < 3:
+        return 0.0, math.inf
+    slope = float(centred @ y) / spread
+    rest = y - y.mean() - slope * centred
+    return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
+
+
+def _last_fall(
+    curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds, *, is_constant: bool
+) -> tuple[float, bool]:
+    """Relative drop at the end, from the validation loss when there are three, and whether it is beyond noise."""
+    if evaluation is not None and evaluation.num_rows >= 3:
+        recent = evaluation.tail_drop
+        return recent, recent > 0.002 and evaluation.num_after_best == 0 and recent > 2 * min(evaluation.noise, 0.02)
+    if curve is None or curve.num_rows < 10:
+        return 0.0, False
+    # At a constant rate nothing but learning brings a loss down, so a weaker trend is believed.
+    needed = limits.trend_t * (0.75 if is_constant else 1.0)
+    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > needed or curve.whole.t < -needed)
+
+
+def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:
+    """A finished short run, hardly evaluated, whose rate has decayed to nothing: its tail falls because the rate
+    does."""
+    ended = _has_decayed(signals) and not signals.progress.share_done < 0.9
+    is_measured = signals.evaluation is not None and signals.evaluation.num_rows >= 3
+    return bool(ended and not is_measured and curve is not None)
+
+
+def _has_decayed(signals: Signals) -> bool:
+    """True when the learning rate is known to have come down to nothing."""
+    schedule = signals.schedule
+    return schedule is not None and schedule.last < 0.1 * schedule.peak
+
+
+def _undertrained(signals: Signals, drop: float, was_interrupted: bool, long_warmup: bool) -> Finding:
+    progress = signals.progress
+    if was_interrupted:
+        why = f"was stopped at {100 * progress.share_done:.0f} % of its planned steps, on its way down"
+        advice = "resume it, or give it its whole budget"
+    elif long_warmup:
+        why, advice = "spent most of its steps warming up and ended while falling", "warm up over 3-10 % of the steps"
+    else:
+        why, advice = (
+            "ended while the loss was still falling fast",
+            "train 1.5-2 times as many steps with the same peak rate",
+        )
+    return found(
+        "undertrained",
+        f"The run {why}.",
+        advice=advice,
+        confidence=0.7,
+        last_step=or_none(progress.last_step),
+        planned_steps=or_none(progress.planned_steps),
+        epochs=or_none(progress.epochs),
+        last_drop=drop,
+    )
