@@ -102,6 +102,10 @@ class CommandExecutor:
         self._set_aside_another(folder, values)
         steps = int(str(values.get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
+        if request.number in self._turns.stopped and not (folder / EXIT_CODE).exists() and not _is_locked(folder):
+            outcome = Outcome(state="stopped", reason=f"{BY_HAND} before it began", by_hand=True)
+            yield self._ended(request, outcome)
+            return
         if not (folder / EXIT_CODE).exists() and not _is_locked(folder):
             self._launch(folder, values)
         elif _is_locked(folder):
@@ -118,9 +122,13 @@ class CommandExecutor:
             remove(folder / EXIT_CODE)  # so that the command runs again
             yield Event(kind="error", data={"error": fault.kind, "text": str(fault), "place": fault.place})
             return
+        yield self._ended(request, outcome)
+
+    def _ended(self, request: TrialRequest, outcome: Outcome) -> Event:
+        """The end of a trial, on disk before it is told."""
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / OUTCOME, outcome.model_dump_json())
-        yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
+        write_whole(Path(request.folder) / OUTCOME, outcome.model_dump_json())
+        return Event(kind="finished", trial=request.number, data=outcome.model_dump())
 
     def _launch(self, folder: Path, values: Mapping[str, object]) -> None:
         """Start the command in a process group of its own; the group holds the lock for as long as it lives."""
