@@ -16,6 +16,7 @@ from finestep.errors import FinestepError
 from finestep.report.page_data import page_json
 from finestep.report.series import kept_indices, rounded
 from finestep.report.view import ReportView, build_view
+from finestep.result import Spent
 from finestep.store.commands import read_steering
 from finestep.store.study_files import StudyFiles, read_spec
 from finestep.studies.spent import runs_spent
@@ -82,7 +83,7 @@ class LiveStudy:
             baseline=None,
             best=None,
             notes=(),
-            spent={},
+            spent=Spent(),
             live=True,
         )
         return view, page_json(view)
