@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finestep.errors import FinestepError
+from finestep.errors import FinestepError, cause_words
 from finestep.report.page_data import page_json
 from finestep.report.series import kept_indices, rounded
 from finestep.report.view import ReportView, build_view
@@ -160,6 +160,9 @@ class LiveStudy:
                 self._weighed = weigh(self.folder, self.spec)
             except FinestepError as error:
                 self.trouble = str(error)
+                return
+            except Exception as error:  # the page goes on without its report, and says so
+                self.trouble = f"the report of this study cannot be drawn: {cause_words(error)}"
                 return
             self.version += 1
 
