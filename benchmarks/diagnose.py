@@ -1,13 +1,13 @@
 """How good and how fast `finestep diagnose` is: agreement with hand-made labels, false alarms, speed.
 
-    python -m benchmarks.diagnose --labels FOLDER [--sensitivity] [--differences design]
-                                                                    agreement by part, comforted broken runs, calibration
+    python -m benchmarks.diagnose --labels FOLDER... [--sensitivity] [--differences design]
+                                                                    agreement by part, comforted broken runs, confusions, calibration
     python -m benchmarks.diagnose --false-alarms                    clean and faulty simulated runs
     python -m benchmarks.diagnose --rows 1000000                    one long log in three formats
     python -m benchmarks.diagnose --monitor                         cost of the live monitor a step
 
-FOLDER holds `labels.csv` (columns file, repo, primary_label, second, confidence) and the files in `raw/`; `benchmarks.labelled_logs`
-says which of them rules were made on and which are only counted.
+A FOLDER holds `labels.csv` (columns file, repo, primary_label, second) and the files in `raw/`; `benchmarks.labelled_logs` says which of
+them rules were made on and which are only counted.
 """
 
 from __future__ import annotations
@@ -22,12 +22,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.labelled_logs import PARTS, calibration, counted, counts, every_label, judged, leave_one_repository_out
+from benchmarks.labelled_logs import (
+    NOT_OLD,
+    PARTS,
+    calibration,
+    counted,
+    counts,
+    every_label,
+    judged,
+    leave_one_repository_out,
+)
 from finestep.diagnosis.confidence import FEW_ROWS
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.diagnosis.simulated import Setting, simulated_log
@@ -62,23 +72,26 @@ def naive_label(logs: list[TrainingLog]) -> str:
     return "undertrained" if np.polyfit(np.arange(len(tail)), tail, 1)[0] < 0 else "healthy"
 
 
-def report_agreement(folder: Path, *, part: str | None = None) -> None:
-    """What is agreed on in each part, broken runs that were comforted, calibration; and the differences of one part by name.
+def report_agreement(folders: Sequence[Path], *, part: str | None = None) -> None:
+    """What is agreed on in each part, broken runs that were comforted, confusions; and the differences of one part by name.
 
-    The check half is never listed by name: no rule may be made for one of its logs.
+    A check half is never listed by name: no rule may be made for one of its logs.
     """
-    logs = judged(folder)
-    print(f"{'part':8}{'logs':>5}{'first label':>16}{'first or second':>18}{'comforted':>16}")
+    logs = [log for folder in folders for log in judged(folder)]
+    print(f"{'part':12}{'logs':>5}{'first label':>16}{'first or second':>18}{'comforted':>16}")
     for name in (*PARTS, "new", "all"):
-        chosen = [log for log in logs if name in (log.part, "all") or (name == "new" and log.part != "old")]
-        _print_counts(name, counts(chosen))
-    naive = sum(naive_label(read_logs(folder / "raw" / log.file)) == log.label for log in logs)
+        chosen = [log for log in logs if name in (log.part, "all") or (name == "new" and log.part in NOT_OLD[:2])]
+        if chosen:
+            _print_counts(name, counts(chosen))
+    naive = sum(naive_label(read_logs(folder / "raw" / row["file"])) == row["primary_label"]
+                for folder in folders for row in every_label(folder))  # fmt: skip
     print(f"fixed thresholds agree with the first label in {naive} of {len(logs)}")
-    for name in ("design", "check"):
-        print(f"calibration, {name} half: stated, mean stated, logs, first label, first or second")
-        for band, count, stated, first, either in calibration([log for log in logs if log.part == name]):
-            print(f"  {band:12}{stated:7.0%}{count:6}{first:9.0%}{either:9.0%}")
-    if part is not None and part != "check":
+    print("confusions, all parts but the oldest: ours -> first label, logs, of them allowed by another label")
+    confused = Counter((log.verdict, log.label) for log in logs if log.part in NOT_OLD and not log.agrees)
+    allowed = Counter((log.verdict, log.label) for log in logs if log.part in NOT_OLD and log.is_allowed)
+    for (ours, label), count in confused.most_common():
+        print(f"  {ours:24} -> {label:24}{count:4}{allowed[ours, label]:4}")
+    if part is not None and "check" not in part:
         for log in logs:
             if log.part == part and not log.agrees:
                 print(
@@ -86,27 +99,25 @@ def report_agreement(folder: Path, *, part: str | None = None) -> None:
                 )
 
 
-def report_calibration(folder: Path) -> None:
-    """The table of confidence from the new logs, and how it fares when each repository is judged by the others."""
-    logs = judged(folder, parts=("design", "check"))
+def report_calibration(folders: Sequence[Path]) -> None:
+    """The table of confidence from all logs but the oldest, and how it fares when each repository is judged by the others."""
+    logs = [log for folder in folders for log in judged(folder, parts=NOT_OLD)]
     print(f"share of votes: {sum(log.votes for log in logs) / len(logs):.3f} of {len(logs)} logs")
     print(f"AGREEMENT = {counted(logs)}")
     few = [log for log in logs if log.num_rows < FEW_ROWS]
     if few:
         print(f"below {FEW_ROWS} rows: {sum(log.votes for log in few) / len(few):.2f} of {len(few)}")
     apart = leave_one_repository_out(logs)
-    for name in ("both halves", "check"):
-        print(f"leave one repository out, {name}: stated, mean stated, logs, first label, first or second")
-        for band, count, stated, first, either in calibration(
-            [log for log in apart if name in ("both halves", log.part)]
-        ):
-            print(f"  {band:12}{stated:7.0%}{count:6}{first:9.0%}{either:9.0%}")
+    for name in ("all", "check halves"):
+        print(f"leave one repository out, {name}: stated, mean stated, logs, first label, votes, any label")
+        for row in calibration([log for log in apart if name == "all" or "check" in log.part]):
+            print(f"  {row.band:12}{row.stated:7.0%}{row.logs:6}{row.first:9.0%}{row.votes:9.0%}{row.either:9.0%}")
 
 
 def _print_counts(name: str, of: dict[str, float]) -> None:
     first, either = (f"{of[key]:.0f} ({of[key] / max(of['logs'], 1):.0%})" for key in ("first", "either"))
     comforted = f"{of['comforted']:.0f} of {of['broken']:.0f}"
-    print(f"{name:8}{of['logs']:5.0f}{first:>16}{either:>18}{comforted:>16}")
+    print(f"{name:12}{of['logs']:5.0f}{first:>16}{either:>18}{comforted:>16}")
 
 
 def report_sensitivity(folder: Path) -> None:
@@ -261,8 +272,10 @@ def report_speed(num_rows: int) -> None:
 def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path)
-    parser.add_argument("--differences", choices=("old", "design"), help="list where verdict and label differ")
+    parser.add_argument("--labels", type=Path, nargs="+")
+    parser.add_argument(
+        "--differences", choices=("old", "design", "more-design"), help="list where verdict and label differ"
+    )
     parser.add_argument("--calibrate", action="store_true", help="print the table of confidence")
     parser.add_argument("--sensitivity", action="store_true")
     parser.add_argument("--false-alarms", action="store_true")
@@ -272,7 +285,7 @@ def main() -> None:
     if options.labels:
         report_agreement(options.labels, part=options.differences)
         if options.sensitivity:
-            report_sensitivity(options.labels)
+            report_sensitivity(options.labels[0])
         if options.calibrate:
             report_calibration(options.labels)
     if options.false_alarms:

@@ -2,9 +2,11 @@
 
 * `old`: files numbered below 200, which every rule before 2026-11-29 was tuned on;
 * `design`: newer files whose repository name has a SHA-256 that begins with an even byte; rules are made on these and the old ones;
-* `check`: the others, of which only sums over the whole half are looked at.
+* `check`: the others, of which only sums over the whole half are looked at;
+* `more-design`, `more-check`: logs of further public repositories (files without a number), labelled from their numbers before finestep was
+  run on them, and split in the same way.
 
-A label is the first reader's; `second` is another that a sensible colleague could give.
+A label is the first reader's; `second` holds others that a sensible colleague could give, joined with `;`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.flows.diagnose import diagnose_file
 
 FIRST_NEW_FILE = 200
-PARTS = ("old", "design", "check")
+PARTS = ("old", "design", "check", "more-design", "more-check")
+NOT_OLD = PARTS[1:]
 BROKEN = frozenset({"lr_too_high_diverged", "lr_too_high_unstable", "numerical_failure", "no_learning"})
 COMFORT = frozenset({"healthy", "overfitting", "undertrained", "lr_too_low"})
 """Verdicts that tell the owner of a broken run to go on, to stop earlier or to train longer."""
@@ -46,8 +49,8 @@ class Judged(NamedTuple):
 
     @property
     def is_allowed(self) -> bool:
-        """True when the verdict is one of the two labels."""
-        return self.verdict in (self.label, self.second)
+        """True when the verdict is one of the labels."""
+        return self.verdict in (self.label, *self.second.split(";"))
 
     @property
     def is_comforted(self) -> bool:
@@ -66,9 +69,11 @@ def part_of(row: dict[str, str]) -> str:
     >>> part_of({"file": "007.json", "repo": "owner/name"}), part_of({"file": "300.json", "repo": "owner/name"})
     ('old', 'design')
     """
-    if int(row["file"][:3]) < FIRST_NEW_FILE:
+    number = row["file"][:3]
+    if number.isdigit() and int(number) < FIRST_NEW_FILE:
         return "old"
-    return "check" if hashlib.sha256(row["repo"].encode()).digest()[0] % 2 else "design"
+    half = "check" if hashlib.sha256(row["repo"].encode()).digest()[0] % 2 else "design"
+    return half if number.isdigit() else f"more-{half}"
 
 
 def labelled(folder: Path) -> list[dict[str, str]]:
@@ -108,16 +113,31 @@ def counts(logs: Sequence[Judged]) -> dict[str, float]:
     }
 
 
-def calibration(logs: Sequence[Judged]) -> list[tuple[str, int, float, float, float]]:
-    """(band, logs, mean stated, share that agrees with the first label, share with either) by stated confidence."""
+class Band(NamedTuple):
+    """The logs whose stated confidence lies in one band."""
+
+    band: str
+    logs: int
+    stated: float
+    """Mean of what was stated."""
+    first: float
+    """Share that agrees with the first label."""
+    votes: float
+    """Share of readers' votes, in which another allowed label counts half; this is what confidence states."""
+    either: float
+
+
+def calibration(logs: Sequence[Judged]) -> list[Band]:
+    """The bands of stated confidence that hold logs."""
     table = []
-    for low, high in ((0.0, 0.55), (0.55, 0.65), (0.65, 0.75), (0.75, 0.85), (0.85, 1.01)):
+    for low, high in ((0.0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.01)):
         inside = [log for log in logs if low <= log.stated < high]
         if inside:
             count = len(inside)
-            table.append((
+            table.append(Band(
                 f"{100 * low:.0f}-{min(100 * high, 100):.0f} %", count, sum(log.stated for log in inside) / count,
-                sum(log.agrees for log in inside) / count, sum(log.is_allowed for log in inside) / count,
+                sum(log.agrees for log in inside) / count, sum(log.votes for log in inside) / count,
+                sum(log.is_allowed for log in inside) / count,
             ))  # fmt: skip
     return table
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,6 +182,11 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
     steps = []
     print("| step | trials | dispatched | launches | a layer | casts | nonzero, item | reads | after backward |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -15,7 +15,7 @@ WORDS |= {"plain_text", "saved_model", "disk", "ready", "result", "answer", "exe
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
-    {"survey", "store", "executors", "export", "foreign", "readers", "report"},
+    {"survey", "store", "executors", "export", "foreign", "readers", "report", "trainers"},
     {"train", "probes", "worker", "saved"},
     {"flows"},
     {"studies"},
@@ -24,6 +24,9 @@ FLOORS = [
 ALLOWED_BESIDE = {
     ("rules", "knowledge"),
     ("search", "rules"),
+    ("trainers", "foreign"),
+    ("trainers", "readers"),
+    ("executors", "trainers"),
     ("worker", "train"),
     ("worker", "probes"),
     ("api", "cli"),

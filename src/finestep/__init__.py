@@ -23,7 +23,7 @@ _WHERE = {
     "diagnose": "finestep.api.logs",
     "open_study": "finestep.api.study",
     "read_recipe": "finestep.store.recipe_file",
-    "recommend": "finestep.flows.recommend",
+    "recommend": "finestep.api.advice",
     "train": "finestep.api.tuning",
     "tune": "finestep.api.tuning",
     "write_recipe": "finestep.store.recipe_file",

@@ -31,6 +31,9 @@ class DataCard(_Value):
     )
     notes: tuple[str, ...] = Field((), description="What a person should know about the data, a clause each.")
     labels: dict[str, int] = Field(default_factory=dict, description="Rows of each label, the most frequent first.")
+    fixed_share: float = Field(
+        0.0, ge=0, le=1, description="Of a full run's time, what another trainer needs for a run of any length."
+    )
     accuracy_error: float | None = Field(
         None, description="Largest standard error of an accuracy on the rows held out."
     )
@@ -39,7 +42,11 @@ class DataCard(_Value):
     )
 
     def with_notes(self, *notes: str) -> DataCard:
-        """The card with further notes at the end."""
+        """The card with further notes at the end.
+
+        >>> DataCard(notes=("3 rows are empty",)).with_notes("model: slow").notes
+        ('3 rows are empty', 'model: slow')
+        """
         return self.model_copy(update={"notes": (*self.notes, *notes)})
 
 
@@ -53,9 +60,19 @@ class Machine(_Value):
     dtype: str = Field("", description="Of the weights, e.g. bfloat16.")
     num_threads: int | None = Field(None, description="CPU threads of one worker.")
     command: str | None = Field(None, description="The user's own command, where one trains.")
+    trainer: str = Field("", description="The framework that trains by a config of its own.")
+    config: str = ""
+    start_up_s: float | None = Field(
+        None, description="Seconds of a run of that framework that its length does not change."
+    )
+    step_s: float | None = None
 
     def known(self) -> dict[str, str | int]:
-        """What is known, by name."""
+        """What is known, by name.
+
+        >>> Machine(device="cpu", num_threads=2).known()
+        {'device': 'cpu', 'num_threads': 2}
+        """
         return {name: value for name, value in self.model_dump().items() if value not in (None, "")}
 
 

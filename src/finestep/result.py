@@ -77,7 +77,12 @@ class TrialFigures(AskedFigures):
 
     @property
     def batch_words(self) -> str:
-        """The effective batch as a product."""
+        """The effective batch as a product.
+
+        >>> asked = {"trial": 0, "state": "completed", "learning_rate": 1e-4, "effective_batch_size": 32}
+        >>> TrialFigures(**asked, micro_batch_size=8, accumulation_steps=4).batch_words
+        '32 = micro-batch 8 x 4 accumulated x 1 device'
+        """
         return (
             f"{self.effective_batch_size} = micro-batch {self.micro_batch_size} x {self.accumulation_steps} accumulated "
             f"x {self.num_devices} device" + ("s" if self.num_devices > 1 else "")
@@ -94,11 +99,16 @@ class Spent(_Value):
 
 
 class Paths(_Sparse):
-    """Where things are; None for what is not there."""
+    """Where things are; None for what is not there, which the JSON leaves out.
+
+    >>> Paths(study="s", report="s/report.html").model_dump()
+    {'study': 's', 'report': 's/report.html'}
+    """
 
     study: str = ""
     report: str = ""
     recipe: str | None = None
+    config: str | None = Field(None, description="Somebody's own config with the found values, after `--with`.")
     model: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,6 +68,35 @@ class CommandSpec(_Value):
     results: tuple[str, ...] = Field(description="`name=regular expression` over its output, or `name=file.json:key`.")
     num_rows: int | None = Field(None, ge=1, description="Training rows, for the number of steps.")
     timeout_s: float | None = Field(None, gt=0, description="A trial that takes longer is ended, and failed.")
+    check_log: bool = Field(True, description="Compare the rate in the command's own log with the one it was told.")
+
+
+class FrameworkSpec(_Value):
+    """Another trainer with a config of its own: each trial is that config with a few settings changed."""
+
+    name: str = Field(description="Name of the framework, e.g. `trl`.")
+    config: str = Field(description="The user's file.")
+    text: str = Field(description="What stood in it when the study began.")
+    task: str = Field("sft", description="sft, dpo, kto, ...: what the framework's command is told.")
+    launcher: str = Field(description="Shell command; `{config}` is the file of a trial, `{python}` the interpreter.")
+    python: str | None = Field(None, description="Interpreter of the environment that the framework is installed in.")
+    working_dir: str = Field(description="Folder that relative paths of the file begin in.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of all trials, by dotted name: where the rows of the split are."
+    )
+    environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of all trials.")
+    num_rows: int | None = Field(None, ge=1, description="Training rows as counted here; the framework's count wins.")
+    num_eval_rows: int | None = Field(None, ge=1)
+    rows_of_run: int | None = Field(
+        None, ge=1, description="Rows that a full run passes over, where the file limits its steps."
+    )
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="Warmup as a share of the steps of any trial.")
+    warmup_in_steps: bool = Field(False, description="The file (or the framework) states warmup in steps.")
+    full_steps: int | None = Field(None, ge=1, description="Steps of the run as the file itself states it.")
+    num_devices: int = Field(1, ge=1)
+    parallel: int = Field(1, ge=1, description="Trials under way at the same time.")
+    timeout_s: float | None = Field(None, gt=0, description="A trial that takes longer is ended, and failed.")
+    guards: tuple[str, ...] = Field((), description="`name<=number` or `name>=number` of metrics that must hold.")
 
 
 class StartingPoint(_Value):
@@ -114,11 +143,19 @@ class StudySpec(_Value):
     tuned: tuple[TunedField, ...] = Field((), description="Further fields that the search may change.")
     with_baseline: bool = Field(True, description="Run the conservative default too, where the budget has room.")
     trainer: CommandSpec | None = Field(None, description="A command that trains instead of our own worker.")
+    framework: FrameworkSpec | None = Field(
+        None, description="A framework with a config of its own that trains instead."
+    )
     metrics: tuple[str, ...] = Field((), description="Extra metrics: `exact_match` or `module:function`.")
     num_threads: int | None = Field(
         None, ge=1, description="CPU threads of the worker; None: measured, at most all cores."
     )
     retention: RetentionSpec | None = None
+
+    @property
+    def is_external(self) -> bool:
+        """True when another program trains, and not our own worker."""
+        return self.trainer is not None or self.framework is not None
 
 
 class Budget(_Value):

@@ -78,6 +78,9 @@ class Outcome(_Value):
         None, description="KL from the base at the last look, nats a token; None: not watched."
     )
     kl_limit: float | None = Field(None, description="Most KL at the end that the study allows, nats a token.")
+    broken_guard: str | None = Field(
+        None, description="The guard of the study that did not hold, with what was measured."
+    )
     num_steps: int = 0
     num_train_tokens: int = 0
     elapsed_s: float = 0.0
@@ -98,7 +101,9 @@ class Outcome(_Value):
 
     @property
     def forgets_too_much(self) -> bool:
-        """True when it ended further from the base than the study allows."""
+        """True when it ended further from the base than the study allows, or broke another guard."""
+        if self.broken_guard is not None:
+            return True
         return self.kl_limit is not None and self.kl_at_end is not None and not self.kl_at_end <= self.kl_limit
 
     def said(self) -> Outcome:

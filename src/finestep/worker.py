@@ -31,6 +31,7 @@ from finestep.trial import recipe_hash
 
 if TYPE_CHECKING:
     from finestep.train.lane import Lane
+    from finestep.train.membership import Fallen
     from finestep.train.resident import Resident
 
 LOCK_WAIT_S = 120.0
@@ -244,11 +245,12 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
     return emit
 
 
-def _end(lane: Lane, line: Line, request: SessionRequest, hashes: dict[int, str]) -> None:
+def _end(lane: Lane | Fallen, line: Line, request: SessionRequest, hashes: dict[int, str]) -> None:
     """Keep what a trial leaves behind, then say how it ended."""
     from finestep.train.left_behind import keep_end
+    from finestep.train.membership import Fallen
 
-    if lane.outcome is None:
+    if not isinstance(lane, Fallen) and lane.outcome is None:
         line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
     else:
         line.send("finished", keep_end(lane, request, asked=hashes[lane.number]), trial=lane.number)

@@ -190,3 +190,34 @@ def test_a_history_is_read_as_its_file():
     history += [{"step": 40, "eval_loss": float("nan")}, {"step": 89, "loss": float("nan")}]
     found = finestep.diagnose(history)
     assert found.reports[0].label == "numerical_failure"
+
+
+def test_recommend_takes_rows_in_memory_and_the_shipped_model():
+    found = finestep.recommend("shipped", ROWS)
+    assert 0 < found.data.num_rows <= len(ROWS)
+    by_column = {"prompt": [row["prompt"] for row in ROWS], "completion": [row["completion"] for row in ROWS]}
+    assert finestep.recommend("shipped", by_column).recipe == found.recipe
+    with pytest.raises(BadInput, match="no known kind"):
+        finestep.recommend("shipped", 7)
+
+
+def test_a_notebook_shows_the_runs_and_the_curve(finished):
+    shown = finished._repr_html_()
+    assert "<polyline" in shown
+    assert "<script" not in shown
+
+
+def test_progress_in_a_notebook_is_one_output_that_is_replaced(tmp_path):
+    from finestep.api.notebook import NotebookScreen
+    from finestep.studies.event import TuneEvent
+    from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
+
+    shown: list[str] = []
+    spec = StudySpec(name="m-d", model=ModelSpec(path="m"), data=DataSpec(path="d"), recipe=finestep.Recipe())
+    with NotebookScreen(spec, Budget(), shown.append) as screen:
+        for number in range(30):
+            screen.say(f"line {number} <script>alert(1)</script>")
+        screen.show(TuneEvent(kind="saved", data={"text": "loading the saved model again, to check it"}))
+    assert "line 29" in shown[-1]
+    assert "line 1 " not in shown[-1]
+    assert "<script" not in "".join(shown)

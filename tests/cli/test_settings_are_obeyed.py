@@ -226,6 +226,9 @@ def plan_of(shipped_model, few_rows, tmp_path_factory):
     shutil.copytree(shipped_model, place / "othermodel")
     write_recipe(place / "recipe.yaml", Recipe(learning_rate=1e-4))
     write_recipe(place / "full.yaml", Recipe(learning_rate=1e-5, method="full"))
+    (place / "with.yaml").write_text(
+        "train_file: other.jsonl\nvalidation_file:\nlearning_rate: 1e-4\nper_device_train_batch_size: 2\noutput_dir: out\n"
+    )
     (place / "general.txt").write_text("Some text of the world. " * 50)
     names = {"MODEL": str(shipped_model), "DATA": str(few_rows), "OTHER": "other.jsonl", "OTHERMODEL": "othermodel"}
     known: dict[tuple[str, ...], str] = {}
@@ -261,6 +264,15 @@ TUNE, COMMAND = (
     ("tune", "MODEL", "DATA"),
     ("tune", "--command", "train {learning_rate} {num_steps}", "--result", "eval_loss=(.*)", "--rows", "50"),
 )
+WITH = ("--with", "with.yaml", "--trainer", "hf", "--launcher", "{python} start.py {config}")
+OF_WITH = {
+    "trainer": ("--with", "with.yaml", "--trainer", "trl", "--launcher", "{python} start.py {config}"),
+    "with_data": (*WITH, "--data", "OTHER"),
+    "launcher": (*WITH[:-1], "{python} other.py {config}"),
+    "python": (*WITH, "--python", "python-of-another-place"),
+    "parallel": (*WITH, "--parallel", "2"),
+    "guard": (*WITH, "--guard", "eval_kl<=1"),
+}
 OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "tune": {
         "model": (TUNE, ("tune", "OTHERMODEL", "DATA")),
@@ -300,6 +312,9 @@ OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         "result": (COMMAND, (*COMMAND, "--result", "bleu=(.*)")),
         "rows": (COMMAND, (*COMMAND[:-1], "80")),
         "timeout": (COMMAND, (*COMMAND, "--timeout", "3m")),
+        "check_log": (COMMAND, (*COMMAND, "--no-check-log")),
+        "with_file": (TUNE, ("tune", *WITH)),
+        **{name: (("tune", *WITH), ("tune", *more)) for name, more in OF_WITH.items()},
         "out": (TUNE, (*TUNE, "--out", "elsewhere")),
         "storage": (TUNE, (*TUNE, "--storage", "sqlite:///trials.db")),
         "as_json": (TUNE, (*TUNE, "--json")),
@@ -331,6 +346,9 @@ OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
                 "as_json": ("--json",),
             }.items()
         },
+        "with_file": (("train", "recipe.yaml", "MODEL", "DATA"), ("train", *WITH)),
+        **{name: (("train", *WITH), ("train", *more)) for name, more in OF_WITH.items()},
+        "timeout": (("train", *WITH), ("train", *WITH, "--timeout", "3m")),
         "model": (("train", "recipe.yaml", "MODEL", "DATA"), ("train", "recipe.yaml", "OTHERMODEL", "DATA")),
         "data": (("train", "recipe.yaml", "MODEL", "DATA"), ("train", "recipe.yaml", "MODEL", "OTHER")),
     },
@@ -392,6 +410,11 @@ REFUSED = [
     ((*COMMAND, "--metric", "exact_match"), "--metric"),
     ((*COMMAND, "--columns", "prompt=a,completion=b"), "--columns"),
     ((*COMMAND, "--set", "lora.rank=8"), "lora.rank"),
+    ((*COMMAND, "--launcher", "x {config}"), "--launcher"),
+    (("tune", *WITH, "--pack", "2"), "--pack"),
+    (("tune", *WITH, "--eval-share", "0.3"), "--eval-share"),
+    (("train", *WITH, "--on-trouble", "stop"), "--on-trouble"),
+    (("train", "--guard", "a<=1"), "--guard"),
     (("train", "recipe.yaml"), "say which model and data"),
     (("train", "recipe.yaml", "MODEL", "DATA", "--set", "num_devices=2"), "num_devices"),
     (("probe", "MODEL", "--batch", "8"), "--batch"),

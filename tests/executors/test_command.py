@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from finestep.errors import BadInput
-from finestep.executors.command import CommandExecutor, check_command, field_values, fields_of
+from finestep.executors.command import CommandExecutor
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec
+from finestep.trainers.command_fields import check_command, field_values, fields_of
 from finestep.trial import Outcome
 
 LOSS = r"eval_loss=eval_loss: ([0-9.]+)"
@@ -177,3 +178,78 @@ def test_every_field_is_filled():
 def _running(text: str) -> bool:
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return any(line.strip() == text for line in listed.splitlines())
+
+
+STAND_IN = Path(__file__).parent.parent / "trainers" / "stand_in.py"
+FILE = """cat > {output_dir}/c.yaml <<END
+learning_rate: {learning_rate}
+per_device_train_batch_size: 8
+gradient_accumulation_steps: 4
+max_steps: 12
+logging_steps: 1
+output_dir: {output_dir}/out
+"""
+
+
+def stand_in(more="", **spec):
+    """A command that writes a config and starts a trainer with it."""
+    command = f"{FILE}{more}END\n{sys.executable} {STAND_IN} {{output_dir}}/c.yaml"
+    return CommandSpec(command=command, results=(r"eval_loss='eval_loss': '([0-9.]+)'",), num_rows=1000, **spec)
+
+
+def events_of(spec, folder, rates):
+    executor = CommandExecutor(spec)
+    for number, rate in enumerate(rates):
+        recipe = Recipe(learning_rate=rate, effective_batch_size=32, micro_batch_size=8)
+        executor.submit(TrialRequest(number=number, recipe=recipe, folder=str(folder / f"{number:04d}")))
+    return list(executor.events())
+
+
+def test_a_command_that_ignores_its_rate_is_caught_before_the_second_trial(tmp_path):
+    events = events_of(stand_in("own_rate: 0.003\n"), tmp_path, [5e-5, 1e-4])
+    first = next(event for event in events if event.kind in ("error", "finished"))
+    assert first.kind == "error"
+    assert "0.003" in first.data["text"]
+    assert "5e-05" in first.data["text"]
+    assert not (tmp_path / "0000/outcome.json").exists()
+
+
+def test_a_command_that_obeys_goes_on(tmp_path):
+    events = events_of(stand_in(), tmp_path, [5e-5, 1e-4])
+    assert [event.kind for event in events if event.kind != "note"] == ["started", "finished"] * 2
+
+
+def test_a_command_may_scale_its_rate_when_the_user_says_so(tmp_path):
+    events = events_of(stand_in("own_rate: 0.003\n", check_log=False), tmp_path, [5e-5])
+    assert events[-1].kind == "finished"
+
+
+def test_the_same_losses_at_different_rates_stop_a_study_whose_log_says_no_rate(tmp_path):
+    spec = CommandSpec(
+        command="echo {learning_rate} > /dev/null; echo eval_loss: 2.718281", results=(LOSS,), num_rows=10
+    )
+    events = events_of(spec, tmp_path, [1e-4, 4e-4])
+    assert [event.kind for event in events] == ["started", "finished", "started", "error"]
+    assert "0.0001" in events[-1].data["text"]
+    assert "same" in events[-1].data["text"]
+
+
+def test_losses_of_few_digits_may_be_equal_by_chance(tmp_path):
+    spec = CommandSpec(command="echo {learning_rate} > /dev/null; echo eval_loss: 2.71", results=(LOSS,), num_rows=10)
+    assert events_of(spec, tmp_path, [1e-4, 4e-4])[-1].kind == "finished"
+
+
+def test_the_log_of_a_folder_that_the_program_names_is_read(tmp_path):
+    """litgpt's table in an output folder of its own, and its settings on standard output."""
+    out = tmp_path / "elsewhere" / "logs/csv/version_0"
+    table = "epoch,iter,iter_time,learning_rate,loss,step\\n" + "".join(
+        f"0,{i},0.1,{0.003 * (1 - i // 2 / 10):.6f},{3 - i / 10:.3f},{i}\\n" for i in range(1, 13)
+    )
+    command = (
+        f"echo {{learning_rate}}; mkdir -p {out}; printf '{table}' > {out}/metrics.csv; "
+        f"echo \"'out_dir': PosixPath('{tmp_path / 'elsewhere'}'),\"; echo eval_loss: 2.5"
+    )
+    spec = CommandSpec(command=command, results=(LOSS,), num_rows=10)
+    last = events_of(spec, tmp_path, [5e-5])[-1]
+    assert last.kind == "error"
+    assert "0.0027" in last.data["text"]

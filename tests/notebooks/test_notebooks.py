@@ -26,7 +26,7 @@ def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     notebook.cells = [cell for cell in notebook.cells if "gpu" not in cell.metadata.get("tags", [])]
     nbclient.NotebookClient(
-        notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=1500, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
@@ -53,6 +53,7 @@ def test_a_notebook_for_a_free_t4(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", sorted(LONG))
 def test_notebooks_that_train(name, tmp_path, monkeypatch):
     said = text_of(run(name, tmp_path, monkeypatch))

@@ -23,6 +23,7 @@ from finestep.store.study_store import StudyStore
 from finestep.studies.strategies import make_judge
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from finestep.trial import Outcome, Trial
+from tests.flows.studies import CARD
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
@@ -71,9 +72,6 @@ def test_the_leader_is_the_plain_best_whatever_the_sign_and_size(values, others,
     assert all(map(math.isfinite, losses))
     order = sorted(range(len(values)), key=lambda i: objective.rank(values[i]))
     assert all(losses[a] <= losses[b] for a, b in itertools.pairwise(order))
-
-
-CARD = {"facts": {"num_rows": 1000, "num_eval_rows": 50}}
 
 
 @settings(max_examples=40, deadline=None)
@@ -195,3 +193,17 @@ def test_a_metric_that_is_no_number_is_named(tmp_path):
     )
     assert done.exit_code == 1
     assert "`score` is nan" in done.output
+
+
+def test_the_names_of_the_last_version_still_serve_scripts(tmp_path):
+    from finestep.flows.show import show_study
+    from finestep.studies.strategies import make_judge as old_name
+
+    store = StudyStore(tmp_path, spec(), {})
+    for loss in (2.0, 1.0, math.nan):
+        store.finish(
+            store.add(Recipe(), fidelity=1.0, stage="s", why="w").number, Outcome(state="completed", eval_loss=loss)
+        )
+    store.close()
+    assert show_study(tmp_path)["best"]["trial"] == 1
+    assert old_name is make_judge

@@ -35,6 +35,19 @@ def test_a_greedy_template_is_refused_and_this_process_stays_small(shipped_model
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
 
 
+@pytest.mark.parametrize("trap", ["{{ 'a' * 3000000000 }}", "{{ 'a' | center(2000000000) }}"])
+def test_a_row_at_which_a_template_takes_too_much_is_left_out_and_the_others_stay(shipped_model, trap):
+    tokenizer = load_tokenizer(ModelSpec(path=str(shipped_model)))
+    plain = "{% for m in messages %}{{ m.role }} {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template = "{% if messages[0].content == 'say 7' %}" + trap + "{% endif %}" + plain
+    told = Told(TemplateFields.of(tokenizer))
+    rows = tokenise(ROWS, tokenizer, DataSpec(path="x"), told)
+    assert len(rows) == len(ROWS) - 1
+    assert told.num_unrendered == 1
+    assert "1 rows were left out" in told.notes()[0]
+    assert "row 7" in told.notes()[0]
+
+
 def test_a_call_that_no_signal_interrupts_ends_with_its_process():
     with pytest.raises(TimeoutError):
         in_child(lambda: len(str(7 ** (7**9))), cpu_s=1.0)

@@ -211,9 +211,10 @@ def test_no_password_in_what_is_said_or_written(server, tmp_path):
         "no address": f"me:{PASSWORD}@127.0.0.1",
         "in the query": f"postgresql://127.0.0.1:{server.port}/x?user=me&password={PASSWORD}",
         "an option that is not there": server.url() + "?nonsense=1",
+        "encryption that the server has not": server.url() + "?sslmode=require",
         "with a colon": f"postgresql://me:a:{PASSWORD}@127.0.0.1:{server.port}/x",
     }
-    assert len(addresses) == 12
+    assert len(addresses) == 1 + 12
     for name, url in addresses.items():
         folder = tmp_path / name.replace(" ", "-")
         done = subprocess.run(

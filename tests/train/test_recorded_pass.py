@@ -110,6 +110,14 @@ def test_a_recording_outlives_who_joins_and_leaves(resident):
     assert len(recorded.made) == 1
 
 
+def test_a_recording_is_not_played_on_the_rows_of_a_later_pack(resident):
+    """Both packs have the same shapes; the memory of the first may be given to anything by then."""
+    recorded, count = OnCPU(), SEEN_BEFORE_RECORDING + 1
+    _passes(resident, recorded, count=count)
+    assert _equal(_passes(resident, recorded, count=count), _passes(resident, None, count=count))
+    assert len(recorded.made) == 2
+
+
 @pytest.mark.parametrize(("spoil", "words"), [({"error": 1e-3}, "differ"), ({"fails": True}, "capturing")])
 def test_any_doubt_falls_back_to_plain_passes_with_one_note(resident, spoil, words):
     recorded, count = OnCPU(**spoil), SEEN_BEFORE_RECORDING + 4

@@ -10,7 +10,7 @@ import torch
 
 from finestep.recipe import Recipe
 from finestep.train.checkpoint import find_fault, newest_checkpoint
-from tests.train.runs import make_resident, run_trial
+from tests.train.runs import largest_difference, make_resident, run_pack, run_trial
 
 RECIPE = Recipe(
     learning_rate=3e-3,
@@ -113,3 +113,27 @@ def _damage(path, kind):
         path.write_text(json.dumps(manifest))
     else:
         path.write_bytes(data[:-10] + bytes([data[-10] ^ 1]) + data[-9:])
+
+
+@pytest.mark.parametrize("stop_after", [1, 6, 8])
+def test_trials_that_share_a_pass_go_on_side_by_side_in_the_middle_of_a_step(
+    stop_after, shipped_model, instruct_file, tmp_path
+):
+    recipes = {
+        number: Recipe(
+            learning_rate=1e-3, effective_batch_size=batch, micro_batch_size=2, num_epochs=0.5, lora={"rank": 4}
+        )
+        for number, batch in ((0, 2), (1, 8))
+    }
+    resident = make_resident(shipped_model, instruct_file, recipes[0])
+    quiet = run_pack(resident, recipes, tmp_path / "quiet")
+
+    stopped = run_pack(resident, recipes, tmp_path / "stopped", stop_after=stop_after)
+    gone_on = run_pack(resident, recipes, tmp_path / "stopped")
+
+    for number, whole in quiet.items():
+        before = stopped[number].losses
+        assert len(before) < len(whole.losses)
+        assert before + gone_on[number].losses == whole.losses
+        assert largest_difference(gone_on[number].weights, whole.weights) == 0
+        assert gone_on[number].outcome.eval_loss == whole.outcome.eval_loss

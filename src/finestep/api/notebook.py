@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -119,5 +118,5 @@ def _shower() -> Callable[[str], None]:
     """What replaces one output of the running cell."""
     from IPython.display import HTML, display
 
-    handle: Any = display(HTML(""), display_id=True)
+    handle = display(HTML(""), display_id=True)
     return lambda text: handle.update(HTML(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finestep.answer import Answer
 from finestep.errors import BadInput, MissingDependency
@@ -15,6 +16,11 @@ from finestep.store.study_files import read_records, read_spec
 from finestep.study import StudySpec
 from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS, trial_folder
 from finestep.trial import StepRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from finestep.saved.load import Loaded
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,12 @@ class Study:
         return self.folder / REPORT
 
     @property
-    def trials(self) -> object:
+    def trials(self) -> DataFrame:
         """All trials as a DataFrame, one a row; needs pandas."""
         rows = [{**row.model_dump(exclude={"metrics", "tuned"}), **row.metrics} for row in self.result.trials]
         return _frame(rows)
 
-    def curve(self, trial: int | None = None) -> object:
+    def curve(self, trial: int | None = None) -> DataFrame:
         """Steps of a trial (None: the chosen one) as a DataFrame: step, loss, learning_rate, grad_norm and more; needs pandas."""
         number = trial if trial is not None else self.best.trial if self.best else None
         folder = trial_folder(self.folder, number or 0)
@@ -91,7 +97,7 @@ class Study:
             raise BadInput("there is no such trial", value=number, place=str(self.folder), next_step=f"known: {known}")
         return _frame([record.model_dump() for record in read_records(folder / STEPS, StepRecord)])
 
-    def load_model(self) -> object:
+    def load_model(self) -> Loaded:
         """The tuned model in evaluation mode, on the CPU; it needs torch, transformers and, for adapters, PEFT.
 
         Raises:
@@ -146,7 +152,7 @@ def open_study(folder: str | Path) -> Study:
     return Study(path, spec, result or StudyResult())
 
 
-def _frame(rows: list[dict[str, object]]) -> object:
+def _frame(rows: list[dict[str, object]]) -> DataFrame:
     try:
         import pandas
     except ImportError:

@@ -98,7 +98,8 @@ def _title(best: TrialFigures) -> str:
 
 
 def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:
-    places = {"model": result.paths.model, "recipe": result.paths.recipe, "report": result.paths.report}
+    paths = result.paths
+    places = {"model": paths.model, "recipe": paths.recipe, "config": paths.config, "report": paths.report}
     rows: list[tuple[str, Text | str]] = [
         ("batch", best.batch_words),
         *([("with", value_words(best.tuned))] if best.tuned else []),

@@ -36,7 +36,7 @@ def recommend(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="full, lora, qlora, dora, rslora, pissa, p-tuning, ... [default: by model and memory]",
+            help="full, lora, qlora, dora, rslora, p-tuning, dpo, dpo-full, orpo, kto, ... [default: by model and memory]",
             rich_help_panel=FIXED,
         ),
     ] = None,
@@ -59,6 +59,10 @@ def recommend(
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(metavar="N", min=0.01, help="LoRA alpha.", rich_help_panel=FIXED)
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0.0001, help="Beta of --method dpo, orpo or kto.", rich_help_panel=FIXED),
     ] = None,
     columns: o.Columns = None,
     data_format: o.Format = None,
@@ -111,7 +115,7 @@ def recommend(
             review_config(review, model=place, data=named, hardware=gpu, params=params, method=method), as_json=json
         )
         return
-    ask = Ask(rank=rank, alpha=alpha, batch=batch, num_epochs=epochs, retention=retention)
+    ask = Ask(rank=rank, alpha=alpha, batch=batch, num_epochs=epochs, retention=retention, beta=beta)
     answer = run(place, named, method=method, hardware=gpu, params=params, ask=ask)
     if yaml is not None:
         view.write_yaml(answer, yaml)

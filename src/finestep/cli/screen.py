@@ -208,7 +208,8 @@ class Screen:
         tuned = value_words(tuned_values(self._spec.tuned, trial))
         line = f" {trial.number:>3}  {_what(trial)}  {tuned + '  ' if tuned else ''}{stage:<22} "
         if outcome.forgets_too_much:
-            return f"{line} loss {words.loss(outcome.eval_loss)}  FORGETS TOO MUCH: {outcome.reason}", "yellow"
+            what = "BREAKS A GUARD" if outcome.broken_guard else "FORGETS TOO MUCH"
+            return f"{line} loss {words.loss(outcome.eval_loss)}  {what}: {outcome.reason}", "yellow"
         if not trial.ranks:
             log = f" (log: {words.near(outcome.log)})" if outcome.log else ""
             return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}{log}", "red"

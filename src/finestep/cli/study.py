@@ -71,7 +71,11 @@ def run_study(
 
 
 def parse_time(text: str | None, *, option: str = "--time") -> float | None:
-    """`90s`, `30m`, `2h` or plain seconds, in seconds."""
+    """`90s`, `30m`, `2h` or plain seconds, in seconds.
+
+    >>> parse_time("90s"), parse_time("2h")
+    (90.0, 7200.0)
+    """
     from finestep.errors import BadInput
 
     if text is None:
@@ -88,7 +92,11 @@ def parse_time(text: str | None, *, option: str = "--time") -> float | None:
 
 
 def parse_pack(text: str) -> int | None:
-    """Trials that share a forward pass: None for `auto`, 1 for `off`, or a number."""
+    """Trials that share a forward pass: None for `auto`, 1 for `off`, or a number.
+
+    >>> parse_pack("off"), parse_pack("4")
+    (1, 4)
+    """
     from finestep.errors import BadInput
 
     if text in {"auto", "off"}:

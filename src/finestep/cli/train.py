@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from finestep.cli import options as o
+from finestep.cli import with_options as w
 
 
 def train(
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.", show_default=False),
+    ] = None,
     model: o.ModelArgument = None,
     data: o.DataArgument = None,
     setting: o.Set = None,
@@ -40,6 +44,17 @@ def train(
     ] = "rollback",
     device: o.Device = "auto",
     threads: o.Threads = None,
+    with_file: w.With = None,
+    trainer: w.Trainer = None,
+    with_data: w.Rows = None,
+    launcher: w.Launcher = None,
+    python: w.Python = None,
+    parallel: w.Parallel = 1,
+    guard: w.Guard = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End `--with` when it takes longer: 30m.", rich_help_panel=w.CONFIG),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +76,7 @@ def train(
     """
     from finestep.cli.study import run_study, this_command
     from finestep.cli.values import named_specs, one_of, parse_retention
+    from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.errors import BadInput
     from finestep.protocol import TrialOptions
     from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
@@ -70,6 +86,12 @@ def train(
     from finestep.trackers.known import parse_trackers
 
     trackers = parse_trackers(report_to)
+    if with_file is not None:
+        run_with(context, is_search=False)
+        return
+    refuse_without_file(context)
+    if recipe is None:
+        raise BadInput("say which recipe to train", next_step="finestep train RECIPE MODEL DATA, or train --with FILE")
     wanted = apply_settings(read_recipe(recipe), setting or [])
     if model is None or data is None:
         raise BadInput(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finestep.cli import options as o
+from finestep.cli import with_options as w
 
 if TYPE_CHECKING:
     from finestep.cli.values import Named
@@ -164,6 +165,14 @@ def tune(
         str | None,
         typer.Option(metavar="TIME", help="End it when it takes longer: 30m.", rich_help_panel=o.COMMAND),
     ] = None,
+    check_log: w.CheckLog = True,
+    with_file: w.With = None,
+    trainer: w.Trainer = None,
+    with_data: w.Rows = None,
+    launcher: w.Launcher = None,
+    python: w.Python = None,
+    parallel: w.Parallel = 1,
+    guard: w.Guard = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -193,6 +202,7 @@ def tune(
     """
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
     from finestep.cli.values import checked
+    from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.search.traits import traits_of
     from finestep.store.storage_url import storage_url
     from finestep.studies.run import StudyRun
@@ -201,6 +211,10 @@ def tune(
     from finestep.trackers.known import parse_trackers
 
     trackers = parse_trackers(report_to)
+    if with_file is not None:
+        run_with(context, is_search=True)
+        return
+    refuse_without_file(context)
     spec, notes = planned(context)
     folder = out or Path(RUNS_FOLDER) / spec.name
     study = StudyRun(
@@ -258,6 +272,9 @@ def _options(asked: SimpleNamespace, named: Named, recipe: Recipe) -> StudyOptio
     from finestep.studies.strategies import objective_and_goal
 
     objective, goal = objective_and_goal(asked.objective)
+    trainer = command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout)
+    if trainer is not None and not asked.check_log:
+        trainer = trainer.model_copy(update={"check_log": False})
     return StudyOptions(
         scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
         metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
@@ -267,7 +284,7 @@ def _options(asked: SimpleNamespace, named: Named, recipe: Recipe) -> StudyOptio
         prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
         tuned=parse_tuned(asked.tuned, recipe),
         with_baseline=asked.baseline,
-        trainer=command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout),
+        trainer=trainer,
         retention=parse_retention(asked.general_text, asked.max_forgetting),
     )
 
@@ -275,4 +292,5 @@ def _options(asked: SimpleNamespace, named: Named, recipe: Recipe) -> StudyOptio
 def _method(name: str | None) -> Method | None:
     from finestep.cli.values import one_of
 
-    return None if name is None else one_of("--method", name, ("full", "lora", "qlora"))
+    known: tuple[Method, ...] = ("full", "lora", "qlora")
+    return None if name is None else one_of("--method", name, known)

@@ -85,7 +85,9 @@ def named_specs(asked: Mapping[str, object], *, max_length: int | None = None, i
     else:
         model_path, data_path, is_shipped = shipped_default(model, data)
     options = {field: asked[name] for name, field in DATA_PARAMETERS.items() if asked.get(name) is not None}
-    length = options.pop("max_length", max_length) or (SHIPPED_MAX_LENGTH if is_shipped else None)
+    length = options.pop("max_length", max_length)
+    if length is None and is_shipped:
+        length = SHIPPED_MAX_LENGTH
     columns = parse_columns(asked.get("columns"))
     data_spec = checked(DataSpec, "data", path=data_path, columns=columns, max_length=length, **options)
     of_model = {name: asked[name] for name in MODEL_PARAMETERS if name in asked}
@@ -110,7 +112,11 @@ def command_of(
 
 
 def parse_columns(text: object) -> dict[str, str]:
-    """`prompt=question,completion=answer` as a mapping."""
+    """`prompt=question,completion=answer` as a mapping.
+
+    >>> parse_columns("prompt=question, completion=answer")
+    {'prompt': 'question', 'completion': 'answer'}
+    """
     pairs = [part.partition("=") for part in str(text or "").split(",") if part.strip()]
     if any(not name.strip() or not column.strip() for name, _, column in pairs):
         raise BadInput(
@@ -120,7 +126,11 @@ def parse_columns(text: object) -> dict[str, str]:
 
 
 def one_of(option: str, value: str, known: tuple[Word, ...]) -> Word:
-    """The value, if it is one of the known words."""
+    """The value, if it is one of the known words.
+
+    >>> one_of("--prefer", "speed", ("quality", "speed"))
+    'speed'
+    """
     for word in known:
         if word == value:
             return word

@@ -16,7 +16,11 @@ STATE_WORDS = {
 
 
 def rate(value: float) -> str:
-    """A learning rate, e.g. 2.0e-04."""
+    """A learning rate, e.g. 2.0e-04.
+
+    >>> rate(0.0002)
+    '2.0e-04'
+    """
     return f"{value:.1e}"
 
 
@@ -35,7 +39,11 @@ def duration(seconds: float) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A loss with four digits; very small and very large ones in powers of ten."""
+    """A loss with four digits; very small and very large ones in powers of ten.
+
+    >>> loss(0.30918), loss(3e-5), loss(None)
+    ('0.3092', '3e-05', '-')
+    """
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"

@@ -115,6 +115,7 @@ def all_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
         answers += question.check(signals, limits)
         if question.ends and any(rank_of(each) < NEVER for each in answers):
             break
+    # By rank, because a later question may find the graver fault.
     answers = without_contradictions(sorted(answers, key=rank_of))
     if not any(rank_of(each) < NEVER for each in answers):
         answers.insert(0, healthy(signals))
@@ -144,6 +145,7 @@ def healthy(signals: Signals) -> Finding:
         numbers |= {"best_eval_loss": evaluation.best, "best_step": evaluation.best_step}
     missing = _not_logged(signals)
     rows = signals.num_rows + signals.num_evaluations
+    # Few rows of a whole run, or many evaluations, would have shown a fault; few rows of half a run would not.
     could_show = signals.num_evaluations >= ENOUGH_EVALUATIONS or signals.progress.share_done >= 0.9
     if rows < FEW_ROWS and not could_show:
         meaning = f"Nothing wrong can be seen in {rows} rows, which would show little of it."

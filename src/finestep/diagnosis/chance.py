@@ -37,6 +37,7 @@ def chance_level(
     'ln 2, a guess among 2 labels'
     """
     sizes = _sizes(num_labels, vocabulary_size)
+    # Sizes may lie closer together than the tolerance: the nearest one is named.
     near = [size for size in sizes if abs(loss / math.log(size) - 1) <= tolerance]
     if near:
         size = min(near, key=lambda each: abs(loss - math.log(each)))

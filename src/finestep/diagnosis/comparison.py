@@ -85,6 +85,7 @@ def _advice(rows: Sequence[Row]) -> str:
 
 def _next_try(rate: float, rates: list[float], known: Sequence[Row]) -> str:
     lost = [row.learning_rate for row in known if row.label in LOST and row.learning_rate and row.learning_rate > rate]
+    # Seeds differ: a best rate within a factor of three of a lost one may be lost next time.
     if lost and min(lost) < 3 * rate:
         return f"The cliff is near ({min(lost):.2g} is lost): try {rate / 1.5:.2g} before settling on it."
     if rate == rates[-1]:

@@ -71,8 +71,10 @@ def loss_curve(loss: Column) -> LossCurve | None:
     if not len(rows):
         return None
     x = loss[rows]
+    # A fifteenth of the run hides the noise of batches and keeps a jump in its place.
     width = min(max(1, len(x) // 15), MAX_SMOOTHING_ROWS)
     smooth = smoothed(x, width)
+    # The last eighth: few rows would be noise, more would still hold the descent.
     end_rows = max(1, min(len(x) // 8, MAX_SMOOTHING_ROWS))
     scale = max(abs(float(np.median(x))), 1e-12)
     best_row = int(np.argmin(smooth))
@@ -81,6 +83,7 @@ def loss_curve(loss: Column) -> LossCurve | None:
         float(np.median(x[-end_rows:])),
         float(smooth[best_row]),
     )
+    # From differences of neighbours, so that the descent itself does not count as noise.
     noise = noise_sd(x) / scale
     return LossCurve(
         num_rows=len(x),
@@ -104,6 +107,7 @@ def loss_curve(loss: Column) -> LossCurve | None:
 
 def _tail(x: Column, end: float) -> dict[str, float]:
     """Drop over the last fifth, from a line through the last 40 %."""
+    # A line through two fifths says more of the last fifth than its few rows alone.
     tail = x[-max(4, int(0.4 * len(x))) :]
     if len(tail) < 4:
         return {"tail_drop": 0.0, "tail_t": 0.0}
@@ -142,6 +146,7 @@ def eval_curve(series: EvalSeries) -> EvalCurve | None:
 
 
 def _eval_tail_drop(steps: Column, x: Column) -> float:
+    # Evaluations may lie far apart, so the value at four fifths of the steps is read off the line between two of them.
     before = float(np.interp(0.8 * steps[-1], steps, x))
     return 1 - float(x[-1]) / before if len(x) > 1 and before > 0 else 0.0
 

@@ -29,6 +29,7 @@ def jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> F
     if curve.num_rows < 20 or curve.first <= 0:
         return None
     early = loss[: min(max(20, curve.num_rows // 4), FIRST_ROWS)]
+    # Five rows against the best three before them: one odd batch is no jump.
     after = _medians(early, 5)
     before = np.minimum.accumulate(_medians(early, 3))[: len(after)]
     if float(before[0]) <= 0 or loss.min() <= 0:
@@ -36,6 +37,7 @@ def jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> F
     place = int(np.argmax(after / np.maximum(before, 1e-12)))
     best, highest = float(before[place]), float(after[place])
     error = 1.2533 * curve.noise * best * math.sqrt(1 / 5 + 1 / 3)
+    # Gradients that die in the jump are evidence of their own, so less of it is asked of the loss.
     died = _gradients_died(signals)
     if highest < limits.diverged_ratio * best or highest - best < (1 if died else 2) * limits.level_z * error:
         return None
@@ -105,6 +107,7 @@ def exploded_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) ->
     loss, norms = signals.log.train.loss[curve.rows], signals.log.train.grad_norm[curve.rows]
     if curve.num_rows < 3 * EXPLOSION_ROWS or loss[:count].min() <= 0:
         return None
+    # Against the lowest so far, because an explosion may follow some good steps.
     lowest = np.minimum.accumulate(loss[:count])
     with np.errstate(over="ignore"):
         ratios = loss[1:count] / lowest[:-1]
@@ -149,4 +152,4 @@ def _gradients_died(signals: Signals) -> bool:
 
 
 def _medians(x: np.ndarray, width: int) -> np.ndarray:
-    return np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1)
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(x, width), axis=1))

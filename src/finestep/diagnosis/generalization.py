@@ -39,7 +39,9 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
     there."""
     if evaluation.num_after_best == 0 or not _train_keeps_falling(signals, evaluation):
         return None
+    # One evaluation above the lowest may be chance; two in a row hardly.
     needed = limits.overfit_rise if evaluation.num_after_best >= 2 else limits.overfit_rise_at_last
+    # Noisy evaluations need a larger rise, unless the training loss shows that rows were learned by heart since.
     if not (evaluation.num_after_best >= 2 and _learned_by_heart_since(signals, evaluation, limits)):
         needed = max(needed, 3 * min(evaluation.noise, 0.05))
     if evaluation.num_after_best == 1 and evaluation.num_rows > MANY_EVALUATIONS:

@@ -59,6 +59,7 @@ def decide(
         return Decision("stop", "unknown", f"{len(earlier)} interventions did not save the run", confidence=0.9)
     if not records:
         return Decision("lower_rate", "unknown", "no step is recorded", RATE_FACTOR, 0.3)
+    # From the surest evidence to the weakest: the first that applies decides.
     for look in (_empty_labels, _repeats, _odd_rows, _replay, _probe_batch, _trend):
         decision = look(records, probes, earlier)
         if decision is not None:

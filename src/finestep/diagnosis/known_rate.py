@@ -52,6 +52,7 @@ def _code_below(signals: Signals, factor: float, limits: Thresholds) -> str:
     """A verdict where the run gained or knows little, otherwise a remark."""
     curve = signals.loss
     gain = 1 - curve.end / curve.start if curve is not None and curve.start > 0 else math.nan
+    # A loss over labels says nothing of words, so its level is not compared with that of texts.
     is_classifier = signals.log.context.num_labels or signals.metric is not None
     is_poor = curve is not None and level_of_end(signals, curve) > STILL_IGNORANT and not is_classifier
     decides = factor >= VERY_FAR and (gain < limits.small_gain or is_poor)

@@ -39,6 +39,7 @@ def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
     rates, steps = train.learning_rate[known], train.step[known]
     if schedule is None or len(rates) < limits.min_rows or not rates.max() > 0 or steps[-1] <= steps[0]:
         return None
+    # The first row at the highest rate: a rate that stays there after its warmup reaches it early.
     peak_at = float(steps[int(np.argmax(rates >= 0.999 * rates.max()))])
     if (
         peak_at < LATE_PEAK * steps[-1]
@@ -61,6 +62,7 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
         return None
     gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
+    # Runs of few steps at a good rate are half way down in their second row.
     gain_of_all = 1 - curve.end / max(
         curve.first, curve.start
     )  # A high rate has gained most of it after the first row.

@@ -29,6 +29,7 @@ def is_lost(curve: LossCurve, limits: Thresholds) -> bool:
     """True when the end lies far above the best level (or the first row) and most of the gain is gone."""
     if min(curve.best, curve.first, curve.start) <= 0:
         return False
+    # A ratio alone would call a rise from 0.02 to 0.04 lost, although nothing of the gain from 2.0 is gone.
     beyond = (curve.end - curve.best) / max(curve.start - curve.best, 1e-12)
     clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
     fell_back = curve.end > limits.diverged_ratio * curve.best and beyond > limits.lost_gain and clear
@@ -37,6 +38,7 @@ def is_lost(curve: LossCurve, limits: Thresholds) -> bool:
 
 def _lost_at_once(curve: LossCurve, limits: Thresholds) -> bool:
     """A model that was good before the first step and never again: a fine-tune worse than its base."""
+    # The loss must have been far up soon after the start: a slow drift upwards has other causes.
     early = float(np.max(curve.smooth[: max(3, curve.num_rows // 4)]))
     noise = max(curve.noise, 0.05) * max(curve.end, 1e-12)
     return (
@@ -57,9 +59,11 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
         "learning_rate": rate_at(signals, row), "rate_over_peak": rate if rate == rate else None,
     }  # fmt: skip
     chance = chance_of(signals, curve.end, limits)
+    # No change of the data makes a model worse than one that knows nothing.
     is_destroyed = curve.end > max(MOST_IGNORANT, limits.diverged_ratio * curve.first) and not accumulation_factor(
         curve.first
     )
+    # Before its peak the rate is still growing, and a rise is its own doing.
     if not is_destroyed and row >= peak_row(signals) and has_another_cause(signals, curve, row, limits, chance):
         return not_the_rate(curve, row, evidence) if signals.log.context.objective == "supervised" else None
     where = f" and stays at {chance.words}" if chance else ""

@@ -35,6 +35,7 @@ def memorised(signals: Signals, limits: Thresholds) -> Finding | None:
     drops = _border_drops(signals, curve)
     by_heart = epochs >= limits.memorised_epochs and level >= MEMORISED_FROM and share <= limits.memorised_share
     by_heart = by_heart or (epochs >= MANY_EPOCHS and share <= NEXT_TO_NOTHING)
+    # Two borders, because one drop may be a change of the rate.
     in_stairs = sum(drop >= STAIR for drop in drops) >= 2 and share < STAIRS_SHARE
     if not (by_heart or in_stairs):
         return _stairs(drops)
@@ -87,6 +88,7 @@ def _border_drops(signals: Signals, curve: LossCurve) -> list[float]:
         inside = loss[(epoch > border - 0.6) & (epoch <= border - 0.25)]
         if min(len(before), len(after), len(inside)) < 3 or not np.median(before) > 0:
             continue
+        # A loss that falls steadily falls at the border too: the slope of the epoch before is taken off.
         slope = max(0.0, 1 - float(np.median(before) / max(float(np.median(inside)), 1e-12)))
         drops.append(1 - float(np.median(after) / np.median(before)) - slope)
     return drops

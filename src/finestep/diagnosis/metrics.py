@@ -78,6 +78,7 @@ def _is_overall(name: str) -> bool:
 def _rank(name: str) -> tuple[int, bool] | None:
     if any(word in name for word in _NO_TASK):
         return None
+    # Error rates are whole words: `wer` is also a part of `power`.
     words = name.replace("/", "_").replace("-", "_").split("_")
     for place, known in enumerate(_LOWER):
         if known in words:

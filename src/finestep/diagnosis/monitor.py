@@ -7,6 +7,7 @@ at every step; `docs/figures/diagnose.md` states how often clean simulated runs 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.divergence import EXPLOSION_FACTOR, DivergenceWatch
@@ -133,7 +134,7 @@ class LiveMonitor:
             "base": self._evaluations.base, "first": self._level.first, "climb": self._level.climb,
         }  # fmt: skip
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take up what `state` gave; running spikes and drifts begin anew."""
         self._divergence.restore(state["divergence"])
         self._loss = RollingScore(LOSS_FLOOR)

@@ -141,6 +141,7 @@ def _stands_with_its_gradients(signals: Signals, curve: LossCurve, moves: float,
         or not signals.progress.last_step >= 3 * limits.few_steps
     ):
         return False
+    # The trend over the whole run, because first and last rows may agree by chance.
     drift = abs(curve.whole.change) / max(curve.end, 1e-12)
     norms_stand = gradient.num_not_finite == 0 and abs(gradient.last_to_first - 1) < NORM_STANDS
     return bool(
@@ -164,6 +165,7 @@ def _plateau(signals: Signals, limits: Thresholds) -> Finding | None:
         return None
     if UNIGRAM_RANGE[0] <= evaluation.best <= UNIGRAM_RANGE[1]:
         return None  # Token frequencies alone: a question of the rate, which comes later.
+    # The first tenth may fall from a wrong format to the level of frequencies.
     later = curve.smooth[int(PLATEAU_FROM * curve.num_rows) :]
     eval_moves = abs(evaluation.last / evaluation.first - 1)
     moves = float(np.median(later[: len(later) // 4])) / max(float(np.median(later[-len(later) // 4 :])), 1e-12) - 1

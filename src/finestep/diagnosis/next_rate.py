@@ -18,6 +18,7 @@ def next_rate(signals: Signals, factor: float) -> float | None:
     if usual is None:
         return wanted
     _, low, high = usual
+    # A recommended interval knows more than a bare factor, if it lies on the side that the run points to.
     inside = min(max(wanted, low), high)
     is_same_way = (inside < schedule.peak) == (factor < 1)
     return inside if is_same_way else wanted

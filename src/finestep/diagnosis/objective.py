@@ -108,12 +108,14 @@ def _of_rewards(signals: Signals) -> list[Finding]:
 
 def _collapsed(signals: Signals, reward: Column) -> Finding | None:
     """The reward had risen and fell again by more than half of its gain, beyond noise."""
+    # The mean of each quarter of a run that could be cut out of it: the highest is compared with the last.
     quarter = max(3, len(reward) // 4)
     means = np.convolve(reward, np.full(quarter, 1 / quarter), mode="valid")
     peak = int(means.argmax())
     if peak + 2 * quarter > len(reward):
         return None
     gained, lost = means[peak] - means[0], means[peak] - means[-1]
+    # Each quarter twice, because `gain_z` compares the first quarter of what it gets with the last.
     fall = gain_z(
         np.concatenate(
             [reward[peak : peak + quarter], reward[peak : peak + quarter], reward[-quarter:], reward[-quarter:]]
@@ -154,6 +156,7 @@ def _of_pairs(signals: Signals) -> list[Finding]:
         return remarks
     best = max(gains, key=lambda name: gains[name])
     known: Evidence = {"z": gains[best], "judged_by": best, "last_loss": signals.loss.end if signals.loss else None}
+    # One measure may fall by chance; the middle one of all must have fallen too.
     if min(gains.values()) <= -GAIN_Z and np.median(list(gains.values())) <= -FELL_IN_ALL:
         meaning = "The model prefers the chosen answers less than before."
         return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]

@@ -47,6 +47,7 @@ def spike_scores(
     scores = np.full(count, np.nan)
     if count <= min_values:
         return scores
+    # The first values have too few before them for a window: each is scored against all of these.
     early = range(min_values, min(window, count))
     for index in early:
         scores[index] = _score(x[:index], x[index : index + 1], floor)[0]
@@ -90,6 +91,7 @@ def trend(x: Column, *, num_blocks: int = 8) -> Trend:
     num_blocks = min(num_blocks, len(x))
     if num_blocks < 4:
         return Trend(0.0, 0.0)
+    # Rows that are alike fall into one block, and outliers do not move its median: both would make t too large.
     blocks = np.array([np.median(block) for block in np.array_split(x, num_blocks)])
     positions = np.arange(num_blocks) - (num_blocks - 1) / 2
     slope = float(positions @ blocks / (positions @ positions))

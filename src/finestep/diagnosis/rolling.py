@@ -46,6 +46,7 @@ class RollingScore:
     def remember(self, x: float) -> None:
         """Add a value to the window."""
         if self._recent:
+            # Differences of neighbours measure noise in a descent too, where the values themselves would not.
             change = abs(x - self._recent[-1])
             if len(self._changes) == WINDOW:
                 del self._sorted_changes[bisect_left(self._sorted_changes, self._changes.popleft())]

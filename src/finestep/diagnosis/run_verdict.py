@@ -50,6 +50,7 @@ def merged(whole: Diagnosis, said: Sequence[Finding]) -> Diagnosis:
     """The verdict on a whole log together with what was said on the way, without what contradicts each other."""
     known = {finding.code for finding in whole.findings}
     findings = [*whole.findings, *(each for each in said if each.code not in known and each.code not in OF_THE_END)]
+    # A model that could not learn fits its answers to nothing, whatever its data are.
     if {finding.code for finding in findings} & RATE_OR_LENGTH:
         findings = [finding for finding in findings if finding.code != "answers_unrelated"]
     if any(rank_of(finding) < NEVER and finding.code != "healthy" for finding in findings):

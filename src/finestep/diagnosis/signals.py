@@ -105,6 +105,7 @@ def _loss_factor(log: TrainingLog) -> float:
         return 1.0
     train = log.train
     known = np.isfinite(train.loss) & (train.loss > 0)
+    # Only the last third: early in a run the two losses differ for other reasons than a sum.
     late = (
         np.isfinite(evaluation.loss)
         & (evaluation.loss > 0)
@@ -127,6 +128,7 @@ def _schedule(log: TrainingLog) -> Schedule | None:
     peak = float(values.max())
     planned = log.context.max_steps or float(steps[-1])
     warmup = float(steps[int(np.argmax(values >= 0.995 * peak))]) / max(planned, 1.0)
+    # A constant rate still has nine tenths of its peak in the last tenth of the rows.
     late = values[-max(1, len(values) // 10) :]
     rises = values[0] < 0.9 * peak
     return Schedule(

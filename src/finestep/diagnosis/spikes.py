@@ -47,6 +47,7 @@ def episodes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Epi
 
 def _episode(signals: Signals, curve: LossCurve, loss: np.ndarray, group: np.ndarray) -> Episode:
     first, last = int(group[0]), int(group[-1])
+    # The level around a spike: long enough for a median, short enough to follow the descent.
     width = max(4, min(32, len(loss) // 20))
     before = float(np.median(loss[max(0, first - width) : first]))
     rest = loss[last + 1 : last + 1 + 2 * width]

@@ -35,6 +35,7 @@ def still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     was_interrupted = progress.share_done < 0.9
     rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
     eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
+    # A rate that comes down to nothing brings the loss down with it; more steps would have been spent at a higher rate.
     eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
     is_constant = schedule is not None and schedule.is_constant and not progress.epochs >= 1
     tail_limit = (
@@ -62,6 +63,7 @@ def _is_end_of_the_road(signals: Signals, evaluation: EvalCurve | None) -> bool:
         return False
     known = np.isfinite(series.loss)
     loss, step = series.loss[known], series.step[known]
+    # The first tenth teaches the format, which is no measure of what the rest can gain.
     gained = float(loss[-2]) - evaluation.last
     first = float(loss[min(int(np.searchsorted(step, FIRST_TENTH * step[-1])), len(loss) - 2)])
     return gained < LITTLE * evaluation.last or gained < LITTLE_OF_ALL * (first - evaluation.last)
@@ -95,6 +97,7 @@ def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     if spread <= 0 or len(x) < 3:
         return 0.0, math.inf
     slope = float(centred @ y) / spread
+    # Rows that are alike tell less than their number: the error is widened by half.
     rest = y - y.mean() - slope * centred
     return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
 

@@ -101,6 +101,7 @@ def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding 
         return None
     accuracy = series.metrics[names[0]]
     accuracy = accuracy[np.isfinite(accuracy)]
+    # The number of labels is read off the loss itself, because logs seldom say it.
     num_labels = round(math.exp(min(curve.end, 10.0)))
     if not len(accuracy) or num_labels < 2 or abs(curve.end / math.log(num_labels) - 1) > GUESSING:
         return None
@@ -138,7 +139,9 @@ def _is_plausible(signals: Signals, chance: Chance) -> bool:
 
 
 def _never_left(signals: Signals, curve: LossCurve, chance: Chance, limits: Thresholds) -> bool:
+    # A model that has just begun is at chance too.
     enough = not signals.progress.last_step < limits.few_steps
+    # An untrained head guesses a little worse than evenly, hardly ever better.
     begins_there = (
         -limits.chance_tolerance
         < curve.first / chance.loss - 1 + curve.noise

@@ -8,7 +8,7 @@ import numpy as np
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.chance import MOST_IGNORANT, chance_level
-from finestep.diagnosis.curves import LossCurve
+from finestep.diagnosis.curves import EvalCurve, LossCurve
 from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals, or_none
 from finestep.diagnosis.thresholds import Thresholds
@@ -48,6 +48,7 @@ def straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     clear = gain > limits.level_z * error or (gain > 2 * error and curve.whole.t < -1.5 * limits.trend_t)
     if progress.share_done < 0.9 or not clear or gain > limits.straight_gain:
         return None
+    # A sound run has 85 to 95 % of its gain in the first third of the summed rate; a straight line has a third.
     early, half = (_share_of_gain(signals, part) for part in (1 / 3, 1 / 2))
     # A rate that no method uses needs less of a proof.
     slack = FAR_BELOW_SLACK if schedule.peak < LOWEST_USUAL_RATE else 1.0
@@ -105,6 +106,7 @@ def _falls_late(signals: Signals, curve: LossCurve) -> bool:
     known = series.loss[np.isfinite(series.loss)] if series is not None else np.empty(0)
     if len(known) >= 3:
         return bool(known[len(known) // 2 - 1] - known[-1] > LATE_SHARE * (known[0] - known[-1]) > 0)
+    # Not the first quarter: there any run falls.
     quarters = np.array_split(signals.log.train.loss[curve.rows], 4)
     before, now = float(np.mean(quarters[1])), float(np.mean(quarters[3]))
     error = math.hypot(*(float(np.std(q, ddof=1)) / math.sqrt(len(q)) for q in (quarters[1], quarters[3])))
@@ -121,6 +123,7 @@ def _share_of_gain(signals: Signals, part: float) -> float:
     rates, steps = train.learning_rate[known], train.step[known]
     if known.mean() < 0.9 or len(steps) < MIN_ROWS_OF_RESPONSE or rates.max() <= 0 or steps[-1] <= steps[0]:
         return math.nan
+    # The area under the schedule up to each row: what a changing rate has done so far.
     spent = np.cumsum(rates * np.gradient(steps))
     place = float(steps[min(int(np.searchsorted(spent, part * spent[-1])), len(steps) - 1)])
     series = signals.log.evaluation
@@ -167,15 +170,21 @@ def _share_of_training_gain(signals: Signals, place: float) -> float:
     return (curve.start - float(np.median(window)) + error) / (curve.start - curve.end)
 
 
-def rate_was_the_limit(signals: Signals, curve, evaluation, limits: Thresholds) -> bool:
-    """A long budget, a small gain in all, and as much of it late as early: the descent never bent."""
+def rate_was_the_limit(
+    signals: Signals, curve: LossCurve | None, evaluation: EvalCurve | None, limits: Thresholds
+) -> bool:
+    """A long budget, a small gain in all, and a model that was ignorant at first and is so in the end."""
     epochs = signals.progress.epochs
     if not epochs >= limits.small_gain_epochs or signals.progress.share_done < 0.9:
         return False
-    first, last = (evaluation.first, evaluation.last) if evaluation else (curve.start, curve.end)
+    judged_by = evaluation or curve
+    if judged_by is None:
+        return False
+    first = judged_by.first if isinstance(judged_by, EvalCurve) else judged_by.start
+    last = judged_by.last if isinstance(judged_by, EvalCurve) else judged_by.end
     small = first > 0 and 1 - last / first < limits.small_gain
-    is_told = curve is not None and curve.num_rows >= limits.min_rows
-    return small and _is_ignorant_all_along(signals, first, last) and (not is_told or curve.whole.change < 0)
+    is_falling = curve is None or curve.num_rows < limits.min_rows or curve.whole.change < 0
+    return small and is_falling and _is_ignorant_all_along(signals, first, last)
 
 
 def _is_ignorant_all_along(signals: Signals, first: float, last: float) -> bool:

@@ -30,6 +30,7 @@ def unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding
         if rate < 0.95 and chance is None and is_calm_jump(signals, curve, row):
             known: Evidence = {"step": float(signals.log.train.step[row]), "rate_over_peak": rate}
             return not_the_rate(curve, row, {**known, "best_loss": curve.best, "end_loss": curve.end})
+        # At a small share of the peak rate the steps are too small to do that.
         if rate < limits.low_rate_share:
             return None
     began_as_a_guess = chance is not None and chance.kind == "labels" and abs(curve.start / chance.loss - 1) < 0.1
@@ -72,6 +73,7 @@ def worse_than_base(signals: Signals, curve: LossCurve, limits: Thresholds) -> F
     if series is None or not len(series):
         return None
     base = signals.log.context.base_eval_loss or (float(series.loss[0]) if series.step[0] == 0 else None)
+    # Evaluations of the first quarter may lie in the warmup, where a loss is often worse for a while.
     after = series.loss[(series.step > 0.25 * signals.progress.last_step) & np.isfinite(series.loss)]
     if base is None or len(after) < 2 or after.min() <= NO_BETTER * base or curve.end < FELL_FAR * curve.start:
         return None

@@ -59,6 +59,7 @@ def review_config(
     hardware: HardwareFacts | str | None = None,
     params: str | None = None,
     method: str | None = None,
+    objective: str | None = None,
 ) -> Review:
     """Read a config or a script of another tool and say what to change in it.
 
@@ -66,6 +67,7 @@ def review_config(
         hardware: the card that will train it; None = memory is not judged.
         params: size of the model, where its name does not tell.
         method: full, lora or qlora, where the file does not tell.
+        objective: sft, dpo, ..., where its command or its rows tell better than the file.
 
     Raises:
         BadInput: the file cannot be read, or holds no training settings.
@@ -74,6 +76,8 @@ def review_config(
     _check_ranges(config, path)
     if method is not None:
         config = replace(config, method=method)
+    if objective is not None:
+        config = replace(config, objective=objective)
     subject = _subject(model or config.model, params)
     gpu = _hardware(hardware)
     facts = _data(data)

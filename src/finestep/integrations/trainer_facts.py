@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from transformers import TrainerState, TrainingArguments
 
 from finestep.diagnosis.training_log import RunContext
 from finestep.errors import BadInput
-from finestep.facts import DataFacts, ModelFacts
+from finestep.facts import DataFacts, ModelFacts, Task
 from finestep.flows.known_run import ENOUGH
 from finestep.flows.recommend import recommend
 from finestep.rules.compose import Ask
@@ -26,7 +26,7 @@ class RandomState:
     """Where every generator of chance stands."""
 
     python: tuple[object, ...]
-    numpy: Mapping[str, object] | tuple[object, ...]
+    numpy: dict[str, Any]
     cpu: torch.Tensor
     cuda: list[torch.Tensor] | None
 
@@ -60,8 +60,9 @@ def output_size(model: torch.nn.Module | None) -> tuple[int, int | None]:
 
 def random_state() -> RandomState:
     """Every generator of chance that a forward pass or a data loader may draw from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    return RandomState(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
+    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if is_used else None
+    return RandomState(random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state(), cuda)
 
 
 def restore_random_state(state: RandomState) -> None:
@@ -106,8 +107,8 @@ def _usual_rate(
         batch=batch,
         num_epochs=epochs if 0.01 <= epochs <= 1000 else None,
     )
-    task = "classification" if output_size(model)[1] else None
-    data = DataFacts(name="the Trainer's rows", num_rows=_num_rows(train_dataloader), task=task)  # type: ignore[arg-type]
+    task: Task | None = "classification" if output_size(model)[1] else None
+    data = DataFacts(name="the Trainer's rows", num_rows=_num_rows(train_dataloader), task=task)
     try:
         rate = recommend(_facts(model), data, hardware=ENOUGH, ask=wanted).estimates["learning_rate"]
     except (BadInput, KeyError, ValueError, TypeError):

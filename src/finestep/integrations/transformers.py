@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from finestep.diagnosis.from_records import training_log
 from finestep.diagnosis.monitor import LiveMonitor

@@ -290,7 +290,7 @@ class Bench:
         batch = collate(data.train, rows, pad_id=data.pad_id, device=self.resident.placement.device)
         self._trial.notice_changes()
         loss = self.resident.token_loss.sum(self._model, batch) / max(data.train.num_loss_units(rows), 1)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._trial.after_pass()
         return float(loss.detach())
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -29,6 +30,9 @@ from finestep.train.targets import attach, can_share_a_pass, detach, find_target
 from finestep.train.update import UpdatePlan
 from finestep.train.whole_model import WholeModel, trained
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CPU = torch.device("cpu")
 
@@ -41,8 +45,10 @@ class Shadow:
         weightless: fake tensors, whose steps cost no memory and little time; else random weights and real steps.
     """
 
-    def __init__(self, config: Any, case: MemoryCase, *, num_layers: int, lanes: int = 1, weightless: bool = True):
-        self._mode: Any = FakeTensorMode() if weightless else contextlib.nullcontext()
+    def __init__(
+        self, config: PretrainedConfig, case: MemoryCase, *, num_layers: int, lanes: int = 1, weightless: bool = True
+    ):
+        self._mode: AbstractContextManager[object] = FakeTensorMode() if weightless else contextlib.nullcontext()
         self._case, self.num_layers, self._lanes = case, num_layers, lanes
         self._tracker = LiveStorages(vocabulary_size=getattr(config.get_text_config(), "vocab_size", None))
         model, shapes = _build(with_depth(config, num_layers), case, device="meta" if weightless else "cpu")
@@ -70,7 +76,7 @@ class Shadow:
         self._eight_bit = EightBitAdamW(self._trained) if self._case.optimizer == "adamw_8bit" else None
         self._watch_layers(checkpointable_layers(model))
         for value in self._trained:
-            value.register_post_accumulate_grad_hook(self._gradient_arrived)
+            value.register_post_accumulate_grad_hook(self._gradient_arrived)  # type: ignore[no-untyped-call]
         self._first_update()
 
     def step(self, rows: int, length: int, *, lever: Lever, loss_tokens: int | None = None) -> Timeline:
@@ -120,7 +126,7 @@ class Shadow:
         losses = each.view(self._lanes, -1).sum(1) / len(each)
         loss = losses.sum()
         self._tracker.phase = "backward:head"
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._rows.after_pass()
         losses = losses.detach()
         del each, loss
@@ -178,7 +184,7 @@ class Shadow:
         assert parameter.grad is not None
         self._tracker.hold([parameter.grad], GRADIENTS)
 
-    def _watch_layers(self, layers: list[Any]) -> None:
+    def _watch_layers(self, layers: list[torch.nn.Module]) -> None:
         """Let the phase follow the layers: from the bottom, `b0`, `b1`, ...; the upper half from the top, ..., `t1`, `t0`."""
         for place, layer in enumerate(layers):
             from_top = len(layers) - 1 - place
@@ -189,12 +195,12 @@ class Shadow:
     def _enter(self, phase: str) -> None:
         self._tracker.phase = phase
 
-    def _leave(self, out: Any, name: str, last: bool) -> None:
+    def _leave(self, out: torch.Tensor | tuple[torch.Tensor, ...], name: str, last: bool) -> None:
         if last:
             self._enter("loss")
         hidden = out[0] if isinstance(out, tuple) else out
         if hidden.requires_grad:
-            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))
+            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def _levered(self, lever: Lever) -> Iterator[None]:
@@ -233,7 +239,7 @@ def _without_numbers() -> Iterator[None]:
                 setattr(place, name, original)
 
 
-def with_depth(config: Any, num_layers: int) -> Any:
+def with_depth(config: PretrainedConfig, num_layers: int) -> PretrainedConfig:
     """A copy of `config` with another depth; lists that describe layer by layer are cut to it, or repeated."""
     changed = copy.deepcopy(config)
     inner = changed.get_text_config()
@@ -250,7 +256,7 @@ def _is_native(case: MemoryCase) -> bool:
     return case.weights_dtype == "bfloat16" and case.method == "lora"
 
 
-def _build(config: Any, case: MemoryCase, *, device: str) -> tuple[Any, dict[str, torch.Size]]:
+def _build(config: PretrainedConfig, case: MemoryCase, *, device: str) -> tuple[PreTrainedModel, dict[str, torch.Size]]:
     """(the model as `train/resident.py` makes it, but from the config alone; the shapes of an adapter that can be a row).
 
     Where rows of adapters cannot stand for PEFT's (experts of a mixture), PEFT's adapter is in the model and there are no shapes.
@@ -271,7 +277,7 @@ def _build(config: Any, case: MemoryCase, *, device: str) -> tuple[Any, dict[str
         return model, _adapter_shapes(model, case)
 
 
-def _auto_class(config: Any, case: MemoryCase) -> str:
+def _auto_class(config: PretrainedConfig, case: MemoryCase) -> str:
     """As `train/model.py` chooses it.
 
     Raises:
@@ -290,14 +296,14 @@ def _auto_class(config: Any, case: MemoryCase) -> str:
     raise BadInput("transformers has no class for this model and task", value=config.model_type)
 
 
-def _to_float32(model: Any) -> None:
+def _to_float32(model: torch.nn.Module) -> None:
     """PEFT's preparation of a quantised base: everything that is not in 4 bits goes to float32."""
     for parameter in model.parameters():
         if parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
 
 
-def _adapter_shapes(model: Any, case: MemoryCase) -> dict[str, torch.Size]:
+def _adapter_shapes(model: PreTrainedModel, case: MemoryCase) -> dict[str, torch.Size]:
     recipe = Recipe.model_validate(
         {"method": "lora", "lora": {"rank": case.rank, "target_modules": case.target_modules}}
     )
@@ -333,7 +339,7 @@ def _other_parts(model: Any) -> list[str]:
     return [f"{prefix}{name}" for name, module in beside if module is not language and module is not head]
 
 
-def _materialise(model: Any) -> None:
+def _materialise(model: torch.nn.Module) -> None:
     """Fake CPU tensors for the meta tensors of a model; tied ones stay tied."""
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
@@ -342,6 +348,6 @@ def _materialise(model: Any) -> None:
                 fake = torch.empty(value.shape, dtype=value.dtype, device=CPU)
                 made.setdefault(id(value), torch.nn.Parameter(fake, requires_grad=value.requires_grad))
                 module._parameters[name] = made[id(value)]
-        for name, value in module._buffers.items():
-            if value is not None:
-                module._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device=CPU)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=CPU)

@@ -62,7 +62,9 @@ _OTHER_NAMES = {
 
 _EVAL_PREFIX = re.compile(r"^(?:eval|val|valid|validation|dev|test)(?=[/_. ])[/_. ]*(.*)$")
 _EVAL_SUFFIX = re.compile(r"^(.*?)[/_](?:eval|val|valid|validation|dev)$")
-_NOT_A_METRIC = re.compile(r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit|len(?:gth)?$")
+_NOT_A_METRIC = re.compile(
+    r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit|len(?:gth)?$|split|interval|max_iters"
+)
 _LOSS_TAIL = re.compile(r"^(?:(.*?)[/_. ]+)?loss(?:_epoch)?(?:/dataloader_idx_(\d+))?$")
 _PERPLEXITY = frozenset({"ppl", "perplexity"})
 _OF_REINFORCEMENT = frozenset({"reward", "reward_spread", "zero_spread_share", "clipped_completions"})

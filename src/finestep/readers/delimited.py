@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import looks_like_a_loss, role_of
-from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS, MAX_RUNS, ROWS_AT_ONCE
+from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS, MAX_ROWS, MAX_RUNS, ROWS_AT_ONCE
+from finestep.readers.litgpt_logs import MARK, of_steps
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of
 from finestep.readers.text_stream import head, lines
@@ -37,6 +39,10 @@ def read_delimited(path: Path) -> list[TrainingLog]:
     header = [name.strip() for name in next(_safely(rows, table), [])[:MAX_NAMES]]
     if _is_panel(header):
         return _read_panel(header, rows, path)
+    if MARK in header:
+        named = [dict(zip(header, row, strict=False)) for row in islice(_safely(rows, table), MAX_ROWS)]
+        table.add_many(of_steps(named))
+        return table.logs(name=path.name, source=str(path), format=_format(header))
     names = _tensorboard_names(header, path)
     run_column = header.index("run_name") if "run_name" in header else None
     last_run = None

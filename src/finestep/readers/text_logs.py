@@ -15,13 +15,21 @@ from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import role_of
 from finestep.readers.json_logs import decoded, rows_of
 from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS
+from finestep.readers.litgpt_logs import is_printed, read_printed
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of, read_pairs
 from finestep.readers.text_stream import batches, lines
 
+MOST_CHARS = 20000
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
-_BAR = re.compile(r"(?<![\d.])(\d{1,9})/(\d{1,9}) \[")
+_BAR = (
+    r"(?:^|(?<=[}A]))\s*(?:Train(?:ing)?:\s+)?\d{1,3}%\|[^|\n]{0,200}\|\s*(?P<done>\d{1,9})/(?P<total>\d{1,9})"
+    r" \[[^\]\n]{0,60}(?:it/s|s/it)"
+)
+"""A progress bar of training: one of tokenising counts examples, one of loading or of validation has a name of its own."""
+_ROW_OR_BAR = re.compile(rf"(?P<row>{_PRINTED_ROW.pattern})|{_BAR}")
+_TORCHTUNE_BAR = re.compile(r"^(\d+)\|(\d+)\|Loss: ([-\d.eE+]+|nan|inf)")
 _TORCHTUNE = re.compile(r"^Step (\d+) \| ")
 _NUMBERS = re.compile(
     r"\s*(?:[-+]?[\d.,]+(?:[eE][-+]?\d+)?|nan|NaN)(?:\s+(?:[-+]?[\d.,]+(?:[eE][-+]?\d+)?|nan|NaN))+\s*"
@@ -60,6 +68,10 @@ def _reader_for(first: list[str]) -> tuple[Callable[[Iterator[str], RowTable], N
         return (_read_printed_once if has_plain else _read_printed_rows), "Hugging Face Trainer output"
     if any(_TORCHTUNE.match(line) for line in first):
         return _read_torchtune, "torchtune disk log"
+    if any(_TORCHTUNE_BAR.match(line) for line in first):
+        return _read_torchtune_bar, "torchtune output"
+    if any(is_printed(line) for line in first):
+        return read_printed, "litgpt output"
     header = _table_header(first)
     if header is not None:
         return (lambda stream, table: _read_table(header, stream, table)), "table in text"
@@ -134,7 +146,8 @@ def _says_something(text: str) -> bool:
 
 def _is_echo(line: str) -> bool:
     """True for the copy of a row behind a logger's prefix."""
-    return bool(_ECHO.search(line[max(0, line.index("{") - 120) : line.index("{")]))
+    at = line.index("{")
+    return at > 0 and bool(_ECHO.search(line[max(0, at - 120) : at]))
 
 
 def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
@@ -143,26 +156,61 @@ def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
 
 
 def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
-    printed = (text for line in _watched(stream, table) for text in _PRINTED_ROW.findall(line))
-    for texts in batches(iter(lambda: list(islice(printed, 400)), [])):
-        rows = rows_of(texts, _decode_printed)
+    printed = _with_bars(stream, table)
+    for chosen in iter(lambda: list(islice(printed, 400)), []):
+        steps = dict(enumerate(step for _, step in chosen))
+        rows: list[dict[str, object] | None] = []
+        for texts in batches([[text for text, _ in chosen]]):
+            rows += rows_of(texts, _decode_printed)
         table.num_skipped += rows.count(None)
-        whole = [row for row in rows if row is not None]
+        whole = [_at_step(row, steps[index]) for index, row in enumerate(rows) if row is not None]
         if any("train_runtime" in whole[index] for index in table.add_many(whole)):
             table.notes = ["the file holds the final row of at least one run"]
         if table.is_full:
             return
 
 
-def _watched(stream: Iterator[str], table: RowTable) -> Iterator[str]:
-    """The lines with a row; on the way steps that were left out are counted, and the progress bar is read."""
+def _with_bars(stream: Iterator[str], table: RowTable) -> Iterator[tuple[str, int | None]]:
+    """Printed rows with the step at which the progress bar stands right behind them, where it is drawn anew after each.
+
+    On the way steps that were left out are counted.
+    """
+    waiting: str | None = None
     for line in stream:
         if "OVERFLOW" in line and "kipping" in line:
             table.count_skipped(line.count("OVERFLOW"))
-        if "[" in line and "/" in line and (bar := _BAR.search(line)):
-            table.see_bar(int(bar.group(1)), int(bar.group(2)))
-        if "{" in line:
-            yield line
+        if "{" not in line and "/" not in line:
+            continue
+        for found in _ROW_OR_BAR.finditer(line):
+            if found["row"] is not None:
+                if waiting is not None:
+                    yield waiting, None
+                waiting = found["row"]
+                continue
+            done, total = int(found["done"]), int(found["total"])
+            table.see_bar(done, total)
+            if waiting is not None:
+                yield waiting, done
+                table.context.setdefault("max_steps", total)
+                waiting = None
+    if waiting is not None:
+        yield waiting, None
+
+
+def _at_step(row: dict[str, object], step: int | None) -> dict[str, object]:
+    """The row with a step of the bar, unless it has one, or counts none."""
+    has_own = any((role := role_of(str(key))) is not None and role.slot == "step" for key in row)
+    return row if step is None or not step or has_own else {**row, "step": step}
+
+
+def printed_rows(line: str) -> list[dict[str, object]]:
+    """The dictionaries that a trainer has printed on a line.
+
+    >>> printed_rows("  5%| 1/21 [00:02] {'loss': '7.151', 'epoch': '0.08'}")
+    [{'loss': '7.151', 'epoch': '0.08'}]
+    """
+    found = (_decode_printed(text) for text in _PRINTED_ROW.findall(line)) if "{" in line else ()
+    return [row for row in found if isinstance(row, dict)]
 
 
 def _decode_printed(text: str) -> object:
@@ -170,6 +218,18 @@ def _decode_printed(text: str) -> object:
     if any(word in text for word in _WORDS):
         text = _BARE_WORD.sub(lambda match: match.group(1) + _WORDS[match.group(2)], text).replace("-NaN", "NaN")
     return decoded(text.replace("'", '"'))
+
+
+def _read_torchtune_bar(stream: Iterator[str], table: RowTable) -> None:
+    """The bar of torchtune is drawn many times a step, and says its loss each time."""
+    last = 0
+    for line in stream:
+        found = _TORCHTUNE_BAR.match(line)
+        if found and int(found.group(2)) != last:
+            last = int(found.group(2))
+            table.add({"step": last, "loss": found.group(3), "epoch": found.group(1)})
+        if table.is_full:
+            return
 
 
 def _read_torchtune(stream: Iterator[str], table: RowTable) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from finestep.language.catalogue import sections, translations
 from finestep.plain_text import plain_lines
+from finestep.report.batch_map import BatchMap
 from finestep.report.view import ReportView
-from finestep.trial import Trial
+from finestep.search.belief import BelievedCurve
+from finestep.trial import Outcome, Trial
 
 MOST_NUMBERS_OF_A_CELL = 6
 NOT_SAID = frozenset({"title", "load", "merge", "recipe", "export", "next", "again", "answers", "zh"})
@@ -26,7 +27,7 @@ def page_json(view: ReportView) -> str:
     return json.dumps(page_data(view), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
 
 
-def page_data(view: ReportView) -> dict[str, Any]:
+def page_data(view: ReportView) -> dict[str, object]:
     """The page's data as plain values; what `finestep.update(data)` of the page takes."""
     data = {
         "format": 2,
@@ -60,11 +61,11 @@ def page_data(view: ReportView) -> dict[str, Any]:
         "notes": list(view.notes),
         "lost": list(view.lost),
     }
-    safe: dict[str, Any] = _safe(data)
+    safe = {name: _safe(value) for name, value in data.items()}
     return {**safe, "zh": {**sections()["page"], **translations(_said(safe, ""))}}
 
 
-def trial_columns(trials: Sequence[Trial], *, kept: frozenset[int]) -> dict[str, Any]:
+def trial_columns(trials: Sequence[Trial], *, kept: frozenset[int]) -> dict[str, object]:
     """The trials as columns; words stand once in `words`, and -1 is none. `kept` are those whose reasons are told.
 
     `number` is None where the trials are numbered from 0 in their order.
@@ -100,11 +101,11 @@ def trial_columns(trials: Sequence[Trial], *, kept: frozenset[int]) -> dict[str,
     }
 
 
-def _with(trials: Sequence[Trial]) -> Iterable[tuple[Trial, Any]]:
+def _with(trials: Sequence[Trial]) -> Iterable[tuple[Trial, Outcome | None]]:
     return ((trial, trial.outcome) for trial in trials)
 
 
-def _seconds(outcome: Any) -> float:
+def _seconds(outcome: Outcome | None) -> float:
     return outcome.elapsed_s if outcome and math.isfinite(outcome.elapsed_s) else 0.0
 
 
@@ -121,7 +122,7 @@ def _rounded(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _basin(view: ReportView) -> dict[str, Any]:
+def _basin(view: ReportView) -> dict[str, object]:
     basin = view.basin
     return {
         "batches": list(basin.batches),
@@ -133,13 +134,13 @@ def _basin(view: ReportView) -> dict[str, Any]:
     }
 
 
-def _curve(curve: Any) -> dict[str, Any]:
+def _curve(curve: BelievedCurve) -> dict[str, object]:
     rows = [[_rounded(getattr(p, name), 5) for name in ("learning_rate", "value", "low", "high")] for p in curve.points]
     return {"batch": curve.effective_batch_size, "points": rows}
 
 
-def _map(item: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = item.model_dump(mode="json")
+def _map(item: BatchMap) -> dict[str, object]:
+    dumped = item.model_dump(mode="json")
     for cell in dumped["cells"]:
         cell["num_trials"] = len(cell["trials"])
         cell["trials"] = cell["trials"][:MOST_NUMBERS_OF_A_CELL]
@@ -147,7 +148,7 @@ def _map(item: Any) -> dict[str, Any]:
     return dumped
 
 
-def _safe(value: Any) -> Any:
+def _safe(value: object) -> object:
     """The same values with every text made safe to show."""
     if isinstance(value, str):
         return plain_lines(value).encode("utf-8", "replace").decode("utf-8")
@@ -156,7 +157,7 @@ def _safe(value: Any) -> Any:
     return [_safe(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _said(value: Any, key: str) -> Iterable[str]:
+def _said(value: object, key: str) -> Iterable[str]:
     """Every text that the page may show in another language."""
     if isinstance(value, str):
         yield value

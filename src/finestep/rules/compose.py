@@ -21,6 +21,8 @@ from finestep.rules.effective_size import effective_parameters
 from finestep.rules.fit_in_memory import MemoryPlan, plan_memory
 from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate, rate_estimate, retention_estimate
 from finestep.rules.neighbours import Neighbour
+from finestep.rules.preference_rate import METHODS as PREFERENCE_METHODS
+from finestep.rules.preference_rate import objective_of
 from finestep.rules.prompt_rate import RATES
 from finestep.rules.recommendation import DerivationStep, NearRecipe, Recommendation, WhatIf
 from finestep.rules.variants import LORA_PLUS_RATIO, VARIANTS
@@ -58,6 +60,7 @@ class Ask:
     noise_scale: float | None = None
     target_modules: tuple[str, ...] | None = None
     retention: bool = False
+    beta: float | None = None
 
 
 def compose(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | None, ask: Ask) -> Recommendation:
@@ -134,7 +137,8 @@ def _draft(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | 
     )
     steps = None if rows is None else duration.num_steps(rows, epochs=epochs.value, batch=int(batch.value))
     request = RateRequest(
-        method=method if method in (*TRAINED_METHODS, *PROMPT_METHODS) else "lora",
+        method=method if method in (*TRAINED_METHODS, *PROMPT_METHODS, *PREFERENCE_METHODS) else "lora",
+        beta=ask.beta,
         variant=method if method in VARIANTS else "lora",
         params=effective_parameters(model) or ASSUMED_PARAMS,
         active_params=model.num_active_parameters,
@@ -167,11 +171,15 @@ def group_of(method: str) -> str:
     """The method group that batch and recipes are looked up by."""
     if method in TRAINED_METHODS:
         return method
+    if method in PREFERENCE_METHODS:
+        return "lora" if objective_of(method)[1] else "full"
     return "prompt" if method in PROMPT_METHODS else "lora"
 
 
 def trained_as(method: str) -> Method:
     """Which of the three memory profiles a method has."""
+    if method in PREFERENCE_METHODS and not objective_of(method)[1]:
+        return "full"
     return method if method in TRAINED_METHODS else "lora"  # type: ignore[return-value]
 
 
@@ -215,7 +223,7 @@ def _estimates(draft: _Draft, answer: RateAnswer) -> dict[str, Estimate]:
         ),
         "optimizer.max_grad_norm": regularisation.max_grad_norm(),
     }
-    if draft.method != "full" and draft.method not in PROMPT_METHODS:
+    if trained_as(draft.method) != "full" and draft.method not in PROMPT_METHODS:
         out |= {"lora.rank": draft.rank, "lora.alpha": draft.alpha}
     out |= _layer_estimates(draft, rate.value)
     if draft.memory.micro_batch:
@@ -229,7 +237,11 @@ def _estimates(draft: _Draft, answer: RateAnswer) -> dict[str, Estimate]:
 
 def _can_forget(draft: _Draft) -> bool:
     """Generating models whose own weights or adapters are trained have other abilities to lose."""
-    return not draft.request.classification and not draft.model.is_encoder and draft.method not in PROMPT_METHODS
+    return (
+        not draft.request.classification
+        and not draft.model.is_encoder
+        and draft.method not in (*PROMPT_METHODS, *PREFERENCE_METHODS)
+    )
 
 
 def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
@@ -398,6 +410,8 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
         out.append(f"to keep more of the model's other abilities use {safe:.1e} (`--retention`)")
     if draft.model.is_instruct and not draft.request.classification:
         out.append(SOLVED)
+    if draft.method in PREFERENCE_METHODS:
+        out += _preference_notes(draft)
     if draft.method in PROMPT_METHODS or (draft.method in VARIANTS and draft.method not in ("lora", "rslora")):
         out.append(
             f"finestep itself trains full, lora and qlora; these values are for training {draft.method} elsewhere"
@@ -420,6 +434,15 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
     if draft.num_steps < batch_size.FEWEST_UPDATES:
         out.append(f"only {draft.num_steps} updates: little data; expect more from more rows than from any setting")
     return out
+
+
+def _preference_notes(draft: _Draft) -> list[str]:
+    """How little is known of such rates, and where they go."""
+    name = objective_of(draft.method)[0]
+    return [
+        f"published {name.upper()} runs differ widely, and hardly any was swept: the interval is what {name.upper()} is trained at",
+        f"finestep does not train {name.upper()} itself: `finestep tune --with` searches your own trainer's config",
+    ]
 
 
 def _what_ifs(draft: _Draft, answer: RateAnswer) -> list[WhatIf]:
@@ -469,7 +492,7 @@ def _other_requests(draft: _Draft) -> list[tuple[str, RateRequest]]:
 
 def check_method(method: str | None) -> None:
     """Refuse a method that no rule knows."""
-    known = (*TRAINED_METHODS, *(v for v in VARIANTS if v != "lora"), *PROMPT_METHODS)
+    known = (*TRAINED_METHODS, *(v for v in VARIANTS if v != "lora"), *PROMPT_METHODS, *PREFERENCE_METHODS)
     if method is not None and method not in known:
         from finestep.errors import did_you_mean
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from finestep.estimate import Estimate
 from finestep.rules.basin import ENCODER, FULL, LORA, Basin, aim_shift
 from finestep.rules.neighbours import Neighbour, Target, nearest
+from finestep.rules.preference_rate import METHODS as PREFERENCE_METHODS
+from finestep.rules.preference_rate import preference_terms
 from finestep.rules.prompt_rate import prompt_term
 from finestep.rules.rate_law import Z80, RateLaw, packaged_law
 from finestep.rules.rate_setting import REFERENCE_STEPS, Group, RateSetting, dense_equivalent
@@ -57,6 +59,8 @@ class RateRequest:
     all_linear: bool = True
     constant_rate: bool = False
     task: str | None = None
+    beta: float | None = None
+    """Of a preference objective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,9 @@ def learning_rate(
         exclude_families: public recipes of these families are not shown.
     """
     neighbours = nearest(_target(request), exclude_families=exclude_families)
+    if request.method in PREFERENCE_METHODS:
+        terms = preference_terms(request.method, params=request.params, beta=request.beta)
+        return RateAnswer(total(terms), terms, neighbours, basin=None)
     if request.method not in BY_LAW:
         terms = [prompt_term(request.method, params=request.params, is_encoder=request.is_encoder)]
         return RateAnswer(total(terms), terms, neighbours, basin=None)

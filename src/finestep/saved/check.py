@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from finestep.plain_text import shortened
-from finestep.saved.load import load_saved
+from finestep.saved.load import Loaded, load_saved
 from finestep.saved_model import CheckRows, Sample, SavedModel
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 MAX_NEW_TOKENS = 48
 SHOWN_CHARACTERS = 300
@@ -45,11 +44,11 @@ def check(folder: Path, saved: SavedModel, rows: CheckRows, *, device: str) -> d
     return {"loss": loss, "answers": answers, "load_s": round(loaded - began, 2), "compute_s": round(now - loaded, 2)}
 
 
-def _ids(model: PreTrainedModel | PeftModel, ids: tuple[int, ...]) -> torch.Tensor:
+def _ids(model: Loaded, ids: tuple[int, ...]) -> torch.Tensor:
     return torch.tensor([ids], device=model.device)
 
 
-def _row_sum(model: PreTrainedModel | PeftModel, rows: CheckRows, row: int) -> float:
+def _row_sum(model: Loaded, rows: CheckRows, row: int) -> float:
     """Sum of the negative log-likelihoods of the tokens that carry loss."""
     ids_1S = _ids(model, rows.ids[row])
     logits_SV = model(input_ids=ids_1S, use_cache=False).logits[0, :-1].float()
@@ -59,7 +58,7 @@ def _row_sum(model: PreTrainedModel | PeftModel, rows: CheckRows, row: int) -> f
 
 
 def _check_labels(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: CheckRows, labels: tuple[str, ...]
+    model: Loaded, tokenizer: PreTrainedTokenizerBase, rows: CheckRows, labels: tuple[str, ...]
 ) -> tuple[float, list[dict[str, str]]]:
     total, predicted = 0.0, []
     for ids, true in zip(rows.ids, rows.classes, strict=True):
@@ -78,9 +77,7 @@ def _check_labels(
     return total / max(len(rows.ids), 1), answers
 
 
-def _answer(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: CheckRows, sample: Sample
-) -> dict[str, str]:
+def _answer(model: Loaded, tokenizer: PreTrainedTokenizerBase, rows: CheckRows, sample: Sample) -> dict[str, str]:
     """What the model writes after the prompt of a row, always its likeliest token."""
     ids = rows.ids[sample.row]
     prompt, expected = ids[: sample.prompt_end], ids[sample.prompt_end : sample.answer_end]
@@ -106,4 +103,4 @@ def _answer(
 
 
 def _shown(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
-    return shortened(tokenizer.decode(list(ids), skip_special_tokens=True), SHOWN_CHARACTERS)
+    return shortened(str(tokenizer.decode(list(ids), skip_special_tokens=True)), SHOWN_CHARACTERS)

@@ -6,19 +6,14 @@ import gc
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from finestep.disk import beside, writing
 from finestep.errors import BadInput
-from finestep.saved.load import load_saved
+from finestep.saved.load import Loaded, load_saved
 from finestep.saved_model import ADAPTER_CONFIG, FILE, SavedModel
 from finestep.store.model_card import write_card
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
 
 PROBE_TOKENS = 24
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
@@ -85,7 +80,7 @@ def foreign_adapter(folder: Path) -> SavedModel | None:
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel | PeftModel) -> torch.Tensor:
+def _probe(model: Loaded) -> torch.Tensor:
     """Logits of one fixed row, fp32, on the CPU."""
     size = model.get_input_embeddings().weight.shape[0]
     ids_1S = torch.arange(7, 7 + 13 * PROBE_TOKENS, 13, device=model.device)[None] % size

@@ -95,6 +95,7 @@ class Search:
     stop_below: float = STOP_BELOW
     num_eval_rows: int = 0
     baseline: tuple[float, int] | None = None
+    baseline_name: str = "the usual default"
     prefers_speed: bool = False
 
     @classmethod
@@ -113,7 +114,9 @@ class Search:
             num_eval_rows: rows behind a metric, for its noise.
             budget_runs: the whole budget; a small one leaves the baseline out.
         """
-        batch = max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
+        rate, batch = BASELINE_RATES[spec.recipe.method], max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
+        if spec.framework is not None:  # somebody's config is compared with what it says itself
+            rate, batch = spec.recipe.learning_rate, spec.recipe.effective_batch_size
         wanted = spec.with_baseline and budget_runs >= ROOM_FOR_BASELINE
         return cls(
             space,
@@ -121,7 +124,8 @@ class Search:
             objective=partial(objective_of, spec, num_eval_rows=num_eval_rows),
             seed=spec.recipe.seed,
             num_eval_rows=num_eval_rows,
-            baseline=(BASELINE_RATES[spec.recipe.method], batch) if wanted else None,
+            baseline=(rate, batch) if wanted else None,
+            baseline_name="the usual default" if spec.framework is None else "your file as it is",
             prefers_speed=spec.prefer == "speed",
         )
 
@@ -252,7 +256,7 @@ class Search:
                 learning_rate=rate,
                 effective_batch_size=batch,
                 stage="baseline",
-                why=f"the usual default, to compare with: {rate:.0e} at batch {batch}",
+                why=f"{self.baseline_name}, to compare with: {rate:.1e} at batch {batch}",
                 is_baseline=True,
             )
         ]

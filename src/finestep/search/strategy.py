@@ -51,7 +51,12 @@ class Strategy(Protocol):
 
 
 def apply_proposal(start: Recipe, proposal: Proposal) -> Recipe:
-    """The starting recipe with what the strategy wants."""
+    """The starting recipe with what the strategy wants.
+
+    >>> wanted = Proposal(learning_rate=1e-4, effective_batch_size=8, stage="full runs")
+    >>> apply_proposal(Recipe(lora={"rank": 4}), wanted).lora.rank
+    4
+    """
     wanted = proposal.fields
     if start.micro_batch_size is not None:
         wanted["micro_batch_size"] = min(start.micro_batch_size, proposal.effective_batch_size)

@@ -20,7 +20,7 @@ from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
-from finestep.search.space import Array, SearchSpace
+from finestep.search.space import Array, Mask, SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.trial import Trial
 
@@ -135,7 +135,7 @@ class StructuredSearch:
         fits = look.candidates.cost[index] <= purse.remaining + 1e-9
         return (index, "first run") if fits else None
 
-    def _full_gains(self, look: Look, free: Array) -> Array | None:
+    def _full_gains(self, look: Look, free: Mask) -> Array | None:
         """Expected improvement of full runs per cost; None before the first full run has been started."""
         gains = look.improvements()
         if not len(gains):

@@ -178,4 +178,5 @@ def _make(name: str, seed: int) -> BaseSampler:
     takes_seed = "seed" in inspect.signature(kind).parameters
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return kind(seed=seed % 2**31) if takes_seed else kind()
+        made: BaseSampler = kind(seed=seed % 2**31) if takes_seed else kind()
+    return made

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finestep.errors import BadInput
-from finestep.executors.command import fields_of
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec, DataSpec, TunedField
 from finestep.survey.formats import SAMPLE_ROWS
 from finestep.survey.layout import choose_layout
 from finestep.survey.rows import read_rows
+from finestep.trainers.command_fields import fields_of
 
 FIELD_OF_COMMAND = {"schedule.name": "schedule"}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from finestep.diagnosis.training_log import Column, TrainingLog
 from finestep.errors import BadInput
-from finestep.executors.command import OUTPUT
+from finestep.executors.detached import OUTPUT
 from finestep.readers.open_logs import find_logs, read_logs
 from finestep.store.study_files import StudyFiles
 from finestep.trial import EvalRecord, StepRecord, Trial

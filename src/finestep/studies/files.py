@@ -34,6 +34,7 @@ from finestep.studies.page import write_page
 from finestep.studies.placed_model import place_model
 from finestep.studies.saved_check import how_to_load, known_check
 from finestep.studies.spent import runs_spent, time_spent_s
+from finestep.studies.with_result import config_path, write_config
 from finestep.study import Budget, StudySpec
 from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS
 from finestep.trial import Trial
@@ -83,6 +84,8 @@ def write_results(
     standing = _standing(store, trials, command=command, budget=budget, best=best, answer=answer)
     card = ready.card if ready is not None else DataCard()
     paths = _paths(store.folder, best)
+    if store.spec.framework is not None and best is not None:
+        paths = _with_own_config(store, paths, best, answer, writes)
     reloaded = known_check(store.trial_folder(best.number)) if best is not None and paths.model else None
     result = StudyResult(
         **dict(standing),
@@ -179,13 +182,22 @@ def _standing(
         next_command=next_command(command, budget) if answer and not answer.settled else None,
         trials=tuple(_figures(spec, trial) for trial in trials),
         spent=Spent(
-            full_runs=round(runs_spent(trials, num_epochs=spec.recipe.num_epochs), 3),
+            full_runs=round(
+                runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=(ready or Ready()).card.fixed_share),
+                3,
+            ),
             budget_full_runs=budget.full_runs,
             tokens=sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             elapsed_s=round(time_spent_s(trials, sharing), 1),
         ),
         command=command,
     )
+
+
+def _with_own_config(store: StudyFiles, paths: Paths, best: Trial, answer: Answer | None, writes: Writes) -> Paths:
+    """After `--with`: the user's own config with the found values stands in the place of our recipe."""
+    config = write_config(store, best, answer) if writes is Writes.ALL else config_path(store)
+    return paths.model_copy(update={"recipe": None, "config": str(config) if config and config.exists() else None})
 
 
 def _paths(folder: Path, best: Trial | None) -> Paths:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from finestep.errors import BadInput
-from finestep.executors.command import LENGTH_FIELDS, fields_of
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec
+from finestep.trainers.command_fields import LENGTH_FIELDS, fields_of
 
 NAME_IN_COMMAND = {"schedule.name": "schedule"}
 """Fields whose name in a command is not the last part of their own."""

@@ -13,6 +13,7 @@ from finestep.answer import Answer
 from finestep.errors import EnvironmentFault, FinestepError, StudyDamaged
 from finestep.executor import Executor
 from finestep.executors.command import CommandExecutor
+from finestep.executors.framework import FrameworkExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.flows.probe import cached
 from finestep.probe import Lever
@@ -31,6 +32,7 @@ from finestep.studies.saved_check import check_saved, known_check
 from finestep.studies.steering import known_budget
 from finestep.studies.strategies import make_judge, make_strategy
 from finestep.studies.tuning import Tuning
+from finestep.studies.with_launch import visible_gpus
 from finestep.study import Budget, StartingPoint, StudySpec
 from finestep.study_layout import SPEC
 from finestep.survey.fingerprint import fingerprint
@@ -141,6 +143,10 @@ class StudyRun:
     def _executor(self) -> Executor:
         if self.spec.trainer is not None:
             return CommandExecutor(self.spec.trainer)
+        if self.spec.framework is not None:
+            return FrameworkExecutor(
+                self.spec.framework, self.spec.recipe, folder=self.folder.resolve(), gpus=visible_gpus()
+            )
         session = self._session()
         return LocalExecutor(session, folder=self.folder, starts_ahead=may_need_two(session))
 
@@ -184,13 +190,13 @@ def may_need_two(session: SessionRequest) -> bool:
 
 def _check_trainer(spec: StudySpec, folder: Path) -> None:
     """A new study of our own trainer needs its packages before anything is created; one on disk may be finished."""
-    if spec.trainer is None and not (folder / SPEC).exists():
+    if not spec.is_external and not (folder / SPEC).exists():
         check_installed(TRAINING, needed_for="training")
 
 
 def _fingerprint(spec: StudySpec) -> dict[str, str]:
     """What must stay the same; a command is in the study itself, and what it reads is its own affair."""
-    if spec.trainer is not None:
+    if spec.is_external:
         return {"version_finestep": __version__}
     return fingerprint(spec.model.path, spec.data.path, spec.data.eval_path)
 

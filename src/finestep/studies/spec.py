@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from finestep.errors import BadInput
-from finestep.executors.command import check_command, fields_of
 from finestep.facts import DataFacts
 from finestep.recipe import Recipe
 from finestep.search.further_fields import with_starts
@@ -44,6 +43,7 @@ from finestep.study import (
 from finestep.survey.data_sample import data_facts
 from finestep.survey.rows import read_rows
 from finestep.survey.split import check_one_validation
+from finestep.trainers.command_fields import check_command, fields_of
 
 RUNS_FOLDER = "finestep-runs"
 

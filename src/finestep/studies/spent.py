@@ -13,19 +13,22 @@ def time_spent_s(trials: Sequence[Trial], sharing: SharePlan) -> float:
     return sum(trial.outcome.elapsed_s for trial in trials if trial.outcome) / sharing.num_workers
 
 
-def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None) -> float:
+def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixed_share: float = 0.0) -> float:
     """Cost so far in full runs: tokens trained over those of a full run; an unfinished trial counts as planned.
 
-    `num_epochs` are those of a full run, for studies that also tune the number of epochs.
+    Args:
+        num_epochs: of a full run, for studies that also tune the number of epochs.
+        fixed_share: of a full run's time, what another trainer needs for a run of any length: it starts anew for each.
     """
 
     def planned(trial: Trial) -> float:
-        return trial.fidelity * (trial.recipe.num_epochs / num_epochs if num_epochs else 1.0)
+        length = trial.fidelity * (trial.recipe.num_epochs / num_epochs if num_epochs else 1.0)
+        return fixed_share + (1 - fixed_share) * length
 
     whole = [
         trial.outcome.num_train_tokens / planned(trial)
         for trial in trials
-        if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens
+        if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens and not fixed_share
     ]
     full = max(whole, default=0.0)
     spent = 0.0

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.executors.command import BATCH_FIELDS, LENGTH_FIELDS, fields_of
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.random_search import RandomSearch
@@ -18,7 +17,9 @@ from finestep.search.study_space import no_prior, objective_of, search_prior, se
 from finestep.search.sweep import Sweep, own_rates, sweep_batches
 from finestep.search.traits import NAMED, OFFERED
 from finestep.store.optuna_sampler import OptunaSearch, check_sampler, is_sampler, sampler_names
+from finestep.studies.with_space import within_framework
 from finestep.study import Budget, CommandSpec, Goal, StudySpec
+from finestep.trainers.command_fields import BATCH_FIELDS, LENGTH_FIELDS, fields_of
 
 ASSUMED_ROWS = 10_000
 MAXIMISED = ("accuracy", "macro_f1", "exact_match")
@@ -91,11 +92,20 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
     space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
     return Search.of_study(
         spec,
-        space if spec.trainer is None else _within_command(space, spec.trainer, spec.recipe),
+        _within_trainer(space, spec, card),
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
     )
+
+
+def _within_trainer(space: SearchSpace, spec: StudySpec, card: DataCard) -> SearchSpace:
+    """What the trainer of a study can be told."""
+    if spec.trainer is not None:
+        return _within_command(space, spec.trainer, spec.recipe)
+    if spec.framework is not None:
+        return within_framework(space, spec.framework, spec.recipe, fixed_share=card.fixed_share)
+    return space
 
 
 def _within_command(space: SearchSpace, trainer: CommandSpec, recipe: Recipe) -> SearchSpace:

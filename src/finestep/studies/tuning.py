@@ -139,7 +139,13 @@ class Tuning:
         if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
             return 0.0
         return max(
-            self.budget.full_runs - runs_spent(self.store.trials(), num_epochs=self.store.spec.recipe.num_epochs), 0.0
+            self.budget.full_runs
+            - runs_spent(
+                self.store.trials(),
+                num_epochs=self.store.spec.recipe.num_epochs,
+                fixed_share=self._card.fixed_share,
+            ),
+            0.0,
         )
 
     def _steered(self, *, at_start: bool = False) -> Iterator[TuneEvent]:

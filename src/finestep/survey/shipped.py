@@ -19,7 +19,11 @@ def model_path(name: str) -> str:
 
 
 def shipped_default(model: str | None, data: str | None) -> tuple[str, str, bool]:
-    """(model, data, is it the shipped pair): without arguments, the pair that comes with the package."""
+    """(model, data, is it the shipped pair): without arguments, the pair that comes with the package.
+
+    >>> shipped_default("my/model", "rows.jsonl")
+    ('my/model', 'rows.jsonl', False)
+    """
     if model is None and data is None:
         return str(SHIPPED_MODEL), str(SHIPPED_DATA), True
     if model is None or data is None:

@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 
-from finestep.train.adapter_layout import layout_of, place_of
+from finestep.train.adapter_layout import Piece, layout_of, place_of
+from finestep.train.installed_layers import Installed, Seats
 from finestep.train.optimizer import ParameterRow, Slice, parameter_table
-from finestep.train.packed_layers import Bound, PackedHead, PackedLinear, check_linear
 from finestep.train.row_buffers import RowBuffers
 from finestep.train.trial_rows import Values
 from finestep.train.update import StepFigures, UpdatePlan, apply_adamw, decide, norms_of, read_figures
+
+LOSS = "loss"
+"""Beside the names of gradients: the loss of a step that is half done."""
 
 
 class AdapterRows:
@@ -40,21 +43,20 @@ class AdapterRows:
         dtype: torch.dtype = torch.float32,
         room: int = 1,
     ):
-        self.base, self.dropout = base, dropout
         self.keys: list[int] = []
         self.buffers = RowBuffers(device, dtype=dtype, room=room)
-        self._only: int | None = None
+        self._seats = Seats(self.buffers, dropout=dropout)
+        self._installed = Installed(base, self._seats)
         self._cuts: dict[int, list[tuple[int, int, float, float]]] = {}
-        self._original: dict[str, torch.nn.Module] = {}
 
     # ---- trials come and go
 
     def join(self, key: int, values: Values, *, scale: float, moments: Values | None = None) -> None:
         """Add a trial as the last row, with the tensors of a PEFT adapter."""
         for name in values:
-            check_linear(self.base, place_of(name)[0])
+            self._installed.check(place_of(name)[0])
         rank = next(value.shape[0] for name, value in values.items() if name.endswith("lora_A.default.weight"))
-        layout = layout_of(values, max([rank, *self.buffers.ranks]))
+        layout = layout_of(values, max(rank, self.buffers.least_rank))
         named = {"value": values, **_moments_by_buffer(moments, [piece.name for piece in layout])}
         self.buffers.add(named, layout, rank=rank, scale=scale)
         self.keys.append(key)
@@ -77,6 +79,17 @@ class AdapterRows:
         """Copies of a trial's gradients by PEFT's names, in its own rank."""
         self.after_pass()
         return self.buffers.unpacked(self.keys.index(key), ["grad"])["grad"]
+
+    def half_step(self, key: int) -> dict[str, torch.Tensor]:
+        """Copies of a trial's gradients by PEFT's names, in its own rank, and the loss so far of the step in the making."""
+        loss = self.buffers.loss()[self.keys.index(key)]
+        return self.gradients(key) | {LOSS: loss.cpu().clone()}
+
+    def load_half_step(self, key: int, half: Values) -> None:
+        """Write what `half_step` gave."""
+        place = self.keys.index(key)
+        self.buffers.rows("grad")[place] = self.buffers.packed({name: half[name] for name in half if name != LOSS})
+        self.buffers.loss()[place] = half[LOSS]
 
     def load(self, key: int, values: Values) -> None:
         """Write tensors by PEFT's names into a trial's row."""
@@ -108,10 +121,8 @@ class AdapterRows:
     def notice_changes(self) -> None:
         """Take up what an optimizer of PyTorch has done to the parameters: changed values, dropped gradients."""
         self.buffers.refresh()
-        for path in self._original:
-            module = self.base.get_submodule(path)
-            for bound in module.bound:
-                bound.renew_gradient()
+        for bound in self._installed.bound():
+            bound.renew_gradient()
 
     def add_losses(self, losses: torch.Tensor) -> None:
         """Add the losses of a pass to those of the steps in the making, [K]."""
@@ -128,15 +139,16 @@ class AdapterRows:
         planned = [plans[self.keys[place]] for place in places]
         slices = [self._slices(place, plan) for place, plan in zip(places, planned, strict=True)]
         decision = decide(
-            self._chosen(self.buffers.loss(), places),
+            _chosen(self.buffers.loss(), places),
             norms_of([[one.grad for one in each] for each in slices]),
             planned,
         )
         wants = any(plan.wants_norms or plan.wants_descent for plan in planned)
-        before = self._chosen(self.buffers.rows("value"), places).clone() if wants else None
+        # The update is measured as what it changed: cheaper than from the moments for many trials, and right for any optimizer.
+        before = _chosen(self.buffers.rows("value"), places).clone() if wants else None
         for number, (pieces, plan) in enumerate(zip(slices, planned, strict=True)):
             apply_adamw(pieces, plan, decision, number)
-        change = None if before is None else before.sub_(self._chosen(self.buffers.rows("value"), places))
+        change = None if before is None else before.sub_(_chosen(self.buffers.rows("value"), places))
         figures = read_figures(decision, **self._norms(change, places, planned))
         self.buffers.clear(places)
         self.buffers.refresh()
@@ -148,22 +160,20 @@ class AdapterRows:
         """Norms of updates and weights, and the descent, where some trial wants them; [L] each."""
         if change is None:
             return {}
-        values = self._chosen(self.buffers.rows("value"), places)
+        values = _chosen(self.buffers.rows("value"), places)
         both = norms_of([[row] for row in (*change.unbind(), *values.unbind())])
         found = {"update_norm": both[: len(places)], "weight_norm": both[len(places) :]}
         if any(plan.wants_descent for plan in plans):
-            found["descent"] = change.mul_(self._chosen(self.buffers.rows("grad"), places)).sum(1)
+            found["descent"] = change.mul_(_chosen(self.buffers.rows("grad"), places)).sum(1)
         return found
-
-    def _chosen(self, rows: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
-        """Some rows; without a copy where they are all."""
-        return rows if len(places) == len(self.keys) else torch.stack([rows[place] for place in places])
 
     def _slices(self, place: int, plan: UpdatePlan) -> list[Slice]:
         """A trial's row cut where learning-rate factor or weight decay change; as few pieces as possible."""
         key = self.keys[place]
         if key not in self._cuts:
-            self._cuts[key] = self._cut(parameter_table(self.values(key), plan.settings, list(plan.new_names)))
+            self._cuts[key] = _cut(
+                self.buffers.layout, parameter_table(self.values(key), plan.settings, list(plan.new_names))
+            )
         buffers = {name: self.buffers.rows(name)[place] for name in ("value", "grad", "first", "second")}
         return [
             Slice(
@@ -174,71 +184,47 @@ class AdapterRows:
             for start, end, factor, decay in self._cuts[key]
         ]
 
-    def _cut(self, table: Sequence[ParameterRow]) -> list[tuple[int, int, float, float]]:
-        cuts: list[tuple[int, int, float, float]] = []
-        for piece, row in zip(self.buffers.layout, table, strict=True):
-            if cuts and cuts[-1][2:] == (row.lr_factor, row.weight_decay):
-                cuts[-1] = (cuts[-1][0], piece.end, row.lr_factor, row.weight_decay)
-            else:
-                cuts.append((piece.start, piece.end, row.lr_factor, row.weight_decay))
-        return cuts
-
     # ---- the base
-
-    @property
-    def factors(self) -> torch.Tensor | None:
-        """What each trial's adapter is multiplied by, [K]; None where the values that the pass sees have it in them."""
-        return self.buffers.factors
 
     @property
     def serves_all(self) -> bool:
         """False while a pass serves one trial alone."""
-        return self._only is None
-
-    def shown(self, stacked: torch.Tensor) -> torch.Tensor:
-        """All trials, or the one that `only` has chosen."""
-        return stacked if self._only is None else stacked[self._only : self._only + 1]
+        return self._seats.only is None
 
     @contextmanager
     def only(self, key: int) -> Iterator[None]:
         """Inside, a forward pass serves this trial alone."""
-        before, self._only = self._only, self.keys.index(key)
+        before, self._seats.only = self._seats.only, self.keys.index(key)
         try:
             yield
         finally:
-            self._only = before
+            self._seats.only = before
 
     def install(self) -> None:
         """Put the packed modules into the base and make them see the rows as they are now."""
-        self.base.requires_grad_(False)
         self._cuts = {}
-        if not self.keys:
-            return
         self.buffers.refresh()
-        low, low_grad = self.buffers.low()
-        modules: dict[str, dict[str, Bound]] = {}
-        for piece in self.buffers.layout:
-            parameter = torch.nn.Parameter(piece.view(self.buffers.rows("value")))
-            parameter.grad = piece.view(self.buffers.rows("grad"))
-            bound = Bound(parameter, piece.view(low), piece.view(low_grad), parameter.grad)
-            modules.setdefault(piece.path, {})[piece.kind] = bound
-        for path, pieces in modules.items():
-            self._packed(path, is_adapter="A" in pieces).bind(pieces)
+        self._installed.bind(self.buffers)
 
     def uninstall(self) -> None:
         """Put the base's own modules back."""
-        for path, module in self._original.items():
-            _put(self.base, path, module)
-        self._original = {}
+        self._installed.undo()
 
-    def _packed(self, path: str, *, is_adapter: bool) -> PackedLinear | PackedHead:
-        module = self.base.get_submodule(path)
-        if isinstance(module, PackedLinear | PackedHead):
-            return module
-        self._original[path] = module
-        packed = PackedLinear(module, self) if is_adapter else PackedHead(module, self)
-        _put(self.base, path, packed)
-        return packed
+
+def _cut(layout: Sequence[Piece], table: Sequence[ParameterRow]) -> list[tuple[int, int, float, float]]:
+    """(start, end, learning-rate factor, weight decay) of stretches of a row that are treated alike, as few as possible."""
+    cuts: list[tuple[int, int, float, float]] = []
+    for piece, row in zip(layout, table, strict=True):
+        if cuts and cuts[-1][2:] == (row.lr_factor, row.weight_decay):
+            cuts[-1] = (cuts[-1][0], piece.end, row.lr_factor, row.weight_decay)
+        else:
+            cuts.append((piece.start, piece.end, row.lr_factor, row.weight_decay))
+    return cuts
+
+
+def _chosen(rows: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+    """Some rows; without a copy where they are all."""
+    return rows if len(places) == len(rows) else torch.stack([rows[place] for place in places])
 
 
 def _moments_by_buffer(moments: Values | None, names: Sequence[str]) -> dict[str, Values]:
@@ -247,8 +233,3 @@ def _moments_by_buffer(moments: Values | None, names: Sequence[str]) -> dict[str
         return {}
     kinds = {"first": "exp_avg", "second": "exp_avg_sq"}
     return {buffer: {name: moments[f"{name}.{kind}"] for name in names} for buffer, kind in kinds.items()}
-
-
-def _put(model: Any, path: str, module: torch.nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    model.get_submodule(parent)._modules[name] = module

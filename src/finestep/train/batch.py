@@ -180,6 +180,7 @@ def fill_lanes(
     What is filled up points at the lane's first token and carries no loss: a lane never reads another lane's token, whose value
     might be no number.
     """
+    # Rows of a lane lie one after the other in the flat batch, so that a place tells its lane by division.
     lane_K = kept_K // tokens_a_lane
     counts_L = np.bincount(lane_K, minlength=num_lanes)
     most = rounded(max(int(counts_L.max()), 1))

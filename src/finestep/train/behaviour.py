@@ -61,6 +61,18 @@ def check_forward(model: PreTrainedModel, *, computing: Computing) -> None:
         _answers(model, _tokens(model), computing)
 
 
+def check_ids(model: PreTrainedModel, highest: int) -> None:
+    """Raise BadInput where the tokenizer gives ids for which the model has no embedding."""
+    size = vocabulary_size(model)
+    if size is not None and highest >= size:
+        raise BadInput(
+            f"every token must have an embedding: the model has {size:,}",
+            value=f"token id {highest}",
+            next_step="the tokenizer has more tokens than the model; use the one that belongs to it, or resize the model's "
+            "embeddings and save it first (`model.resize_token_embeddings(len(tokenizer))`)",
+        )
+
+
 def looks_ahead(model: PreTrainedModel, *, computing: Computing) -> bool:
     """True when a later token changes the answers at earlier places: then a loss on next tokens means nothing."""
     ids_NS = _tokens(model)

@@ -7,6 +7,7 @@ without dropout in evaluation mode, where transformers' own switch does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -51,7 +52,7 @@ class _Recomputed:
     def __init__(self, forward: Callable[..., object]):
         self._forward = forward
 
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
         return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)

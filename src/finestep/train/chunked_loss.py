@@ -61,6 +61,7 @@ class _ChunkedNLL(torch.autograd.Function):
         grad_KD = torch.empty_like(hidden_KD) if needs_hidden else None
         head_grads: list[torch.Tensor] = []
         for place in parts:
+            # Detached: this graph ends with the chunk, and its logits with it.
             part = hidden_KD[place].detach().requires_grad_(needs_hidden)
             with torch.set_grad_enabled(needs_hidden or needs_head):
                 part_nll = _nll(logits_of, part, labels_K[place])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from finestep.train.order import Order
@@ -19,24 +22,45 @@ class CurrentStep:
     def __init__(self, data: TokenRows, order: Order):
         self._data, self.order = data, order
         self._queue: list[np.ndarray] = []
+        self._cut: tuple[int, int | None] = (1, None)
         self.rows: np.ndarray = np.empty(0, dtype=np.int64)
         self.num_units = 1
         self.num_micro_batches = 0
 
     def next_rows(self, step: int, *, micro_batch_size: int, window: int | None) -> np.ndarray:
         """Rows of the next micro-batch of step `step`; the first of a step fixes how the step is cut."""
+        # How a step is cut stays fixed until it is complete: a pack that changes meanwhile must not repeat or skip rows.
         if not self._queue:
-            self.rows = self.order.rows_of_step(step)
-            self.num_units = max(self._data.num_loss_units(self.rows), 1)
-            self._queue = self.order.micro_batches(self.rows, micro_batch_size, window=window)
-            self.num_micro_batches = 0
+            self._begin(step, micro_batch_size, window)
         return self._queue[0]
+
+    def _begin(self, step: int, micro_batch_size: int, window: int | None) -> None:
+        self._cut = (micro_batch_size, window)
+        self.rows = self.order.rows_of_step(step)
+        self.num_units = max(self._data.num_loss_units(self.rows), 1)
+        self._queue = self.order.micro_batches(self.rows, micro_batch_size, window=window)
+        self.num_micro_batches = 0
 
     def add(self) -> bool:
         """Count a micro-batch whose gradients are in; True when the effective batch is complete."""
         self.num_micro_batches += 1
         del self._queue[0]
         return not self._queue
+
+    @property
+    def is_half_done(self) -> bool:
+        """True when some of its micro-batches are in the gradients and others are not."""
+        return bool(self._queue) and self.num_micro_batches > 0
+
+    def state(self) -> dict[str, Any]:
+        """How far it is; with the gradients so far, this is all that going on in its middle needs."""
+        return {"cut": list(self._cut), "num_micro_batches": self.num_micro_batches}
+
+    def restore(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of step `step`."""
+        self._begin(step, *state["cut"])
+        self.num_micro_batches = state["num_micro_batches"]
+        del self._queue[: self.num_micro_batches]
 
     def rewind(self) -> None:
         """Forget what is half done; its gradients are the caller's to clear."""

@@ -47,6 +47,7 @@ def _apart(model: Any, token_loss: TokenLoss, data: TrainingData) -> float:
     by_length = np.argsort(rows.lengths, kind="stable")
     # A long text before a short one: what is carried over has much to carry, and shows on most of the short text.
     chosen = by_length[np.unique(np.linspace(0, len(by_length) - 1, min(NUM_TRIED, len(by_length))).astype(int))][::-1]
+    # One by one, so that the comparison does not lean on padding either.
     alone = torch.cat(
         [token_loss.each(model, collate(rows, [row], pad_id=data.pad_id, device=device)) for row in chosen]
     )

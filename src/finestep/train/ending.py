@@ -34,6 +34,7 @@ class Ending:
         if not math.isfinite(run.progress.best_loss):
             self._without_weights(state, reason)
             return
+        # What is saved is what was measured as the best, also for metrics that are computed only now.
         if run.progress.best_step != run.progress.step:
             run.seat.load(run.best)
             reason += f"; the weights of step {run.progress.best_step} are kept"

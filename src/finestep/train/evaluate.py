@@ -16,6 +16,7 @@ from finestep.train.batch import collate
 from finestep.train.loss import TokenLoss
 from finestep.train.memory import in_parts_that_fit
 from finestep.train.token_rows import TokenRows
+from finestep.train.tokenizer import Tokenizer
 from finestep.train.tokens import TrainingData
 
 EVAL_BATCH_SIZE = 32
@@ -97,7 +98,7 @@ def evaluate_rows(
 
 
 def extra_metrics(
-    names: tuple[str, ...], model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLoss
+    names: tuple[str, ...], model: Any, tokenizer: Tokenizer, data: TrainingData, token_loss: TokenLoss
 ) -> dict[str, float]:
     """`exact_match` and the user's `module:function` metrics, on greedy answers or predicted labels.
 
@@ -124,7 +125,7 @@ def check_metrics(names: tuple[str, ...]) -> None:
 
 
 @torch.no_grad()
-def predict(model: Any, tokenizer: Any, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
+def predict(model: Any, tokenizer: Tokenizer, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
     """(answers of the model, answers of the data) for up to 128 validation rows; the last answer of a conversation."""
     rows = data.evaluation
     chosen = np.arange(min(len(rows), GENERATED_ROWS))
@@ -173,7 +174,7 @@ def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tu
 
 
 def _generate(
-    model: Any, tokenizer: Any, rows: TokenRows, chosen: np.ndarray, token_loss: TokenLoss
+    model: Any, tokenizer: Tokenizer, rows: TokenRows, chosen: np.ndarray, token_loss: TokenLoss
 ) -> tuple[list[str], list[str]]:
     cut = {int(row): prompt_and_answer(rows, int(row)) for row in chosen}
     predictions: dict[int, str] = {}
@@ -190,7 +191,7 @@ def _generate(
 
 
 def _generate_group(
-    model: Any, tokenizer: Any, prompts: list[list[int]], token_loss: TokenLoss, max_new: int
+    model: Any, tokenizer: Tokenizer, prompts: list[list[int]], token_loss: TokenLoss, max_new: int
 ) -> list[str]:
     longest = max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
@@ -208,7 +209,8 @@ def _generate_group(
             pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )
-    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    return texts
 
 
 def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
@@ -224,12 +226,13 @@ def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
 def _user_function(name: str) -> Callable[[list[str], list[str]], Any]:
     module, colon, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function) if colon else None
+        found: Any = getattr(importlib.import_module(module), function) if colon else None
     except (ImportError, AttributeError) as error:
         raise BadInput("the metric cannot be imported", value=f"{name}: {error}") from None
     if not callable(found):
         raise BadInput("a metric is `exact_match` or `module:function`", value=name)
-    return found
+    metric: Callable[[list[str], list[str]], Any] = found
+    return metric
 
 
 def _user_metric(name: str, predictions: list[str], references: list[str]) -> dict[str, float]:

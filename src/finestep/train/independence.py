@@ -31,5 +31,6 @@ def padding_changes_loss(model: Any, token_loss: TokenLoss, data: TrainingData) 
         return float(token_loss.each(model, collate(data.train, rows, pad_id=data.pad_id, device=device))[:units].sum())
 
     tolerance = SAME_FLOAT32 if token_loss.placement.is_exact else SAME_BFLOAT16
+    # A row alone has no padding; beside a longer one it has.
     alone, padded = loss_of([short]), loss_of([short, long])
     return not abs(padded - alone) <= tolerance * (1 + abs(alone))

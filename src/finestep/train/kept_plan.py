@@ -36,7 +36,8 @@ def kept_plan(request: SessionRequest, resident: Resident) -> SharePlan:
     for path, must_agree in known_places:
         known = read_object(path) or {}
         try:
-            if all(known["question"][name] == question[name] for name in must_agree):
+            asked = known["question"]
+            if isinstance(asked, dict) and all(asked[name] == question[name] for name in must_agree):
                 plan = SharePlan.model_validate(known["plan"])
                 threads = request.num_threads or plan.num_threads or torch.get_num_threads()
                 torch.set_num_threads(min(threads, os.cpu_count() or 1))

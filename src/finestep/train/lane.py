@@ -14,11 +14,8 @@ import numpy as np
 
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
-from finestep.rules.schedule import learning_rate_at
-from finestep.rules.warmup import warmup_steps
 from finestep.train.current_step import CurrentStep
 from finestep.train.ending import Ending
-from finestep.train.memory import peak_memory_bytes
 from finestep.train.order import Order
 from finestep.train.progress import Progress
 from finestep.train.recovery import Recovery
@@ -27,14 +24,11 @@ from finestep.train.resuming import Resuming
 from finestep.train.rollback import Guard
 from finestep.train.run_state import Emit, RunState
 from finestep.train.seat import Seat
-from finestep.train.tokens import TrainingData
+from finestep.train.stepping import Stepping
 from finestep.train.trial_rows import TrialRows, Values
 from finestep.train.update import StepFigures, UpdatePlan
 from finestep.train.validation import Validation
-from finestep.trial import Outcome, StepRecord
-
-NORMS_EVERY_STEP_BELOW = 2_000_000
-NORMS_EVERY = 10
+from finestep.trial import Outcome, TrialState
 
 
 class Lane:
@@ -66,11 +60,11 @@ class Lane:
             seat=Seat(request.number, scale=lora_scale(request.recipe)),
             progress=Progress(micro_batch_size=_first_micro_batch(request.recipe, row_limit)),
         )
-        self.warmup = warmup_steps(request.recipe.schedule, order.num_steps)
         self.step_in_making = CurrentStep(resident.data.train, order)
+        self._stepping = Stepping(self._state, self.step_in_making)
         self._validation, self._ending = Validation(self._state), Ending(self._state, metrics=metrics)
         self._recovery = Recovery(self._state, self.step_in_making, self._validation, self._ending)
-        self._resuming = Resuming(self._state)
+        self._resuming = Resuming(self._state, self.step_in_making)
         self._is_stopped = is_stopped
         self.interrupted = False
 
@@ -97,11 +91,6 @@ class Lane:
         return self._state.resident
 
     @property
-    def data(self) -> TrainingData:
-        """The rows of the study."""
-        return self._state.data
-
-    @property
     def progress(self) -> Progress:
         """Where it is."""
         return self._state.progress
@@ -124,7 +113,8 @@ class Lane:
     def join(self, rows: TrialRows) -> None:
         """Take a row: with what was parked, from the newest valid checkpoint, or at the start."""
         seat = self._state.seat
-        seat.take(rows, None if seat.is_parked else self._taken_up())
+        seat.take(rows, None if seat.is_parked else self._resuming.take_up(self._stepping.planned()))
+        self._resuming.go_on_in_step()
         self._recovery.keep_good_state()
 
     def park(self) -> None:
@@ -137,19 +127,6 @@ class Lane:
         """Give up the row for good."""
         self._state.seat.leave()
 
-    def _taken_up(self) -> tuple[Values, Values]:
-        start = self._resuming.take_up()
-        self.emit(
-            "started",
-            {
-                "num_steps": self._state.num_steps,
-                "from_step": self.progress.step,
-                "warmup_steps": self.warmup,
-                "num_train_rows": self.step_in_making.order.num_rows_to_see,
-            },
-        )
-        return start
-
     # ---- a step
 
     def next_rows(self, micro_batch_size: int, window: int | None) -> np.ndarray:
@@ -159,85 +136,21 @@ class Lane:
 
     def update_plan(self) -> UpdatePlan:
         """What the optimizer shall do when the effective batch is complete."""
-        run, step = self._state, self.progress.step + 1
-        is_small = run.seat.rows.num_values(self.number) <= NORMS_EVERY_STEP_BELOW
-        return UpdatePlan(
-            self.recipe.optimizer,
-            tuple(self.resident.new_names),
-            num_steps=run.num_updates + 1,
-            learning_rate=self._rate(step),
-            highest_loss=run.guard.highest_loss(step),
-            wants_norms=is_small or step % NORMS_EVERY == 0,
-            wants_descent=self._probe_due(step),
-        )
+        return self._stepping.plan()
 
     def step(self, figures: StepFigures) -> None:
         """Record a step that was made, and answer trouble."""
-        run, guard, step = self._state, self._state.guard, self.progress.step + 1
-        rows = self.step_in_making.rows
-        rate = 0.0
-        if figures.was_updated:
-            rate, run.num_updates = self._rate(step), run.num_updates + 1
-            guard.note_update(step)
-        run.progress.step = step
-        run.progress.num_tokens += int(run.data.train.lengths[rows].sum())
-        ratio_of_step = self._step_ratio(figures)
-        self.step_in_making.rewind()
-        record = self._record(figures, rows, rate)
+        run = self._state
+        record, ratio_of_step = self._stepping.made(figures)
         self.emit("step", record)
-        findings, trouble = guard.watch(record, was_updated=figures.was_updated)
+        findings, trouble = run.guard.watch(record, was_updated=figures.was_updated)
         if ratio_of_step is not None:
-            findings += guard.probed(step, ratio_of_step)
+            findings += run.guard.probed(record.step, ratio_of_step)
         run.tell(findings)
         if trouble is not None:
             self._recovery.answer(trouble, record)
-        elif guard.snapshot_due(step):
+        elif run.guard.snapshot_due(record.step):
             self._recovery.keep_good_state()
-
-    def _record(self, figures: StepFigures, rows: np.ndarray, rate: float) -> StepRecord:
-        update, weights = (figures.update_norm, figures.weight_norm) if figures.was_updated else (None, None)
-        return StepRecord(
-            step=self.progress.step,
-            loss=figures.loss,
-            learning_rate=rate,
-            grad_norm=figures.grad_norm,
-            clipped=figures.was_clipped,
-            update_norm=update,
-            update_ratio=update / weights if update is not None and weights else None,
-            num_tokens=int(self.data.train.lengths[rows].sum()),
-            num_loss_tokens=self.data.train.num_loss_units(rows),
-            elapsed_s=round(self.progress.elapsed_s, 4),
-            peak_memory_bytes=peak_memory_bytes(self.resident.placement.device),
-        )
-
-    def _probe_due(self, step: int) -> bool:
-        every = self.recipe.evaluation.probe_every_steps
-        return every is not None and step % every == 0
-
-    def _step_ratio(self, figures: StepFigures) -> float | None:
-        """Drop of the batch's loss over the drop that its gradient predicts: 1 - rate / critical rate (science notes 7.2 E1).
-
-        It costs one forward pass over the batch. None when no probe is due, and when the step was no descent, e.g. by momentum.
-        """
-        if not figures.was_updated or figures.descent is None or not self._probe_due(self.progress.step):
-            return None
-        limit = self.recipe.optimizer.max_grad_norm
-        # The descent was computed with clipped gradients, the loss falls along the whole one.
-        scale = limit / figures.grad_norm if figures.was_clipped and limit is not None else 1.0
-        rows, data = self.step_in_making.rows, self.data.train
-        units = np.array([data.num_loss_units([row]) for row in rows])
-        after = float((self._state.losses.of(rows) * units).sum() / max(units.sum(), 1))
-        return (figures.loss - after) * scale / figures.descent if figures.descent > 0 else None
-
-    def _rate(self, step: int) -> float:
-        planned = learning_rate_at(
-            step,
-            peak=self.recipe.learning_rate,
-            num_steps=self._state.num_steps,
-            warmup=self.warmup,
-            schedule=self.recipe.schedule,
-        )
-        return planned * self._state.guard.rate_factor
 
     # ---- between steps
 
@@ -281,24 +194,16 @@ class Lane:
         if self.outcome is not None and self.outcome.state == "stopped":
             self._state.outcome = self.outcome.model_copy(update={"by_hand": True})
 
-    def interrupt(self) -> None:
+    def interrupt(self, *, with_half_step: bool) -> None:
         """Write a checkpoint and end without an outcome. A trial that waits its turn says so itself: no pack will."""
-        self._resuming.save()
+        self._resuming.save(with_half_step=with_half_step)
         self.interrupted = True
         if self._state.seat.is_parked:
             self.emit("interrupted", {"step": self.progress.step})
 
-    def run_out_of_memory(self) -> None:
-        """End the trial: not even one row fits."""
-        self._ending.end("out_of_memory", "even a micro-batch of 1 does not fit")
-
-    def fail(self, reason: str) -> None:
-        """End the trial: something in it raised, and would raise again."""
-        self._ending.end("failed", reason)
-
-    def spend(self, seconds: float) -> None:
-        """Count time; trials that share a forward pass share its time."""
-        self.progress.elapsed_s += seconds
+    def fail(self, reason: str, *, state: TrialState = "failed") -> None:
+        """End the trial: something in it raised, and would raise again; or not even one row fits into memory."""
+        self._ending.end(state, reason)
 
 
 def _guard(resident: Resident, request: TrialRequest, num_steps: int) -> Guard:

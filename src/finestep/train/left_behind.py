@@ -9,6 +9,7 @@ from finestep.errors import FinestepError
 from finestep.protocol import SessionRequest
 from finestep.study_layout import CHECKPOINTS, MODEL, OUTCOME
 from finestep.train.faults import logged_cause, raise_machine_fault
+from finestep.train.membership import Fallen
 from finestep.train.saved_files import save_trial
 from finestep.trial import Outcome
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from finestep.train.lane import Lane
 
 
-def keep_end(lane: Lane, request: SessionRequest, *, asked: str) -> Outcome:
+def keep_end(lane: Lane | Fallen, request: SessionRequest, *, asked: str) -> Outcome:
     """Write what is left of a trial that has ended, and answer with how it ended.
 
     The order matters: a controller that dies between two of these writes finds the outcome only when the model is whole.
@@ -25,7 +26,9 @@ def keep_end(lane: Lane, request: SessionRequest, *, asked: str) -> Outcome:
         asked: the hash of what the trial was asked to run.
     """
     assert lane.outcome is not None
-    outcome = lane.outcome if lane.outcome.eval_loss is None else _with_model(lane, lane.outcome, request)
+    outcome = lane.outcome
+    if not isinstance(lane, Fallen) and outcome.eval_loss is not None:
+        outcome = _with_model(lane, outcome, request)
     if outcome.state == "failed":
         outcome = outcome.model_copy(update={"log": request.log})
     outcome = outcome.model_copy(update={"recipe_hash": asked})

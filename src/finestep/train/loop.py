@@ -25,7 +25,7 @@ from finestep.train.memory import is_out_of_memory, release_memory, unless_out_o
 from finestep.train.resident import Resident
 from finestep.train.run_state import Emit
 from finestep.train.shared_pass import SharedPass, common_window
-from finestep.train.shortage import make_smaller
+from finestep.train.shortage import NO_ROW_FITS, make_smaller
 from finestep.train.trial_rows import TrialRows
 from finestep.train.update import StepFigures
 
@@ -94,7 +94,8 @@ class Pack:
                     for lane in self.lanes:
                         self._guarded(lane, lane.settle) if not lane.step_in_making.num_micro_batches else None
                 except StopRequested:
-                    self._interrupt()
+                    self._interrupt(with_half_steps=True)
+                # A trial that has ended keeps its row until the caller has saved it; no pass may change the row meanwhile.
                 if self.lanes and not any(lane.outcome or lane.interrupted for lane in self.lanes):
                     self._micro_step()
                 yield from self._ended()
@@ -112,7 +113,7 @@ class Pack:
         except Exception as error:
             raise_machine_fault(error, lane.folder)
             if is_out_of_memory(error):
-                lane.run_out_of_memory()
+                lane.fail(NO_ROW_FITS, state="out_of_memory")
             elif is_device_lost(error):
                 raise
             else:
@@ -125,8 +126,9 @@ class Pack:
             yield lane
             self.members.drop_ended(lane)
 
-    def _interrupt(self) -> None:
-        """Checkpoints for all that train or wait half done; what never began is only told."""
+    def _interrupt(self, *, with_half_steps: bool = False) -> None:
+        """Checkpoints for all that train or wait half done; what never began is only told. After a fault the gradients of a step that
+        is half done are not to be trusted, and the step comes again."""
         for lane in [*self.lanes, *self.members.waiting]:
             if isinstance(lane, TrialRequest):
                 self.emit("interrupted", {"step": 0}, trial=lane.number)
@@ -134,7 +136,7 @@ class Pack:
                 with contextlib.suppress(
                     EnvironmentFault
                 ):  # the fault that is told is the first; the last checkpoint stays
-                    lane.interrupt()
+                    lane.interrupt(with_half_step=with_half_steps)
                 lane.interrupted = True
         self.members.waiting.clear()
 
@@ -148,9 +150,10 @@ class Pack:
             return
         self._rows.add_losses(losses)
         due = [lane for lane in self.lanes if lane.step_in_making.add()]
+        # Seconds of a shared pass are divided, so that times of trials add up to the time of the study.
         share = (time.monotonic() - began) / len(self.lanes)
         for lane in self.lanes:
-            lane.spend(share)
+            lane.progress.elapsed_s += share
         if due:
             self._step(due)
 
@@ -186,6 +189,7 @@ class Pack:
         if len(self.lanes) == 1:
             self.lanes[0].fail(logged_cause(error))
             return
+        # Gradients of the pass that raised are of no use, and each try below must begin without any.
         self.members.rewind()
         for lane in self.lanes:
             with self._rows.only(lane.number):
@@ -220,9 +224,9 @@ class Pack:
         waited = time.monotonic() - began
         for lane in due:
             began = time.monotonic()
-            lane.spend(waited / len(due))
+            lane.progress.elapsed_s += waited / len(due)
             self._guarded(lane, partial(lane.step, figures[lane.number]))
-            lane.spend(time.monotonic() - began)
+            lane.progress.elapsed_s += time.monotonic() - began
 
     def _update(self, due: list[Lane]) -> dict[int, StepFigures]:
         return self._rows.update({lane.number: lane.update_plan() for lane in due})

@@ -45,7 +45,7 @@ class TokenLoss:
         if self._head is not None:
             self._head.register_forward_pre_hook(self._keep_trained)
 
-    def computing(self) -> AbstractContextManager[Any]:
+    def computing(self) -> AbstractContextManager[object]:
         """A context for forward passes: autocast where the placement asks for it, unless the layers choose their own precision."""
         return nullcontext() if self.is_native else self.placement.computing()
 
@@ -148,6 +148,7 @@ class TokenLoss:
         return _after_head(self._head(hidden_KD), self._config.get_text_config())
 
     def _trained_logits(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        # The hook below sees these places only during this call: other callers of the model want all logits.
         self._kept = kept
         try:
             positions_NS, texts_NS = self._texts
@@ -156,12 +157,14 @@ class TokenLoss:
                 logits: torch.Tensor = model(input_ids=ids_NS, use_cache=False, **told).logits
         finally:
             self._kept = None
+        # Models without a known head have computed all logits, [N, S, V]; elsewhere the hook has left [K, V].
         return logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, kept)
 
     def _keep_trained(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._kept is None:
             return None
         hidden_KD = arguments[0].flatten(0, 1).index_select(0, self._kept)
+        # In chunks the head is called later; now it gets an empty batch, which costs nothing.
         if self._wants_hidden:
             self._hidden_KD, hidden_KD = hidden_KD, hidden_KD[:0]
         return (hidden_KD, *arguments[1:])

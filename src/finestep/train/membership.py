@@ -60,15 +60,19 @@ class Membership:
 
     def fill(self, take: Callable[[], TrialRequest | None]) -> bool:
         """Take in what waits while there is room; False when nothing is left to train."""
-        while (request := take()) is not None:
-            self.waiting.append(request)
+        self._hear(take)
         while len(self.lanes) < self._room():
             candidate = next((one for one in self.waiting if self._may_join(one)), None)
             if candidate is None:
                 break
             self.waiting.remove(candidate)
             self._admit(candidate)
+            self._hear(take)  # what has come meanwhile begins with this one
         return bool(self.lanes)
+
+    def _hear(self, take: Callable[[], TrialRequest | None]) -> None:
+        while (request := take()) is not None:
+            self.waiting.append(request)
 
     def micro_batch_size(self) -> int:
         """Rows of each trial in the next pass."""
@@ -77,6 +81,7 @@ class Membership:
     def park_all_but(self, kept: int) -> None:
         """From now on so many trials share a pass; the others wait."""
         self.num_lanes = kept
+        # From the last, so that those who wait come back in the order in which they left.
         for lane in reversed(self.lanes[kept:]):
             lane.park()
             self.waiting.appendleft(lane)
@@ -127,6 +132,7 @@ class Membership:
                 raise
             raise_machine_fault(error, Path(candidate.folder))
             outcome = Outcome(state="failed", reason=logged_cause(error))
+            # It may have taken its row before something else of it raised.
             if self.rows is not None and candidate.number in self.rows.keys:
                 self.rows.leave(candidate.number)
             self.fallen.append(Fallen(candidate.number, Path(candidate.folder), outcome))

@@ -13,9 +13,9 @@ from finestep.errors import BadInput, MissingDependency
 from finestep.recipe import Recipe
 from finestep.study import ModelSpec
 from finestep.survey.adapter_files import adapter_folder, base_of
-from finestep.survey.weights import SEQ2SEQ_LAW, SEQ2SEQ_NEXT_STEP, check_weights, refuse_gguf, refuse_packed_weights
+from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_weights
 from finestep.train.memory import is_out_of_memory
-from finestep.train.optimizer import HEAD_NAMES
+from finestep.train.model_class import auto_class, check_new
 from finestep.train.tokens import TrainingData
 
 BITSANDBYTES_ON_CPU = (0, 50)
@@ -108,7 +108,7 @@ def _positions_lost(config: Any) -> int:
 
     try:
         with torch.device("meta"):
-            model = AutoModel.from_config(config)
+            model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RuntimeError, ImportError, KeyError, AttributeError, NotImplementedError):
         return 0
     for name, module in model.named_modules():
@@ -129,7 +129,7 @@ def load_model(
 
     config = _config(spec)
     _check_checkpoint(config, spec)
-    kind = _auto_class(config, data, spec)
+    kind = auto_class(config, data, spec)
     options: dict[str, Any] = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -160,7 +160,7 @@ def load_model(
     model.config.use_cache = False
     replaced = sorted(name for name, *_ in loading.get("mismatched_keys", ()))
     new = sorted({*loading["missing_keys"], *replaced})
-    _check_new(new, replaced, data, spec)
+    check_new(new, replaced, data, spec)
     if recipe.method == "qlora":
         model = _prepared_for_adapters(model)
     return model if recipe.method == "qlora" else model.to(placement.device), new, _notes(model, replaced, data)
@@ -192,7 +192,7 @@ def _prepared_for_adapters(model: Any) -> Any:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
 
 
 def _device_name(asked: str) -> str:
@@ -257,52 +257,6 @@ def _config(spec: ModelSpec) -> Any:
         return AutoConfig.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise BadInput("the model's config cannot be read", value=_short(error), place=spec.path) from None
-
-
-def _auto_class(config: Any, data: TrainingData, spec: ModelSpec) -> str:
-    """The class of transformers that has the head for the task.
-
-    Raises:
-        BadInput: transformers has none for this type of model.
-    """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSequenceClassification
-
-    has_own_code = bool(getattr(config, "auto_map", None)) and spec.trust_remote_code
-    kind, text = type(config), config.model_type
-    if data.label_names:
-        if kind in AutoModelForSequenceClassification._model_mapping or has_own_code:
-            return "AutoModelForSequenceClassification"
-        raise BadInput(
-            "transformers has no classification head for this type of model",
-            value=text,
-            place=spec.path,
-            next_step="let it write the label instead: --columns prompt=TEXT_COLUMN,completion=LABEL_COLUMN",
-        )
-    if config.is_encoder_decoder:
-        raise BadInput(
-            SEQ2SEQ_LAW,
-            value=text,
-            place=spec.path,
-            next_step=SEQ2SEQ_NEXT_STEP,
-        )
-    if kind in AutoModelForCausalLM._model_mapping or has_own_code:
-        return "AutoModelForCausalLM"
-    if kind in AutoModelForImageTextToText._model_mapping:
-        return "AutoModelForImageTextToText"
-    raise BadInput(
-        "this data needs a causal language model",
-        value=text,
-        place=spec.path,
-        next_step="an encoder learns from rows with a text and a label",
-    )
-
-
-def _check_new(new: list[str], replaced: list[str], data: TrainingData, spec: ModelSpec) -> None:
-    if new and not data.label_names:
-        raise BadInput("the weights lack parameters of the model", value=", ".join(new[:4]), place=spec.path)
-    inside = [name for name in replaced if not HEAD_NAMES.search(name)]
-    if inside:
-        raise BadInput("the weights must fit the config", value=", ".join(inside[:4]), place=spec.path)
 
 
 def _loading_hint(spec: ModelSpec) -> str | None:

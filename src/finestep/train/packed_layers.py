@@ -109,6 +109,17 @@ def _down(x: torch.Tensor, A: torch.Tensor, factors: torch.Tensor | None) -> tor
     return h if factors is None else h.mul_(factors[:, None, None])
 
 
+class _Kept(Protocol):
+    """What autograd keeps from the forward pass for the backward pass."""
+
+    factors: torch.Tensor | None
+    grads: tuple[torch.Tensor, torch.Tensor]
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None: ...
+
+
 class _LowRankLinear(torch.autograd.Function):
     """y = x W^T + b + scale_k (x A_k^T) B_k with W and b frozen.
 
@@ -120,15 +131,25 @@ class _LowRankLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Any, W: Any, bias: Any, _: Any, __: Any, A: Any, B: Any, factors: Any, grad_A: Any, grad_B: Any
-    ) -> Any:
+        ctx: _Kept,
+        x: torch.Tensor,
+        W: torch.Tensor,
+        bias: torch.Tensor | None,
+        _: torch.Tensor,
+        __: torch.Tensor,
+        A: torch.Tensor,
+        B: torch.Tensor,
+        factors: torch.Tensor | None,
+        grad_A: torch.Tensor,
+        grad_B: torch.Tensor,
+    ) -> torch.Tensor:
         h = _down(x, A, factors)
         ctx.save_for_backward(x, W, A, B, h)
         ctx.factors, ctx.grads = factors, (grad_A, grad_B)
         return F.linear(x, W, bias).baddbmm_(h, B)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Kept, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, W, A, B, h = ctx.saved_tensors
         (grad,) = grads
         grad_h = _up(grad, B, ctx.factors)
@@ -142,15 +163,24 @@ class _LowRankTerm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Any, x: Any, _: Any, __: Any, A: Any, B: Any, factors: Any, grad_A: Any, grad_B: Any
-    ) -> Any:
+        ctx: _Kept,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        _: torch.Tensor,
+        __: torch.Tensor,
+        A: torch.Tensor,
+        B: torch.Tensor,
+        factors: torch.Tensor | None,
+        grad_A: torch.Tensor,
+        grad_B: torch.Tensor,
+    ) -> torch.Tensor:
         h = _down(x, A, factors)
         ctx.save_for_backward(x, A, B, h)
         ctx.factors, ctx.grads = factors, (grad_A, grad_B)
         return torch.baddbmm(y, h, B) if y.dtype == h.dtype else y + torch.bmm(h, B)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: _Kept, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, A, B, h = ctx.saved_tensors
         (grad_y,) = grads
         grad = grad_y.to(B.dtype)
@@ -204,10 +234,10 @@ class PackedHead(torch.nn.Module):
         y_KTO = torch.bmm(x_KTI, W.transpose(1, 2))
         if self.bias is not None:
             y_KTO = y_KTO + rows.shown(self.bias)[:, None, :]
-        return y_KTO.view(*x.shape[:-1], -1)
+        return y_KTO.reshape(*x.shape[:-1], -1)
 
 
-def check_linear(base: Any, path: str) -> None:
+def check_linear(base: torch.nn.Module, path: str) -> None:
     """Raise BadInput for a layer that cannot carry adapters in rows."""
     module = base.get_submodule(path)
     plain = isinstance(module, torch.nn.Linear | PackedLinear | PackedHead) or type(module).__name__ == "Conv1D"

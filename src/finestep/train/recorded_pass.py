@@ -83,7 +83,7 @@ class RecordedPasses:
         before = grads.clone()
         losses = compute(batch)
         plain = grads.clone()
-        allocated = _allocated(self._device)
+        reserved = _reserved(self._device)
         try:
             recording = self._recorded(batch, compute, grads, before)
             grads.copy_(before)
@@ -102,14 +102,16 @@ class RecordedPasses:
             self._tell(fault)
             return losses
         self._recordings[key] = recording
-        grown = _allocated(self._device) - allocated
+        # What a graph needs stays reserved for it, although nothing in it is allocated between two plays.
+        grown = _reserved(self._device) - reserved
         for gone in self._book.keep(key, num_bytes=grown):
             del self._recordings[gone]
         return losses
 
     def _recorded(self, batch: Batch, compute: Compute, grads: torch.Tensor, before: torch.Tensor) -> Recording:
         static = own_copy(batch)
-        stream: Any = torch.cuda.Stream(self._device)
+        stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        # CUDA records what happens on a stream; warming up on the same one would leave its own work in the recording.
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_PASSES):
@@ -187,6 +189,10 @@ def _free_bytes(device: torch.device) -> int | None:
 
 def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _reserved(device: torch.device) -> int:
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
 
 def _peak(device: torch.device) -> int:

@@ -49,6 +49,7 @@ class Recovery:
         good = run.guard.good_state(onset)
         order = self._current.order
         fixed, troubled = order.rows_of_step(1), order.rows_of_step(onset)
+        # The same rows before and after going back: only so does the difference tell about the weights.
         now = float(run.losses.of(fixed).mean())
         self._go_back(good)
         # After going back, the same rows tell bad data from bad weights: a batch that is bad now as well is bad in itself.

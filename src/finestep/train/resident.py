@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from finestep.train.adapter_family import AdapterFamily, find_family
 from finestep.train.adapters import AdapterRows
 from finestep.train.behaviour import (
     check_forward,
+    check_ids,
     draws_random_numbers,
     in_words,
     looks_ahead,
     outside_of_text,
-    vocabulary_size,
 )
 from finestep.train.end_to_end import why_padded
 from finestep.train.independence import padding_changes_loss
@@ -34,9 +34,9 @@ from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, based_on, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.new_weights import reset_new
+from finestep.train.plain_base import PlainBase, copies
 from finestep.train.retention import Retention, read_general_text
 from finestep.train.saving import save_model
-from finestep.train.targets import attach, detach, structure_of
 from finestep.train.tokens import TrainingData, prepare_data
 from finestep.train.trial_rows import TrialRows, Values
 from finestep.train.whole_model import WholeModel, load_trained, trained
@@ -79,15 +79,9 @@ class Resident:
                 "its answers change with the padding behind a row: rows of one length are computed at a time"
             )
         self.retention = self._retention(retention)
-        self.max_forgetting = retention.max_forgetting if retention else None
-        self._structure = structure_of(self.base)
-        self._plain: Any = self.base
+        self._plain = PlainBase(self.base, self.outside)
         self._rows: AdapterRows | WholeModel | None = None
-        self._families: dict[object, AdapterFamily] = {}
-        self._untouched: dict[str, torch.Tensor] = {}
-        self._padded: tuple[str | None] | None = None
-        self._initial: dict[object, dict[str, torch.Tensor]] = {}
-        self._base_losses: dict[object, Any] = {}
+        self._known = _Known()
         if recipe.method != "full" and (note := self.family(recipe).targets.note):
             self.notes.append(note)
         card = self.data.card.with_notes(*(f"model: {note}" for note in self.notes))
@@ -100,7 +94,7 @@ class Resident:
             BadInput: its forward pass fails, it looks ahead, or the data's ids go beyond its embeddings.
         """
         base, computing = self.base.eval(), self.placement.computing
-        _check_ids(base, self.data)
+        check_ids(base, max(int(rows.ids.max(initial=0)) for rows in (self.data.train, self.data.evaluation)))
         check_forward(base, computing=computing)
         if not self.data.label_names and looks_ahead(base, computing=computing):
             raise BadInput(
@@ -120,10 +114,10 @@ class Resident:
     def family(self, recipe: Recipe) -> AdapterFamily:
         """Where the adapters of recipes like this one go, and whether several of them can share a forward pass."""
         key = (recipe.method, recipe.lora.target_modules, recipe.lora.dropout > 0)
-        if key not in self._families:
+        if key not in self._known.families:
             with self._rows_aside():
                 self._to_base()
-                self._families[key] = find_family(
+                self._known.families[key] = find_family(
                     self.base,
                     recipe,
                     data=self.data,
@@ -132,7 +126,7 @@ class Resident:
                     outside=self.outside,
                     adapter=self.adapter,
                 )
-        return self._families[key]
+        return self._known.families[key]
 
     def begin(self, recipe: Recipe) -> Any:
         """The plain model in the initial state of `recipe`: its seed, its method, its adapter; equal recipes start equal."""
@@ -142,23 +136,18 @@ class Resident:
         if self.new_names:
             reset_new(self.base, self.new_names, seed=recipe.seed)
         if recipe.method == "full":
-            self._unfreeze()
-            self._untouched = self._untouched or _copies(self.base)
-        else:
-            self._plain = attach(
-                self.base, recipe, self.family(recipe).targets, is_classifier=bool(self.data.label_names)
-            )
-        return self._plain
+            return self._plain.whole()
+        return self._plain.adapted(recipe, self.family(recipe).targets, is_classifier=bool(self.data.label_names))
 
     def initial_values(self, recipe: Recipe) -> Values:
         """The trained tensors before the first step by their names in a saved adapter or model; of adapters copies."""
         if recipe.method == "full":
             return trained(self.begin(recipe))
         key = _start_of(recipe)
-        if key not in self._initial:
+        if key not in self._known.initial:
             with self._rows_aside():
-                self._initial[key] = _copies(self.begin(recipe))
-        return self._initial[key]
+                self._known.initial[key] = copies(self.begin(recipe))
+        return self._known.initial[key]
 
     def open_rows(self, recipe: Recipe, *, room: int = 1) -> AdapterRows | WholeModel:
         """An empty pack on the base, for trials with the method and the target layers of `recipe`.
@@ -170,7 +159,7 @@ class Resident:
             self._rows = WholeModel(self.begin(recipe))
         elif not self.family(recipe).shares_a_pass:
             model = self.begin(recipe)
-            self._initial[_start_of(recipe)] = _copies(model)
+            self._known.initial[_start_of(recipe)] = copies(model)
             self._rows = WholeModel(model)
         else:
             self._to_base()
@@ -187,9 +176,14 @@ class Resident:
     def base_evaluation(self, recipe: Recipe, compute: Any) -> Any:
         """The evaluation of the initial state, which only the seed of a new head can change; computed once."""
         key = recipe.seed if self.new_names else None
-        if key not in self._base_losses:
-            self._base_losses[key] = compute()
-        return self._base_losses[key]
+        if key not in self._known.base_losses:
+            self._known.base_losses[key] = compute()
+        return self._known.base_losses[key]
+
+    @property
+    def max_forgetting(self) -> float | None:
+        """Most KL from the base at the end that the study allows, nats a token."""
+        return self.retention.max_forgetting if self.retention else None
 
     def forgetting(self, rows: TrialRows, number: int) -> dict[str, float]:
         """How far the trial has moved from the base on general text; nothing when that is not watched."""
@@ -208,14 +202,18 @@ class Resident:
             )
         text = read_general_text(Path(spec.text_path))
         watch = Retention(
-            text, self.tokenizer, self.placement, vocabulary_size=self.base.config.get_text_config().vocab_size
+            text,
+            self.tokenizer,
+            self.placement,
+            vocabulary_size=self.base.config.get_text_config().vocab_size,
+            max_forgetting=spec.max_forgetting,
         )
         watch.learn_base(self.base, self.token_loss.computing)
         return watch
 
     def tuned(self, recipe: Recipe, values: Values) -> Any:
         """The plain model with these trained tensors; of method `full` the model as it stands, with `values` in place."""
-        model = self._plain if recipe.method == "full" else self.begin(recipe)
+        model = self._plain.model if recipe.method == "full" else self.begin(recipe)
         load_trained(model, values)
         return model
 
@@ -242,11 +240,11 @@ class Resident:
 
     def why_padded(self) -> str | None:
         """Why rows must be padded to one length, or None where they may be laid end to end; tried once, on the base."""
-        if self._padded is None:
+        if self._known.padded is None:
             with self._rows_aside():
                 self._to_base()
-                self._padded = (why_padded(self.base, self.token_loss, self.data),)
-        return self._padded[0]
+                self._known.padded = (why_padded(self.base, self.token_loss, self.data),)
+        return self._known.padded[0]
 
     def why_random(self, recipe: Recipe) -> str | None:
         """Why a pass in training mode draws random numbers, or None when it does not."""
@@ -261,6 +259,7 @@ class Resident:
         if not isinstance(rows, AdapterRows):
             yield
             return
+        # The layers only: the rows themselves stay, so that training goes on where it was.
         rows.uninstall()
         try:
             yield
@@ -276,19 +275,17 @@ class Resident:
         if self._rows is not None:
             self._rows.uninstall()
             self._rows = None
-        if self._plain is not self.base:
-            detach(self.base, self._structure)
-            self._plain = self.base
-        if self._untouched:
-            self._unfreeze()
-            load_trained(self.base, self._untouched)
-            self.base.zero_grad(set_to_none=True)
+        self._plain.put_back()
 
-    def _unfreeze(self) -> None:
-        """Let everything be trained that text can reach."""
-        self.base.requires_grad_(True)
-        for name in self.outside:
-            self.base.get_submodule(name).requires_grad_(False)
+
+@dataclass
+class _Known:
+    """What was found out once and holds for the whole study."""
+
+    families: dict[object, AdapterFamily] = field(default_factory=dict)
+    initial: dict[object, dict[str, torch.Tensor]] = field(default_factory=dict)
+    base_losses: dict[object, Any] = field(default_factory=dict)
+    padded: tuple[str | None] | None = None
 
 
 def lora_scale(recipe: Recipe) -> float:
@@ -299,20 +296,3 @@ def lora_scale(recipe: Recipe) -> float:
 def _start_of(recipe: Recipe) -> object:
     """What the initial values of an adapter depend on."""
     return (recipe.method, recipe.lora.rank, recipe.lora.target_modules, recipe.lora.dropout > 0, recipe.seed)
-
-
-def _check_ids(model: Any, data: TrainingData) -> None:
-    """Raise BadInput where the tokenizer gives ids for which the model has no embedding."""
-    size = vocabulary_size(model)
-    highest = max(int(rows.ids.max(initial=0)) for rows in (data.train, data.evaluation))
-    if size is not None and highest >= size:
-        raise BadInput(
-            f"every token must have an embedding: the model has {size:,}",
-            value=f"token id {highest}",
-            next_step="the tokenizer has more tokens than the model; use the one that belongs to it, or resize the model's "
-            "embeddings and save it first (`model.resize_token_embeddings(len(tokenizer))`)",
-        )
-
-
-def _copies(model: Any) -> dict[str, torch.Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in trained(model).items()}

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.train.model import Placement
+from finestep.train.tokenizer import Tokenizer
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, KL_TO_BASE
 
 ROW_TOKENS = 64
@@ -28,7 +29,7 @@ MAX_KEPT_NUMBERS = 40_000_000
 """Log-probabilities of the base that are kept, in half precision: 80 MB."""
 ROWS_AT_ONCE = 8
 MIN_POSITIONS = 32
-Computing = Callable[[], AbstractContextManager[Any]]
+Computing = Callable[[], AbstractContextManager[object]]
 """A context for forward passes, in the precision in which the model computes now."""
 
 
@@ -37,10 +38,19 @@ class Retention:
 
     Args:
         text: general text, in the language that the model shall keep.
+        max_forgetting: most KL at the end of a run that is accepted, nats a token; None: it is only told.
     """
 
-    def __init__(self, text: str, tokenizer: Any, placement: Placement, *, vocabulary_size: int):
-        self.placement = placement
+    def __init__(
+        self,
+        text: str,
+        tokenizer: Tokenizer,
+        placement: Placement,
+        *,
+        vocabulary_size: int,
+        max_forgetting: float | None = None,
+    ):
+        self.placement, self.max_forgetting = placement, max_forgetting
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         most = min(MAX_POSITIONS, MAX_KEPT_NUMBERS // vocabulary_size)
         num_rows = min(len(ids) // ROW_TOKENS, max(1, most // (ROW_TOKENS - 1)))
@@ -62,7 +72,7 @@ class Retention:
         return self._ids_NS.shape[0] * (ROW_TOKENS - 1)
 
     @torch.no_grad()
-    def learn_base(self, model: Any, computing: Computing) -> None:
+    def learn_base(self, model: Any, computing: Computing | None = None) -> None:
         """Keep the answers of `model`, which must be the base."""
         chunks, total = [], 0.0
         for ids_NS in torch.split(self._ids_NS, ROWS_AT_ONCE):
@@ -72,7 +82,7 @@ class Retention:
         self._base, self._base_perplexity = chunks, math.exp(min(total / self.num_positions, 700.0))
 
     @torch.no_grad()
-    def measure(self, model: Any, computing: Computing) -> dict[str, float]:
+    def measure(self, model: Any, computing: Computing | None = None) -> dict[str, float]:
         """`kl_to_base` in nats a token, and perplexity of the general text now and of the base."""
         kl = total = 0.0
         for ids_NS, base in zip(torch.split(self._ids_NS, ROWS_AT_ONCE), self._base, strict=True):
@@ -86,12 +96,12 @@ class Retention:
             BASE_GENERAL_PERPLEXITY: self._base_perplexity,
         }
 
-    def _log_probs(self, model: Any, ids_NS: torch.Tensor, computing: Computing) -> torch.Tensor:
+    def _log_probs(self, model: Any, ids_NS: torch.Tensor, computing: Computing | None) -> torch.Tensor:
         """[N, S - 1, V] in fp32."""
         was_training = model.training
         model.eval()
         try:
-            with computing():
+            with (computing or self.placement.computing)():
                 logits_NSV = model(input_ids=ids_NS, use_cache=False).logits
         finally:
             model.train(was_training)

@@ -9,6 +9,7 @@ Shapes: C rows that there is room for, K rows in use, P values of a row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,6 +18,8 @@ from finestep.train.adapter_layout import Piece, num_scaled
 from finestep.train.trial_rows import Values
 
 NAMES = ("value", "grad", "first", "second")
+_GENERATIONS = itertools.count(1)
+"""Of all buffers of the process: those of a later pack must not pass for those of an earlier one, whose memory is gone."""
 
 
 class RowBuffers:
@@ -41,6 +44,12 @@ class RowBuffers:
 
     def __len__(self) -> int:
         return len(self.ranks)
+
+    @property
+    def least_rank(self) -> int:
+        """The rank below which the layout must not fall: that of the rows in use, and, where addresses are to stay, its own."""
+        own = max((piece.shape[0] for piece in self.layout if piece.kind == "A"), default=0)
+        return own if self._room > 1 and self.ranks else max(self.ranks, default=0)
 
     @property
     def is_low(self) -> bool:
@@ -69,6 +78,7 @@ class RowBuffers:
     def add(self, named: Mapping[str, Values], layout: tuple[Piece, ...], *, rank: int, scale: float) -> None:
         """A new row at the end, with the tensors of each buffer by name; what is not named is zero."""
         old = None
+        # A larger rank moves every piece of every row: they are unpacked in their own ranks and packed anew.
         if self.ranks and layout != self.layout:
             old = [self.unpacked(place) for place in range(len(self))]
         if old is not None or len(self) >= self._capacity() or layout != self.layout:
@@ -87,13 +97,14 @@ class RowBuffers:
         """Drop a row; those behind it move up, and keep their values to the bit."""
         later = range(place + 1, len(self))
         for tensors in (*self._tensors.values(), self._loss, self._scale, *((self._low_grad,) if self.is_low else ())):
+            # One row after the other and in this order: source and target of a larger copy would overlap.
             for row in later:
                 tensors[row - 1] = tensors[row]
         del self.ranks[place], self.scales[place]
 
     def refresh(self) -> None:
         """Let the pass see the values as they are now: one cast, whatever the number of layers and micro-batches."""
-        if not self.is_low:
+        if not self.is_low or not self.ranks:
             return
         low, values, end = self._low[: len(self)], self.rows("value"), num_scaled(self.layout)
         torch.mul(values[:, :end], self._scale[: len(self), None], out=low[:, :end])
@@ -104,11 +115,12 @@ class RowBuffers:
 
         The pass saw A times its scale, so that the gradient of A is that of what it saw, times the scale.
         """
-        if not self.is_low:
+        if not self.is_low or not self.ranks:
             return
         seen, grads, end = self._low_grad[: len(self)], self.rows("grad"), num_scaled(self.layout)
         grads[:, :end].addcmul_(seen[:, :end], self._scale[: len(self), None])
         grads[:, end:].add_(seen[:, end:])
+        # Cleared here and not before the next pass: a pass that raised must not leave half of its gradients behind unseen.
         seen.zero_()
 
     def clear(self, places: Sequence[int]) -> None:
@@ -163,7 +175,7 @@ class RowBuffers:
         if self.is_low:
             shape = (capacity, layout[-1].end)
             self._low, self._low_grad = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
-        self.generation += 1
+        self.generation = next(_GENERATIONS)
         self._loss[: len(self)], self._scale[: len(self)] = loss[: len(self)], scale[: len(self)]
         for name, tensors in self._tensors.items():
             for place in range(len(self)):

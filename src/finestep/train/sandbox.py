@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -34,8 +34,18 @@ def in_child(work: Callable[[], Answer], *, cpu_s: float, memory_bytes: int = ME
         MemoryError: it took more memory than allowed.
         ChildProcessError: it ended otherwise.
     """
+    answers, fault = each_in_child(lambda: [work()], cpu_s=cpu_s, memory_bytes=memory_bytes)
+    if fault is not None:
+        raise fault
+    return answers[0]
+
+
+def each_in_child(
+    work: Callable[[], Iterable[Answer]], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES
+) -> tuple[list[Answer], Exception | None]:
+    """(what `work` gave one after the other, what ended it before its end: see `in_child`; None: it came to its end)."""
     if not sys.platform.startswith("linux"):
-        return work()  # elsewhere a copy of a process with threads is not safe
+        return list(work()), None  # elsewhere a copy of a process with threads is not safe
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -48,18 +58,23 @@ def in_child(work: Callable[[], Answer], *, cpu_s: float, memory_bytes: int = ME
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if answer is not None and answer.endswith(b"\n"):
-        found: Answer = json.loads(answer)
-        return found
+    *whole, rest = answer.split(b"\n")
+    if whole and not whole[-1] and not rest:
+        return [json.loads(line) for line in whole[:-1]], None
+    return [json.loads(line) for line in whole], _fault(status)
+
+
+def _fault(status: int) -> Exception:
     if status == OUT_OF_MEMORY:
-        raise MemoryError
+        return MemoryError()
     if status in (-signal.SIGXCPU, -signal.SIGKILL, TOO_SLOW):
-        raise TimeoutError
-    raise ChildProcessError(f"exit code {status}")
+        return TimeoutError()
+    return ChildProcessError(f"exit code {status}")
 
 
-def _answer(work: Callable[[], object], writing: int, cpu_s: float, memory_bytes: int) -> None:
-    """In the child: compute under the limits, write, and end without any of this process's farewells."""
+def _answer(work: Callable[[], Iterable[object]], writing: int, cpu_s: float, memory_bytes: int) -> None:
+    """In the child: compute under the limits, write a line an answer and an empty one at the end, and end without any of this
+    process's farewells."""
     code = BROKEN
     try:
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -68,9 +83,9 @@ def _answer(work: Callable[[], object], writing: int, cpu_s: float, memory_bytes
         used = time.process_time()
         _limit(resource.RLIMIT_AS, _size_bytes() + memory_bytes)
         _limit(resource.RLIMIT_CPU, int(used + cpu_s) + 1)
-        data = json.dumps(work()).encode() + b"\n"
-        while data:
-            data = data[os.write(writing, data) :]
+        for found in work():
+            _write(writing, json.dumps(found).encode() + b"\n")
+        _write(writing, b"\n")
         code = 0
     except MemoryError:
         code = OUT_OF_MEMORY
@@ -78,6 +93,11 @@ def _answer(work: Callable[[], object], writing: int, cpu_s: float, memory_bytes
         code = TOO_SLOW
     finally:
         os._exit(code)
+
+
+def _write(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
 
 
 def _limit(kind: int, value: int) -> None:
@@ -90,14 +110,11 @@ def _size_bytes() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _read(handle: int, deadline: float) -> bytes | None:
-    """Everything that the child writes; None when it takes too long by the clock."""
+def _read(handle: int, deadline: float) -> bytes:
+    """Everything that the child writes, until its end or until it takes too long by the clock."""
     parts: list[bytes] = []
     while (left := deadline - time.monotonic()) > 0:
-        if not select.select([handle], [], [], left)[0]:
-            return None
-        part = os.read(handle, 1 << 20)
-        if not part:
-            return b"".join(parts)
+        if not select.select([handle], [], [], left)[0] or not (part := os.read(handle, 1 << 20)):
+            break
         parts.append(part)
-    return None
+    return b"".join(parts)

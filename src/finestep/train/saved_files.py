@@ -50,7 +50,7 @@ def checked_rows(num_rows: int) -> np.ndarray:
 
 def check_rows(lane: Lane) -> CheckRows | None:
     """The rows with what was measured on them with the weights that are kept; None when the trial has no such figures."""
-    rows, sums = lane.data.evaluation, lane.progress.best_sums
+    rows, sums = lane.resident.data.evaluation, lane.progress.best_sums
     chosen = checked_rows(len(rows))
     if len(sums) != len(chosen):
         return None
@@ -75,17 +75,17 @@ def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
         figures["base_eval_loss"] = outcome.base_eval_loss
     return SavedModel(
         method=lane.recipe.method,
-        auto_class=_auto_class(resident.base, is_classifier=bool(lane.data.label_names)),
+        auto_class=_auto_class(resident.base, is_classifier=bool(lane.resident.data.label_names)),
         base=absolute_name(model.path),
         revision=model.revision,
         dtype=str(resident.placement.weights_dtype).removeprefix("torch."),
         autocast=resident.placement.autocast,
-        labels=lane.data.label_names,
+        labels=lane.resident.data.label_names,
         trust_remote_code=model.trust_remote_code,
         data=data.path,
-        num_rows=len(lane.data.train),
-        num_eval_rows=len(lane.data.evaluation),
-        max_length=lane.data.max_length,
+        num_rows=len(lane.resident.data.train),
+        num_eval_rows=len(lane.resident.data.evaluation),
+        max_length=lane.resident.data.max_length,
         recipe=lane.recipe,
         figures={**figures, **outcome.metrics},
     )
@@ -109,15 +109,19 @@ def _auto_class(model: Any, *, is_classifier: bool) -> str:
 
     if is_classifier:
         return CLASSIFIER
+    config = type(model.config)
     for name in (CAUSAL, "AutoModelForImageTextToText"):
-        known = getattr(transformers, name)._model_mapping.values()
-        if any(type(model) in (one if isinstance(one, tuple) else (one,)) for one in known):
+        mapping = getattr(transformers, name)._model_mapping
+        # asked by the config: going through all classes would import every model that transformers knows
+        known = mapping.get(config, ())
+        if type(model) in (known if isinstance(known, tuple) else (known,)):
             return name
     return CAUSAL
 
 
 def _part(values: np.ndarray, rows: TokenRows, row: int) -> list[Any]:
-    return values[rows.offsets[row] : rows.offsets[row + 1]].tolist()
+    part: list[Any] = values[rows.offsets[row] : rows.offsets[row + 1]].tolist()
+    return part
 
 
 def _samples(rows: TokenRows, chosen: np.ndarray) -> tuple[Sample, ...]:

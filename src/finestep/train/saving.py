@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from finestep.disk import make_folder
 from finestep.study import ModelSpec
@@ -33,8 +33,9 @@ def save_model(
     model.save_pretrained(str(folder), safe_serialization=True)
     if (folder / ADAPTER_CONFIG).is_file():
         write_base_name(folder, absolute_name(base.path), revision=base.revision)
-        if is_classifier and isinstance(model, PeftModel):
-            _embed_base(model.get_base_model(), folder, base, new_names)
+        if is_classifier:
+            own = cast("PreTrainedModel", cast("PeftModel", model).get_base_model())
+            _embed_base(own, folder, base, new_names)
 
 
 def _embed_base(model: PreTrainedModel, folder: Path, base: ModelSpec, new_names: Set[str]) -> None:
@@ -58,7 +59,7 @@ def _folder_of(base: ModelSpec) -> Path | None:
     place = Path(base.path).expanduser()
     if place.is_dir():
         return place
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(base.path, "config.json", revision=base.revision, local_files_only=True)
     return Path(found).parent if found else None

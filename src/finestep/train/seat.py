@@ -52,6 +52,18 @@ class Seat:
         if moments is not None:
             self.rows.load_moments(self.number, moments)
 
+    def half_step_in_company(self) -> Values:
+        """Gradients and loss of a step that is half done, where others share the pass; empty for a trial that is alone, which makes
+        its step anew just as well."""
+        if not isinstance(self.rows, AdapterRows) or len(self.rows.keys) < 2 or self.is_parked:
+            return {}
+        return self.rows.half_step(self.number)
+
+    def load_half_step(self, half: Values) -> None:
+        """Go on with the gradients and the loss of a step that is half done."""
+        assert isinstance(self.rows, AdapterRows)
+        self.rows.load_half_step(self.number, half)
+
     def only(self) -> AbstractContextManager[None]:
         """Inside, a forward pass serves this trial alone."""
         return self.rows.only(self.number)

@@ -52,6 +52,8 @@ class SharedPass:
 
         def compute(batch: Batch) -> torch.Tensor:
             assert batch.units_L is not None
+            # A sum over all trials, although each has its own loss: their rows share no trained number, so that the gradient of the
+            # sum is in each row the gradient of its own trial alone.
             sums = resident.token_loss.lane_sums(resident.base, batch, [0] * len(lanes))
             losses = sums / batch.units_L
             losses.sum().backward()  # type: ignore[no-untyped-call]

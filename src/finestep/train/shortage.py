@@ -11,12 +11,14 @@ from finestep.train.membership import Membership
 from finestep.train.memory import release_memory
 from finestep.train.resident import Resident
 
+NO_ROW_FITS = "even a micro-batch of 1 does not fit"
 FEW_ROWS = 4
 """Micro-batches smaller than this waste a device more than computing layers twice does."""
 
 
 def make_smaller(members: Membership, resident: Resident) -> None:
     """Take less memory from the next pass on, or end the last trial when nothing is left to do."""
+    # First, because gradients of the step that failed are part of what must be given back.
     members.rewind()
     release_memory(resident.placement.device)
     if len(members.lanes) > 1:
@@ -27,7 +29,7 @@ def make_smaller(members: Membership, resident: Resident) -> None:
     if words := relieve(resident, recompute=micro <= FEW_ROWS):
         lane.emit("note", {"text": f"out of memory: {words}; the same step again"})
     elif micro == 1:
-        lane.run_out_of_memory()
+        lane.fail(NO_ROW_FITS, state="out_of_memory")
     else:
         _halve_micro_batch(members, lane)
 

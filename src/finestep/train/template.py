@@ -97,7 +97,7 @@ def _last_turn_only(turns: list[Turn], render: _Renderer) -> list[Piece]:
 def _until_end(text: str, turn: Turn, tokenizer: Tokenizer) -> str:
     """Train up to the end-of-turn mark, not on the white space that some templates put behind it."""
     if text.rstrip() == turn.content.rstrip() and tokenizer.eos_token:
-        return text.rstrip() + tokenizer.eos_token
+        return text.rstrip() + str(tokenizer.eos_token)
     return text.rstrip("\n") if text.rstrip("\n") != turn.content else text
 
 

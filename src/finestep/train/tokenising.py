@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from finestep.errors import BadInput
 from finestep.study import DataSpec
 from finestep.survey.example import Example
-from finestep.train.sandbox import in_child
+from finestep.train.sandbox import each_in_child
 from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
 from finestep.train.template_fields import TemplateFields, template_refusal
 from finestep.train.token_rows import CutRows, TokenBuffer, TokenRows
@@ -27,14 +28,15 @@ TOKENISE_AT_ONCE = 512
 MOST_UNRENDERED = 0.5
 RENDER_CPU_S = 60.0
 """Seconds of processor time that a template may take for so many rows."""
+MOST_STUCK = 3
+"""Rows that may break this limit, or that of memory, before the template is given up: each costs as long."""
 
 
 class _Rendered(TypedDict):
-    """What the process that renders chat templates answers: rows in pieces, and what it had to say."""
+    """What the process that renders chat templates answers of a row: it in pieces (or nothing), and what it had to say."""
 
     pieces: list[list[Piece]]
     folded: dict[str, int]
-    refused: int
     refusal: list[str | None] | None
 
 
@@ -44,6 +46,8 @@ class Told:
 
     fields: TemplateFields
     num_unrendered: int = 0
+    num_stuck: int = 0
+    """Of these, rows at which the template took more time or memory than it may."""
     first_refusal: BadInput | None = None
 
     def refused(self, error: BadInput) -> None:
@@ -124,31 +128,50 @@ def _pieces(rows: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, told:
 
 
 def _pieces_in_child(rows: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, told: Told) -> list[list[Piece]]:
-    """The same where somebody else's template has its say: many rows at once, in a process with limits.
+    """The same where somebody else's template has its say: many rows at once, in a process with limits. A row that breaks them is
+    left out as one that the template refuses, and another process goes on behind it.
 
     Raises:
-        BadInput: the template takes too much time or memory.
+        BadInput: the template takes too much time or memory at its first row, or too often.
     """
+    left = list(rows)
+    pieces: list[list[Piece]] = []
+    while left:
+        found, fault = each_in_child(partial(_each, left, tokenizer, spec, told), cpu_s=RENDER_CPU_S)
+        for answer in found:
+            pieces += _taken(answer, told)
+        if fault is None:
+            break
+        refusal = template_refusal(fault, f"row {left[len(found)].row}" if len(found) < len(left) else "the rows")
+        if not pieces or told.num_stuck == MOST_STUCK:
+            raise refusal
+        told.num_stuck += 1
+        told.refused(refusal)
+        left = left[len(found) + 1 :]
+    return pieces
 
-    def work() -> _Rendered:
+
+def _each(rows: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, told: Told) -> Iterator[_Rendered]:
+    """In the child: row by row the pieces, the fields that were folded into text, and why the template refused it."""
+    for row in rows:
         own = Told(replace(told.fields, folded=Counter()))
-        pieces = _pieces(rows, tokenizer, spec, own)
-        first = own.first_refusal
-        refusal = (
-            None if first is None else [first.law, None if first.value is None else str(first.value), first.next_step]
-        )
-        return {"pieces": pieces, "folded": own.fields.folded, "refused": own.num_unrendered, "refusal": refusal}
+        pieces, first = _pieces([row], tokenizer, spec, own), own.first_refusal
+        yield {
+            "pieces": pieces,
+            "folded": own.fields.folded,
+            "refusal": None
+            if first is None
+            else [first.law, None if first.value is None else str(first.value), first.next_step],
+        }
 
-    try:
-        found = in_child(work, cpu_s=RENDER_CPU_S)
-    except (TimeoutError, MemoryError, ChildProcessError) as error:
-        raise template_refusal(error, f"rows {rows[0].row} to {rows[-1].row}") from None
-    told.fields.folded.update(found["folded"])
-    if found["refusal"]:
-        law, value, next_step = found["refusal"]
-        told.first_refusal = told.first_refusal or BadInput(str(law), value=value, next_step=next_step)
-        told.num_unrendered += found["refused"]
-    return [[(text, carries) for text, carries in row] for row in found["pieces"]]
+
+def _taken(answer: _Rendered, told: Told) -> list[list[Piece]]:
+    """The pieces of a row that the child has rendered, or none; what it has to tell is told."""
+    told.fields.folded.update(answer["folded"])
+    if answer["refusal"]:
+        law, value, next_step = answer["refusal"]
+        told.refused(BadInput(str(law), value=value, next_step=next_step))
+    return [[(text, carries) for text, carries in row] for row in answer["pieces"]]
 
 
 def tokenise_labels(
@@ -184,7 +207,7 @@ def cut_labels(
 
 def takes_pairs(tokenizer: Tokenizer) -> bool:
     """True when the tokenizer puts a mark between two texts; without one they are joined by a line break."""
-    return tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
+    return bool(tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False))
 
 
 def _texts(rows: Sequence[Example], is_pair: bool) -> tuple[list[str], ...]:
@@ -211,4 +234,4 @@ def _add(buffer: TokenBuffer, rows: list[list[Piece]], tokenizer: Tokenizer, *, 
 def _adds_bos(tokenizer: Tokenizer) -> bool:
     if tokenizer.bos_token_id is None:
         return False
-    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return bool(tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])

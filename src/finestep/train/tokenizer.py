@@ -31,6 +31,10 @@ class Tokenizer(Protocol):
         """Ids as text."""
         ...
 
+    def batch_decode(self, sequences: Sequence[Sequence[int]], *, skip_special_tokens: bool = False) -> list[str]:
+        """Several rows of ids as texts."""
+        ...
+
     def apply_chat_template(self, conversation: list[Message], **options: object) -> str:
         """Turns as one text, where `tokenize=False` is among the options."""
         ...

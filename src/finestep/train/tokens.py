@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from finestep.train.tokenising import (
     tokenise,
     tokenise_labels,
 )
+from finestep.train.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TrainingData:
 
 
 def prepare_data(
-    spec: DataSpec, tokenizer: Any, *, context_length: int | None, longest: int | None = None
+    spec: DataSpec, tokenizer: Tokenizer, *, context_length: int | None, longest: int | None = None
 ) -> TrainingData:
     """Read, split and tokenise; the answer carries a card with everything worth telling about the data.
 
@@ -65,7 +65,9 @@ def prepare_data(
     )
 
 
-def _prepare_text(split: Split, tokenizer: Any, limits: tuple[int | None, int | None], spec: DataSpec) -> TrainingData:
+def _prepare_text(
+    split: Split, tokenizer: Tokenizer, limits: tuple[int | None, int | None], spec: DataSpec
+) -> TrainingData:
     """Rows whose text is trained: conversations, pairs of prompt and answer, plain text."""
     notes = list(split.notes)
     if split.format == "text":
@@ -85,7 +87,7 @@ def _prepare_text(split: Split, tokenizer: Any, limits: tuple[int | None, int | 
 
 
 def _prepare_labels(
-    split: Split, tokenizer: Any, limits: tuple[int | None, int | None], spec: DataSpec
+    split: Split, tokenizer: Tokenizer, limits: tuple[int | None, int | None], spec: DataSpec
 ) -> TrainingData:
     counts = Counter(str(row.label) for row in split.train)
     names = tuple(sorted(counts, key=_label_order))
@@ -125,7 +127,7 @@ def _label_order(name: str) -> tuple[int, float, str]:
         return (1, 0.0, name)
 
 
-def _pad_id(tokenizer: Any) -> int:
+def _pad_id(tokenizer: Tokenizer) -> int:
     for token in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -175,7 +177,7 @@ def _card(
     )
 
 
-def _sample(rows: TokenRows, tokenizer: Any) -> tuple[tuple[str, bool], ...]:
+def _sample(rows: TokenRows, tokenizer: Tokenizer) -> tuple[tuple[str, bool], ...]:
     """One row of about the median length as (text, carries loss) pieces, decoded."""
     row = int(np.argsort(rows.lengths, kind="stable")[len(rows) // 2])
     start, end = int(rows.offsets[row]), int(rows.offsets[row + 1])

@@ -85,6 +85,7 @@ def decide(loss_L: torch.Tensor, norm_L: torch.Tensor, plans: Sequence[UpdatePla
     if loss_L.device.type == "cuda":
         table = table.pin_memory()
     limit_L, highest_L, clock_L = table.to(loss_L.device, non_blocking=True).unbind()
+    # A value that is no number compares as false with everything, and infinity is not below itself: one comparison sees both.
     is_fine_L = torch.logical_and((norm_L + loss_L.abs()) < math.inf, loss_L <= highest_L)
     # `where`, never a product: 0 times a value that is no number is no number again.
     held_L = torch.where(is_fine_L, 0.0, 1.0)
@@ -94,6 +95,8 @@ def decide(loss_L: torch.Tensor, norm_L: torch.Tensor, plans: Sequence[UpdatePla
 
 def norms_of(trials: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
     """The norm over all tensors of each trial, [L]."""
+    # Each tensor by itself: a norm over rows [K, P] may be summed in another order when K changes, and a trial's steps must not
+    # depend on its neighbours, not even in the last bit.
     flat = torch._foreach_norm([tensor for tensors in trials for tensor in tensors])
     if all(len(tensors) == 1 for tensors in trials):
         return torch.stack(flat)

@@ -65,6 +65,7 @@ class Validation:
         if loss < progress.best_loss and self._is_within_budget(metrics):
             progress.best_loss, progress.best_step, progress.best_metrics = loss, progress.step, metrics
             progress.best_sums = row_sums[checked_rows(len(row_sums))].tolist()
+            # The last step's weights are in the row anyway.
             if progress.step < run.num_steps:
                 run.best = {name: value.detach().to("cpu", copy=True) for name, value in run.seat.values().items()}
         return self._is_stalled(row_sums), None

@@ -83,6 +83,7 @@ class WholeModel:
     def update(self, plans: Mapping[int, UpdatePlan]) -> dict[int, StepFigures]:
         """One optimizer step; the first one makes room for Adam's moments, before it touches anything."""
         ((key, plan),) = plans.items()
+        # Adam's moments are made here, before anything is changed: when memory is too short for them, the same step can be made again.
         slices = self.slices(plan)
         assert self._loss is not None
         decision = decide(self._loss, norms_of([[piece.grad for piece in slices]]), [plan])

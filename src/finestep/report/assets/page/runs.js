@@ -57,7 +57,7 @@ function columnsOfTable() {
   const numbers = (list) => list.map((column) => ({ ...column, number: true }));
   return [
     ...(objective ? numbers([objective]) : []),
-    ...numbers([{ key: 'loss', name: say('Validation loss'), kind: '', value: (row) => row.loss, show: (row) => figure4(row.loss) },
+    ...numbers([{ key: 'loss', name: say('Validation loss'), kind: objective ? 'wide' : '', value: (row) => row.loss, show: (row) => figure4(row.loss) },
       { key: 'rate', name: say('Learning rate'), kind: '', value: (row) => row.rate, show: (row) => rate(row.rate) },
       { key: 'batch', name: say('Batch'), kind: '', value: (row) => row.batch, show: (row) => String(row.batch) },
       { key: 'fidelity', name: say('Length'), kind: 'wide', value: (row) => row.fidelity, show: (row) => percent(row.fidelity) }]),
@@ -105,7 +105,7 @@ function tableRows(row, columns) {
 }
 function details(row) {
   const facts = [[say('Outcome'), stateWords(row.state)], [say('Length'), say('{share} of a full run', { share: percent(row.fidelity) })], [say('Time'), row.seconds ? clock(row.seconds) : '–'],
-    ...Object.entries(row.metrics).filter(([, value]) => typeof value === 'number').map(([name, value]) => [say(name.replaceAll('_', ' ')), short(value)])];
+    [say('Validation loss'), figure4(row.loss)], ...Object.entries(row.metrics).filter(([, value]) => typeof value === 'number').map(([name, value]) => [say(name.replaceAll('_', ' ')), short(value)])];
   const findings = page.data.diagnosis.filter((one) => one.trial === row.number);
   return [
     row.why || row.stage ? h('p', {}, h('b', {}, say('Why: ')), say(row.why || row.stage)) : null,

@@ -1,0 +1,61 @@
+"""Several trials under way at the same time, each told as a generator that says None while it waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from finestep.executors.detached import POLL_S
+from finestep.protocol import Event, TrialRequest
+
+Run = Iterator[Event | None]
+
+
+class AtOnce:
+    """Takes trials and runs up to so many at a time; after a stop, those that still wait are interrupted.
+
+    Args:
+        run: the events of one trial, from `started` to `finished`, `interrupted` or `error`; None: nothing new now.
+        most: trials at the same time.
+    """
+
+    def __init__(self, run: Callable[[TrialRequest], Run], *, most: int = 1):
+        self._run, self._most = run, most
+        self._waiting: list[TrialRequest] = []
+        self._running: list[Run] = []
+        self.is_stopping = False
+
+    def submit(self, request: TrialRequest) -> None:
+        """Take a trial."""
+        self._waiting.append(request)
+
+    def events(self) -> Iterator[Event]:
+        """Run what waits, and what is submitted meanwhile."""
+        while self._waiting or self._running:
+            yield from self._begin()
+            is_idle = True
+            for run in list(self._running):
+                try:
+                    event = next(run)
+                except StopIteration:
+                    self._running.remove(run)
+                    continue
+                if event is not None:
+                    is_idle = False
+                    yield event
+                    if event.kind == "error":
+                        return  # the last event; `close` ends what else is running
+            if is_idle and self._running:
+                time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """Start no further trial. Safe in a signal handler."""
+        self.is_stopping = True
+
+    def _begin(self) -> Iterator[Event]:
+        while self._waiting and (self.is_stopping or len(self._running) < self._most):
+            request = self._waiting.pop(0)
+            if self.is_stopping:
+                yield Event(kind="interrupted", trial=request.number, data={"step": 0})
+            else:
+                self._running.append(self._run(request))

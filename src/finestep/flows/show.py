@@ -1,0 +1,12 @@
+"""`show_study` under the name that it had in 0.1, for scripts that import it; it lives in `studies/show.py`, a floor above."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def show_study(folder: Path) -> dict[str, Any]:
+    """The figures of a study, as in `result.json`."""
+    return import_module("finestep.studies.show").show_study(folder).as_values()
