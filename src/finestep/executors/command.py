@@ -87,6 +87,9 @@ class CommandExecutor:
         command.set_aside_another(script)
         steps = int(str(values.get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
+        if request.number in self._turns.stopped and not command.is_over and not command.is_running():
+            yield self._ended(request, Outcome(state="stopped", reason=f"{BY_HAND} before it began", by_hand=True))
+            return
         if command.is_running():
             text = "its command is still running since an earlier session; waiting for it"
             yield Event(kind="note", trial=request.number, data={"text": text})
@@ -103,9 +106,13 @@ class CommandExecutor:
             command.forget_end()  # so that it runs again once this is mended
             yield refusal
             return
+        yield self._ended(request, outcome)
+
+    def _ended(self, request: TrialRequest, outcome: Outcome) -> Event:
+        """The end of a trial, on disk before it is told."""
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / OUTCOME, outcome.model_dump_json())
-        yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
+        write_whole(Path(request.folder) / OUTCOME, outcome.model_dump_json())
+        return Event(kind="finished", trial=request.number, data=outcome.model_dump())
 
     def _refusal(self, command: Detached, request: TrialRequest, outcome: Outcome, ended: str) -> Event | None:
         """What ends the study instead of the trial: a fault of the machine, or a rate that was not used."""
