@@ -13,7 +13,7 @@ from finestep.facts import DataFacts
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
-from finestep.search.automatic import Automatic
+from finestep.search.search import Search
 from finestep.search.starting_point import start_of
 from finestep.search.sweep import BASELINE_RATES
 from finestep.studies.strategies import make_judge
@@ -82,7 +82,7 @@ def tune(bill: Bill, advice: Advice, *, budget: float, with_baseline: bool = Tru
     return bill.task.nearest(said.learning_rate or 1e-4, said.effective_batch_size or 1), said.expected_regret
 
 
-def judge_of(task: Recorded, advice: Advice, *, budget: float, with_baseline: bool, seed: int) -> Automatic:
+def judge_of(task: Recorded, advice: Advice, *, budget: float, with_baseline: bool, seed: int) -> Search:
     """The strategy that `tune` would make for the task, on the rates, batch sizes and lengths that were measured."""
     start = start_of(advice)
     spec = StudySpec(
@@ -105,7 +105,7 @@ def judge_of(task: Recorded, advice: Advice, *, budget: float, with_baseline: bo
         "batch_sizes": tuple(batches) or space.batch_sizes,
         "fidelities": tuple(one for one in task.lengths if one >= 0.9 * space.fidelities[0]),
     }
-    return Automatic(
+    return Search.of_study(
         spec, space.model_copy(update=measured), judge.prior, num_eval_rows=judge.num_eval_rows, budget_runs=budget
     )
 

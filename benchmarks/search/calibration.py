@@ -24,8 +24,8 @@ from benchmarks.search.surfaces import Cell, Task, load_tasks, stable_hash
 from finestep.answer import Answer
 from finestep.recipe import Recipe
 from finestep.rules.rate_evidence import vertex
-from finestep.search.automatic import Automatic
 from finestep.search.prior import SearchPrior
+from finestep.search.search import Search
 from finestep.study import DataSpec, ModelSpec, StudySpec
 from finestep.trial import Trial
 
@@ -61,7 +61,7 @@ class Tuned:
             with_baseline=False,
         )
         self._task, self._budget = task, budget
-        self._strategy = Automatic(spec, space_of(task), drawn_prior(task, prior, seed), budget_runs=budget)
+        self._strategy = Search.of_study(spec, space_of(task), drawn_prior(task, prior, seed), budget_runs=budget)
         self._trials: list[Trial] = []
 
     def ask(self, idle: int) -> Wish | None:

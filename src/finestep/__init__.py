@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -35,12 +34,12 @@ __all__ = ["__version__", *_WHERE]
 class CallableRoom(ModuleType):
     """A room that has the name of a function: once it is imported it stands in the function's place, so it can be called too."""
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, *arguments: object, **options: object) -> object:
         name = self.__name__.rpartition(".")[2]
         return getattr(import_module(_WHERE[name]), name)(*arguments, **options)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'finestep' has no attribute {name!r}")

@@ -16,7 +16,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from finestep.errors import BadInput, EnvironmentFault, NotWritable
 
@@ -199,7 +199,7 @@ def set_aside(path: Path, why: str) -> Path:
     return aside
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
+def json_text(value: object, *, indent: int | None = None) -> str:
     """JSON that every reader takes: a number that is not finite is null, half a surrogate pair is escaped."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
@@ -219,7 +219,7 @@ def refuse_special(path: Path) -> None:
         )
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, object] | None:
     """The JSON object in a file; None when there is none, or when it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -253,7 +253,7 @@ def _write_all(handle: IO[bytes], data: bytes) -> None:
         data = data[written:]
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 MOST_CAUSE_CHARACTERS = 300
 
 
-class FinestepWarning(UserWarning):
-    """Something that was asked for is ignored, or a number is weaker than it looks."""
-
-
 class FinestepError(Exception):
     """An error that a user can act on; the command line prints its text alone and exits with `exit_code`."""
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,7 +71,7 @@ class PredictRequest(_Value):
     """Predict the memory of a training step from a config, without weights."""
 
     purpose: Literal["predict"] = "predict"
-    config: dict[str, Any] = Field(description="A parsed config.json with its `model_type`.")
+    config: dict[str, object] = Field(description="A parsed config.json with its `model_type`.")
     case: MemoryCase
     length: int = Field(ge=2)
     loss_tokens: int | None = Field(None, ge=1, description="Tokens of a row that carry loss; None = all.")

@@ -11,7 +11,7 @@ Any trainer that speaks this can take the worker's place.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -80,4 +80,4 @@ class Event(_Message):
 
     kind: EventKind
     trial: int | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, object] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -117,15 +117,33 @@ class Recipe(_Group):
             )
         return self
 
-    def first_micro_batch(self) -> int:
-        """Rows per forward pass to begin with; memory may force fewer."""
-        return self.micro_batch_size or min(
-            DEFAULT_MICRO_BATCH, math.ceil(self.effective_batch_size / self.num_devices)
-        )
+    def first_micro_batch(self, *, must_divide: bool = False) -> int:
+        """Rows per forward pass on one device to begin with: the recipe's, else 16, or the whole batch where it is smaller.
+
+        This is the one rule for a micro-batch that nobody has named. Memory may force fewer rows later.
+
+        Args:
+            must_divide: for frameworks that know an effective batch only as a product: no remainder may be left.
+
+        >>> Recipe(effective_batch_size=24).first_micro_batch()
+        16
+        >>> Recipe(effective_batch_size=24).first_micro_batch(must_divide=True)
+        12
+        """
+        if self.micro_batch_size is not None:
+            return self.micro_batch_size
+        if not must_divide:
+            return min(DEFAULT_MICRO_BATCH, math.ceil(self.effective_batch_size / self.num_devices))
+        rows = max(1, self.effective_batch_size // self.num_devices)
+        return next(micro for micro in range(min(DEFAULT_MICRO_BATCH, rows), 0, -1) if rows % micro == 0)
 
     def accumulation_steps(self, micro_batch_size: int | None = None) -> int:
-        """Micro-batches per optimizer step: the one rule, `accumulation_steps`."""
-        micro = micro_batch_size or self.micro_batch_size or self.effective_batch_size
+        """Micro-batches per optimizer step, by the one rule: effective batch / (micro-batch x devices), rounded up.
+
+        >>> Recipe(effective_batch_size=64).accumulation_steps(8)
+        8
+        """
+        micro = micro_batch_size or self.first_micro_batch()
         return accumulation_steps(self.effective_batch_size, micro_batch_size=micro, num_devices=self.num_devices)
 
     def changed(self, **changes: object) -> Recipe:
@@ -151,11 +169,12 @@ class Recipe(_Group):
         Raises:
             BadInput: there is no such field, or it does not allow the value.
         """
-        changes: dict[str, Any] = {}
+        changes: dict[str, object] = {}
         for name, value in values.items():
             group, dot, leaf = name.partition(".")
+            already = changes.get(group)
             if dot:
-                changes.setdefault(group, {})[leaf] = value
+                changes[group] = {**(already if isinstance(already, dict) else {}), leaf: value}
             else:
                 changes[name] = value
         try:

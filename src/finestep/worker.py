@@ -13,21 +13,25 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from finestep.disk import append_line, fault_of, make_folder, remove, write_whole
+from finestep.disk import append_line, fault_of, make_folder
 from finestep.errors import FinestepError, WorkerFailed, cause_words
-from finestep.protocol import Event, SessionRequest, TrialRequest
+from finestep.protocol import Event, EventKind, SessionRequest, TrialRequest
 from finestep.ready import Machine, Ready
-from finestep.study_layout import CHECKPOINTS, EVALUATIONS, MODEL, OUTCOME, STEPS
+from finestep.study_layout import EVALUATIONS, STEPS
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
-from finestep.trial import Outcome, recipe_hash
+from finestep.trial import recipe_hash
+
+if TYPE_CHECKING:
+    from finestep.train.lane import Lane
+    from finestep.train.resident import Resident
 
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": STEPS, "evaluation": EVALUATIONS}
@@ -47,9 +51,11 @@ class Line:
         self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def send(self, kind: Any, data: BaseModel | dict[str, Any] | None = None, *, trial: int | None = None) -> None:
+    def send(
+        self, kind: EventKind, data: BaseModel | Mapping[str, object] | None = None, *, trial: int | None = None
+    ) -> None:
         """Send an event. When nobody reads any more, training goes on to its next checkpoint and ends there."""
-        values = data.model_dump() if isinstance(data, BaseModel) else data or {}
+        values = data.model_dump() if isinstance(data, BaseModel) else dict(data or {})
         try:
             self._out.write(Event(kind=kind, trial=trial, data=values).model_dump_json() + "\n")
             self._out.flush()
@@ -123,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _complaint(error: FinestepError) -> dict[str, Any]:
+def _complaint(error: FinestepError) -> dict[str, object]:
     return {"error": error.kind, "text": str(error), "place": error.place, "next_step": error.next_step}
 
 
@@ -219,7 +225,7 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
 def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
     """Writes records where the store reads them, and sends them."""
 
-    def emit(kind: str, data: BaseModel | dict[str, Any], *, trial: int) -> None:
+    def emit(kind: EventKind, data: BaseModel | Mapping[str, object], *, trial: int) -> None:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
             make_folder(folders[trial])
             append_line(folders[trial] / RECORD_FILES[kind], data.model_dump_json())
@@ -228,39 +234,17 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
     return emit
 
 
-def _end(lane: Any, line: Line, request: SessionRequest, hashes: dict[int, str]) -> None:
+def _end(lane: Lane, line: Line, request: SessionRequest, hashes: dict[int, str]) -> None:
     """Keep what a trial leaves behind, then say how it ended."""
+    from finestep.train.left_behind import keep_end
+
     if lane.outcome is None:
         line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
-        return
-    outcome, folder = lane.outcome, lane.folder
-    if outcome.eval_loss is not None:
-        outcome = _with_model(lane, folder, request)
-    if outcome.state == "failed":
-        outcome = outcome.model_copy(update={"log": request.log})
-    outcome = outcome.model_copy(update={"recipe_hash": hashes[lane.number]})
-    make_folder(folder)
-    write_whole(folder / OUTCOME, outcome.model_dump_json())
-    remove(folder / CHECKPOINTS)
-    line.send("finished", outcome, trial=lane.number)
+    else:
+        line.send("finished", keep_end(lane, request, asked=hashes[lane.number]), trial=lane.number)
 
 
-def _with_model(lane: Any, folder: Path, request: SessionRequest) -> Outcome:
-    """The outcome of a trial whose model is on disk; a failure where it cannot be written."""
-    from finestep.train.faults import logged_cause, raise_machine_fault
-    from finestep.train.saved_files import save_trial
-
-    try:
-        save_trial(lane, folder, request)
-    except FinestepError:
-        raise
-    except Exception as error:
-        raise_machine_fault(error, folder)
-        return Outcome(state="failed", reason=f"the tuned model could not be saved: {logged_cause(error)}")
-    return lane.outcome.model_copy(update={"model_dir": MODEL})
-
-
-def _machine(resident: Any) -> Machine:
+def _machine(resident: Resident) -> Machine:
     import torch
 
     device = resident.placement.device

@@ -11,7 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.nodes import ScalarNode
+    from ruamel.yaml.representer import RoundTripRepresenter
 
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*( [\w./-]+)*", re.ASCII)
 WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "y", "n", ".inf", ".nan"})
@@ -57,7 +62,7 @@ def float_text(value: float) -> str:
     return f"{mantissa}e{exponent}"
 
 
-def _node(value: object) -> Any:
+def _node(value: object) -> object:
     """The value with the styles that the writer is to use."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -80,9 +85,10 @@ def _node(value: object) -> Any:
 
 
 @cache
-def _writer() -> Any:
+def _writer() -> YAML:
     """ruamel's writer with our floats and `null` written out."""
-    from ruamel.yaml import YAML, RoundTripRepresenter
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
     class Representer(RoundTripRepresenter):
         """Ours, so that no other user of ruamel is changed."""
@@ -95,10 +101,10 @@ def _writer() -> Any:
     return writer
 
 
-def _represent_float(representer: Any, value: float) -> Any:
+def _represent_float(representer: RoundTripRepresenter, value: float) -> ScalarNode:
     text = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(value)) or float_text(value)
     return representer.represent_scalar("tag:yaml.org,2002:float", text)
 
 
-def _represent_none(representer: Any, value: None) -> Any:
+def _represent_none(representer: RoundTripRepresenter, value: None) -> ScalarNode:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")

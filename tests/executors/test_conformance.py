@@ -1,94 +1,90 @@
-"""One suite for every executor: the worker process and its replay twin speak alike."""
+"""Every executor keeps the promises of `finestep/executor.py`; the numbers are those of its text."""
 
 from __future__ import annotations
 
 import pytest
 
-from finestep.executors.local import LocalExecutor
-from finestep.executors.replay import ReplayExecutor
-from finestep.protocol import SessionRequest, TrialRequest
-from finestep.recipe import Recipe
-from finestep.study import DataSpec, ModelSpec
+from finestep.ready import Ready
 from finestep.trial import Outcome, StepRecord
-
-RECIPE = Recipe(learning_rate=1e-3, effective_batch_size=16, num_epochs=0.5)
-
-
-@pytest.fixture(params=["local", "replay"])
-def executor(request, shipped_model, instruct_file, tmp_path):
-    if request.param == "replay":
-        yield ReplayExecutor(lambda recipe, fidelity: [2.0, 1.5, 1.0], num_train_rows=90)
-        return
-    session = SessionRequest(
-        model=ModelSpec(path=str(shipped_model), device="cpu"),
-        recipe=RECIPE,
-        study_dir=str(tmp_path),
-        num_threads=1,
-        data=DataSpec(path=str(instruct_file), max_length=96),
-    )
-    local = LocalExecutor(session, folder=tmp_path)
-    yield local
-    local.close()
+from tests.executors.conformance import BROKEN, RECIPE, RIGS, ends
 
 
-def _run(executor, *requests):
-    for request in requests:
-        executor.submit(request)
-    return executor.events()
+@pytest.fixture(params=sorted(RIGS))
+def rig(request, shipped_model, instruct_file, tmp_path):
+    made = RIGS[request.param](tmp_path, shipped_model, instruct_file)
+    yield made
+    made.executor.close()
 
 
-def _request(folder, number=0):
-    return TrialRequest(number=number, recipe=RECIPE, folder=str(folder / f"{number}"))
-
-
-def test_every_trial_comes_to_its_end(executor, tmp_path):
-    assert executor.start().card is not None
-    events = list(_run(executor, _request(tmp_path, 0), _request(tmp_path, 1)))
-    assert sorted(event.trial for event in events if event.kind == "finished") == [0, 1]
+def test_every_trial_ends_once_and_its_outcome_is_on_disk_before_it_is_told(rig):
+    """1, 2, 3, 6 and 9; the second trial is handed over while events are read."""
+    executor, events = rig.executor, []
+    assert isinstance(executor.start(), Ready)
+    assert executor.start() is None or isinstance(executor.start(), Ready)
+    assert list(executor.events()) == [], "nothing was submitted"
+    executor.submit(rig.request(0))
+    for event in executor.events():
+        events.append(event)
+        if event.kind == "started" and event.trial == 0:
+            executor.submit(rig.request(1))
+        if event.kind == "finished":
+            written, told = rig.outcome(event.trial), Outcome.model_validate(event.data)
+            assert written == told
+            assert (told.state, told.recipe_hash is None) == ("completed", False)
+            assert told.eval_loss is not None
+    assert ends(events) == {0: ["finished"], 1: ["finished"]}
     for number in (0, 1):
         mine = [event for event in events if event.trial == number]
         assert mine[0].kind in {"started", "note"}
-        assert mine[-1].kind == "finished"
-        steps = [StepRecord.model_validate(event.data) for event in mine if event.kind == "step"]
-        assert [step.step for step in steps] == sorted({step.step for step in steps})
-        outcome = Outcome.model_validate(mine[-1].data)
-        assert outcome.state == "completed"
-        assert outcome.eval_loss is not None
-        written = Outcome.model_validate_json((tmp_path / f"{number}" / "outcome.json").read_text())
-        assert written == outcome
+        steps = [StepRecord.model_validate(event.data).step for event in mine if event.kind == "step"]
+        assert steps == sorted(set(steps))
+    executor.close()
+    executor.close()
 
 
-def test_a_stop_interrupts(executor, tmp_path):
+def test_a_failed_trial_is_no_exception_and_the_others_go_on(rig):
+    """4."""
+    if not rig.can_fail:
+        pytest.skip("nothing makes a trial of this rig fail by itself")
+    rig.executor.start()
+    rig.executor.submit(rig.request(0, BROKEN))
+    rig.executor.submit(rig.request(1))
+    events = list(rig.executor.events())
+    assert ends(events) == {0: ["finished"], 1: ["finished"]}
+    assert (rig.outcome(0).state, rig.outcome(1).state) == ("failed", "completed")
+    assert rig.outcome(0).reason
+
+
+def test_after_a_stop_every_trial_is_interrupted_also_a_later_one(rig):
+    """8, and 7 where a trial can be stopped within."""
+    executor = rig.executor
     executor.start()
-    if isinstance(executor, LocalExecutor):
-        events = []
-        for event in _run(executor, _request(tmp_path)):
-            events.append(event)
-            if event.kind == "step" and event.data["step"] == 1:
-                executor.stop()
-        assert events[-1].kind == "interrupted"
-        assert any(event.kind == "checkpoint" for event in events)
-    else:
+    if not rig.stops_within:
         executor.stop()
-        assert [event.kind for event in _run(executor, _request(tmp_path))] == ["interrupted"]
+    executor.submit(rig.request(0))
+    events = []
+    for event in executor.events():
+        events.append(event)
+        if event.kind == "step" and event.data["step"] == 1:
+            executor.stop()
+            executor.stop()
+    assert ends(events) == {0: ["interrupted"]}
+    if rig.stops_within:
+        assert any(event.kind == "checkpoint" for event in events)
 
 
-def test_a_dead_worker_is_an_event_and_another_takes_over(shipped_model, instruct_file, tmp_path):
-    session = SessionRequest(
-        model=ModelSpec(path=str(shipped_model), device="cpu"),
-        recipe=RECIPE,
-        study_dir=str(tmp_path),
-        num_threads=1,
-        data=DataSpec(path=str(instruct_file), max_length=96),
-    )
-    executor = LocalExecutor(session, folder=tmp_path)
+def test_a_dead_trainer_is_an_event_and_another_takes_over(shipped_model, instruct_file, tmp_path):
+    """5 and 7, where a trainer is a process of its own."""
+    rig = RIGS["local"](tmp_path, shipped_model, instruct_file)
+    executor, kinds = rig.executor, []
     executor.start()
-    kinds = []
-    for event in _run(executor, _request(tmp_path)):
+    executor.submit(rig.request(0, RECIPE))
+    for event in executor.events():
         kinds.append(event.kind)
         if event.kind == "step":
             executor.kill()
     assert kinds[-1] == "died"
     executor.start()
-    assert list(_run(executor, _request(tmp_path)))[-1].kind == "finished"
+    executor.submit(rig.request(0, RECIPE))
+    assert list(executor.events())[-1].kind == "finished"
     executor.close()

@@ -49,8 +49,8 @@ def test_a_study_is_seen_while_it_runs_when_it_is_stopped_and_at_its_end(tmp_pat
     done = finestep.tune("shipped", ROWS, out=folder, **slow)
     ended = study_status(folder)
     assert not ended.under_way
-    assert ended.best["eval_loss"] == done.best.eval_loss
-    assert ended.best["trial"] == done.best.trial
+    assert ended.best.eval_loss == done.best.eval_loss
+    assert ended.best.trial == done.best.trial
     shown = json.loads(status(str(tmp_path / "runs"), "--json"))["studies"]
     assert [one["folder"] for one in shown] == [str(folder)]
     assert shown[0]["spent"] == pytest.approx(1.0, abs=0.01)

@@ -14,7 +14,7 @@ from finestep.rules.compose import Ask, compose
 from finestep.rules.fit_in_memory import plan_memory
 from finestep.rules.memory import GIB, Load, largest_micro_batch, memory_need, shape
 from finestep.rules.neighbours import Target, nearest
-from finestep.rules.scaling import capped_batch, scale_betas, scale_epsilon, scale_measured, surge_factor
+from finestep.rules.scaling import capped_batch, scale_betas, scale_epsilon, scale_measured
 
 LLAMA = known_model("Llama-3.1-8B")
 ROWS = st.integers(1, 10_000_000)
@@ -164,9 +164,7 @@ def test_measured_scaling_lies_below_the_square_root():
     assert same.low == same.value == same.high == 1e-4
 
 
-def test_surge_peaks_at_the_noise_scale():
-    assert surge_factor(64, noise_scale=64) == 1.0
-    assert surge_factor(16, noise_scale=64) == pytest.approx(surge_factor(256, noise_scale=64))
+def test_the_batch_to_scale_to_ends_at_the_noise_scale():
     assert capped_batch(512, noise_scale=64) == 64
 
 

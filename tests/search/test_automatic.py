@@ -7,10 +7,10 @@ import pytest
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
-from finestep.search.automatic import Automatic
 from finestep.search.further_fields import dimensions, parse_tuned, with_starts
 from finestep.search.leader import leader, worth_keeping
 from finestep.search.observations import Objective
+from finestep.search.search import Search
 from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import (
     batch_range,
@@ -36,7 +36,7 @@ def spec(**changes):
 def automatic(study=None, *, budget=6.0, start=START, num_rows=4000, num_eval_rows=200):
     study = study or spec()
     space = search_space(study, start, num_rows=num_rows)
-    return Automatic(study, space, search_prior(start), num_eval_rows=num_eval_rows, budget_runs=budget)
+    return Search.of_study(study, space, search_prior(start), num_eval_rows=num_eval_rows, budget_runs=budget)
 
 
 def bowl(recipe, fidelity, *, best=3e-3, steep=1.0):
@@ -45,12 +45,19 @@ def bowl(recipe, fidelity, *, best=3e-3, steep=1.0):
     return math.nan if x > 3.5 else 2.0 * fidelity**-0.05 * math.exp(steep * (0.003 * x * x + 0.002 * v * v))
 
 
-def play(strategy, budget=6.0, *, function=bowl, metric=None, seconds=None):
+def play(strategy, budget=6.0, *, function=bowl, metric=None, seconds=None, start=Recipe()):
     trials = []
     while found := strategy.propose(trials, remaining_runs=budget - sum(t.fidelity for t in trials)):
         first = found[0]
-        recipe = apply_proposal(strategy.spec.recipe, first)
-        made = Trial(number=len(trials), recipe=recipe, fidelity=first.fidelity, stage=first.stage, why=first.why)
+        asked = apply_proposal(start, first)
+        made = Trial(
+            number=len(trials),
+            recipe=asked,
+            fidelity=first.fidelity,
+            stage=first.stage,
+            why=first.why,
+            is_baseline=first.is_baseline,
+        )
         done = ended(made, function(made.recipe, made.fidelity), metric=metric)
         if seconds is not None and done.outcome.eval_loss is not None:
             timed = {"num_train_tokens": 1000, "elapsed_s": seconds(made.recipe)}
@@ -241,7 +248,7 @@ def test_tuned_fields_join_the_space_and_the_recipe():
         return bowl(recipe, fidelity) * (1.0 if recipe.schedule.name == "cosine" else 1.03)
 
     strategy = automatic(study, budget=8.0)
-    trials = play(strategy, 8.0, function=function)
+    trials = play(strategy, 8.0, function=function, start=recipe)
     assert leader(study, trials).recipe.schedule.name == "cosine"
     assert strategy.answer(trials).changes["schedule.name"] == "cosine"
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import make_folder, read_object, write_whole
 from finestep.store.study_folder import is_locked
@@ -25,7 +24,7 @@ SHOWN_OF_A_LOG = 2000
 class CommandFailed(Exception):
     """A command ended with an error; `told` is its JSON: kind, message, place, next_step, exit_code."""
 
-    def __init__(self, told: Mapping[str, Any]):
+    def __init__(self, told: Mapping[str, object]):
         self.told = dict(told)
         super().__init__(json.dumps(self.told))
 
@@ -44,7 +43,7 @@ def words_of(name: str, places: Sequence[object], options: Mapping[str, object])
     return words
 
 
-async def answer_of(words: Sequence[str]) -> dict[str, Any]:
+async def answer_of(words: Sequence[str]) -> dict[str, object]:
     """Run a command to its end and read the last line of its output.
 
     Raises:

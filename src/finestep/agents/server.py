@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -17,7 +18,7 @@ from pydantic import Field
 from finestep import __version__
 from finestep.agents.commands import CommandFailed, answer_of, last_words, process_of, start, stop, words_of
 from finestep.errors import FinestepError
-from finestep.studies.status import study_status
+from finestep.studies.status import StudyStatus, study_status
 from finestep.study_layout import RECIPE
 
 INSTRUCTIONS = """finestep finds the learning rate and the batch size of a fine-tune and trains the winner.
@@ -36,7 +37,7 @@ Study = Annotated[str, Field(description="Folder of the study.")]
 server = MCPServer("finestep", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
 
 
-async def _answer(name: str, places: list[object], **options: object) -> dict[str, Any]:
+async def _answer(name: str, places: list[object], **options: object) -> dict[str, object]:
     try:
         return await answer_of(words_of(name, places, options))
     except CommandFailed as failed:
@@ -46,7 +47,7 @@ async def _answer(name: str, places: list[object], **options: object) -> dict[st
 @server.tool()
 async def recommend(
     model: Model, data: Data | None = None, method: Method = None, gpu: str | None = None, columns: Columns = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The best-supported recipe before anything runs, with an interval and a source for each number. `gpu`: e.g. 24GB, h100, 8xh100."""
     return await _answer("recommend", [model, data], method=method, gpu=gpu, columns=columns)
 
@@ -58,7 +59,7 @@ async def inspect_data(
     columns: Columns = None,
     prompt: str | None = None,
     completion: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Rows, lengths in tokens, labels, what is not used and what is cut. `prompt`, `completion`: format strings over columns."""
     return await _answer("data", [data], model=model, columns=columns, prompt=prompt, completion=completion)
 
@@ -66,7 +67,7 @@ async def inspect_data(
 @server.tool()
 async def predict_memory(
     model: Model, gpu: str | None = None, method: Method = None, max_length: int | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Memory of a training step by part, and the largest micro-batch, without running anything."""
     settings = [f"max_length={max_length}"] if max_length else None
     return await _answer("probe", [model], predict=True, gpu=gpu, method=method, set=settings)
@@ -85,7 +86,7 @@ async def start_study(
     completion: str | None = None,
     settings: Annotated[list[str] | None, Field(description="group.field=value, e.g. lora.rank=8")] = None,
     objective: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Start the search in the background and return at once. Killed at any point, the same call goes on where it was."""
     folder = Path(out).expanduser()
     words = words_of(
@@ -113,25 +114,25 @@ async def start_study(
 @server.tool()
 async def wait_for_study(
     study: Study, context: Context, timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Wait until a study has ended, or `timeout_s` have passed; reports progress. Call it again while `working` is true."""
     folder, until = Path(study).expanduser(), asyncio.get_running_loop().time() + timeout_s
     await asyncio.sleep(min(LOOK_EVERY_S, timeout_s))
-    while (now := _status(folder))["working"] and asyncio.get_running_loop().time() < until:
-        running = "; ".join(f"trial {one['trial']} at step {one['step']}" for one in now["under_way"])
-        await context.report_progress(now["spent"], message=running or "loading")
+    while (now := _status(folder)).working and asyncio.get_running_loop().time() < until:
+        running = "; ".join(f"trial {one.trial} at step {one.step}" for one in now.under_way)
+        await context.report_progress(now.spent, message=running or "loading")
         await asyncio.sleep(LOOK_EVERY_S)
-    return now
+    return _plain(now)
 
 
 @server.tool()
-async def study_status_of(study: Study) -> dict[str, Any]:
+async def study_status_of(study: Study) -> dict[str, object]:
     """How a study stands now: what runs, what was spent, what is best so far."""
-    return _status(Path(study).expanduser())
+    return _plain(_status(Path(study).expanduser()))
 
 
 @server.tool()
-async def stop_study(study: Study) -> dict[str, Any]:
+async def stop_study(study: Study) -> dict[str, object]:
     """Ask a study to write a checkpoint and end. `start_study` with the same arguments goes on from there."""
     try:
         return {"stopping": stop(Path(study).expanduser())}
@@ -140,7 +141,7 @@ async def stop_study(study: Study) -> dict[str, Any]:
 
 
 @server.tool()
-async def study_result(study: Study) -> dict[str, Any]:
+async def study_result(study: Study) -> dict[str, object]:
     """The answer of a study: chosen recipe, intervals, whether it is settled, all trials, and how its model is loaded."""
     return await _answer("report", [study])
 
@@ -150,7 +151,7 @@ async def diagnose_log(
     log: Annotated[str, Field(description="A training log: file, folder or glob.")],
     method: str | None = None,
     model: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What a training log of any framework says: verdict, findings with evidence, one next step."""
     return await _answer("diagnose", [log], method=method, model=model)
 
@@ -164,19 +165,23 @@ async def export_recipe(
     output: Annotated[str, Field(description="Folder to write into.")],
     model: Model,
     data: Data,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write a study's recipe as another framework's config."""
     recipe = Path(study).expanduser() / RECIPE
     return await _answer("export", [recipe], to=framework, output=output, model=model, data=data)
 
 
-def _status(folder: Path) -> dict[str, Any]:
+def _status(folder: Path) -> StudyStatus:
     """The status of a study; before it has a file, whether its process still loads, or what it has printed."""
     runs = process_of(folder) is not None
     try:
-        found = json.loads(json.dumps(study_status(folder).as_values()))
+        found = study_status(folder)
     except FinestepError as error:
         if runs:
-            return {"folder": str(folder), "working": True, "trials": {}, "spent": 0.0, "under_way": [], "best": None}
+            return StudyStatus(folder, working=True, trials={}, spent=0.0, budget=None)
         raise ToolError(json.dumps({"message": str(error), "printed": last_words(folder)})) from None
-    return {**found, "working": found["working"] or runs}
+    return replace(found, working=found.working or runs)
+
+
+def _plain(status: StudyStatus) -> dict[str, object]:
+    return dict(json.loads(json.dumps(status.as_values())))

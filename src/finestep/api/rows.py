@@ -8,13 +8,12 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import write_whole
 from finestep.errors import BadInput
 from finestep.store.probe_cache import cache_folder
 
-Rows = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+Rows = str | Path | Mapping[str, object] | Iterable[Mapping[str, object]]
 """A path or Hub name; a list of rows; a column a list; a DataFrame of pandas; a `Dataset` of `datasets`."""
 NEXT_STEP = "give a path, a list of dicts, a dict of lists, a pandas DataFrame or a datasets.Dataset"
 
@@ -38,9 +37,10 @@ def data_path(data: Rows) -> str:
     return str(path)
 
 
-def _rows(data: Any) -> Iterable[Mapping[str, Any]]:
+def _rows(data: object) -> Iterable[Mapping[str, object]]:
     if hasattr(data, "to_dict") and hasattr(data, "columns"):
-        return data.to_dict(orient="records")  # pandas
+        rows: list[Mapping[str, object]] = data.to_dict(orient="records")  # pandas
+        return rows
     if isinstance(data, Mapping):
         if any(hasattr(part, "column_names") for part in data.values()):
             raise BadInput(
@@ -54,14 +54,14 @@ def _rows(data: Any) -> Iterable[Mapping[str, Any]]:
     return data
 
 
-def _by_column(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _by_column(columns: Mapping[str, object]) -> list[dict[str, object]]:
     lengths = {name: len(column) for name, column in columns.items() if isinstance(column, list | tuple)}
     if len(lengths) != len(columns) or len(set(lengths.values())) != 1:
         raise BadInput("every column must be a list, all of one length", value=lengths or list(columns))
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def _line(row: Any, number: int) -> str:
+def _line(row: object, number: int) -> str:
     if not isinstance(row, Mapping):
         raise BadInput(
             "every row must be a dict with named fields",
@@ -75,12 +75,12 @@ def _line(row: Any, number: int) -> str:
         raise BadInput(f"a cell cannot be written as JSON ({error})", place=f"row {number}") from None
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     """Empty cells of a table are no numbers."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Numbers of numpy, times and arrays as JSON knows them."""
     if isinstance(value, date | datetime):
         return value.isoformat()

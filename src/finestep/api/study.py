@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finestep.answer import Answer
 from finestep.errors import BadInput, MissingDependency
@@ -79,12 +78,12 @@ class Study:
         return self.folder / REPORT
 
     @property
-    def trials(self) -> Any:
+    def trials(self) -> object:
         """All trials as a DataFrame, one a row; needs pandas."""
         rows = [{**row.model_dump(exclude={"metrics", "tuned"}), **row.metrics} for row in self.result.trials]
         return _frame(rows)
 
-    def curve(self, trial: int | None = None) -> Any:
+    def curve(self, trial: int | None = None) -> object:
         """Steps of a trial (None: the chosen one) as a DataFrame: step, loss, learning_rate, grad_norm and more; needs pandas."""
         number = trial if trial is not None else self.best.trial if self.best else None
         folder = trial_folder(self.folder, number or 0)
@@ -93,7 +92,7 @@ class Study:
             raise BadInput("there is no such trial", value=number, place=str(self.folder), next_step=f"known: {known}")
         return _frame([record.model_dump() for record in read_records(folder / STEPS, StepRecord)])
 
-    def load_model(self) -> Any:
+    def load_model(self) -> object:
         """The tuned model in evaluation mode, on the CPU; it needs torch, transformers and, for adapters, PEFT.
 
         Raises:
@@ -151,7 +150,7 @@ def open_study(folder: str | Path) -> Study:
     return Study(path, spec, result or StudyResult())
 
 
-def _frame(rows: list[dict[str, Any]]) -> Any:
+def _frame(rows: list[dict[str, object]]) -> object:
     try:
         import pandas
     except ImportError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from finestep.api.rows import Rows, data_path
 from finestep.api.running import RunningStudy, run
@@ -64,7 +63,7 @@ def tune(
     on_event: OnEvent | None = None,
     progress: bool = True,
     background: bool = False,
-    **data_options: Any,
+    **data_options: object,
 ) -> Study | RunningStudy:
     """Find the learning rate and the batch size, train, and answer with the study. Called again, it goes on where it was.
 
@@ -152,7 +151,7 @@ def train(
     on_event: OnEvent | None = None,
     progress: bool = True,
     background: bool = False,
-    **data_options: Any,
+    **data_options: object,
 ) -> Study | RunningStudy:
     """Train one recipe; a run that goes wrong is taken back to its last good state. Called again, it goes on where it was.
 
@@ -187,7 +186,7 @@ def train(
 
 
 def _specs(
-    model: str | Path | None, data: Rows | None, device: str, data_options: Mapping[str, Any]
+    model: str | Path | None, data: Rows | None, device: str, data_options: Mapping[str, object]
 ) -> tuple[ModelSpec, DataSpec, bool]:
     path, rows, is_shipped = shipped_default(
         None if model is None else str(model), None if data is None else data_path(data)

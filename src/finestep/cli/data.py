@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def data(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(help="JSONL, JSON, CSV, Parquet or text; a folder of them, or a Hub name.")],
     model: Annotated[
         str,
@@ -43,22 +44,7 @@ def data(
     from finestep.protocol import SessionRequest
     from finestep.recipe import Recipe
 
-    named = named_specs(
-        model,
-        data,
-        columns=columns,
-        data_options={
-            "format": data_format,
-            "prompt": prompt,
-            "completion": completion,
-            "system": system,
-            "eval_path": eval_data,
-            "eval_fraction": eval_share,
-            "template": template or "auto",
-            "max_rows": max_rows,
-            "max_length": max_length,
-        },
-    )
+    named = named_specs(context.params)
     with tempfile.TemporaryDirectory() as folder:
         session = SessionRequest(model=named.model, data=named.data, recipe=Recipe(), study_dir=folder)
         card = inspect_data(session, folder=Path(folder))

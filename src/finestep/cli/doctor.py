@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import typer
+
+if TYPE_CHECKING:
+    from finestep.executors.local import TorchReport
 
 EXTRAS = {
     "train": ("torch", "transformers", "peft", "safetensors", "scikit-learn", "pyarrow", "psutil"),
@@ -34,7 +37,17 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print as JSON."))
     console.print("device    " + _device_words(report["device"]), soft_wrap=True, markup=False)
 
 
-def _examine() -> dict[str, Any]:
+class _Report(TypedDict):
+    """What is installed, and what torch says of this machine."""
+
+    finestep: str
+    python: str
+    platform: str
+    extras: dict[str, dict[str, str | None]]
+    device: TorchReport
+
+
+def _examine() -> _Report:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -62,7 +75,7 @@ def _examine() -> dict[str, Any]:
     }
 
 
-def _device_words(device: dict[str, Any]) -> str:
+def _device_words(device: TorchReport) -> str:
     if "error" in device:
         return " ".join(device["error"])
     if device["cuda"]:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Protocol, runtime_checkable
 
 from finestep.errors import FinestepError, cause_words
 from finestep.plain_text import plain_lines, without_passwords
@@ -21,11 +21,22 @@ UNEXPECTED = 70
 CLOSED_PIPE = 141
 
 
+@runtime_checkable
+class Misused(Protocol):
+    """What the parser of the command line raises: it can show itself, and knows its exit code."""
+
+    exit_code: int
+
+    def show(self, file: IO[str] | None = None) -> None: ...
+
+    def format_message(self) -> str: ...
+
+
 def say_error(error: BaseException, *, as_json: bool) -> int:
     """Say what ended a command; the exit code."""
     if isinstance(error, BrokenPipeError):
         return _closed_pipe()
-    if hasattr(error, "show") and isinstance(getattr(error, "exit_code", None), int):
+    if isinstance(error, Misused):
         return _usage(error, as_json=as_json)
     known = error if isinstance(error, FinestepError) else _of_the_machine(error)
     if known is not None:
@@ -59,7 +70,7 @@ def _of_the_machine(error: BaseException) -> FinestepError | None:
     return known
 
 
-def _usage(error: Any, *, as_json: bool) -> int:
+def _usage(error: Misused, *, as_json: bool) -> int:
     shown = io.StringIO()
     error.show(file=shown)
     with contextlib.suppress(OSError, ValueError):

@@ -33,7 +33,7 @@ def merge(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"merged model: {plain(words.near(result['out']))}")
+    typer.echo(f"merged model: {plain(words.near(str(result['out'])))}")
     typer.echo(
         f"loaded again, its logits on a probe row are within {result['difference']:.1g} of the adapter's, in units of their "
         f"spread (at most {result['limit']:g} is allowed)"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from finestep.cli.usual_options import usual_titles
+
+if TYPE_CHECKING:
+    from typer._click.core import Context, Parameter
+    from typer._click.formatting import HelpFormatter
+    from typer.core import TyperOption
 
 OTHER = "Other"
 EVERYTHING = "finestep.help_all"
@@ -21,7 +26,7 @@ NAME_COLUMN = 30
 class QuickGroup(TyperGroup):
     """A group whose own `--help` is False when it is not given: at None typer loads pydantic, which takes 0.1 s."""
 
-    def get_help_option(self, ctx: Any) -> Any:
+    def get_help_option(self, ctx: Context) -> TyperOption | None:
         """The option of the group itself."""
         option = super().get_help_option(ctx)
         if option is not None:
@@ -35,16 +40,19 @@ class GroupedCommand(TyperCommand):
     All options have a section for each `rich_help_panel`, in the order of their first option.
     """
 
-    def __init__(self, *arguments: Any, **options: Any):
-        settings = {"max_content_width": WIDEST, **(options.pop("context_settings", None) or {})}
-        super().__init__(*arguments, context_settings=settings, **options)
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
+    ) -> Context:
+        """The context of a run, with room for wide lines of help."""
+        return super().make_context(info_name, args, parent, **{"max_content_width": WIDEST, **extra})
 
-    def get_params(self, ctx: Any) -> list[Any]:
+    def get_params(self, ctx: Context) -> list[Parameter]:
         """The options, and `--help-all` where `--help` does not show all of them."""
         found = super().get_params(ctx)
-        return [*found, _help_all(self.get_help_option(ctx))] if usual_titles(self.name) else found
+        plain = self.get_help_option(ctx)
+        return [*found, _help_all(plain)] if plain is not None and usual_titles(self.name) else found
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write arguments, then the groups; options without one come last."""
         usual = {} if ctx.meta.get(EVERYTHING) else usual_titles(self.name)
         sections = _usual(self.get_params(ctx), ctx, usual) if usual else _sections(self.get_params(ctx), ctx)
@@ -55,7 +63,7 @@ class GroupedCommand(TyperCommand):
                 formatter.write_dl([(name.ljust(column), text) for name, text in rows], col_max=column)
 
 
-def _sections(parameters: list[Any], ctx: Any) -> dict[str, list[tuple[str, str]]]:
+def _sections(parameters: list[Parameter], ctx: Context) -> dict[str, list[tuple[str, str]]]:
     """Title -> (name, help) of what may be given."""
     sections: dict[str, list[tuple[str, str]]] = {}
     other: list[tuple[str, str]] = []
@@ -69,22 +77,24 @@ def _sections(parameters: list[Any], ctx: Any) -> dict[str, list[tuple[str, str]
     return {**sections, **({OTHER if len(sections) > 1 else "Options": other} if other else {})}
 
 
-def _usual(parameters: list[Any], ctx: Any, titles: dict[str, str]) -> dict[str, list[tuple[str, str]]]:
+def _usual(parameters: list[Parameter], ctx: Context, titles: dict[str, str]) -> dict[str, list[tuple[str, str]]]:
     """Title -> (name, help) of the arguments, and of the usual options in the order in which they are listed."""
-    records = {parameter.opts[0]: parameter.get_help_record(ctx) for parameter in parameters}
-    sections = {"Arguments": [records[p.opts[0]] for p in parameters if p.param_type_name == "argument"]}
+    told = {parameter.opts[0]: parameter.get_help_record(ctx) for parameter in parameters}
+    records = {name: record for name, record in told.items() if record is not None}
+    arguments = [p.opts[0] for p in parameters if p.param_type_name == "argument"]
+    sections = {"Arguments": [records[name] for name in arguments if name in records]}
     for option, title in titles.items():
         sections.setdefault(title, []).append(records[option])
-    num_more = sum(record is not None for record in records.values()) - sum(map(len, sections.values())) - 2
-    shown = [records[name] for name in ("--help", "--help-all") if records.get(name)]
+    num_more = len(records) - sum(map(len, sections.values())) - 2
+    shown = [records[name] for name in ("--help", "--help-all") if name in records]
     name, _ = shown[-1]
     return {**sections, OTHER: [*shown[:-1], (name, f"Show {num_more} more options, and exit.")]}
 
 
-def _help_all(plain: Any) -> Any:
+def _help_all(plain: TyperOption) -> TyperOption:
     """The option that shows all of them, made from the command's own `--help`."""
 
-    def show(ctx: Any, _: Any, wanted: bool) -> None:
+    def show(ctx: Context, _: Parameter, wanted: bool) -> None:
         if wanted:
             ctx.meta[EVERYTHING] = True
             typer.echo(ctx.get_help())

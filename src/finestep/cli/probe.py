@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Annotated
 
 import typer
@@ -81,18 +82,10 @@ def probe(
     With a model alone its memory is predicted. With data too this machine is measured on them: largest micro-batch, speed,
     gain of packing, gradient noise, and the learning rate that breaks.
     """
-    from finestep.cli import probe_view as view
     from finestep.cli.idle_options import given, idle_in_probe, refuse_idle
-    from finestep.cli.study import parse_time
-    from finestep.cli.values import named_specs, one_of
-    from finestep.flows import probe as flow
-    from finestep.recipe import Recipe
-    from finestep.store.recipe_file import apply_settings, named_fields
-    from finestep.studies.asked import starting_recipe
-    from finestep.studies.checks import is_labelled, one_length
-    from finestep.studies.obeyed import MEASURED, PREDICTED, check_acting, check_recipe
-    from finestep.study import DataSpec
-    from finestep.survey.shipped import model_path
+    from finestep.cli.values import one_of
+    from finestep.store.recipe_file import named_fields
+    from finestep.studies.obeyed import MEASURED, PREDICTED, check_acting
 
     one_of("--optimizer", optimizer, ("adamw", "adamw_8bit"))
     one_of("--method", method, ("full", "lora", "qlora"))
@@ -100,40 +93,72 @@ def probe(
     refuse_idle(given(context), idle_in_probe(predicts=predicts))
     check_acting(own, PREDICTED if predicts else MEASURED, place="a prediction" if predicts else "a measurement")
     if predicts:
-        recipe = apply_settings(Recipe.model_validate({"method": method, "lora": {"rank": rank}}), setting or [])
-        check_recipe(recipe, trainer=None, named=own, is_labelled=lambda: True)
-        _check_agreement(given(context), own)
-        answer = flow.predict_memory(
-            None if model is None else model_path(model),
-            recipe,
-            params=params,
-            hardware=gpu,
-            length=one_length(DataSpec(path="", max_length=max_length), recipe) or flow.LENGTH_ASSUMED,
-            optimizer=optimizer,  # type: ignore[arg-type]
-        )
-        view.show_memory(answer, as_json=as_json)
-        return
-    named = named_specs(
-        model, data, columns=columns, data_options={"max_length": max_length}, model_options={"device": device}
+        _predict(context, own)
+    else:
+        _measure(context, own)
+
+
+def _predict(context: typer.Context, own: set[str]) -> None:
+    """Memory from shapes alone."""
+    from finestep.cli import probe_view as view
+    from finestep.cli.idle_options import given
+    from finestep.flows import probe as flow
+    from finestep.recipe import Recipe
+    from finestep.store.recipe_file import apply_settings
+    from finestep.studies.checks import one_length
+    from finestep.studies.obeyed import check_recipe
+    from finestep.study import DataSpec
+    from finestep.survey.shipped import model_path
+
+    asked = SimpleNamespace(**context.params)
+    start = Recipe.model_validate({"method": asked.method, "lora": {"rank": asked.rank}})
+    recipe = apply_settings(start, asked.setting or [])
+    check_recipe(recipe, trainer=None, named=own, is_labelled=lambda: True)
+    _check_agreement(given(context), own)
+    answer = flow.predict_memory(
+        None if asked.model is None else model_path(asked.model),
+        recipe,
+        params=asked.params,
+        hardware=asked.gpu,
+        length=one_length(DataSpec(path="", max_length=asked.max_length), recipe) or flow.LENGTH_ASSUMED,
+        optimizer=asked.optimizer,
     )
-    recipe = starting_recipe(method, named.data)  # type: ignore[arg-type]
-    recipe = apply_settings(recipe.changed(lora={"rank": rank}, effective_batch_size=batch), setting or [])
+    view.show_memory(answer, as_json=asked.as_json)
+
+
+def _measure(context: typer.Context, own: set[str]) -> None:
+    """Memory, speed, noise and the rate that breaks, on this machine and these data."""
+    from finestep.cli import probe_view as view
+    from finestep.cli.idle_options import given
+    from finestep.cli.study import parse_time
+    from finestep.cli.values import named_specs
+    from finestep.flows import probe as flow
+    from finestep.store.recipe_file import apply_settings
+    from finestep.studies.asked import starting_recipe
+    from finestep.studies.checks import is_labelled, one_length
+    from finestep.studies.obeyed import check_recipe
+
+    asked = SimpleNamespace(**context.params)
+    named = named_specs(context.params)
+    start = starting_recipe(asked.method, named.data)
+    start = start.changed(lora={"rank": asked.rank}, effective_batch_size=asked.batch)
+    recipe = apply_settings(start, asked.setting or [])
     check_recipe(recipe, trainer=None, named=own, is_labelled=lambda: is_labelled(named.data))
     _check_agreement(given(context), own)
     length = one_length(named.data, recipe)
-    with view.progress(silent=as_json) as note:
+    with view.progress(silent=asked.as_json) as note:
         report = flow.probe(
             named.model,
             named.data.model_copy(update={"max_length": length}),
             recipe.changed(max_length=length),
-            budget_s=parse_time(time) or 90.0,
-            full_runs=budget,
-            price_per_hour=price_per_hour,
-            num_threads=threads,
-            again=again,
+            budget_s=parse_time(asked.time) or 90.0,
+            full_runs=asked.budget,
+            price_per_hour=asked.price_per_hour,
+            num_threads=asked.threads,
+            again=asked.again,
             note=note,
         )
-    view.show_report(report, as_json=as_json)
+    view.show_report(report, as_json=asked.as_json)
 
 
 def _check_agreement(options: Collection[str], fields: Collection[str]) -> None:

@@ -20,7 +20,7 @@ from finestep.rules.memory_lines import CATEGORY_WORDS, peak_bytes, peak_parts
 
 if TYPE_CHECKING:
     from finestep.flows.probe import MemoryAnswer, ProbeReport
-    from finestep.probe import Measured, MemoryCurve
+    from finestep.probe import Measured, MemoryCurve, NoiseAnswer
 
 GIB = 2**30
 BAR_WIDTH = 32
@@ -75,7 +75,7 @@ def lever_name(curve: MemoryCurve) -> str:
     return " + ".join(names) or "plain"
 
 
-def memory_json(answer: MemoryAnswer) -> dict:
+def memory_json(answer: MemoryAnswer) -> dict[str, object]:
     """The same as plain values, with bytes."""
     return {
         "model": answer.model.name,
@@ -141,7 +141,7 @@ def _report_rows(report: ProbeReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _noises(found: Measured) -> list:
+def _noises(found: Measured) -> list[tuple[str, NoiseAnswer]]:
     named = (("gradient noise scale", found.noise), ("  in Adam's metric", found.noise_adam))
     return [(name, noise) for name, noise in named if noise]
 
@@ -175,7 +175,7 @@ def _bars(out: Console, found: Measured, used: int) -> None:
         out.print(f"{point.micro_batch:>5} rows {bar:<{BAR_WIDTH}} {point.tokens_per_s:>9,.0f}{mark}", markup=False)
 
 
-def report_json(report: ProbeReport) -> dict:
+def report_json(report: ProbeReport) -> dict[str, object]:
     """The same as plain values."""
     return {
         "measured": report.measured.model_dump(),

@@ -13,9 +13,9 @@ from rich.text import Text
 from finestep.cli import words
 from finestep.plain_text import plain_lines
 from finestep.ready import Ready
-from finestep.search.automatic import length_words
 from finestep.search.further_fields import tuned_values, value_words
 from finestep.search.leader import leader
+from finestep.search.search import length_words
 from finestep.search.study_space import objective_of
 from finestep.search.traits import traits_of
 from finestep.studies.data_words import data_notes

@@ -94,23 +94,7 @@ def train(
             value=f"{recipe}" if model is None else model,
             next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
         )
-    named = named_specs(
-        model,
-        data,
-        columns=columns,
-        data_options={
-            "format": data_format,
-            "prompt": prompt,
-            "completion": completion,
-            "system": system,
-            "eval_path": eval_data,
-            "eval_fraction": eval_share,
-            "template": template or "auto",
-            "max_rows": max_rows,
-            "max_length": wanted.max_length,
-        },
-        model_options={"device": device, "unsafe_pickle": unsafe_pickle, "trust_remote_code": trust_remote_code},
-    )
+    named = named_specs(context.params, max_length=wanted.max_length)
     spec = study_spec(
         model=named.model,
         data=named.data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from finestep.cli import options as o
 from finestep.cli import with_options as w
 
 if TYPE_CHECKING:
+    from finestep.cli.values import Named
+    from finestep.recipe import Method, Recipe
+    from finestep.studies.spec import StudyOptions
     from finestep.study import StudySpec
 
 
@@ -229,42 +232,15 @@ def tune(
 def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
     """(the study that the options of `tune` ask for, what to say of its start); nothing is run or written."""
     from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
-    from finestep.cli.values import command_of, named_specs, one_of, parse_retention
-    from finestep.search.further_fields import parse_tuned
+    from finestep.cli.values import named_specs
     from finestep.studies.asked import asked_recipe
-    from finestep.studies.spec import StudyOptions, tuning_spec
-    from finestep.studies.strategies import objective_and_goal
+    from finestep.studies.spec import tuning_spec
 
     asked = SimpleNamespace(**context.params)
-    refuse_idle(
-        given(context),
-        idle_in_tune(strategy=asked.strategy, has_command=asked.command is not None, has_data=asked.data is not None),
-    )
-    named = named_specs(
-        asked.model,
-        asked.data,
-        columns=asked.columns,
-        data_options={
-            "format": asked.data_format,
-            "prompt": asked.prompt,
-            "completion": asked.completion,
-            "system": asked.system,
-            "eval_path": asked.eval_data,
-            "eval_fraction": asked.eval_share,
-            "template": asked.template or "auto",
-            "max_rows": asked.max_rows,
-            "max_length": asked.max_length,
-        },
-        model_options={
-            "device": asked.device,
-            "unsafe_pickle": asked.unsafe_pickle,
-            "trust_remote_code": asked.trust_remote_code,
-        },
-        is_external=asked.command is not None,
-    )
-    trainer = command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout)
-    if trainer is not None and not asked.check_log:
-        trainer = trainer.model_copy(update={"check_log": False})
+    has_command = asked.command is not None
+    idle = idle_in_tune(strategy=asked.strategy, has_command=has_command, has_data=asked.data is not None)
+    refuse_idle(given(context), idle)
+    named = named_specs(context.params, is_external=has_command)
     wanted = asked_recipe(
         named.data,
         method=_method(asked.method),
@@ -272,31 +248,41 @@ def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
         epochs=asked.epochs,
         settings=asked.setting or (),
     )
-    name, goal = objective_and_goal(asked.objective)
-    spec, notes = tuning_spec(
+    return tuning_spec(
         model=named.model,
         data=named.data,
         recipe=wanted.recipe,
         strategy=asked.strategy,
         with_prior=asked.prior,
         own_fields=wanted.own_fields | ({"num_epochs"} if asked.epochs is not None else set()),
-        options=StudyOptions(
-            scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
-            metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
-            num_threads=asked.threads,
-            objective=name,
-            goal=goal,
-            prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
-            tuned=parse_tuned(asked.tuned, wanted.recipe),
-            with_baseline=asked.baseline,
-            trainer=trainer,
-            retention=parse_retention(asked.general_text, asked.max_forgetting),
-        ),
+        options=_options(asked, named, wanted.recipe),
     )
-    return spec, notes
 
 
-def _method(name: str | None) -> Any:
+def _options(asked: SimpleNamespace, named: Named, recipe: Recipe) -> StudyOptions:
+    """What the study is asked for besides model, data, recipe and strategy."""
+    from finestep.cli.values import command_of, one_of, parse_retention
+    from finestep.search.further_fields import parse_tuned
+    from finestep.studies.spec import StudyOptions
+    from finestep.studies.strategies import objective_and_goal
+
+    objective, goal = objective_and_goal(asked.objective)
+    trainer = command_of(asked.command, asked.result, data=named.data, rows=asked.rows, timeout=asked.timeout)
+    return StudyOptions(
+        scaling=one_of("--scaling", asked.scaling, ("sqrt", "linear", "none")),
+        metrics=tuple(asked.metric or (("exact_match",) if named.is_shipped else ())),
+        num_threads=asked.threads,
+        objective=objective,
+        goal=goal,
+        prefer=one_of("--prefer", asked.prefer, ("quality", "speed")),
+        tuned=parse_tuned(asked.tuned, recipe),
+        with_baseline=asked.baseline,
+        trainer=trainer if trainer is None or asked.check_log else trainer.model_copy(update={"check_log": False}),
+        retention=parse_retention(asked.general_text, asked.max_forgetting),
+    )
+
+
+def _method(name: str | None) -> Method | None:
     from finestep.cli.values import one_of
 
     return None if name is None else one_of("--method", name, ("full", "lora", "qlora"))

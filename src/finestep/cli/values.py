@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,7 +29,7 @@ OPTION_NAMES = {
 }
 
 
-def checked(kind: type[Value], place: str, **values: Any) -> Value:
+def checked(kind: type[Value], place: str, **values: object) -> Value:
     """Make a value of `kind`, or raise BadInput that names the option."""
     try:
         return kind.model_validate(values)
@@ -53,35 +53,43 @@ class Named:
     is_shipped: bool
 
 
-def named_specs(
-    model: str | None,
-    data: str | None,
-    *,
-    columns: str | None,
-    data_options: Mapping[str, Any],
-    model_options: Mapping[str, Any] | None = None,
-    is_external: bool = False,
-) -> Named:
-    """Model and data from the options that `tune`, `train` and `data` share.
+DATA_PARAMETERS = {
+    "data_format": "format",
+    "prompt": "prompt",
+    "completion": "completion",
+    "system": "system",
+    "eval_data": "eval_path",
+    "eval_share": "eval_fraction",
+    "template": "template",
+    "max_rows": "max_rows",
+    "max_length": "max_length",
+}
+"""Parameters of the commands that read data, and the fields of `DataSpec` that they are."""
+MODEL_PARAMETERS = ("device", "unsafe_pickle", "trust_remote_code")
+
+
+def named_specs(asked: Mapping[str, object], *, max_length: int | None = None, is_external: bool = False) -> Named:
+    """Model and data from the options that `tune`, `train`, `data` and `probe` share.
 
     Args:
-        columns: the text of `--columns`.
-        data_options: further fields of `DataSpec`.
-        model_options: further fields of `ModelSpec`.
+        asked: the parameters of the command by name; those that it does not have stay as they are by default.
+        max_length: of the recipe, where the command has no option for it.
         is_external: another program trains; neither model nor data need be named.
     """
     from finestep.study import EXTERNAL
     from finestep.survey.shipped import SHIPPED_MAX_LENGTH, shipped_default
 
+    model, data = (None if asked.get(name) is None else str(asked[name]) for name in ("model", "data"))
     if is_external:
         model_path, data_path, is_shipped = model or EXTERNAL, data or EXTERNAL, False
     else:
         model_path, data_path, is_shipped = shipped_default(model, data)
-    options = dict(data_options)
-    if is_shipped and options.get("max_length") is None:
-        options["max_length"] = SHIPPED_MAX_LENGTH
-    data_spec = checked(DataSpec, "data", path=data_path, columns=parse_columns(columns), **options)
-    return Named(checked(ModelSpec, "model", path=model_path, **(model_options or {})), data_spec, is_shipped)
+    options = {field: asked[name] for name, field in DATA_PARAMETERS.items() if asked.get(name) is not None}
+    length = options.pop("max_length", max_length) or (SHIPPED_MAX_LENGTH if is_shipped else None)
+    columns = parse_columns(asked.get("columns"))
+    data_spec = checked(DataSpec, "data", path=data_path, columns=columns, max_length=length, **options)
+    of_model = {name: asked[name] for name in MODEL_PARAMETERS if name in asked}
+    return Named(checked(ModelSpec, "model", path=model_path, **of_model), data_spec, is_shipped)
 
 
 def command_of(
@@ -101,9 +109,9 @@ def command_of(
     )
 
 
-def parse_columns(text: str | None) -> dict[str, str]:
+def parse_columns(text: object) -> dict[str, str]:
     """`prompt=question,completion=answer` as a mapping."""
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    pairs = [part.partition("=") for part in str(text or "").split(",") if part.strip()]
     if any(not name.strip() or not column.strip() for name, _, column in pairs):
         raise BadInput(
             "`--columns` takes name=column pairs", value=text, next_step="e.g. prompt=question,completion=answer"

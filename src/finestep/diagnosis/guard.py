@@ -68,13 +68,13 @@ def decide(
     )
 
 
-def _empty_labels(records, probes, earlier) -> Decision | None:
+def _empty_labels(records: Sequence[StepRecord], probes: Probes, earlier: Sequence[Intervention]) -> Decision | None:
     if records[-1].num_loss_tokens != 0:
         return None
     return Decision("skip_batch", "batch", "no token of the batch carries loss (0 / 0)", confidence=0.99)
 
 
-def _repeats(records, probes, earlier) -> Decision | None:
+def _repeats(records: Sequence[StepRecord], probes: Probes, earlier: Sequence[Intervention]) -> Decision | None:
     """Trouble that comes again: a repetition that went wrong in the same place was no accident; after the rate was
     lowered it is the data's fault, after a skipped batch the rate's."""
     here = [each for each in earlier if abs(each.step - records[-1].step) <= SAME_PLACE_STEPS]
@@ -87,7 +87,7 @@ def _repeats(records, probes, earlier) -> Decision | None:
     return Decision("lower_rate", "rate", "it fails again without that batch", RATE_FACTOR, 0.8)
 
 
-def _odd_rows(records, probes, earlier) -> Decision | None:
+def _odd_rows(records: Sequence[StepRecord], probes: Probes, earlier: Sequence[Intervention]) -> Decision | None:
     rows = sorted(probes.row_losses)
     if len(rows) < 2 * OUTLIER_ROWS + 1:
         return None
@@ -98,7 +98,7 @@ def _odd_rows(records, probes, earlier) -> Decision | None:
     return Decision("skip_batch", "batch", f"{odd} of {len(rows)} rows have a loss far above the rest", confidence=0.8)
 
 
-def _replay(records, probes, earlier) -> Decision | None:
+def _replay(records: Sequence[StepRecord], probes: Probes, earlier: Sequence[Intervention]) -> Decision | None:
     if probes.replay_loss is None:
         return None
     usual = _usual_loss(records)
@@ -111,7 +111,7 @@ def _replay(records, probes, earlier) -> Decision | None:
     )
 
 
-def _probe_batch(records, probes, earlier) -> Decision | None:
+def _probe_batch(records: Sequence[StepRecord], probes: Probes, earlier: Sequence[Intervention]) -> Decision | None:
     if probes.probe_loss_good is None or probes.probe_loss_now is None:
         return None
     if _harmed(probes):
@@ -125,7 +125,7 @@ def _harmed(probes: Probes) -> bool:
     return not probes.probe_loss_now <= PROBE_RISE * probes.probe_loss_good
 
 
-def _trend(records, probes, earlier) -> Decision | None:
+def _trend(records: Sequence[StepRecord], probes: Probes, earlier: Sequence[Intervention]) -> Decision | None:
     """Gradient norms that doubled over ten steps before the trouble: the rate; a single jump: the batch."""
     if _rising_norms(records):
         return Decision("lower_rate", "rate", "gradient norms had been rising for ten steps", RATE_FACTOR, 0.65)

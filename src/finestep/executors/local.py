@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TypedDict
 
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
@@ -195,7 +195,19 @@ def inspect_data(session: SessionRequest, *, folder: Path) -> DataCard:
         worker.close()
 
 
-def doctor_report(timeout_s: float = 60.0) -> dict[str, Any]:
+class TorchReport(TypedDict, total=False):
+    """What torch says about a machine; only `error` when it cannot be loaded."""
+
+    torch: str
+    cuda: bool
+    cuda_version: str | None
+    devices: list[str]
+    mps: bool
+    threads: int
+    error: list[str]
+
+
+def doctor_report(timeout_s: float = 60.0) -> TorchReport:
     """What torch says about this machine, asked in a process of its own; {"error": ...} when it cannot be loaded."""
     code = (
         "import json, torch; cuda = torch.cuda.is_available(); print(json.dumps({'torch': torch.__version__, 'cuda': cuda, "
@@ -206,6 +218,7 @@ def doctor_report(timeout_s: float = 60.0) -> dict[str, Any]:
         out = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout_s, check=False
         )
-        return json.loads(out.stdout) if out.returncode == 0 else {"error": out.stderr.strip().splitlines()[-1:]}
+        found: TorchReport = json.loads(out.stdout) if out.returncode == 0 else {}
+        return found or {"error": out.stderr.strip().splitlines()[-1:]}
     except (subprocess.TimeoutExpired, ValueError, OSError) as error:
         return {"error": [str(error)]}

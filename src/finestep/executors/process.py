@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -161,12 +160,14 @@ def worker_environment() -> dict[str, str]:
     return {**defaults, **os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
-def error_from(data: dict[str, Any]) -> FinestepError:
+def error_from(data: dict[str, object]) -> FinestepError:
     kind = getattr(errors, str(data.get("error")), FinestepError)
     error = FinestepError(str(data.get("text")))
     if isinstance(kind, type) and issubclass(kind, FinestepError):
         error.exit_code, error.named = kind.exit_code, kind.__name__
-    error.place, error.next_step = data.get("place"), data.get("next_step")
+    place, onward = data.get("place"), data.get("next_step")
+    error.place = str(place) if place is not None else None
+    error.next_step = str(onward) if onward is not None else None
     return error
 
 

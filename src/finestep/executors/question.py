@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,7 +25,7 @@ def ask(
     *,
     note: Callable[[str], None] = lambda _: None,
     timeout_s: float | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The answer of `python -m module request.json`.
 
     Raises:
@@ -66,7 +65,7 @@ def ask(
                 process.stdout.close()
 
 
-def _listen(process: subprocess.Popen[str], note: Callable[[str], None], log: Path) -> dict[str, Any]:
+def _listen(process: subprocess.Popen[str], note: Callable[[str], None], log: Path) -> dict[str, object]:
     assert process.stdout is not None
     for line in process.stdout:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import append_line, make_folder, write_whole
 from finestep.executors.in_turn import InTurn
@@ -105,7 +104,7 @@ class ReplayExecutor:
             elapsed_s=float(step),
         )
 
-    def _written(self, request: TrialRequest, kind: Any, name: str, record: StepRecord | EvalRecord) -> Event:
+    def _written(self, request: TrialRequest, kind: object, name: str, record: StepRecord | EvalRecord) -> Event:
         """Write a record where the worker would, and say so."""
         folder = Path(request.folder)
         make_folder(folder)

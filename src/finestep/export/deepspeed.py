@@ -4,7 +4,6 @@ comments."""
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from finestep.export.exported import ExportContext, Exported, batch_comment, micro_batch, unsupported
 from finestep.recipe import Recipe
@@ -17,7 +16,7 @@ class DeepSpeed:
         """One JSON file."""
         missing, micro = self._cannot(recipe, context), micro_batch(recipe)
         accumulation, optimizer = recipe.accumulation_steps(micro), recipe.optimizer
-        tree: dict[str, Any] = {
+        tree: dict[str, object] = {
             "train_batch_size": micro * accumulation * recipe.num_devices,
             "train_micro_batch_size_per_gpu": micro,
             "gradient_accumulation_steps": accumulation,
@@ -43,7 +42,7 @@ class DeepSpeed:
             missing,
         )
 
-    def _scheduler(self, recipe: Recipe, total: int, warmup: int) -> dict[str, Any]:
+    def _scheduler(self, recipe: Recipe, total: int, warmup: int) -> dict[str, object]:
         if recipe.schedule.name == "cosine":
             params = {
                 "total_num_steps": total,

@@ -80,11 +80,8 @@ class Exporter(Protocol):
 
 
 def micro_batch(recipe: Recipe) -> int:
-    """Rows per forward pass and device: the recipe's, else the whole effective batch up to 8."""
-    if recipe.micro_batch_size:
-        return recipe.micro_batch_size
-    per_device = max(1, recipe.effective_batch_size // recipe.num_devices)
-    return next(m for m in (8, 4, 2, 1) if m <= per_device and per_device % m == 0)
+    """Rows per forward pass and device. The frameworks multiply, so that it must divide the batch."""
+    return recipe.first_micro_batch(must_divide=True)
 
 
 def batch_comment(recipe: Recipe) -> str:
@@ -98,6 +95,17 @@ def batch_comment(recipe: Recipe) -> str:
     product = micro * accumulation * recipe.num_devices
     text = f"effective batch {product} = {micro} rows x {accumulation} accumulation x {recipe.num_devices} devices"
     return text if product == recipe.effective_batch_size else f"{text} (asked: {recipe.effective_batch_size})"
+
+
+def lora_fields(recipe: Recipe) -> dict[str, object]:
+    """Rank, alpha, dropout and scaling of an adapter, by the names that LLaMA-Factory and ms-swift share."""
+    lora = recipe.lora
+    return {
+        "lora_rank": lora.rank,
+        "lora_alpha": round(lora.alpha),
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.use_rslora,
+    }
 
 
 def lora_scale_alpha(recipe: Recipe) -> float:

@@ -10,6 +10,7 @@ from finestep.export.exported import (
     ExportContext,
     Exported,
     batch_comment,
+    lora_fields,
     refuse_labels,
     row_notes,
     warmup_share,
@@ -91,12 +92,6 @@ class LlamaFactory:
     def _adapter(self, recipe: Recipe) -> dict[str, object]:
         if recipe.method == "full":
             return {}
-        lora = recipe.lora
-        fields: dict[str, object] = {
-            "lora_rank": lora.rank,
-            "lora_alpha": round(lora.alpha),
-            "lora_dropout": lora.dropout,
-            "lora_target": ",".join(lora.target_modules) if lora.target_modules else "all",
-            "use_rslora": lora.use_rslora,
-        }
+        targets = recipe.lora.target_modules
+        fields = {**lora_fields(recipe), "lora_target": ",".join(targets) if targets else "all"}
         return fields | ({"quantization_bit": 4, "quantization_method": "bnb"} if recipe.method == "qlora" else {})

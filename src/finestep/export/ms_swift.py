@@ -8,6 +8,7 @@ from finestep.export.exported import (
     ExportContext,
     Exported,
     batch_comment,
+    lora_fields,
     refuse_labels,
     row_notes,
 )
@@ -64,12 +65,6 @@ class MsSwift:
     def _adapter(self, recipe: Recipe) -> dict[str, object]:
         if recipe.method == "full":
             return {}
-        lora = recipe.lora
-        fields: dict[str, object] = {
-            "lora_rank": lora.rank,
-            "lora_alpha": round(lora.alpha),
-            "lora_dropout": lora.dropout,
-            "use_rslora": lora.use_rslora,
-            "target_modules": list(lora.target_modules) if lora.target_modules else ["all-linear"],
-        }
+        targets = recipe.lora.target_modules
+        fields = {**lora_fields(recipe), "target_modules": list(targets) if targets else ["all-linear"]}
         return fields | ({"quant_method": "bnb", "quant_bits": 4} if recipe.method == "qlora" else {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 INSTRUCTION, RESPONSE = "### Instruction:\n{}\n\n", "### Response:\n"
 """How finestep writes a chat for a model whose tokenizer has no template (`train/template`)."""
@@ -45,7 +44,7 @@ class ExportData:
         return not self.is_labelled and any(not row.messages for row in self.train[:1])
 
 
-def chat_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def chat_rows(rows: Iterable[Row]) -> list[dict[str, object]]:
     """`messages` rows: LLaMA-Factory, ms-swift, Axolotl, Unsloth. A text is one answer to nothing."""
     return [{"messages": _messages(row) or [{"role": "assistant", "content": row.text}]} for row in rows]
 
@@ -54,7 +53,7 @@ def _messages(row: Row) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in row.messages]
 
 
-def trl_rows(rows: Iterable[Row], *, has_template: bool) -> list[dict[str, Any]]:
+def trl_rows(rows: Iterable[Row], *, has_template: bool) -> list[dict[str, object]]:
     """Prompt and completion, so that the answer alone carries loss; several answers as `messages`, a text as `text`."""
     rows = list(rows)
     if any(row.messages and not row.is_one_answer for row in rows):
@@ -62,7 +61,7 @@ def trl_rows(rows: Iterable[Row], *, has_template: bool) -> list[dict[str, Any]]
     return [_trl_row(row, has_template=has_template) for row in rows]
 
 
-def _trl_row(row: Row, *, has_template: bool) -> dict[str, Any]:
+def _trl_row(row: Row, *, has_template: bool) -> dict[str, object]:
     if not row.messages:
         return {"text": row.text}
     if not has_template:
@@ -73,9 +72,9 @@ def _trl_row(row: Row, *, has_template: bool) -> dict[str, Any]:
     return {"prompt": messages[:at], "completion": messages[at : at + 1]}
 
 
-def litgpt_rows(rows: Iterable[Row], *, by_style: bool) -> list[dict[str, Any]]:
+def litgpt_rows(rows: Iterable[Row], *, by_style: bool) -> list[dict[str, object]]:
     """Instruction and output; only the first answer of a conversation. `by_style`: litgpt's own prompt style wraps what is asked."""
-    out = []
+    out: list[dict[str, object]] = []
     for row in rows:
         prompt, completion = plain_prompt(row) if row.messages else ("", row.text)
         asked = "\n\n".join(content for role, content in row.messages if role != "assistant")
@@ -97,16 +96,16 @@ def plain_prompt(row: Row) -> tuple[str, str]:
     return text, ""
 
 
-def text_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def text_rows(rows: Iterable[Row]) -> list[dict[str, object]]:
     """Running text."""
     return [{"text": row.text} for row in rows]
 
 
-def labelled_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def labelled_rows(rows: Iterable[Row]) -> list[dict[str, object]]:
     """Text and label."""
     return [{"text": row.text, "label": row.label} for row in rows]
 
 
-def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+def json_lines(rows: Iterable[Mapping[str, object]]) -> str:
     """One JSON object a line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

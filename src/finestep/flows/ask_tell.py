@@ -7,8 +7,8 @@ from finestep.flows.recommend import recommend
 from finestep.recipe import Method, Recipe
 from finestep.rules.compose import Ask
 from finestep.search.ask_tell import AskTell
+from finestep.search.search import Search
 from finestep.search.starting_point import start_of
-from finestep.search.structured import StructuredSearch
 from finestep.search.study_space import no_prior, search_prior, search_space
 from finestep.study import EXTERNAL, DataSpec, ModelSpec, StudySpec
 
@@ -46,4 +46,4 @@ def ask_tell(
         name="ask-tell", model=ModelSpec(path=model or EXTERNAL), data=DataSpec(path=EXTERNAL), recipe=recipe
     )
     space = search_space(spec, start, num_rows=num_rows)
-    return AskTell(StructuredSearch(space, search_prior(start), seed=seed), budget_runs=budget_runs)
+    return AskTell(Search(space, search_prior(start), seed=seed), budget_runs=budget_runs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import make_folder
 from finestep.errors import BadInput
@@ -15,7 +14,7 @@ from finestep.study_layout import MODEL, SPEC
 MODULE = "finestep.saved"
 
 
-def merge(folder: Path, out: Path | None) -> dict[str, Any]:
+def merge(folder: Path, out: Path | None) -> dict[str, object]:
     """Merge an adapter into its base, into a new folder; where it is, and how far its logits are from the adapter's.
 
     Raises:

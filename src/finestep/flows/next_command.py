@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from finestep.recipe import Recipe
 from finestep.rules.compose import TOO_FEW_TO_SPLIT
@@ -87,7 +86,7 @@ def _experiment(recipe: Recipe, asked: Asked) -> list[str]:
     return words
 
 
-def _fields(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _fields(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _fields(value, f"{prefix}{name}.")
@@ -95,7 +94,7 @@ def _fields(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finestep.errors import BadInput, WorkerFailed
 from finestep.executors.question import ask
@@ -29,12 +28,12 @@ from finestep.rules.memory_case import levers, memory_case
 from finestep.rules.memory_lines import largest_lanes, largest_rows, lever_words
 from finestep.rules.packing import Crew, PackShape, choose_processes, choose_shape, fit_step_cost
 from finestep.rules.throughput import price, run_seconds
-from finestep.search.automatic import most_at_once
+from finestep.search.search import most_at_once
 from finestep.store.probe_cache import probe_file, read_probe, write_probe
 from finestep.study import DataSpec, ModelSpec
 
 LABELS_ASSUMED = 2
-"""Trials that a search usually has in hand at a time."""
+"""Labels of a classifier whose data are not at hand."""
 Note = Callable[[str], None]
 LENGTH_ASSUMED = 1024
 
@@ -263,7 +262,7 @@ def _place(model: ModelSpec, data: DataSpec, recipe: Recipe, num_threads: int | 
     from finestep.survey.fingerprint import fingerprint
 
     hardware = _hardware(model)
-    question: dict[str, Any] = {
+    question: dict[str, object] = {
         "of": fingerprint(model.path, data.path, data.eval_path),
         "data": data.model_dump(exclude={"path", "eval_path"}),
         "method": recipe.method,

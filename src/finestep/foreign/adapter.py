@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from finestep.foreign.config import Source
 from finestep.foreign.layouts import Layout
@@ -150,7 +149,7 @@ def variant_of(options: Options, method: str | None) -> str | None:
     return None
 
 
-def target_names(value: Any) -> tuple[str, ...] | None:
+def target_names(value: object) -> tuple[str, ...] | None:
     """Named target modules; None for "all of them", whatever the tool calls that."""
     names = [part.strip(" '\"[]") for part in value.split(",")] if isinstance(value, str) else value
     if (

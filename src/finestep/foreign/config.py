@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 Kind = Literal["yaml", "json", "toml", "ini", "shell", "python"]
 SUPERVISED = ("sft", "pretraining")
@@ -20,7 +20,7 @@ class Source:
     """
 
     kind: Kind
-    tree: dict[str, Any]
+    tree: dict[str, object]
     text: str = ""
     program: str = ""
     calls: frozenset[str] = frozenset()

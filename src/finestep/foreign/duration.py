@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TypedDict
 
 from finestep.foreign.names import Options, number, whole
 
 _DURATION = re.compile(r"([\d.]+)\s*(ba|ep|dur)")
 
 
-def steps_of(options: Options, places: dict[str, str]) -> dict[str, Any]:
+class Length(TypedDict, total=False):
+    """How long a run is, in the fields of `ForeignConfig`; what is not there was not stated."""
+
+    max_steps: int | None
+    decay_steps: int | None
+    num_epochs: float | None
+    max_samples: int | None
+    eval_share: float | None
+    num_eval_rows: int | None
+
+
+def length_of(options: Options, places: dict[str, str]) -> Length:
+    """Steps, passes, and the rows that a run is limited to. Notes the place of a limit of steps."""
+    return {**_steps(options, places), **_of_duration(options), **_sample_limit(options), **_eval_rows(options)}
+
+
+def _steps(options: Options, places: dict[str, str]) -> Length:
     """`max_steps`, `decay_steps` and `num_epochs`; a limit of 0 or -1 is none. Notes the place of the limit."""
     limits = [found for found in options.all("max_steps") if (whole(found.value) or 0) > 0]
     ends = [found for found in options.all("decay_steps") if (whole(found.value) or 0) > 0]
@@ -19,15 +35,14 @@ def steps_of(options: Options, places: dict[str, str]) -> dict[str, Any]:
         places["max_steps"] = first.place
     end = next((found for found in ends if first is not None and found.place != first.place), None)
     epochs = next((number(found.value) for found in options.all("num_epochs") if number(found.value)), None)
-    out: dict[str, Any] = {
+    return {
         "max_steps": whole(first.value) if first else None,
         "decay_steps": whole(end.value) if end else None,
         "num_epochs": epochs if epochs and epochs > 0 else None,
     }
-    return out | _of_duration(options)
 
 
-def _of_duration(options: Options) -> dict[str, Any]:
+def _of_duration(options: Options) -> Length:
     """LLM Foundry's `max_duration`: 3ep or 1000ba."""
     stated = options.find("max_duration")
     found = _DURATION.fullmatch(str(stated.value)) if stated else None
@@ -54,7 +69,7 @@ def warmup_of(options: Options) -> float | None:
     )
 
 
-def sample_limit(options: Options) -> dict[str, Any]:
+def _sample_limit(options: Options) -> Length:
     """`max_samples`: the most rows that are used, a limit a data set times their number."""
     stated = options.find("max_samples")
     limit = whole(stated.value) if stated else None
@@ -74,13 +89,13 @@ def sample_limit(options: Options) -> dict[str, Any]:
     return {"max_samples": limit if limit and limit > 0 else None}
 
 
-def _names(value: Any) -> list[str]:
+def _names(value: object) -> list[str]:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [str(one) for one in value] if isinstance(value, list) else []
 
 
-def eval_rows(options: Options) -> dict[str, Any]:
+def _eval_rows(options: Options) -> Length:
     """Rows that are kept for validation: a share below 1, or a number."""
     stated = options.find("eval_split")
     value = number(stated.value) if stated else None

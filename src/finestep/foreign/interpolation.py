@@ -7,7 +7,6 @@ Known are `${a.b}`, `${.sibling}`, `${list[0]}`, `${oc.env:NAME,default}`, `${oc
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from finestep.foreign.arithmetic import arithmetic
 
@@ -16,18 +15,18 @@ _MOST_ROUNDS = 32
 _MISSING = object()
 
 
-def resolved(tree: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def resolved(tree: dict[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
     """(the tree with every `${...}` replaced, what could not be replaced).
 
     >>> resolved({"lr": 1e-4, "optimizer": {"lr": "${lr}"}})[0]["optimizer"]["lr"]
     0.0001
     """
     unknown: list[str] = []
-    out = _walk(tree, tree, (), unknown)
+    out = {key: _walk(value, tree, (str(key),), unknown) for key, value in tree.items()}
     return out, tuple(dict.fromkeys(unknown))
 
 
-def _walk(node: Any, root: dict[str, Any], path: tuple[str, ...], unknown: list[str]) -> Any:
+def _walk(node: object, root: dict[str, object], path: tuple[str, ...], unknown: list[str]) -> object:
     if isinstance(node, dict):
         return {key: _walk(value, root, (*path, str(key)), unknown) for key, value in node.items()}
     if isinstance(node, list):
@@ -41,7 +40,7 @@ def _walk(node: Any, root: dict[str, Any], path: tuple[str, ...], unknown: list[
     return value
 
 
-def _text(text: str, root: dict[str, Any], path: tuple[str, ...], depth: int) -> Any:
+def _text(text: str, root: dict[str, object], path: tuple[str, ...], depth: int) -> object:
     """A text with its interpolations put in; one that is nothing else keeps the type of its value."""
     for _ in range(_MOST_ROUNDS):
         found = _INNERMOST.search(text)
@@ -56,7 +55,7 @@ def _text(text: str, root: dict[str, Any], path: tuple[str, ...], depth: int) ->
     return _MISSING
 
 
-def _one(inner: str, root: dict[str, Any], path: tuple[str, ...], depth: int) -> Any:
+def _one(inner: str, root: dict[str, object], path: tuple[str, ...], depth: int) -> object:
     if depth > _MOST_ROUNDS:
         return _MISSING
     name, colon, rest = inner.partition(":")
@@ -76,14 +75,14 @@ def _one(inner: str, root: dict[str, Any], path: tuple[str, ...], depth: int) ->
     return _MISSING
 
 
-def _node(key: str, root: dict[str, Any], path: tuple[str, ...], depth: int) -> Any:
+def _node(key: str, root: dict[str, object], path: tuple[str, ...], depth: int) -> object:
     """The value under a dotted key; leading dots count from the place of the interpolation, as in OmegaConf."""
     dots = len(key) - len(key.lstrip("."))
     steps = [step for step in re.split(r"[.\[\]]+", key[dots:]) if step]
     if not steps:
         return _MISSING
     full = (*path[: max(0, len(path) - dots)], *steps) if dots else tuple(steps)
-    node: Any = root
+    node: object = root
     for step in full:
         if isinstance(node, dict) and step in node:
             node = node[step]
@@ -96,7 +95,7 @@ def _node(key: str, root: dict[str, Any], path: tuple[str, ...], depth: int) -> 
     return node
 
 
-def _plain(text: str) -> Any:
+def _plain(text: str) -> object:
     """A default as a number where it is one."""
     text = text.strip().strip("'\"")
     try:

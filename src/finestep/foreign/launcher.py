@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _LAUNCHERS = ("torchrun", "accelerate", "deepspeed", "python", "python3", "srun", "mpirun", "xtuner", "NPROC_PER_NODE")
@@ -35,8 +34,8 @@ class Options:
     """A command taken apart: the launcher's options, the program and the program's own options."""
 
     program: str = ""
-    launcher: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
+    launcher: dict[str, object] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     """Config files that are given to the program."""
@@ -87,9 +86,9 @@ def _past_commands(words: Sequence[str], index: int) -> int:
     return index
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
+def _options(words: Sequence[str]) -> dict[str, object]:
     """`--name value`, `--name=value`, `--flag`, `name=value`; dashes in names become underscores."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     index = 0
     while index < len(words):
         word = words[index]
@@ -119,7 +118,7 @@ def _name(name: str) -> str:
     return name.replace("-", "_")
 
 
-def value_of(text: str) -> Any:
+def value_of(text: str) -> object:
     """A word as a number, a truth or a list where it is one."""
     low = text.strip().lower()
     if low in ("true", "false"):
@@ -153,7 +152,7 @@ def devices_of(found: Options, environment: Mapping[str, str], directives: Mappi
     return each * nodes if each else None
 
 
-def _count(options: Mapping[str, Any], names: Sequence[str]) -> int | None:
+def _count(options: Mapping[str, object], names: Sequence[str]) -> int | None:
     found = next((options[_name(name)] for name in names if _name(name) in options), None)
     found = found[0] if isinstance(found, list) else found  # the program's own name follows
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from finestep.foreign.config import Source
 from finestep.foreign.names import Options
@@ -249,7 +248,7 @@ def _fits(marks: tuple[tuple[int, str], ...], names: set[str]) -> bool:
     return all(len(names & set(words.split())) >= least for least, words in marks)
 
 
-def _names(tree: Mapping[str, Any]) -> set[str]:
+def _names(tree: Mapping[str, object]) -> set[str]:
     """Names at the root, and those one section below."""
     out = set()
     for key, value in tree.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from finestep.foreign.config import Source
 from finestep.foreign.names import Options, whole
@@ -24,7 +23,7 @@ def devices_of(options: Options) -> int | None:
     return per_node * ((_count(nodes.value) if nodes else None) or 1) if per_node else None
 
 
-def _count(value: Any) -> int | None:
+def _count(value: object) -> int | None:
     if isinstance(value, list):
         return len(value) if value and all(isinstance(one, int) for one in value) else None
     if isinstance(value, str) and re.fullmatch(r"\d+(?:\s*,\s*\d+)+", value):

@@ -7,12 +7,11 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
-from typing import Any
 
 from finestep.errors import BadInput
 
 
-def json_tree(text: str, place: str) -> Any:
+def json_tree(text: str, place: str) -> object:
     """The values of a JSON text."""
     try:
         return json.loads(text)
@@ -20,7 +19,7 @@ def json_tree(text: str, place: str) -> Any:
         raise BadInput("the file is not valid JSON", value=str(error)[:100], place=place) from None
 
 
-def toml_tree(text: str, place: str) -> Any:
+def toml_tree(text: str, place: str) -> object:
     """The values of a TOML text."""
     try:
         return tomllib.loads(text)
@@ -28,7 +27,7 @@ def toml_tree(text: str, place: str) -> Any:
         raise BadInput("the file is not valid TOML", value=str(error)[:100], place=place) from None
 
 
-def ini_tree(text: str, place: str) -> Any:
+def ini_tree(text: str, place: str) -> object:
     """The values of an INI text, by section."""
     reader = configparser.ConfigParser(interpolation=None, strict=False)
     try:
@@ -38,7 +37,7 @@ def ini_tree(text: str, place: str) -> Any:
     return {section: dict(reader[section]) for section in reader.sections()}
 
 
-def yaml_tree(text: str, place: str) -> Any:
+def yaml_tree(text: str, place: str) -> object:
     """The first mapping of a YAML text, with rates like 1e-5 as the text that PyYAML makes of them."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -60,7 +59,7 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0][:100] + where
 
 
-def _texts(tree: dict[str, Any], text: str) -> dict[str, Any]:
+def _texts(tree: dict[str, object], text: str) -> dict[str, object]:
     """Put back as text what YAML 1.1 readers (PyYAML) take for text: a rate without a point, like 1e-5."""
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -72,7 +71,7 @@ def _texts(tree: dict[str, Any], text: str) -> dict[str, Any]:
     return tree
 
 
-BY_SUFFIX: dict[str, Callable[[str, str], Any]] = {
+BY_SUFFIX: dict[str, Callable[[str, str], object]] = {
     ".json": json_tree,
     ".toml": toml_tree,
     ".ini": ini_tree,

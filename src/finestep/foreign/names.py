@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 _ADAPTER = r"[^.]*(?:lora|peft|adapter)[^.]*"
 _OPTIMIZER = r"[^.]*(?:optim|adam)[^.]*(?:\.\w*(?:params|args|kwargs)\w*)?"
@@ -290,13 +289,13 @@ _COMPILED = {concept: [_pattern(name) for name in names] for concept, names in N
 class Found:
     """A value and the dotted name under which it stood."""
 
-    value: Any
+    value: object
     place: str
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Dotted names and values, the shallow ones first; lists of mappings are counted, other lists are values."""
-    deeper: list[tuple[str, Mapping[str, Any]]] = []
+    deeper: list[tuple[str, Mapping[str, object]]] = []
     for key, value in tree.items():
         name = f"{prefix}{key}".replace("-", "_")
         if isinstance(value, Mapping):
@@ -312,7 +311,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 class Options:
     """The settings of a tree by concept."""
 
-    def __init__(self, tree: Mapping[str, Any]) -> None:
+    def __init__(self, tree: Mapping[str, object]) -> None:
         found = list(flat(tree))
         self.values = {name: value for name, value in found if not _ELSEWHERE.search(name)}
         self.leaves = {name.rsplit(".", 1)[-1].lower() for name in self.values}
@@ -339,29 +338,29 @@ class Options:
         """Whether any of these last names stands in the file."""
         return any(leaf in self.leaves for leaf in leaves)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> object:
         """The value under one dotted name, or None."""
         return self.values.get(name)
 
 
-def _is_stated(value: Any) -> bool:
+def _is_stated(value: object) -> bool:
     return (
         value is not None and value != "" and value != [] and str(value).lower() not in ("auto", "none", "null", "???")
     )
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """A number, also where YAML 1.1 took `1e-5` for text; None for anything else."""
-    if isinstance(value, bool) or value is None or isinstance(value, list | dict):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
-        found = float(str(value).replace("_", "") if isinstance(value, str) else value)
-    except (TypeError, ValueError, OverflowError):
+        found = float(value.replace("_", "") if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
         return None
     return found if abs(found) < float("inf") else None
 
 
-def whole(value: Any) -> int | None:
+def whole(value: object) -> int | None:
     """An integer, or None."""
     found = number(value)
     return int(found) if found is not None and found == int(found) else None

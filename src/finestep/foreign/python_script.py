@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.foreign.arithmetic import combine
@@ -64,9 +63,9 @@ class _Reader(ast.NodeVisitor):
     """Walks a module once, in order, so that a name has the value that it was last given."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, dict[str, Any]] = {}
-        self.defaults: dict[str, Any] = {}
-        self.set_names: dict[str, Any] = {}
+        self.calls: dict[str, dict[str, object]] = {}
+        self.defaults: dict[str, object] = {}
+        self.set_names: dict[str, object] = {}
         self.called: set[str] = set()
         self.open: list[str] = []
 
@@ -147,7 +146,7 @@ class _Reader(ast.NodeVisitor):
             if isinstance(model, str):
                 section.setdefault("model_name_or_path", model)
 
-    def value(self, node: ast.expr) -> Any:
+    def value(self, node: ast.expr) -> object:
         """What an expression is worth, as far as the file alone tells."""
         match node:
             case ast.Constant():
@@ -176,8 +175,8 @@ class _Reader(ast.NodeVisitor):
                 return self._made(node)
         return _UNKNOWN
 
-    def _dict(self, node: ast.Dict) -> Any:
-        out: dict[str, Any] = {}
+    def _dict(self, node: ast.Dict) -> object:
+        out: dict[str, object] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             found = self.value(value)
             if key is None:
@@ -186,7 +185,7 @@ class _Reader(ast.NodeVisitor):
                 out[key.value] = found
         return out
 
-    def _binary(self, node: ast.BinOp) -> Any:
+    def _binary(self, node: ast.BinOp) -> object:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(left, int | float) and isinstance(right, int | float):
             value = combine(node.op, left, right)
@@ -197,11 +196,11 @@ class _Reader(ast.NodeVisitor):
             else _UNKNOWN
         )
 
-    def _joined(self, node: ast.JoinedStr) -> Any:
+    def _joined(self, node: ast.JoinedStr) -> object:
         parts = [self.value(one.value if isinstance(one, ast.FormattedValue) else one) for one in node.values]
         return _UNKNOWN if any(one is _UNKNOWN for one in parts) else "".join(str(one) for one in parts)
 
-    def _made(self, node: ast.Call) -> Any:
+    def _made(self, node: ast.Call) -> object:
         """`os.environ.get(name, default)`, `int(x)`, `dict(a=1)`; other calls are not worth a value."""
         name, _ = _callee(node.func)
         if name in ("get", "getenv") and len(node.args) == 2:
@@ -218,7 +217,7 @@ class _Reader(ast.NodeVisitor):
         return _UNKNOWN
 
 
-def _dtype(name: str) -> Any:
+def _dtype(name: str) -> object:
     """`torch.bfloat16` and its kin are their own names."""
     return name if name in ("bfloat16", "float16", "float32", "half") else _UNKNOWN
 

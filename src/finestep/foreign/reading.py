@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.foreign.adapter import method_of, target_names, variant_of
 from finestep.foreign.config import ForeignConfig, Kind, Source
-from finestep.foreign.duration import eval_rows, sample_limit, steps_of, warmup_of
+from finestep.foreign.duration import length_of, warmup_of
 from finestep.foreign.interpolation import resolved
 from finestep.foreign.layouts import LAYOUTS, Layout, layout_of
 from finestep.foreign.machine import devices_of, precision_of, sharding_of
@@ -92,7 +93,7 @@ def _is_shell(text: str) -> bool:
     )
 
 
-def _defaults_elsewhere(tree: dict[str, Any]) -> tuple[str, ...]:
+def _defaults_elsewhere(tree: dict[str, object]) -> tuple[str, ...]:
     """Hydra's `defaults` name other files."""
     named = tree.get("defaults")
     others = [one for one in named if one != "_self_"] if isinstance(named, list) else []
@@ -129,11 +130,11 @@ def _with_files(source: Source, path: Path) -> Source:
     )
 
 
-def _put(tree: dict[str, Any], names: list[str], value: Any) -> None:
+def _put(tree: dict[str, object], names: list[str], value: object) -> None:
     for name in names[:-1]:
         inner = tree.get(name)
-        tree[name] = dict(inner) if isinstance(inner, dict) else {}
-        tree = tree[name]
+        copied: dict[str, object] = dict(inner) if isinstance(inner, dict) else {}
+        tree[name], tree = copied, copied
     tree[names[-1]] = value
 
 
@@ -162,7 +163,7 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
     """The settings that every tool writes, by their names."""
     places: dict[str, str] = {}
 
-    def take(concept: str) -> Any:
+    def take(concept: str) -> object:
         found = options.find(concept)
         if found is not None:
             places[concept] = found.place
@@ -171,10 +172,8 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
     rate = _rate(options, source)
     if rate is not None:
         places["learning_rate"] = rate.place
-    clip = number(take("max_grad_norm"))
+    clip, checkpointing = number(take("max_grad_norm")), take("gradient_checkpointing")
     method = method_of(source, options, layout, path)
-    batch = _batches(options, layout)
-    steps = steps_of(options, places)
     return ForeignConfig(
         framework=layout.name,
         layout=layout.words,
@@ -185,11 +184,9 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
         variant=variant_of(options, method),
         learning_rate=number(rate.value) if rate else None,
         text_rate=source.kind == "yaml" and rate is not None and isinstance(rate.value, str),
-        **batch,
+        **_batches(options, layout),
         num_devices=source.num_devices or devices_of(options),
-        **steps,
-        **sample_limit(options),
-        **eval_rows(options),
+        **length_of(options, places),
         warmup=warmup_of(options),
         schedule=_short(take("schedule")),
         optimizer=_short(take("optimizer")),
@@ -198,15 +195,11 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
         max_grad_norm=clip or None,
         clip_stated=clip is not None or options.has("max_norm", "clip_grad_norm"),
         max_length=whole(take("max_length")),
-        lora_rank=whole(take("lora_rank")),
-        lora_alpha=number(take("lora_alpha")),
-        lora_dropout=number(take("lora_dropout")),
-        use_rslora=take("use_rslora") if isinstance(take("use_rslora"), bool) else None,
-        target_modules=target_names(take("target_modules")),
+        **_adapter(take),
         auto_find_batch_size=take("auto_find_batch_size") is True,
         packing=take("packing") is True,
         precision=precision_of(options),
-        checkpointing=bool(take("gradient_checkpointing")) if take("gradient_checkpointing") is not None else None,
+        checkpointing=None if checkpointing is None else bool(checkpointing),
         sharding=sharding_of(source, options, path),
         defaults=layout.defaults,
         places=places,
@@ -214,12 +207,41 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
     )
 
 
+class _Adapter(TypedDict):
+    """The adapter, in the fields of `ForeignConfig`."""
+
+    lora_rank: int | None
+    lora_alpha: float | None
+    lora_dropout: float | None
+    use_rslora: bool | None
+    target_modules: tuple[str, ...] | None
+
+
+def _adapter(take: Callable[[str], object]) -> _Adapter:
+    scaled = take("use_rslora")
+    return {
+        "lora_rank": whole(take("lora_rank")),
+        "lora_alpha": number(take("lora_alpha")),
+        "lora_dropout": number(take("lora_dropout")),
+        "use_rslora": scaled if isinstance(scaled, bool) else None,
+        "target_modules": target_names(take("target_modules")),
+    }
+
+
+class _Batches(TypedDict):
+    """The batch, in the fields of `ForeignConfig`."""
+
+    micro_batch_size: int | None
+    accumulation_steps: int | None
+    effective_batch_size: int | None
+
+
 def _rate(options: Options, source: Source) -> Found | None:
     """The learning rate: the first place where it is a number."""
     return next((found for found in options.all("learning_rate") if number(found.value) is not None), None)
 
 
-def _batches(options: Options, layout: Layout) -> dict[str, int | None]:
+def _batches(options: Options, layout: Layout) -> _Batches:
     """Micro-batch, accumulation and effective batch; a bare `batch_size` counts what the tool counts with it."""
     micro, whole_batch = _int(options, "micro_batch_size"), _int(options, "effective_batch_size")
     accumulation, plain, trained = (
@@ -245,7 +267,7 @@ def _int(options: Options, concept: str) -> int | None:
     return value if value and value > 0 else None
 
 
-def _short(value: Any) -> str | None:
+def _short(value: object) -> str | None:
     """The last word of a class path; None for anything but a name."""
     return value.rsplit(".", 1)[-1] if isinstance(value, str) else None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.foreign.arithmetic import arithmetic
@@ -61,7 +60,7 @@ def shell_source(text: str, place: str) -> Source:
     )
 
 
-def _is_open(value: Any) -> bool:
+def _is_open(value: object) -> bool:
     values = value if isinstance(value, list) else [value]
     return any(isinstance(one, str) and "$" in one for one in values)
 

@@ -13,11 +13,9 @@ The sampler keeps no state: each proposal is recomputed from the study's trials,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
@@ -28,9 +26,9 @@ from finestep.search.ask_tell import ended, recipe_of
 from finestep.search.hopeless import MARGIN, is_hopeless
 from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
+from finestep.search.search import Search, of_the_loss
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
-from finestep.search.structured import StructuredSearch
 from finestep.trial import Trial
 
 PROPOSAL = "finestep:proposal"
@@ -82,12 +80,12 @@ class FinestepSampler(BaseSampler):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
+    ) -> object:
         """The proposal's value for a parameter, moved to the nearest that the distribution allows."""
         if param_name not in self.names.values() and (meant := LIKELY_NAMES.get(param_name.lower().replace("-", "_"))):
             raise BadInput(
@@ -105,19 +103,19 @@ class FinestepSampler(BaseSampler):
         if stored is not None:
             return Proposal.model_validate_json(stored) if stored else None
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        search = StructuredSearch(self.space, self.prior, self._objective(study), self.seed, stop_below=0.0)
+        search = Search(self.space, self.prior, self._objective(study), self.seed, stop_below=0.0)
         trials = [found for found in (self._trial(t) for t in others) if found is not None]
         proposals = search.propose(trials, remaining_runs=math.inf)
         text = proposals[0].model_dump_json() if proposals else ""
         study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, text)
         return proposals[0] if proposals else None
 
-    def _objective(self, study: Study) -> Objective:
+    def _objective(self, study: Study) -> Callable[[Sequence[Trial]], Objective]:
         if study.direction == StudyDirection.MAXIMIZE:
-            return Objective(metric="value", goal="maximize", ceiling=self.ceiling)
-        return Objective()
+            return lambda _: Objective(metric="value", goal="maximize", ceiling=self.ceiling)
+        return of_the_loss
 
-    def _values(self, proposal: Proposal | None) -> dict[str, Any]:
+    def _values(self, proposal: Proposal | None) -> dict[str, object]:
         if proposal is None:
             return {}
         pair = {
@@ -169,7 +167,7 @@ def _value(frozen: FrozenTrial) -> float | None:
     return None
 
 
-def _allowed(value: Any, distribution: BaseDistribution, name: str) -> Any:
+def _allowed(value: object, distribution: BaseDistribution, name: str) -> object:
     if isinstance(distribution, CategoricalDistribution):
         if value in distribution.choices:
             return value
@@ -177,11 +175,13 @@ def _allowed(value: Any, distribution: BaseDistribution, name: str) -> Any:
         if not numbers or not isinstance(value, int | float):
             raise BadInput("a choice must hold the values of the search space", value=distribution.choices, place=name)
         return min(numbers, key=lambda choice: abs(choice - value))
-    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
-    clipped = min(max(value, low), high)
-    if isinstance(distribution, optuna.distributions.IntDistribution):
-        return int(low + round((clipped - low) / distribution.step) * distribution.step)
-    return float(clipped)
+    number = float(value) if isinstance(value, int | float) else math.nan
+    if isinstance(distribution, IntDistribution):
+        low, step = distribution.low, distribution.step
+        return int(low + round((min(max(number, low), distribution.high) - low) / step) * step)
+    if isinstance(distribution, FloatDistribution):
+        return min(max(number, distribution.low), distribution.high)
+    return value
 
 
 class HopelessPruner(BasePruner):

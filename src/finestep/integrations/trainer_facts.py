@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import TrainerState, TrainingArguments
 
 from finestep.diagnosis.training_log import RunContext
 from finestep.errors import BadInput
@@ -19,7 +21,19 @@ from finestep.survey.model import facts_from_config
 UNKNOWN_VOCABULARY = 32000
 
 
-def context_of(args: Any, state: Any, model: Any, train_dataloader: Any) -> RunContext:
+@dataclass(frozen=True)
+class RandomState:
+    """Where every generator of chance stands."""
+
+    python: tuple[object, ...]
+    numpy: Mapping[str, object] | tuple[object, ...]
+    cpu: torch.Tensor
+    cuda: list[torch.Tensor] | None
+
+
+def context_of(
+    args: TrainingArguments, state: TrainerState, model: torch.nn.Module | None, train_dataloader: object
+) -> RunContext:
     """What is known about the run."""
     size, num_labels = output_size(model)
     method, rank, alpha = _method(model)
@@ -44,23 +58,22 @@ def output_size(model: torch.nn.Module | None) -> tuple[int, int | None]:
     return max(2, int(getattr(text, "vocab_size", None) or UNKNOWN_VOCABULARY)), None
 
 
-def random_state() -> tuple[Any, ...]:
+def random_state() -> RandomState:
     """Every generator of chance that a forward pass or a data loader may draw from."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+    return RandomState(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
 
 
-def restore_random_state(state: tuple[Any, ...]) -> None:
+def restore_random_state(state: RandomState) -> None:
     """Go back to what `random_state` gave, so that looking changes nothing."""
-    python, numpy, cpu, cuda = state
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)
+    torch.set_rng_state(state.cpu)
+    if state.cuda is not None:
+        torch.cuda.set_rng_state_all(state.cuda)
 
 
-def _method(model: Any) -> tuple[str | None, int | None, float | None]:
+def _method(model: torch.nn.Module | None) -> tuple[str | None, int | None, float | None]:
     """(method, rank, alpha): of the active PEFT adapter, or full when all weights are trained."""
     if model is None:
         return None, None, None
@@ -75,7 +88,7 @@ def _method(model: Any) -> tuple[str | None, int | None, float | None]:
 
 
 def _usual_rate(
-    args: Any, state: Any, model: Any, train_dataloader: Any, ask: Ask
+    args: TrainingArguments, state: TrainerState, model: torch.nn.Module | None, train_dataloader: object, ask: Ask
 ) -> tuple[float, float, float] | None:
     """Aim and interval of `recommend` for this run; None where model or method are not known."""
     if ask.method not in ("full", "lora") or "reward" in type(args).__name__.lower() or _is_preference(args):
@@ -102,21 +115,23 @@ def _usual_rate(
     return rate.value, rate.low, rate.high
 
 
-def _is_preference(args: Any) -> bool:
+def _is_preference(args: TrainingArguments) -> bool:
     return any(word in type(args).__name__ for word in ("DPO", "ORPO", "KTO", "CPO", "GRPO", "PPO", "RLOO"))
 
 
-def _facts(model: Any) -> ModelFacts:
+def _facts(model: torch.nn.Module | None) -> ModelFacts:
     config = getattr(model, "config", None)
     values = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
-    counted = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
+    named = model.named_parameters() if model is not None else ()
+    counted = sum(parameter.numel() for name, parameter in named if "lora_" not in name)
     return facts_from_config(
         values, name=str(getattr(config, "_name_or_path", "") or "model"), source="the model", counted=counted
     )
 
 
-def _num_rows(train_dataloader: Any) -> int | None:
+def _num_rows(train_dataloader: object) -> int | None:
+    rows = getattr(train_dataloader, "dataset", None)
     try:
-        return len(train_dataloader.dataset) or None
-    except (AttributeError, TypeError):
+        return len(rows) or None  # type: ignore[arg-type]
+    except TypeError:
         return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers import TrainerCallback
+from torch.utils.hooks import RemovableHandle
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import ModelOutput
 
 from finestep.diagnosis.from_records import training_log
 from finestep.diagnosis.monitor import LiveMonitor
@@ -21,7 +23,7 @@ from finestep.diagnosis.run_verdict import merged
 from finestep.diagnosis.training_log import RunContext
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.finding import Finding
-from finestep.integrations.trainer_facts import context_of, output_size, random_state, restore_random_state
+from finestep.integrations.trainer_facts import RandomState, context_of, output_size, random_state, restore_random_state
 from finestep.trial import EvalRecord, StepRecord
 
 logger = logging.getLogger("finestep")
@@ -63,8 +65,8 @@ class FinestepCallback(TrainerCallback):
         self._monitor: LiveMonitor | None = None
         self._context = RunContext()
         self._num_epochs: float | None = None
-        self._chance: tuple[Any, ...] | None = None
-        self._hook: Any = None
+        self._chance: RandomState | None = None
+        self._hook: RemovableHandle | None = None
         self._before: Sample = []
         self._grad_norm: float | None = None
         self._update: tuple[float, float] | None = None
@@ -76,7 +78,14 @@ class FinestepCallback(TrainerCallback):
         )
         return merged(diagnose_log(log), self._said)
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
         """Read what is known about the run."""
         if self.unhide_nan and getattr(args, "logging_nan_inf_filter", False):
             args.logging_nan_inf_filter = False
@@ -89,7 +98,7 @@ class FinestepCallback(TrainerCallback):
             has_loss_scaler=bool(getattr(args, "fp16", False)),
         )
 
-    def _measure_base(self, args, state, model) -> None:
+    def _measure_base(self, args: TrainingArguments, state: TrainerState, model: torch.nn.Module | None) -> None:
         """Have the base model evaluated before the first step, or else watch the loss of the first batch, which no step has changed."""
         if not self.measure_base or state.global_step:
             return
@@ -99,20 +108,29 @@ class FinestepCallback(TrainerCallback):
         elif model is not None and args.gradient_accumulation_steps == 1:
             self._hook = model.register_forward_hook(self._see_first_loss)
 
-    def _take_epochs(self, state) -> None:
+    def _take_epochs(self, state: TrainerState) -> None:
         """Epochs of the planned steps: as they have passed so far, because the Trainer rounds those of `max_steps` up."""
         epochs = float(state.num_train_epochs or 0)
         if state.epoch and state.global_step and state.max_steps > 0:
             epochs = float(state.epoch) / state.global_step * state.max_steps
         self._num_epochs = epochs if 0 < epochs < 1e6 else None
 
-    def _see_first_loss(self, model, inputs, outputs) -> None:
+    def _see_first_loss(
+        self, model: torch.nn.Module, inputs: object, outputs: ModelOutput | tuple[object, ...]
+    ) -> None:
         """Keep the loss of the first batch that is trained on."""
-        loss = outputs.get("loss") if hasattr(outputs, "get") else None
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
         if model.training and loss is not None and self._context.base_train_loss is None and loss.numel() == 1:
             self._context = replace(self._context, base_train_loss=float(loss.detach()))
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
         """Keep a sample of the weights, and the gradient norm when the Trainer does not clip, on steps that will be
         logged."""
         if model is None or not _is_due(args, state.global_step + 1):
@@ -122,7 +140,9 @@ class FinestepCallback(TrainerCallback):
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             self._grad_norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
-    def on_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Measure how far the sampled weights moved."""
         if self._hook is not None:
             self._hook.remove()
@@ -134,7 +154,14 @@ class FinestepCallback(TrainerCallback):
         self._update = (math.sqrt(moved), math.sqrt(size))
         self._before = []
 
-    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Look at one logged training row."""
         grad_norm = (logs or {}).get("grad_norm", self._grad_norm)
         if not logs or "loss" not in logs or grad_norm is None or self._monitor is None:
@@ -146,7 +173,14 @@ class FinestepCallback(TrainerCallback):
         self.steps.append(record)
         self._say(self._monitor.step(record), control)
 
-    def on_evaluate(self, args, state, control, metrics: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Look at one evaluation; the one before the first step leaves no trace in the run's chance."""
         if self._chance is not None and state.global_step == 0:
             restore_random_state(self._chance)
@@ -164,13 +198,17 @@ class FinestepCallback(TrainerCallback):
         if self._monitor is not None:
             self._say(self._monitor.evaluation(record), control)
 
-    def on_train_end(self, args, state, control, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Say the verdict on the whole run."""
         verdict = self.diagnosis().verdict
         if verdict.code not in {finding.code for finding in self.findings}:
             self._say([verdict], control, may_stop=False)
 
-    def _step_record(self, args, state, logs: dict[str, Any], grad_norm: float) -> StepRecord | None:
+    def _step_record(
+        self, args: TrainingArguments, state: TrainerState, logs: dict[str, float], grad_norm: float
+    ) -> StepRecord | None:
         if state.global_step < 1 or (self.steps and self.steps[-1].step >= state.global_step):
             return None
         moved, size = self._update or (None, None)
@@ -189,7 +227,7 @@ class FinestepCallback(TrainerCallback):
             elapsed_s=0.0,
         )
 
-    def _say(self, findings: list[Finding], control, *, may_stop: bool = True) -> None:
+    def _say(self, findings: list[Finding], control: TrainerControl, *, may_stop: bool = True) -> None:
         for finding in findings:
             self.findings.append(finding)
             if may_stop:
@@ -202,11 +240,11 @@ class FinestepCallback(TrainerCallback):
                 control.should_training_stop = True
 
 
-def _strategy(value: Any) -> str:
+def _strategy(value: object) -> str:
     return str(getattr(value, "value", value))
 
 
-def _is_due(args, step: int) -> bool:
+def _is_due(args: TrainingArguments, step: int) -> bool:
     every = int(args.logging_steps) if args.logging_steps >= 1 else 0
     return _strategy(args.logging_strategy) == "steps" and every > 0 and step % every == 0
 

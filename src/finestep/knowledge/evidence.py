@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from finestep.knowledge.packaged import rows
+from finestep.knowledge.packaged import records
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Evidence:
 @cache
 def all_evidence() -> dict[str, Evidence]:
     """Every source by its id."""
-    return {row["id"]: Evidence(**row) for row in rows("evidence.jsonl")}
+    return {row.id: row for row in records("evidence.jsonl", Evidence)}
 
 
 def evidence(id: str) -> Evidence:

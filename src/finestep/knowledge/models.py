@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from finestep.facts import ModelFacts
 from finestep.knowledge.packaged import rows
@@ -118,11 +117,11 @@ ENCODER_DECODERS = frozenset(
 
 
 @cache
-def _by_key() -> dict[str, Mapping[str, Any]]:
-    out: dict[str, Mapping[str, Any]] = {}
+def _by_key() -> dict[str, Mapping[str, object]]:
+    out: dict[str, Mapping[str, object]] = {}
     for row in rows("models.jsonl"):
-        out[_key(row["name"])] = row
-        out.setdefault(_key(row["name"].split("/")[-1]), row)
+        out[_key(str(row["name"]))] = row
+        out.setdefault(_key(str(row["name"]).split("/")[-1]), row)
     return out
 
 
@@ -140,12 +139,12 @@ def known_model(name: str) -> ModelFacts | None:
     if row is None:
         return None
     fields = {key: value for key, value in row.items() if key not in ("name", "lineage")}
-    return ModelFacts(name=name, source="table of known models", **fields)
+    return ModelFacts.model_validate({**fields, "name": name, "source": "table of known models"})
 
 
 def known_names() -> list[str]:
     """Hub names of all well-known models."""
-    return [row["name"] for row in rows("models.jsonl")]
+    return [str(row["name"]) for row in rows("models.jsonl")]
 
 
 def lineage(facts: ModelFacts) -> str | None:

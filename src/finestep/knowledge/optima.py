@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from finestep.knowledge.packaged import rows
+from finestep.knowledge.packaged import records
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +44,4 @@ class MeasuredOptimum:
 @cache
 def measured_optima() -> tuple[MeasuredOptimum, ...]:
     """All of them, in the order of collection."""
-    return tuple(MeasuredOptimum(**row) for row in rows("optima.jsonl"))
+    return records("optima.jsonl", MeasuredOptimum)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+Record = TypeVar("Record")
 FOLDER = Path(__file__).parent / "data"
 
 
 @cache
-def rows(name: str) -> tuple[dict[str, Any], ...]:
+def records(name: str, kind: type[Record]) -> tuple[Record, ...]:
+    """All rows of the JSON-lines file `name`, each as a value of `kind`."""
+    with (FOLDER / name).open(encoding="utf-8") as lines:
+        return tuple(kind(**json.loads(line)) for line in lines)
+
+
+@cache
+def rows(name: str) -> tuple[dict[str, object], ...]:
     """All rows of the JSON-lines file `name`; callers must not change them."""
     with (FOLDER / name).open(encoding="utf-8") as lines:
         return tuple(json.loads(line) for line in lines)
 
 
 @cache
-def table(name: str) -> dict[str, Any]:
-    """The JSON object in the file `name`; callers must not change it."""
-    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+def practice() -> dict[str, dict[str, float]]:
+    """What public recipes have in common: a line of log rate over log size for each group; callers must not change it."""
+    found: dict[str, dict[str, float]] = json.loads((FOLDER / "practice.json").read_text(encoding="utf-8"))
+    return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-from finestep.knowledge.packaged import rows
+from finestep.knowledge.packaged import records
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,4 @@ class PublicRecipe:
 @cache
 def public_recipes() -> tuple[PublicRecipe, ...]:
     """All public recipes, in the order of collection."""
-    return tuple(PublicRecipe(**row) for row in rows("recipes.jsonl"))
-
-
-def recipe_by_id(id: str) -> PublicRecipe | None:
-    """The public recipe named `id`, or None."""
-    row: dict[str, Any] | None = next((row for row in rows("recipes.jsonl") if row["id"] == id), None)
-    return PublicRecipe(**row) if row else None
+    return records("recipes.jsonl", PublicRecipe)

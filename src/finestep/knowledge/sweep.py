@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from finestep.knowledge.models import known_model, lineage
-from finestep.knowledge.packaged import rows
+from finestep.knowledge.packaged import records
 
 SWEEP_STEPS, SWEEP_BATCH, SWEEP_ALPHA = 780, 128, 32.0
 
@@ -28,10 +28,19 @@ class SweepCell:
         return tuple((rate, loss) for rate, loss in self.points if loss is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line of the file: test losses by learning rate."""
+
+    model: str
+    rank: int
+    test_nll: dict[str, float | None]
+
+
 @cache
 def sweep_cells() -> tuple[SweepCell, ...]:
     """All cells of the sweep (126: 35 models, up to 4 ranks each)."""
-    return tuple(_cell(row["model"], row["rank"], row["test_nll"]) for row in rows("lora_sweep.jsonl"))
+    return tuple(_cell(row.model, row.rank, row.test_nll) for row in records("lora_sweep.jsonl", _Row))
 
 
 def _cell(model: str, rank: int, losses: dict[str, float | None]) -> SweepCell:

@@ -7,17 +7,20 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from finestep.errors import BadInput, FinestepError
 from finestep.probe import PredictRequest, ProbeRequest
-from finestep.protocol import Event
+from finestep.protocol import Event, EventKind
 from finestep.survey.installed import PROBING, check_installed
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-Say = Callable[[str, dict[str, Any]], None]
+Say = Callable[[EventKind, dict[str, object]], None]
 
 
 def main(path: str) -> int:
@@ -26,7 +29,7 @@ def main(path: str) -> int:
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def say(kind: Any, data: dict[str, Any]) -> None:
+    def say(kind: EventKind, data: dict[str, object]) -> None:
         out.write(Event(kind=kind, data=data).model_dump_json() + "\n")
 
     try:
@@ -41,7 +44,7 @@ def main(path: str) -> int:
     return 0
 
 
-def _answer(request: ProbeRequest, say: Say) -> dict[str, Any]:
+def _answer(request: ProbeRequest, say: Say) -> dict[str, object]:
     check_installed(PROBING, needed_for="probing")
     if isinstance(request, PredictRequest):
         return _predict(request)
@@ -50,7 +53,7 @@ def _answer(request: ProbeRequest, say: Say) -> dict[str, Any]:
     return measure(request, note=lambda text: say("note", {"text": text})).model_dump()
 
 
-def _predict(request: PredictRequest) -> dict[str, Any]:
+def _predict(request: PredictRequest) -> dict[str, object]:
     import gc
     import warnings
 
@@ -76,7 +79,7 @@ def _predict(request: PredictRequest) -> dict[str, Any]:
     return answer.model_dump()
 
 
-def _config(values: dict[str, Any]) -> Any:
+def _config(values: dict[str, object]) -> PretrainedConfig:
     """The config as transformers reads it from a file, which knows how it writes infinity and tuples."""
     import tempfile
     from pathlib import Path
@@ -86,7 +89,8 @@ def _config(values: dict[str, Any]) -> Any:
     rest = {key: value for key, value in values.items() if key not in ("quantization_config", "auto_map")}
     with tempfile.TemporaryDirectory(prefix="finestep-") as folder:
         (Path(folder) / "config.json").write_text(json.dumps(rest), encoding="utf-8")
-        return AutoConfig.from_pretrained(folder)
+        found: PretrainedConfig = AutoConfig.from_pretrained(folder)
+        return found
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -14,7 +13,11 @@ Metric = Sequence[torch.Tensor] | None
 
 @torch.no_grad()
 def adam_metric(
-    parameters: Sequence[torch.Tensor], state: Mapping[Any, Any], *, beta2: float, epsilon: float
+    parameters: Sequence[torch.Tensor],
+    state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]],
+    *,
+    beta2: float,
+    epsilon: float,
 ) -> Metric:
     """1 / (sqrt(v_hat) + epsilon) of every parameter from Adam's state before the step; None before the first one.
 

@@ -7,10 +7,9 @@ tensor that doesn't require gradient").
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,19 +35,19 @@ class Timeline:
         return int(self.bytes_EC.sum(axis=1).max())
 
 
-class LiveStorages(TorchDispatchMode):
+class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the storages that operations make, from birth to death, by weak references.
 
     Set `phase` to "forward", "loss", "backward" or "optimizer", with any suffix, while the step goes on.
     """
 
     def __init__(self, *, vocabulary_size: int | None = None):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.phase = "forward"
         self._vocabulary_size = vocabulary_size
         self._category: dict[int, int] = {}
         self._size: dict[int, int] = {}
-        self._references: dict[int, Any] = {}
+        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._live = np.zeros(len(CATEGORIES), dtype=np.int64)
         self._phases: list[str] = []
         self._levels: list[np.ndarray] = []
@@ -68,7 +67,13 @@ class LiveStorages(TorchDispatchMode):
         self._note()
         return Timeline(tuple(self._phases), np.array(self._levels))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if self._deferred:
             self._note()
         out = func(*args, **(kwargs or {}))
@@ -105,6 +110,6 @@ class LiveStorages(TorchDispatchMode):
         self._live[category] += storage.nbytes()
         self._references[key] = weakref.ref(storage, partial(self._remove, key))
 
-    def _remove(self, key: int, _: Any) -> None:
+    def _remove(self, key: int, _: object) -> None:
         self._live[self._category.pop(key)] -= self._size.pop(key)
         del self._references[key]

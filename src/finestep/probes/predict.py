@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from finestep.probe import Lever, MemoryCase, MemoryCurve, MemoryLine, Predictio
 from finestep.probes.live_storages import CATEGORIES, Timeline
 from finestep.probes.shadow import Shadow
 from finestep.rules.memory_lines import upper_lines
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 FEW_ROWS, MORE_ROWS = 2, 4
 """Not one row: tensors of one row can be views where others are copies."""
@@ -25,7 +28,7 @@ CHUNKS_SEEN = 3
 class Predictor:
     """Shadows of one model at two depths; answers for any length and lever."""
 
-    def __init__(self, config: Any, case: MemoryCase):
+    def __init__(self, config: PretrainedConfig, case: MemoryCase):
         self._num_layers = config.get_text_config().num_hidden_layers
         self._depths = _depths(config)
         self._shadows = [Shadow(config, case, num_layers=depth) for depth in self._depths]
@@ -66,7 +69,7 @@ class Predictor:
 
 
 def predict(
-    config: Any, case: MemoryCase, *, length: int, levers: Sequence[Lever], loss_tokens: int | None = None
+    config: PretrainedConfig, case: MemoryCase, *, length: int, levers: Sequence[Lever], loss_tokens: int | None = None
 ) -> Prediction:
     """The curves of a model for several settings of the levers."""
     started = time.monotonic()
@@ -82,7 +85,7 @@ def predict(
     )
 
 
-def _depths(config: Any) -> tuple[int, int]:
+def _depths(config: PretrainedConfig) -> tuple[int, int]:
     """Two depths whose layers repeat as the whole model's do (Gemma: five sliding windows, then a whole one)."""
     kinds = getattr(config.get_text_config(), "layer_types", None) or []
     period = next((p for p in range(1, len(kinds)) if all(a == b for a, b in zip(kinds, kinds[p:], strict=False))), 1)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BLOCK_4_BIT, BLOCK_NESTED, BLOCK_8_BIT, LEAST_8_BIT = 64, 256, 256, 4096
 
@@ -33,18 +36,28 @@ class FourBitLinear(torch.nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shape = (self.out_features, self.in_features)
         y = _FourBitProduct.apply(x.to(self.compute_dtype), self.weight, shape)  # type: ignore[no-untyped-call]
-        return y if self.bias is None else y + self.bias
+        out: torch.Tensor = y if self.bias is None else y + self.bias
+        return out
+
+
+class Kept(Protocol):
+    """What autograd keeps from the forward pass for the backward pass."""
+
+    shape: tuple[int, int]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None: ...
 
 
 class _FourBitProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Any, packed: Any, shape: tuple[int, int]) -> Any:
+    def forward(ctx: Kept, x: torch.Tensor, packed: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
         ctx.shape = shape
         ctx.save_for_backward(packed)
         return F.linear(x, packed.new_empty(shape, dtype=x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Kept, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (packed,) = ctx.saved_tensors
         return grads[0] @ packed.new_empty(ctx.shape, dtype=grads[0].dtype), None, None
 
@@ -78,7 +91,7 @@ def _whole_state(value: torch.Tensor) -> dict[str, torch.Tensor]:
     return {f"state{i}": torch.zeros_like(value, dtype=torch.float32) for i in (1, 2)}
 
 
-def quantise(model: Any, compute_dtype: torch.dtype) -> None:
+def quantise(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
     """Put `FourBitLinear` in the place of every linear layer but the output head, as transformers does."""
     head = model.get_output_embeddings()
     for module in list(model.modules()):

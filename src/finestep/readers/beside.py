@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -41,7 +40,7 @@ class Beside:
     rank: int | None = None
     alpha: float | None = None
     base_model: str | None = None
-    config: Mapping[str, Any] | None = None
+    config: Mapping[str, object] | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
     num_epochs: float | None = None
@@ -79,7 +78,7 @@ def _filled(known: Beside, more: Beside) -> Beside:
     )
 
 
-def _of_adapter(values: Mapping[str, Any]) -> Beside:
+def _of_adapter(values: Mapping[str, object]) -> Beside:
     rank = number(values.get("r"))
     alpha = number(values.get("lora_alpha"))
     base = values.get("base_model_name_or_path")
@@ -91,18 +90,18 @@ def _of_adapter(values: Mapping[str, Any]) -> Beside:
     )
 
 
-def _of_config(values: Mapping[str, Any]) -> Beside:
+def _of_config(values: Mapping[str, object]) -> Beside:
     if "model_type" not in values and "hidden_size" not in values:
         return Beside()
-    labels = values.get("id2label")
-    is_classifier = any(_CLASSIFIER.search(str(name)) for name in values.get("architectures") or [])
+    labels, names = values.get("id2label"), values.get("architectures")
+    is_classifier = isinstance(names, list) and any(_CLASSIFIER.search(str(name)) for name in names)
     return Beside(
         config=values,
         num_labels=len(labels) if is_classifier and isinstance(labels, dict) and len(labels) > 1 else None,
     )
 
 
-def _of_arguments(values: Mapping[str, Any]) -> Beside:
+def _of_arguments(values: Mapping[str, object]) -> Beside:
     def value(*names: str, most: float = 1e9) -> float | None:
         found = next((number(values[name]) for name in names if name in values), 0.0)
         return found if 0 < found < most else None
@@ -134,7 +133,7 @@ def _of_arguments(values: Mapping[str, Any]) -> Beside:
     )
 
 
-def _values(path: Path) -> Mapping[str, Any]:
+def _values(path: Path) -> Mapping[str, object]:
     """The top level of a small JSON or YAML file; empty for anything else."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:

@@ -66,10 +66,10 @@ class _Plan(NamedTuple):
 
 @dataclass
 class _EvalRows:
-    order: array = field(default_factory=lambda: array("d"))
-    step: array = field(default_factory=lambda: array("d"))
-    epoch: array = field(default_factory=lambda: array("d"))
-    loss: array = field(default_factory=lambda: array("d"))
+    order: array[float] = field(default_factory=lambda: array("d"))
+    step: array[float] = field(default_factory=lambda: array("d"))
+    epoch: array[float] = field(default_factory=lambda: array("d"))
+    loss: array[float] = field(default_factory=lambda: array("d"))
     metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
@@ -113,7 +113,7 @@ class RowTable:
             value = row[key]
             kind = type(value)
             is_plain = (kind is float or kind is int) and -MAX_MAGNITUDE < value < MAX_MAGNITUDE  # type: ignore[operator]
-            values[slot] = value if is_plain else self._value(value, slot)  # type: ignore[assignment,call-overload]
+            values[slot] = value if is_plain else self._value(value, slot)  # type: ignore[call-overload]
         if not -1.0 <= values[_STEP] <= MAX_STEP:
             values[_STEP] = MISSING
         values[_STEP_RANK], values[_LOSS_RANK] = plan.step_rank, plan.loss_rank
@@ -368,7 +368,7 @@ def _as_columns(rows: list[Mapping[str, object]], plan: _Plan) -> Column | None:
     return matrix
 
 
-def _with_extra(matrix: Column, extra: array) -> Column:
+def _with_extra(matrix: Column, extra: array[float]) -> Column:
     """The matrix, and beside it the columns of preference and reinforcement learning when there are any."""
     if not extra:
         return matrix
@@ -378,7 +378,7 @@ def _with_extra(matrix: Column, extra: array) -> Column:
     return np.hstack([matrix, beside])
 
 
-def _matrix(flat: array) -> Column:
+def _matrix(flat: array[float]) -> Column:
     return np.frombuffer(flat, dtype=np.float64).reshape(-1, _WIDTH) if flat else np.empty((0, _WIDTH))
 
 
@@ -397,7 +397,9 @@ def _choose_alias(matrix: Column, slot: int, rank_slot: int) -> Column:
     return matrix
 
 
-def _one_run(matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int], counts_on: bool):
+def _one_run(
+    matrix: Column, evals: Mapping[str, _EvalRows], bound: tuple[int, int], counts_on: bool
+) -> tuple[TrainSeries, tuple[EvalSeries, ...], tuple[str, ...]]:
     first, last = bound
     chosen = matrix[:, _STEP].copy() if evals else matrix[:0, _STEP]
     rows, notes = _number_steps(matrix[first:last])
@@ -477,7 +479,7 @@ def _add_metrics(rows: _EvalRows, found: dict[str, float]) -> None:
 
 
 def _eval_series(
-    name, rows: _EvalRows, bound, steps_in_order: Column, chosen: Column, *, has_notes: bool
+    name: str, rows: _EvalRows, bound: tuple[int, int], steps_in_order: Column, chosen: Column, *, has_notes: bool
 ) -> EvalSeries:
     order = np.asarray(rows.order).astype(int)
     mine = (order >= bound[0]) & (order < bound[1])

@@ -59,7 +59,7 @@ def _read_trackio(database: sqlite3.Connection, path: Path) -> list[TrainingLog]
     return _logs(tables, path, "trackio project")
 
 
-def _trackio_rows(database: sqlite3.Connection) -> Iterator[tuple]:
+def _trackio_rows(database: sqlite3.Connection) -> Iterator[tuple[str, int, str]]:
     return database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id LIMIT ?", (MAX_ROWS,))
 
 

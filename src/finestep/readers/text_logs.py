@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def _first_lines(stream: Iterator[str]) -> Iterator[str]:
             return
 
 
-def _reader_for(first: list[str]):
+def _reader_for(first: list[str]) -> tuple[Callable[[Iterator[str], RowTable], None], str]:
     rows = [line for line in first if _PRINTED_ROW.search(line)]
     if any(_says_something(text) for line in rows[:200] for text in _PRINTED_ROW.findall(line)):
         if _are_rows_elsewhere(first, rows):

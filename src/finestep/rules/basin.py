@@ -41,7 +41,7 @@ class Basin:
         >>> round(LORA.excess_nats(-1.0), 4), round(FULL.excess_nats(1.0), 4)
         (0.015, 0.25)
         """
-        smooth = self.left * (-x) ** self.left_power if x < 0 else self.right * x**self.right_power
+        smooth: float = self.left * (-x) ** self.left_power if x < 0 else self.right * x**self.right_power
         return smooth + (divergence_nats * divergence_probability(x) if self.has_cliff else 0.0)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -279,7 +278,7 @@ def _exact(value: float, unit: str, source: str, why: str) -> Estimate:
     return Estimate(value=value, low=value, high=value, unit=unit, source=source, why=why)
 
 
-def checked_recipe(**values: Any) -> Recipe:
+def checked_recipe(**values: object) -> Recipe:
     """A recipe of what the rules found.
 
     Raises:

@@ -33,7 +33,7 @@ def chunk_tokens(vocabulary_size: int | None) -> int:
     (256, 1024, 4096)
     """
     tokens = CHUNK_BYTES // (4 * (vocabulary_size or 128_000))
-    return max(LEAST_CHUNK, min(LARGEST_CHUNK, 2 ** (tokens.bit_length() - 1)))
+    return max(LEAST_CHUNK, min(LARGEST_CHUNK, 1 << (tokens.bit_length() - 1)))
 
 
 def levers(model: ModelFacts, *, is_causal: bool) -> tuple[Lever, ...]:

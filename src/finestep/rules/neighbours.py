@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from finestep.knowledge.packaged import table
+from finestep.knowledge.packaged import practice
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
 
 METHOD_GROUPS = {
@@ -93,7 +93,7 @@ def _moved(row: PublicRecipe, target: Target) -> float:
     if target.group == "prompt":
         return rate
     if target.architecture == "encoder" and row.params:
-        rate *= (target.params / row.params) ** table("practice.json")[f"{target.group}-encoder"]["slope"]
+        rate *= (target.params / row.params) ** practice()[f"{target.group}-encoder"]["slope"]
     if row.effective_batch_size:
         rate *= (target.batch / row.effective_batch_size) ** BATCH_EXPONENT
     if target.rank and row.lora_rank:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
 
@@ -25,7 +24,7 @@ GROUPS = {
 }
 
 
-def practice_table() -> dict[str, Any]:
+def practice_table() -> dict[str, object]:
     """Group -> intercept, slope, residual sd (all in log10), number of rows, median rate and median size in
     parameters."""
     return {name: _fit(_chosen(methods, architecture)) for name, (methods, architecture) in GROUPS.items()}

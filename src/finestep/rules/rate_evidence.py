@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from finestep.knowledge.models import known_model, lineage
 from finestep.knowledge.optima import MeasuredOptimum, measured_optima
-from finestep.knowledge.packaged import table
+from finestep.knowledge.packaged import practice
 from finestep.knowledge.sweep import SWEEP_ALPHA, SWEEP_BATCH, SWEEP_STEPS, SweepCell, sweep_cells
 from finestep.rules.effective_size import effective_parameters
 from finestep.rules.rate_fit import Measurement
@@ -102,7 +102,7 @@ def practice_cases() -> list[Measurement]:
     """What published encoder runs use, as one more source: nobody measured encoders with few classes densely enough."""
     out = []
     for group, fit_name, size in PRACTICE_ENCODERS:
-        fit = table("practice.json")[fit_name]
+        fit = practice()[fit_name]
         rate = fit["intercept"] + fit["slope"] * math.log10(size * 1e9)
         setting = RateSetting(group, size, PRACTICE_BATCH, PRACTICE_STEPS, PRACTICE_RANK, PRACTICE_ALPHA)  # type: ignore[arg-type]
         out.append(

@@ -7,12 +7,13 @@ coefficients, and the spread between sources, which is the largest part.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TypedDict
 
-from finestep.knowledge.packaged import table
+from finestep.knowledge.packaged import FOLDER
 from finestep.rules.rate_setting import CALM_VARIANTS, RateSetting, features, slopes
 from finestep.rules.terms import LogNormal, Term
 
@@ -107,17 +108,26 @@ def term_words(name: str, value: float, setting: RateSetting) -> str:
 @cache
 def packaged_law() -> RateLaw:
     """The law as fitted on all evidence (scripts/build_knowledge/derive.py)."""
-    return law_from_table(table("rate_law.json"))
+    values: LawTable = json.loads((FOLDER / "rate_law.json").read_text(encoding="utf-8"))
+    return law_from_table(values)
 
 
-def law_from_table(values: dict[str, Any]) -> RateLaw:
+class LawTable(TypedDict):
+    """The law as plain JSON values; of the covariance its lower triangle."""
+
+    mean: dict[str, float]
+    spreads: dict[str, float]
+    covariance: list[list[float]]
+
+
+def law_from_table(values: LawTable) -> RateLaw:
     """Read what `law_to_table` wrote."""
     rows = tuple(tuple(row) for row in values["covariance"])
     return RateLaw(tuple(values["mean"]), tuple(values["mean"].values()), rows, dict(values["spreads"]))
 
 
-def law_to_table(law: RateLaw) -> dict[str, Any]:
-    """The law as plain JSON values; of the covariance its lower triangle."""
+def law_to_table(law: RateLaw) -> LawTable:
+    """Write what `law_from_table` reads."""
     return {
         "mean": {name: round(value, 4) for name, value in zip(law.names, law.mean, strict=True)},
         "spreads": {name: round(value, 4) for name, value in law.spreads.items()},

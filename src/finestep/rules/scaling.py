@@ -20,7 +20,8 @@ def scale_learning_rate(learning_rate: float, *, from_batch: int, to_batch: int,
     >>> scale_learning_rate(1e-4, from_batch=16, to_batch=64)
     0.0002
     """
-    return learning_rate * (to_batch / from_batch) ** EXPONENTS[rule]
+    factor: float = (to_batch / from_batch) ** EXPONENTS[rule]
+    return learning_rate * factor
 
 
 Z80 = 1.2815515655446004
@@ -76,17 +77,6 @@ def scale_by(
     factor, spread = 10 ** (exponent * dex), 10 ** (Z80 * sd * abs(dex))
     value = learning_rate * factor
     return ScaledRate(value, value / spread, value * spread, factor, f"batch^{exponent:.2g} {words}")
-
-
-def surge_factor(batch: float, *, noise_scale: float) -> float:
-    """Best rate of Adam at a batch, as a share of its highest, by Li et al. (evidence `surge`): sqrt(B) below the
-    noise scale, a peak there.
-
-    >>> surge_factor(64, noise_scale=64)
-    1.0
-    """
-    ratio = math.sqrt(noise_scale / batch)
-    return 2.0 / (ratio + 1.0 / ratio)
 
 
 def capped_batch(batch: float, *, noise_scale: float) -> float:

@@ -44,7 +44,8 @@ def _decay(step: int, *, start: int, span: int, schedule: ScheduleGroup) -> floa
         case "constant":
             return 1.0
         case "polynomial":
-            return (1.0 - progress) ** schedule.power
+            left: float = (1.0 - progress) ** schedule.power
+            return left
         case "inverse_sqrt":
             return math.sqrt(start / step)
         case "wsd":

@@ -28,7 +28,8 @@ class LogNormal:
     @property
     def value(self) -> float:
         """The median, in the number's own unit."""
-        return 10.0**self.mean
+        median: float = 10.0**self.mean
+        return median
 
 
 def total(terms: Iterable[Term]) -> LogNormal:

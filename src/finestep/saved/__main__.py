@@ -7,12 +7,11 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from finestep.errors import BadInput, FinestepError, cause_words
-from finestep.protocol import Event
+from finestep.protocol import Event, EventKind
 from finestep.saved_model import FILE, CheckRows, SavedModel, SavedRequest, read_saved
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
 
@@ -30,7 +29,7 @@ def main(path: str) -> int:
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def say(kind: Any, data: dict[str, Any]) -> None:
+    def say(kind: EventKind, data: dict[str, object]) -> None:
         out.write(Event(kind=kind, data=data).model_dump_json() + "\n")
 
     try:
@@ -45,7 +44,7 @@ def main(path: str) -> int:
     return 0
 
 
-def _answer(request: SavedRequest) -> dict[str, Any]:
+def _answer(request: SavedRequest) -> dict[str, object]:
     check_installed(TRAINING, needed_for="loading a saved model")
     import torch
 
@@ -66,7 +65,7 @@ def _answer(request: SavedRequest) -> dict[str, Any]:
     return check(folder, saved, rows, device=request.device)
 
 
-def _merge(folder: Path, saved: SavedModel | None, out: Path) -> dict[str, Any]:
+def _merge(folder: Path, saved: SavedModel | None, out: Path) -> dict[str, object]:
     from finestep.saved.merge import foreign_adapter, merge
 
     known = saved or foreign_adapter(folder)

@@ -6,8 +6,9 @@ Shapes: S tokens of a row, V vocabulary, C labels.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,15 @@ from finestep.plain_text import shortened
 from finestep.saved.load import load_saved
 from finestep.saved_model import CheckRows, Sample, SavedModel
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 MAX_NEW_TOKENS = 48
 SHOWN_CHARACTERS = 300
 
 
-def check(folder: Path, saved: SavedModel, rows: CheckRows, *, device: str) -> dict[str, Any]:
+def check(folder: Path, saved: SavedModel, rows: CheckRows, *, device: str) -> dict[str, object]:
     """The loss of the reloaded model on the rows, what it answers, and how long it took."""
     from transformers import AutoTokenizer
 
@@ -40,11 +45,11 @@ def check(folder: Path, saved: SavedModel, rows: CheckRows, *, device: str) -> d
     return {"loss": loss, "answers": answers, "load_s": round(loaded - began, 2), "compute_s": round(now - loaded, 2)}
 
 
-def _ids(model: Any, ids: tuple[int, ...]) -> torch.Tensor:
+def _ids(model: PreTrainedModel | PeftModel, ids: tuple[int, ...]) -> torch.Tensor:
     return torch.tensor([ids], device=model.device)
 
 
-def _row_sum(model: Any, rows: CheckRows, row: int) -> float:
+def _row_sum(model: PreTrainedModel | PeftModel, rows: CheckRows, row: int) -> float:
     """Sum of the negative log-likelihoods of the tokens that carry loss."""
     ids_1S = _ids(model, rows.ids[row])
     logits_SV = model(input_ids=ids_1S, use_cache=False).logits[0, :-1].float()
@@ -54,7 +59,7 @@ def _row_sum(model: Any, rows: CheckRows, row: int) -> float:
 
 
 def _check_labels(
-    model: Any, tokenizer: Any, rows: CheckRows, labels: tuple[str, ...]
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: CheckRows, labels: tuple[str, ...]
 ) -> tuple[float, list[dict[str, str]]]:
     total, predicted = 0.0, []
     for ids, true in zip(rows.ids, rows.classes, strict=True):
@@ -73,7 +78,9 @@ def _check_labels(
     return total / max(len(rows.ids), 1), answers
 
 
-def _answer(model: Any, tokenizer: Any, rows: CheckRows, sample: Sample) -> dict[str, str]:
+def _answer(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, rows: CheckRows, sample: Sample
+) -> dict[str, str]:
     """What the model writes after the prompt of a row, always its likeliest token."""
     ids = rows.ids[sample.row]
     prompt, expected = ids[: sample.prompt_end], ids[sample.prompt_end : sample.answer_end]
@@ -98,5 +105,5 @@ def _answer(model: Any, tokenizer: Any, rows: CheckRows, sample: Sample) -> dict
     }
 
 
-def _shown(tokenizer: Any, ids: Any) -> str:
+def _shown(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
     return shortened(tokenizer.decode(list(ids), skip_special_tokens=True), SHOWN_CHARACTERS)

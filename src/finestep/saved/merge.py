@@ -6,7 +6,7 @@ import gc
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,12 +16,16 @@ from finestep.saved.load import load_saved
 from finestep.saved_model import ADAPTER_CONFIG, FILE, SavedModel
 from finestep.store.model_card import write_card
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 PROBE_TOKENS = 24
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 """Largest difference of a logit over their spread: a merged weight is rounded once more to its precision."""
 
 
-def merge(folder: Path, saved: SavedModel, out: Path) -> dict[str, Any]:
+def merge(folder: Path, saved: SavedModel, out: Path) -> dict[str, object]:
     """Write the merged model to `out`, which must not exist; how far its logits are from the adapter's, over their spread.
 
     Raises:
@@ -81,7 +85,7 @@ def foreign_adapter(folder: Path) -> SavedModel | None:
 
 
 @torch.no_grad()
-def _probe(model: Any) -> torch.Tensor:
+def _probe(model: PreTrainedModel | PeftModel) -> torch.Tensor:
     """Logits of one fixed row, fp32, on the CPU."""
     size = model.get_input_embeddings().weight.shape[0]
     ids_1S = torch.arange(7, 7 + 13 * PROBE_TOKENS, 13, device=model.device)[None] % size

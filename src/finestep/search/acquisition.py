@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from finestep.search.observations import Array
+from finestep.search.space import Array
 
 NODES = ndtri((np.arange(16) + 0.5) / 16)
 """Equally likely values of a standard normal."""
@@ -23,7 +23,8 @@ def expected_improvement(mean: Array, sd: Array, best: float | Array) -> Array:
     """Expected fall below `best` of normal variables."""
     sd = np.maximum(sd, 1e-9)
     score = (best - mean) / sd
-    return sd * (score * ndtr(score) + np.exp(-0.5 * score**2) / np.sqrt(2 * np.pi))
+    fall: Array = sd * (score * ndtr(score) + np.exp(-0.5 * score**2) / np.sqrt(2 * np.pi))
+    return fall
 
 
 def knowledge_gain(mean: Array, cross: Array, total_variance: Array, *, cap: float = np.inf) -> Array:
@@ -36,10 +37,11 @@ def knowledge_gain(mean: Array, cross: Array, total_variance: Array, *, cap: flo
         cap: a greater fall counts as this.
     """
     slope = cross / np.sqrt(total_variance)[None, :]
-    after = np.zeros(cross.shape[1])
+    after: Array = np.zeros(cross.shape[1])
     for node in NODES:
         after += np.maximum((mean[:, None] + slope * node).min(axis=0), mean.min() - cap)
-    return np.maximum(mean.min() - after / len(NODES), 0.0)
+    falls: Array = np.maximum(mean.min() - after / len(NODES), 0.0)
+    return falls
 
 
 def expected_regret(samples: Array, chosen: int) -> float:

@@ -1,6 +1,6 @@
 """AskTell: the search for people with their own loop; it holds the trials in memory and nothing else.
 
-loop = AskTell(StructuredSearch(SearchSpace.between((1e-5, 1e-3), (8, 64))), budget_runs=4)
+loop = AskTell(Search(SearchSpace.between((1e-5, 1e-3), (8, 64)), prior), budget_runs=4)
 while proposal := loop.ask():
     loop.tell(proposal, train(proposal.learning_rate, proposal.effective_batch_size, proposal.fidelity))
 print(loop.answer().sentence)
@@ -15,8 +15,8 @@ from finestep.answer import Answer
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.search.observations import field_of
+from finestep.search.search import Search
 from finestep.search.strategy import Proposal
-from finestep.search.structured import StructuredSearch
 from finestep.trial import Outcome, Trial, TrialState
 
 
@@ -24,11 +24,11 @@ class AskTell:
     """One study in memory; `ask` again before `tell` for several workers.
 
     Args:
-        search: the strategy.
+        search: who proposes; `finestep.ask_tell` makes one from a model and its data.
         budget_runs: what may be spent, in full runs; a shorter run costs its fidelity, and twice the epochs twice as much.
     """
 
-    def __init__(self, search: StructuredSearch, *, budget_runs: float):
+    def __init__(self, search: Search, *, budget_runs: float):
         self.search, self.budget_runs = search, budget_runs
         self.trials: list[Trial] = []
         self._asked: list[tuple[Proposal, int]] = []
@@ -41,7 +41,13 @@ class AskTell:
             return None
         number = len(self.trials)
         self.trials.append(
-            Trial(number=number, recipe=recipe_of(found[0]), fidelity=found[0].fidelity, why=found[0].why)
+            Trial(
+                number=number,
+                recipe=recipe_of(found[0]),
+                fidelity=found[0].fidelity,
+                why=found[0].why,
+                is_baseline=found[0].is_baseline,
+            )
         )
         self._asked.append((found[0], number))
         return found[0]
@@ -52,8 +58,7 @@ class AskTell:
         if match is None:
             raise BadInput("`tell` takes a proposal that `ask` gave and that was not told yet", value=proposal)
         self._asked.remove(match)
-        objective = self.search.objective
-        self.trials[match[1]] = ended(self.trials[match[1]], value, metric=objective.metric)
+        self.trials[match[1]] = ended(self.trials[match[1]], value, metric=self.search.metric)
 
     def _cost(self, trial: Trial) -> float:
         space = self.search.space

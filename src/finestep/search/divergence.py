@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, log_ndtr
 
-from finestep.search.observations import Array, Observations, Points
+from finestep.search.observations import Observations, Points
 from finestep.search.prior import SearchPrior
+from finestep.search.space import Array
 
 STEEPNESS = 4.3
 """Of the logistic, per octave: P(diverged) = sigmoid((x - 0.84) / 0.07) in decades, 87 cells of the LoRA sweep, widened
@@ -42,7 +43,8 @@ def divergence_probability(observations: Observations, prior: SearchPrior, point
         log_weight = log_weight + logs[~is_short_and_within].sum(axis=0)
         log_weight = log_weight + _below_the_limit(observations, prior, places)
     weight = np.exp(log_weight - log_weight.max())
-    return expit(STEEPNESS * (_along(points, prior)[:, None] - places[None, :])) @ (weight / weight.sum())
+    chances: Array = expit(STEEPNESS * (_along(points, prior)[:, None] - places[None, :])) @ (weight / weight.sum())
+    return chances
 
 
 def _reaching(observations: Observations, prior: SearchPrior, cliff: tuple[float, float]) -> Array:
@@ -55,12 +57,17 @@ def _reaching(observations: Observations, prior: SearchPrior, cliff: tuple[float
 
 
 def _below_the_limit(observations: Observations, prior: SearchPrior, places: Array) -> Array:
-    """Log-likelihood of cliffs at `places` by the measured KL: the cliff is not above the place where the limit is reached."""
+    """Log-likelihood of a cliff at each of `places`, given the measured KL.
+
+    A run that forgets more than the limit counts as fallen off the cliff. So the cliff cannot lie at a higher rate than the one at
+    which the KL reaches the limit, and that rate is extrapolated from the KL of each run.
+    """
     known = np.isfinite(observations.limit_place)
     limits = _limits(observations, prior)[known]
     away = np.abs(observations.limit_place - observations.points.x)[known]
     sd = LIMIT_SD + LIMIT_SD_AN_OCTAVE * away + LIMIT_SD_A_LENGTH * np.abs(observations.points.length[known])
-    return log_ndtr((limits[:, None] - places[None, :]) / sd[:, None]).sum(axis=0)
+    log_weight: Array = log_ndtr((limits[:, None] - places[None, :]) / sd[:, None]).sum(axis=0)
+    return log_weight
 
 
 def _limits(observations: Observations, prior: SearchPrior) -> Array:
@@ -70,4 +77,5 @@ def _limits(observations: Observations, prior: SearchPrior) -> Array:
 
 
 def _along(points: Points, prior: SearchPrior) -> Array:
-    return points.x - prior.slope * (points.v - np.log2(prior.batch_size)) - prior.rate_exponent * points.length
+    place: Array = points.x - prior.slope * (points.v - np.log2(prior.batch_size)) - prior.rate_exponent * points.length
+    return place

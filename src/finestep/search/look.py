@@ -12,9 +12,9 @@ import numpy as np
 
 from finestep.search.acquisition import capped_improvement, knowledge_gain
 from finestep.search.divergence import divergence_probability
-from finestep.search.observations import Array, Observations, Points
+from finestep.search.observations import Observations, Points
 from finestep.search.prior import SearchPrior
-from finestep.search.space import Dimension, SearchSpace
+from finestep.search.space import Array, Dimension, Index, Mask, SearchSpace
 from finestep.search.surrogate import Model, Posterior
 
 MAX_TARGETS = 240
@@ -32,7 +32,7 @@ class Candidates:
     """Places that may be proposed, at every fidelity, with the values behind them."""
 
     points: Points
-    combination: Array
+    combination: Index
     """Index into `combinations` of each point."""
     combinations: tuple[tuple[object, ...], ...]
     cost: Array
@@ -110,6 +110,8 @@ class Look:
         self.noise = self._noise()
         self.cross = self._prediction.covariance(self.full, np.arange(len(self.points)))
         self.variance = self._prediction.variance
+        # Each pretended run lowers the covariance by the outer product of one vector (the update of a Gaussian after one look),
+        # so the vectors are kept instead of a covariance of all points.
         self._pretended: list[Array] = []
         self.closed = self._closed(space)
         self.opened = _lengths(observations.points.take(np.flatnonzero(~observations.failed)))
@@ -122,11 +124,11 @@ class Look:
         for length in np.unique(self.points.length):
             here = self.points.length == length
             excess[here] = self.mean[here] - self.mean[here].min()
-        return self.posterior.weights @ self.posterior.model.noise_variance(
-            self.points, excess, self.posterior.particles
-        )
+        each = self.posterior.model.noise_variance(self.points, excess, self.posterior.particles)
+        variance: Array = self.posterior.weights @ each
+        return variance
 
-    def _closed(self, space: SearchSpace) -> Array:
+    def _closed(self, space: SearchSpace) -> Mask:
         """True for candidates that were measured or are running."""
         closed = np.zeros(len(self.candidates.points), dtype=bool)
         for points in (self.observations.points, self.observations.pending, self.observations.silent):
@@ -147,7 +149,8 @@ class Look:
         row = self._prediction.covariance(np.array([index]), np.arange(len(self.points)))[0]
         for earlier in self._pretended:
             row = row - earlier[index] * earlier
-        return row / np.sqrt(max(row[index], 1e-10) + self.noise[index])
+        drop: Array = row / np.sqrt(max(row[index], 1e-10) + self.noise[index])
+        return drop
 
     def _after(self, drop: Array) -> tuple[Array, Array]:
         cross = self.cross - drop[self.full][:, None] * drop[None, :]
@@ -160,7 +163,8 @@ class Look:
     def measured(self, surfaces: Array, *, seed: int) -> Array:
         """What one full run a candidate would measure on those surfaces: the noise of repeats is added."""
         noise = np.sqrt(self.posterior.weights @ self.posterior.particles.noise**2)
-        return surfaces + noise * np.random.default_rng([seed, 1]).standard_normal(surfaces.shape)
+        measured: Array = surfaces + noise * np.random.default_rng([seed, 1]).standard_normal(surfaces.shape)
+        return measured
 
     def best(self, length: float) -> int:
         """The best predicted candidate of one length that has not been measured (any, if all were)."""
@@ -177,6 +181,8 @@ class Look:
         rates = np.zeros(len(self.candidates.points))
         for length in np.unique(self.candidates.points.length):
             here = np.flatnonzero(self.candidates.points.length == length)
+            # The first run of a length teaches mostly how far losses of that length lie above full length, which no full run
+            # needs to know. So it is priced as a pair: with a run at its best point paid for already.
             new = round(float(length), 6) not in self.opened
             cross, variance = self._after(self._drop(self.best(length))) if new else (self.cross, self.variance)
             gain = knowledge_gain(self.mean[self.full], cross[:, here], variance[here] + self.noise[here], cap=self.cap)
@@ -205,7 +211,8 @@ def _lengths(points: Points) -> frozenset[float]:
     return frozenset(round(float(length), 6) for length in points.length)
 
 
-def _same_place(candidates: Points, points: Points, index: int) -> Array:
+def _same_place(candidates: Points, points: Points, index: int) -> Mask:
     near = (np.abs(candidates.x - points.x[index]) < 0.05) & (np.abs(candidates.v - points.v[index]) < 0.05)
     near &= np.abs(candidates.length - points.length[index]) < 1e-3
-    return near & (np.abs(candidates.extra - points.extra[index]) < 0.02).all(axis=1)
+    same: Mask = near & (np.abs(candidates.extra - points.extra[index]) < 0.02).all(axis=1)
+    return same

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from finestep.search.space import Array, SearchSpace
+from finestep.search.space import Array, Index, Mask, SearchSpace
 from finestep.trial import Trial
 
 TEACHING_FAILURES = frozenset({"diverged"})
@@ -107,7 +107,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, index: Array) -> Points:
+    def take(self, index: Index) -> Points:
         return Points(self.x[index], self.v[index], self.length[index], self.extra[index])
 
 
@@ -118,7 +118,7 @@ class Observations:
     points: Points
     excess: Array
     """Squashed per cent above the best finished trial of the same fidelity."""
-    failed: Array
+    failed: Mask
     """True where the trial diverged, or forgot more than the study allows."""
     limit_place: Array
     """Log2 rate at which the trial would have ended on the study's limit of forgetting; NaN: no limit, or not measured."""
@@ -177,7 +177,7 @@ def field_of(trial: Trial, name: str) -> object:
     return trial.recipe.field(name)
 
 
-def _excess(trials: Sequence[Trial], failed: Array, points: Points, objective: Objective) -> Array:
+def _excess(trials: Sequence[Trial], failed: Mask, points: Points, objective: Objective) -> Array:
     excess = np.full(len(trials), DIVERGED_EXCESS)
     values = np.array(
         [np.nan if f else objective.log_loss(objective.value(t) or 0.0) for t, f in zip(trials, failed, strict=True)]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from finestep.search.observations import Array, Observations
+from finestep.search.observations import Observations
 from finestep.search.prior import SearchPrior
+from finestep.search.space import Array
 
 FEWEST_FULL_RUNS, FEWEST_WITHOUT_PRIOR = 3, 5
 MANY_FULL_RUNS = 5

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
 
-Array = np.ndarray
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]
+"""Arrays of numbers, of truths, and of places in another array."""
 PAIR = ("learning_rate", "effective_batch_size")
 
 

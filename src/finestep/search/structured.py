@@ -1,4 +1,4 @@
-"""StructuredSearch: the default strategy; short runs teach where the optimum is, full runs are spent where it is.
+"""StructuredSearch: the core of `Search`; short runs teach where the optimum is, full runs are spent where it is.
 
 Everything is recomputed from the trials, so that resuming and many workers are free. It never runs a trial.
 """
@@ -17,10 +17,10 @@ from finestep.search.acquisition import expected_regret
 from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
-from finestep.search.observations import Array, Objective, Observations, field_of, observe
+from finestep.search.observations import Objective, Observations, field_of, observe
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
-from finestep.search.space import SearchSpace
+from finestep.search.space import Array, SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.trial import Trial
 
@@ -39,6 +39,8 @@ NEXT_SIDE = (0.3, 1.6)
 """Octaves beyond the best rate where a search looks before it ends: the candidate nearest to one octave."""
 MAX_FAILURES = 6
 """When so many trials have failed and none has finished, the search ends and says so."""
+STOP_BELOW = 0.05
+"""A search ends when one more full run promises less than this, % of the loss."""
 NUM_SAMPLES = 512
 INTERVAL = (0.1, 0.9)
 
@@ -59,7 +61,12 @@ class StructuredSearch:
     prior: SearchPrior = field(default_factory=SearchPrior)
     objective: Objective = field(default_factory=Objective)
     seed: int = 0
-    stop_below: float = 0.05
+    stop_below: float = STOP_BELOW
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that is made best; None: the validation loss."""
+        return self.objective.metric
 
     def propose(self, trials: Sequence[Trial], *, remaining_runs: float, max_proposals: int = 1) -> list[Proposal]:
         """The next trials; empty when another run is not worth its cost, nothing fits the budget, or all failed."""
@@ -68,6 +75,8 @@ class StructuredSearch:
             return []
         look = Look(self.space, self.prior.within(self.space), observations)
         purse = _Purse.of(look, remaining_runs, max_proposals)
+        # Proposals that are made together cannot learn from each other. So after each one the search pretends that it has run:
+        # its uncertainty there shrinks, and the next proposal goes where something else is to be learned.
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
             choice = self._choose(look, purse)
@@ -105,6 +114,8 @@ class StructuredSearch:
             return None  # a short run serves a full one: when none can follow, it changes nothing
         if not look.opened and purse.short_runs_pay and purse.has_short_lane:
             return self._first(look, purse)
+        # Short runs are worth what they teach about full length, per cost. A full run is a result as well as a lesson, so a
+        # short run must beat both together.
         rates = np.where(free, look.knowledge_rates(), 0.0)
         short = np.where(points.length < 0, rates, 0.0)
         gains = self._full_gains(look, free)
@@ -143,19 +154,8 @@ class StructuredSearch:
             effective_batch_size=batch,
             fidelity=fidelity,
             stage=stage,
-            why=self._why(look, rate, batch, fidelity),
             changes={d.name: value for d, value in zip(self.space.extras, combination, strict=True)},
         )
-
-    def _why(self, look: Look, rate: float, batch: int, fidelity: float) -> str:
-        where = f"testing {rate:.2g} with batch {batch} {_length_words(fidelity)}"
-        if not look.opened:
-            return f"{where}: where the recipes point"
-        row = self._trade_offs(look, (), look.surfaces(count=NUM_SAMPLES, seed=self.seed)).get(batch)
-        if row is None:
-            return where
-        low, high = row.learning_rate.low, row.learning_rate.high
-        return f"{where}: the best rate for this batch is between {low:.2g} and {high:.2g}"
 
     def _or_second_seed(
         self, proposals: list[Proposal], look: Look, trials: Sequence[Trial], purse: _Purse, remaining_runs: float
@@ -166,6 +166,7 @@ class StructuredSearch:
             return proposals
         best, other = (look.observations.trials[index] for index in pair[:2])
         gap = abs(float(np.diff(look.observations.excess[list(pair[:2])])[0]))
+        # Only where seeds differ by more than the search could still gain does it matter which of two equals is the better one.
         repeated = any(t.recipe.seed != best.recipe.seed for t in trials)
         worth = gap < self.prior.noise and self.prior.noise > 2 * max(self.stop_below, 0.05)
         if repeated or not worth:
@@ -238,6 +239,8 @@ class StructuredSearch:
             key = (t.recipe.learning_rate, t.recipe.effective_batch_size, tuple(observations.points.extra[index]))
             level.setdefault(key, []).append(index)
         means = {indices[0]: float(observations.excess[indices].mean()) for indices in level.values()}
+        # Among results that differ by less than two seeds do, the order is chance. The smallest rate of them is the safest: the
+        # loss rises slowly to the left of the best rate and steeply to its right.
         near = [index for index, value in means.items() if value - min(means.values()) <= self.prior.noise]
         return min(near, key=lambda index: (observations.points.x[index], means[index]))
 
@@ -372,10 +375,6 @@ def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
         source="measured here",
         coverage=0.8,
     )
-
-
-def _length_words(fidelity: float) -> str:
-    return "at full length" if fidelity >= 1 else f"at 1/{1 / fidelity:.3g} of the length"
 
 
 def _nothing(trials: Sequence[Trial], observations: Observations) -> str:

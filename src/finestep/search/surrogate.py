@@ -24,9 +24,9 @@ from scipy.linalg.lapack import dtrtri
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from finestep.search.observations import SQUASH_FROM, Array, Observations, Points
+from finestep.search.observations import SQUASH_FROM, Observations, Points
 from finestep.search.prior import DISTRUST, SearchPrior
-from finestep.search.space import Dimension
+from finestep.search.space import Array, Dimension, Index
 
 NUM_PARTICLES = 128
 NUM_KEPT = 10
@@ -69,7 +69,7 @@ class Particles:
     drift_trust: Array
     left_arm: Array
 
-    def take(self, index: Array) -> Particles:
+    def take(self, index: Index) -> Particles:
         return Particles(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
@@ -101,7 +101,7 @@ class Shift:
 
     values: Array
 
-    def take(self, index: Array) -> Shift:
+    def take(self, index: Index) -> Shift:
         return Shift(self.values[:, index])
 
     def along(self, axis: int, motion: Array) -> Array:
@@ -252,12 +252,16 @@ class Posterior:
         )
         every = particles_of(model.prior, count)
         shift = model.no_shift(count)
+        # The loss is a bowl, which is not linear in the place of its bottom. Each pass linearises it around the last estimate of
+        # the place and solves for a better one (Gauss-Newton); a few passes are enough.
         for _ in range(NUM_STEPS):
             design = model.design(self.points, every, shift)
             root, white, log_likelihood = _condition(model, observations, every, design)
             used = shift
             shift = _step(model, every, design, root, white)
         weights = np.exp(log_likelihood - log_likelihood.max())
+        # Particles are guesses of the shape (curvature, slope, noise). Most explain the observations badly, and predicting with
+        # them would cost time and change nothing.
         keep = np.argsort(-weights, kind="stable")[:num_kept]
         self.weights = weights[keep] / weights[keep].sum()
         self.effective = weights.sum() ** 2 / (weights**2).sum()
@@ -285,10 +289,12 @@ def _condition(model: Model, data: Observations, particles: Particles, design: D
     kernel[:, np.arange(size), np.arange(size)] += variance
     cholesky = np.linalg.cholesky(kernel)
     residual = data.excess[None, :] - design.mean
-    root = np.stack([dtrtri(one, lower=1)[0] for one in cholesky]) if size else cholesky
+    # The inverse of the Cholesky factor whitens whatever is correlated like the observations, for every prediction to come.
+    root: Array = np.stack([dtrtri(one, lower=1)[0] for one in cholesky]) if size else np.asarray(cholesky)
     white = root @ residual[:, :, None]
     log_determinant = np.log(np.diagonal(cholesky, axis1=1, axis2=2)).sum(axis=1)
-    return root, white, -0.5 * (white[:, :, 0] ** 2).sum(axis=1) - log_determinant
+    log_likelihood: Array = -0.5 * (white[:, :, 0] ** 2).sum(axis=1) - log_determinant
+    return root, white, log_likelihood
 
 
 def _step(model: Model, particles: Particles, design: Design, root: Array, white: Array) -> Shift:
@@ -319,9 +325,10 @@ class Prediction:
     @property
     def mean(self) -> Array:
         """Mean excess, [m], per cent."""
-        return self.posterior.weights @ self.means
+        mean: Array = self.posterior.weights @ self.means
+        return mean
 
-    def covariance(self, rows: Array, columns: Array) -> Array:
+    def covariance(self, rows: Index, columns: Index) -> Array:
         """Covariance between two selections of the points, [len(rows), len(columns)]."""
         post, weights = self.posterior, self.posterior.weights
         root = np.sqrt(weights)[:, None, None]
@@ -329,9 +336,10 @@ class Prediction:
         linear = left[0] @ right[0].T - left[1] @ right[1].T
         ragged = post.model.ragged(self.points.take(rows), self.points.take(columns))
         off = (self.means - self.mean[None, :]) * np.sqrt(weights)[:, None]
-        return linear + (weights @ post.particles.raggedness**2) * ragged + off[:, rows].T @ off[:, columns]
+        spread: Array = linear + (weights @ post.particles.raggedness**2) * ragged + off[:, rows].T @ off[:, columns]
+        return spread
 
-    def samples(self, rows: Array, *, count: int, seed: int) -> Array:
+    def samples(self, rows: Index, *, count: int, seed: int) -> Array:
         """Joint samples of the surface at a selection of the points, [count, len(rows)], from the mixture itself.
 
         A draw from the prior is moved by what the observations say against it (Matheron's rule).
@@ -355,7 +363,7 @@ class Prediction:
             )
         return np.concatenate(drawn)
 
-    def _stack(self, index: Array, root: Array) -> tuple[Array, Array]:
+    def _stack(self, index: Index, root: Array) -> tuple[Array, Array]:
         features = (self.features[:, index] * root).transpose(1, 0, 2).reshape(len(index), -1)
         white = (self.white[:, :, index] * root).transpose(2, 0, 1).reshape(len(index), -1)
         return features, white
@@ -366,4 +374,5 @@ class Prediction:
         weights = self.posterior.weights
         inner = (self.features**2).sum(axis=2) + (self.posterior.particles.raggedness**2)[:, None]
         inner = inner - (self.white**2).sum(axis=1) + (self.means - self.mean[None, :]) ** 2
-        return np.maximum(weights @ inner, 1e-10)
+        variance: Array = np.maximum(weights @ inner, 1e-10)
+        return variance

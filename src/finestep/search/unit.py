@@ -42,6 +42,8 @@ def unit_of(trials: Sequence[Trial], objective: Objective, prior: SearchPrior) -
             if trial.fidelity == fidelity and (value := objective.value(trial)) is not None
         ]
         best = min(here, default=None)
+        # Only trials to the left of the best one count: to its right a loss can rise steeply because the run nearly broke,
+        # which says nothing about how steep the bowl is.
         for loss, place, batch in here:
             gap = best[1] - place if best else 0.0
             if best and gap > 0.4:

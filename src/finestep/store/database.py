@@ -10,13 +10,19 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from finestep.disk import remove, writing
 from finestep.errors import BadInput, EnvironmentFault, FinestepError, StudyBusy
 from finestep.store.storage_url import StorageUrl
 from finestep.store.study_files import damaged
 from finestep.study_layout import DATABASE
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.storages import BaseStorage
+    from sqlalchemy import Connection
+
 
 Answer = TypeVar("Answer")
 DATABASE_BYTES = 1_000_000
@@ -33,7 +39,7 @@ OWNER = "finestep_owner"
 class Database(Protocol):
     """Where trials are kept."""
 
-    study: Any
+    study: OptunaStudy
 
     def do(self, act: Callable[[], Answer]) -> Answer: ...
     def close(self) -> None: ...
@@ -141,10 +147,13 @@ class ServerDatabase:
             self.study._storage.remove_session()
 
     def _connect_again(self) -> None:
-        backend = getattr(self.study._storage, "_backend", self.study._storage)
+        from optuna.storages import RDBStorage
+
+        storage: object = getattr(self.study._storage, "_backend", self.study._storage)
         with contextlib.suppress(Exception):
-            backend.scoped_session.remove()
-            backend.engine.dispose()
+            if isinstance(storage, RDBStorage):
+                storage.scoped_session.remove()
+                storage.engine.dispose()
         try:
             self._lock.take()
         except StudyBusy:
@@ -153,7 +162,7 @@ class ServerDatabase:
             if not _is_away(error):
                 raise
 
-    def _refuse_others(self, storage: Any, *, is_new: bool) -> None:
+    def _refuse_others(self, storage: BaseStorage, *, is_new: bool) -> None:
         """A study of this key that another folder keeps is not shared."""
         names = {one.study_name: one for one in storage.get_all_studies()}
         if is_new and self._key in names:
@@ -188,7 +197,7 @@ class _ServerLock:
 
     def __init__(self, url: StorageUrl, key: str):
         self._url, self._key = url, key
-        self._connection: Any = None
+        self._connection: Connection | None = None
 
     def take(self) -> None:
         """Take the lock; nothing to do where it is held."""
@@ -281,7 +290,7 @@ class _FileLock:
         self._lock.release()
 
 
-def _lock_of(url: StorageUrl, key: str) -> Any:
+def _lock_of(url: StorageUrl, key: str) -> _ServerLock | _FileLock:
     if url.kind in ("postgresql", "mysql", "mariadb"):
         return _ServerLock(url, key)
     if url.file is not None:
@@ -289,7 +298,7 @@ def _lock_of(url: StorageUrl, key: str) -> Any:
     raise BadInput("finestep keeps trials in SQLite, PostgreSQL or MySQL", value=str(url), place="--storage")
 
 
-def _create(name: str, storage: Any) -> Any:
+def _create(name: str, storage: BaseStorage | str) -> OptunaStudy:
     import optuna
 
     return optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from finestep.disk import read_object
 from finestep.plain_text import shortened
 from finestep.saved_model import (
     ADAPTER_CONFIG,
@@ -31,13 +31,14 @@ def write_card(folder: Path, saved: SavedModel, *, name: str) -> None:
     """Write README.md and finestep.json into a model's folder, in place of what a library has put there."""
     write_whole(folder / FILE, saved.model_dump_json(indent=1))
     adapter = _adapter(folder)
-    layers = adapter.get("target_modules") or saved.recipe.lora.target_modules or ()
+    found = adapter.get("target_modules") or saved.recipe.lora.target_modules
+    layers = [found] if isinstance(found, str) else sorted(map(str, found)) if isinstance(found, list | tuple) else []
     text = model_card(
         saved,
         name=name,
-        base=adapter.get("base_model_name_or_path") or saved.base,
+        base=str(adapter.get("base_model_name_or_path") or saved.base),
         has_own_base=has_own_base(folder),
-        layers=[layers] if isinstance(layers, str) else sorted(layers),
+        layers=layers,
     )
     write_whole(folder / README, text)
 
@@ -70,7 +71,7 @@ def model_card(saved: SavedModel, *, name: str, base: str, has_own_base: bool, l
 
 def _front_matter(saved: SavedModel) -> str:
     is_classifier = saved.auto_class == CLASSIFIER
-    values: dict[str, Any] = {
+    values: dict[str, str | list[str]] = {
         "base_model": saved.base,
         "library_name": "peft" if saved.is_adapter else "transformers",
         "pipeline_tag": "text-classification" if is_classifier else "text-generation",
@@ -156,12 +157,9 @@ def _base_words(saved: SavedModel, base: str, *, has_own_base: bool) -> str:
     return text + ", or name it:\n\n```python\n" + "\n".join(lines) + "\n```\n"
 
 
-def _adapter(folder: Path) -> Mapping[str, Any]:
+def _adapter(folder: Path) -> Mapping[str, object]:
     """What PEFT wrote about an adapter; empty for a whole model."""
-    try:
-        return json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_object(folder / ADAPTER_CONFIG) or {}
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finestep.errors import BadInput, MissingDependency, did_you_mean
 from finestep.search.forgetting import over_limit
@@ -15,6 +15,13 @@ from finestep.search.observations import Objective, field_of
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.trial import Trial
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
 
 EXTRA_PACKAGES = {"CmaEsSampler": "cmaes", "GPSampler": "torch"}
 RATE, BATCH = "learning_rate", "effective_batch_size"
@@ -49,7 +56,7 @@ class OptunaSearch:
         study = self._study(trials)
         return [self._ask(study) for _ in range(count)]
 
-    def _study(self, trials: Sequence[Trial]) -> Any:
+    def _study(self, trials: Sequence[Trial]) -> Study:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -69,7 +76,7 @@ class OptunaSearch:
         nearest = min((trial.outcome.kl_at_end or 0.0 for trial in over_limit(trials) if trial.outcome), default=0.0)
         return lambda kl: sign * (worst + unit * (1 + math.log(max(kl, 1e-9) / max(nearest, 1e-9))))
 
-    def _ask(self, study: Any) -> Proposal:
+    def _ask(self, study: Study) -> Proposal:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             asked = study.ask(self._distributions()).params
@@ -81,17 +88,19 @@ class OptunaSearch:
             changes={d.name: asked[d.name] for d in self.space.extras},
         )
 
-    def _distributions(self) -> dict[str, Any]:
+    def _distributions(self) -> dict[str, BaseDistribution]:
         from optuna.distributions import CategoricalDistribution, FloatDistribution
 
         rates = self.space.learning_rates
-        table: dict[str, Any] = {
+        table: dict[str, BaseDistribution] = {
             RATE: FloatDistribution(rates[0], rates[-1], log=True),
             BATCH: CategoricalDistribution(self.space.batch_sizes),
         }
         return table | {d.name: CategoricalDistribution(d.values) for d in self.space.extras}  # type: ignore[arg-type]
 
-    def _frozen(self, trial: Trial, distributions: dict[str, Any], behind_all: Callable[[float], float]) -> Any:
+    def _frozen(
+        self, trial: Trial, distributions: dict[str, BaseDistribution], behind_all: Callable[[float], float]
+    ) -> FrozenTrial:
         """A trial as Optuna sees it; a value outside the space is left out, a failed trial has none, and one that forgot too much
         is behind all others."""
         import optuna
@@ -112,10 +121,10 @@ class OptunaSearch:
         )
 
 
-def _holds(distribution: Any, value: object) -> bool:
+def _holds(distribution: BaseDistribution, value: object) -> bool:
     """True when the distribution could have given the value."""
     try:
-        return distribution._contains(distribution.to_internal_repr(value))
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (TypeError, ValueError):
         return False
 
@@ -162,7 +171,7 @@ def _short(name: str) -> str:
     return name.removesuffix("Sampler").lower()
 
 
-def _make(name: str, seed: int) -> Any:
+def _make(name: str, seed: int) -> BaseSampler:
     import optuna
 
     kind = getattr(optuna.samplers, _class_of(name))

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "finestep"
 
 
-def probe_file(question: dict[str, Any]) -> Path:
+def probe_file(question: dict[str, object]) -> Path:
     """Where the answer to a question is kept."""
     text = json.dumps({"layout": LAYOUT, **question}, sort_keys=True)
     return cache_folder() / "probes" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from finestep.disk import set_aside
 from finestep.errors import BadInput, FinestepError, StudyDamaged
 from finestep.store.study_files import (
+    StudyFile,
     has_begun,
     numbered_folders,
     read_claim,
@@ -26,7 +26,7 @@ from finestep.study_layout import DATABASE
 from finestep.trial import Outcome, Trial
 
 
-def rebuild(folder: Path, spec: StudySpec, found: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+def rebuild(folder: Path, spec: StudySpec, found: StudyFile, before: Mapping[str, object]) -> list[str]:
     """Put the old database aside and write a new one with every trial that can be known; what to say about it.
 
     Args:
@@ -48,7 +48,7 @@ def rebuild(folder: Path, spec: StudySpec, found: Mapping[str, Any], before: Map
     for path in (database, database.with_name(database.name + "-journal")):
         if path.exists() or path.is_symlink():
             said.append(f"the old {path.name} is kept as {set_aside(path, 'damaged').name}")
-    store = StudyStore(folder, spec, found.get("fingerprint", {}), known=trials)
+    store = StudyStore(folder, spec, found.fingerprint, known=trials)
     store.close()
     said.insert(0, f"rebuilt: {len(trials) - len(lost)} of {len(trials)} trials from their own files")
     if lost:
@@ -56,7 +56,7 @@ def rebuild(folder: Path, spec: StudySpec, found: Mapping[str, Any], before: Map
     return said
 
 
-def knowable_trials(folder: Path, spec: StudySpec, before: Mapping[str, Any]) -> tuple[list[Trial], list[int]]:
+def knowable_trials(folder: Path, spec: StudySpec, before: Mapping[str, object]) -> tuple[list[Trial], list[int]]:
     """(all trials by number, those of which nothing is known)."""
     known: dict[int, Trial] = {}
     told = told_trials(before)
@@ -86,7 +86,7 @@ def knowable_trials(folder: Path, spec: StudySpec, before: Mapping[str, Any]) ->
     return [known[number] for number in sorted(known)], lost
 
 
-def _told_trial(spec: StudySpec, number: int, row: Mapping[str, Any]) -> Trial | None:
+def _told_trial(spec: StudySpec, number: int, row: Mapping[str, object]) -> Trial | None:
     """A trial as `result.json` tells it."""
     tuned = row.get("tuned")
     fields = {name: row.get(name) for name in ("learning_rate", "effective_batch_size")}
@@ -104,7 +104,7 @@ def _told_trial(spec: StudySpec, number: int, row: Mapping[str, Any]) -> Trial |
     return _ended_as_told(asked, row)
 
 
-def _ended_as_told(trial: Trial, row: Mapping[str, Any]) -> Trial:
+def _ended_as_told(trial: Trial, row: Mapping[str, object]) -> Trial:
     """The trial with the end that `result.json` tells; as it is when that cannot be read."""
     if row.get("state") in (None, "running"):
         return trial

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,6 +18,9 @@ from finestep.errors import BadInput, did_you_mean, first_complaint
 from finestep.recipe import Recipe
 from finestep.store.records import write_whole
 from finestep.yaml_text import Noted, yaml_text
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 4
@@ -48,40 +51,42 @@ def parse_recipe(text: str, *, place: str) -> Recipe:
     return recipe_from_mapping(tree, place=place)
 
 
-def recipe_from_mapping(tree: Mapping[str, Any], *, place: str, start: Recipe | None = None) -> Recipe:
+def recipe_from_mapping(tree: Mapping[str, object], *, place: str, start: Recipe | None = None) -> Recipe:
     """Check names and values against the fields of `Recipe`; `start` fills what `tree` leaves out."""
     _refuse_unknown(tree, Recipe, place=place, prefix="")
     try:
-        return start.changed(**_plain(tree)) if start else Recipe.model_validate(_plain(tree))
+        values = {str(key): _plain(value) for key, value in tree.items()}
+        return start.changed(**values) if start else Recipe.model_validate(values)
     except ValidationError as error:
         raise _explain(error, tree, place) from None
 
 
 def apply_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     """Apply `group.field=value` settings as given on the command line, all at once: their order does not count."""
-    whole: dict[str, Any] = {}
+    whole: dict[str, object] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise BadInput(
                 "`--set` takes group.field=value", value=setting, next_step="e.g. --set schedule.name=cosine"
             )
-        tree: Any = _load_yaml(text, place=f"--set {name}")
-        for part in reversed(name.strip().split(".")):
-            tree = {part: tree}
-        whole = _joined(whole, tree)
+        first, *inner = name.strip().split(".")
+        value = _load_yaml(text, place=f"--set {name}")
+        for part in reversed(inner):
+            value = {part: value}
+        whole = _joined(whole, {first: value})
     place = " ".join(f"--set {setting}" for setting in settings)
     return recipe_from_mapping(whole, place=place, start=recipe) if whole else recipe
 
 
-def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def _joined(first: Mapping[str, object], second: Mapping[str, object]) -> dict[str, object]:
     """Both trees; where both say something, the second counts."""
-    both = {
-        name: _joined(first[name], value)
-        for name, value in second.items()
-        if isinstance(value, Mapping) and isinstance(first.get(name), Mapping)
-    }
-    return {**first, **second, **both}
+    both = {**first, **second}
+    for name, value in second.items():
+        before = first.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            both[name] = _joined(before, value)
+    return both
 
 
 def named_fields(settings: list[str]) -> set[str]:
@@ -128,7 +133,7 @@ def _read_text(path: Path) -> str:
         ) from None
 
 
-def _load_yaml(text: str, *, place: str) -> Any:
+def _load_yaml(text: str, *, place: str) -> object:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -144,7 +149,7 @@ def _load_yaml(text: str, *, place: str) -> Any:
         raise BadInput("the file is not valid YAML", value=str(error).split("\n")[0][:120], place=place) from None
 
 
-def _refuse_tricks(reader: Any, text: str, *, place: str) -> None:
+def _refuse_tricks(reader: YAML, text: str, *, place: str) -> None:
     from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
     depth = 0
@@ -156,7 +161,7 @@ def _refuse_tricks(reader: Any, text: str, *, place: str) -> None:
             raise BadInput("a recipe has no anchors, aliases, tags or deep nesting", place=f"{place}:{line}")
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: object) -> object:
     if isinstance(node, Mapping):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -169,7 +174,7 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _refuse_unknown(tree: Mapping[str, Any], model: type[BaseModel], *, place: str, prefix: str) -> None:
+def _refuse_unknown(tree: Mapping[str, object], model: type[BaseModel], *, place: str, prefix: str) -> None:
     for key, value in tree.items():
         field = model.model_fields.get(str(key))
         if field is None:
@@ -198,18 +203,18 @@ def _group_that_has(name: str) -> str | None:
     return None
 
 
-def _line(tree: Any, key: object, place: str) -> str:
+def _line(tree: object, key: object, place: str) -> str:
     marks = getattr(tree, "lc", None)
     position = (marks.data or {}).get(key) if marks is not None else None
     return f"{place}:{position[0] + 1}" if position else place
 
 
-def _explain(error: ValidationError, tree: Mapping[str, Any], place: str) -> BadInput:
+def _explain(error: ValidationError, tree: Mapping[str, object], place: str) -> BadInput:
     name, law, value = first_complaint(error)
     if not name:
         return BadInput(law, place=place)
     names = name.split(".")
-    node: Any = tree
+    node: object = tree
     for part in names[:-1]:
         node = node.get(part, node) if isinstance(node, Mapping) else node
     where = _line(node, names[-1], place)

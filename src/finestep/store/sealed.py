@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import read_object, write_whole
 
@@ -55,7 +54,7 @@ def find_fault(folder: Path, *, but: Collection[str] = ()) -> str | None:
     return None
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, object] | None:
     """The manifest of a sealed folder; None when it cannot be read."""
     return read_object(folder / MANIFEST)
 

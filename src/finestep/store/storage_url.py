@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finestep.disk import read_object
 from finestep.errors import BadInput, MissingDependency
 from finestep.plain_text import without_passwords
 from finestep.study_layout import SPEC
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from sqlalchemy import Engine
+
 
 VARIABLE = "FINESTEP_STORAGE"
 KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -51,20 +56,20 @@ class StorageUrl:
         """The file of an SQLite database."""
         return self._url.database if self.kind == "sqlite" else None
 
-    def engine_options(self) -> dict[str, Any]:
+    def engine_options(self) -> dict[str, object]:
         """Connections that notice when the server is gone."""
         if self.kind == "sqlite":
             return {}
         more = {"connect_timeout": CONNECT_S, **KEEPALIVE} if self.kind == "postgresql" else {}
         return {"pool_pre_ping": True, "pool_size": 2, "connect_args": more}
 
-    def open(self) -> Any:
+    def open(self) -> BaseStorage:
         """Optuna's storage at this address."""
         from optuna.storages import RDBStorage
 
         return RDBStorage(self._url.render_as_string(hide_password=False), engine_kwargs=self.engine_options())
 
-    def engine(self) -> Any:
+    def engine(self) -> Engine:
         """An engine for a connection of our own."""
         from sqlalchemy import create_engine
         from sqlalchemy.pool import NullPool

@@ -12,10 +12,10 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finestep.disk import read_object, refuse_special, write_whole
 from finestep.errors import BadInput, StudyDamaged
@@ -39,6 +39,18 @@ from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 Record = TypeVar("Record", bound=BaseModel)
 BUSY_S = 5.0
+
+
+class StudyFile(BaseModel):
+    """`study.json`: what is studied, and under which conditions. `spec` may be one of another version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    spec: dict[str, object] = Field(default_factory=dict)
+    fingerprint: dict[str, str] = Field(default_factory=dict, description="Hashes of data and model, and versions.")
+    id: str | None = None
+    key: str | None = Field(None, description="The name of the study in its storage.")
+    storage: str | None = Field(None, description="Set where the trials are kept in another storage.")
 
 
 class StudyFiles:
@@ -162,7 +174,7 @@ def _rows(path: Path, name: str) -> list[tuple[int, str]]:
     return []
 
 
-def find_damage(folder: Path, trials: Sequence[Trial], result: Mapping[str, Any] | None = None) -> str | None:
+def find_damage(folder: Path, trials: Sequence[Trial], result: Mapping[str, object] | None = None) -> str | None:
     """What the other files of a study know better than its database; None when they agree.
 
     Args:
@@ -200,7 +212,7 @@ def find_damage(folder: Path, trials: Sequence[Trial], result: Mapping[str, Any]
     return None
 
 
-def told_trials(result: Mapping[str, Any] | None) -> dict[int, Mapping[str, Any]]:
+def told_trials(result: Mapping[str, object] | None) -> dict[int, Mapping[str, object]]:
     """The trials of `result.json` by number; what has another form is left out."""
     listed = (result or {}).get("trials")
     rows = listed if isinstance(listed, list) else []
@@ -212,12 +224,12 @@ def _same_end(own: Outcome, trial: Trial) -> bool:
     return own.state == trial.outcome.state and _finite(own.eval_loss) == _finite(trial.outcome.eval_loss)
 
 
-def _tells_asked(row: Mapping[str, Any], trial: Trial) -> bool:
+def _tells_asked(row: Mapping[str, object], trial: Trial) -> bool:
     asked = (trial.recipe.learning_rate, trial.recipe.effective_batch_size, trial.fidelity)
     return (row.get("learning_rate"), row.get("effective_batch_size"), row.get("fidelity")) == asked
 
 
-def _tells_end(row: Mapping[str, Any], trial: Trial) -> bool:
+def _tells_end(row: Mapping[str, object], trial: Trial) -> bool:
     assert trial.outcome is not None
     return row.get("state") == trial.state and row.get("eval_loss") == _finite(trial.outcome.eval_loss)
 
@@ -247,7 +259,7 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     return [found[step] for step in sorted(found)]
 
 
-def read_study_file(folder: Path) -> dict[str, Any]:
+def read_study_file(folder: Path) -> StudyFile:
     """What `study.json` says: `spec`, `fingerprint`, `id`, `key`.
 
     Raises:
@@ -260,10 +272,10 @@ def read_study_file(folder: Path) -> dict[str, Any]:
         raise BadInput("this folder holds no study (no study.json)", value=str(folder)) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput("study.json cannot be read", value=type(error).__name__, place=str(folder)) from None
-    parts = [found.get(name, {}) for name in ("spec", "fingerprint")] if isinstance(found, dict) else []
-    if len(parts) != 2 or not all(isinstance(part, dict) for part in parts):
-        raise BadInput("study.json does not describe a study", value=type(found).__name__, place=str(folder))
-    return found
+    try:
+        return StudyFile.model_validate(found)
+    except ValidationError:
+        raise BadInput("study.json does not describe a study", value=type(found).__name__, place=str(folder)) from None
 
 
 def study_key(folder: Path) -> str | None:
@@ -271,7 +283,7 @@ def study_key(folder: Path) -> str | None:
     if not (folder / SPEC).exists():
         return None
     found = read_study_file(folder)
-    name = found.get("key") or found.get("spec", {}).get("name")
+    name = found.key or found.spec.get("name")
     return name if isinstance(name, str) else None
 
 
@@ -284,9 +296,9 @@ def read_spec(folder: Path) -> StudySpec:
     return spec_in(read_study_file(folder), folder)
 
 
-def spec_in(found: Mapping[str, Any], folder: Path) -> StudySpec:
+def spec_in(found: StudyFile, folder: Path) -> StudySpec:
     """The specification in the values of `study.json`."""
     try:
-        return StudySpec.model_validate(found["spec"])
-    except (KeyError, ValueError):
+        return StudySpec.model_validate(found.spec)
+    except ValueError:
         raise BadInput("study.json does not describe a study of this version", place=str(folder)) from None

@@ -7,15 +7,18 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from finestep.disk import beside, make_folder, open_new, read_object, write_whole, writing
 from finestep.errors import BadInput, EnvironmentFault, StudyBusy, StudyChanged
-from finestep.store.study_files import read_study_file
+from finestep.store.study_files import StudyFile, read_study_file
 from finestep.study import StudySpec
 from finestep.study_layout import LOCK, SPEC, TRIALS
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FORMAT_VERSION = 1
 MAY_CHANGE = {"name", "num_threads"}
@@ -56,7 +59,7 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def lock_study(folder: Path) -> Any:
+def lock_study(folder: Path) -> BaseFileLock:
     """The lock of a study, held.
 
     Raises:
@@ -96,13 +99,19 @@ def is_locked(folder: Path) -> bool:
 
 
 def agree(
-    path: Path, spec: StudySpec, fingerprint: Mapping[str, str], *, is_new: bool, more: Mapping[str, Any] | None = None
+    path: Path,
+    spec: StudySpec,
+    fingerprint: Mapping[str, str],
+    *,
+    is_new: bool,
+    more: Mapping[str, object] | None = None,
 ) -> None:
     """Write `study.json`, or check that the one on disk says the same; a study without trials is free to change."""
-    wanted = {"format": FORMAT_VERSION, "spec": json.loads(spec.model_dump_json()), "fingerprint": dict(fingerprint)}
+    wanted = StudyFile(spec=json.loads(spec.model_dump_json()), fingerprint=dict(fingerprint))
     if is_new:
         known = read_object(path) or {}
-        write_whole(path, json.dumps({**wanted, **(more or {}), "id": known.get("id") or uuid.uuid4().hex}, indent=1))
+        values = {"format": FORMAT_VERSION, "spec": wanted.spec, "fingerprint": wanted.fingerprint, **(more or {})}
+        write_whole(path, json.dumps({**values, "id": known.get("id") or uuid.uuid4().hex}, indent=1))
         return
     found = read_study_file(path.parent)
     for name, old, new in _differences(found, wanted):
@@ -112,10 +121,10 @@ def agree(
         )
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def _differences(found: StudyFile, wanted: StudyFile) -> list[tuple[str, object, object]]:
     """(name, old, new) of what differs. A version that is not known now trains nothing, so it cannot disagree."""
-    old = {**_flat(_filled(found.get("spec", {}))), **_flat(found.get("fingerprint", {}))}
-    new = {**_flat(wanted["spec"]), **_flat(wanted["fingerprint"])}
+    old = {**_flat(_filled(found.spec)), **_flat(found.fingerprint)}
+    new = {**_flat(wanted.spec), **_flat(wanted.fingerprint)}
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
@@ -126,7 +135,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tu
     ]
 
 
-def _same_place(old: Any, new: Any) -> bool:
+def _same_place(old: object, new: object) -> bool:
     """True for two names of one file or folder on this machine."""
     if not (isinstance(old, str) and isinstance(new, str)):
         return False
@@ -134,16 +143,16 @@ def _same_place(old: Any, new: Any) -> bool:
     return all(place.exists() for place in places) and places[0].resolve() == places[1].resolve()
 
 
-def _filled(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+def _filled(spec: Mapping[str, object]) -> Mapping[str, object]:
     """The specification on disk with the fields that there were not yet when it was written, at their defaults."""
     try:
-        return json.loads(StudySpec.model_validate(spec).model_dump_json())
+        return dict(json.loads(StudySpec.model_validate(spec).model_dump_json()))
     except ValidationError:
         return spec
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    out: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             out |= _flat(value, f"{prefix}{key}.")
@@ -152,7 +161,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:28] + "..." + text[-28:]
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
@@ -48,6 +48,10 @@ from finestep.store.study_folder import agree, check_folder, lock_study
 from finestep.study import StudySpec
 from finestep.study_layout import READY, RESULT, SPEC
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, TrialState
+
 
 Answer = TypeVar("Answer")
 
@@ -99,7 +103,7 @@ class StudyStore(StudyFiles):
                 is_new=not trials,
                 more={"storage": "elsewhere", "key": self._study.study_name} if storage_url else {},
             )
-            self.id = str(read_study_file(folder).get("id") or "")
+            self.id = read_study_file(folder).id or ""
         except BaseException:
             self.close()
             raise
@@ -123,7 +127,7 @@ class StudyStore(StudyFiles):
             raise damaged(self.folder, "the trials of its database are not numbered in turn")
         return trials
 
-    def _frozen(self) -> list[Any]:
+    def _frozen(self) -> list[FrozenTrial]:
         return self._do(lambda: self._study.get_trials(deepcopy=False))
 
     def _do(self, act: Callable[[], Answer]) -> Answer:
@@ -224,11 +228,11 @@ class StudyStore(StudyFiles):
         asked = next(trial for trial in self.trials() if trial.number == number)
         return outcome if outcome.recipe_hash == asked.hash else None
 
-    def read_step(self, data: Mapping[str, Any]) -> StepRecord:
+    def read_step(self, data: Mapping[str, object]) -> StepRecord:
         """A step that the worker has made and written down."""
         return StepRecord.model_validate(data)
 
-    def keep_evaluation(self, number: int, data: Mapping[str, Any]) -> EvalRecord:
+    def keep_evaluation(self, number: int, data: Mapping[str, object]) -> EvalRecord:
         """An evaluation that the worker has written down; it is shown to Optuna's tools as an intermediate value.
 
         A storage that is away for a moment does not hear of it: our own record has it.
@@ -266,7 +270,7 @@ def _open(folder: Path, key: str | None, name: str, fingerprint: Mapping[str, st
     return ServerDatabase(StorageUrl(url), key or f"{name}-{prints}", folder=folder, is_new=key is None)
 
 
-def _optuna_end(trial: Trial) -> tuple[Any, list[float] | None]:
+def _optuna_end(trial: Trial) -> tuple[TrialState, list[float] | None]:
     """Optuna's state and value of a trial that ended: `best_trial` counts what is complete, so that a short run, and one that
     forgot too much, is pruned."""
     from optuna.trial import TrialState

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -66,7 +65,7 @@ def continued(model: str, recipe: Recipe, own_fields: Collection[str]) -> Recipe
         ) from None
 
 
-def _fields_of(config: dict[str, Any]) -> dict[str, Any]:
+def _fields_of(config: dict[str, object]) -> dict[str, object]:
     return {
         "rank": config.get("r", PEFT_DEFAULT),
         "alpha": config.get("lora_alpha", PEFT_DEFAULT),

@@ -252,7 +252,7 @@ def render_report(store: StudyFiles, trials: Sequence[Trial], result: StudyResul
 
 def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
     outcome, recipe = trial.outcome, final_recipe(trial)
-    micro = recipe.micro_batch_size or recipe.effective_batch_size
+    micro = recipe.first_micro_batch()
     return TrialFigures(
         trial=trial.number,
         stage=trial.stage,

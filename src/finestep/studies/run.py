@@ -21,8 +21,8 @@ from finestep.probe import Lever
 from finestep.protocol import SessionRequest, TrialOptions
 from finestep.ready import Ready
 from finestep.result import StudyResult
-from finestep.search.automatic import MOST_AT_ONCE, most_at_once
 from finestep.search.leader import TIE_PERCENT, worth_keeping
+from finestep.search.search import MOST_AT_ONCE, most_at_once
 from finestep.search.traits import traits_of
 from finestep.store.study_files import read_study_file
 from finestep.store.study_store import StudyStore
@@ -207,9 +207,9 @@ def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     """A study that goes on keeps the start that it began with, whatever `recommend` would say today."""
     if spec.start is None or not (folder / SPEC).exists():
         return spec
-    known = read_study_file(folder).get("spec", {}).get("start")
+    known = read_study_file(folder).spec.get("start")
     is_own = spec.start.learning_rate_reach is not None or spec.start.batch_size_reach is not None
-    if not known or is_own or known.get("why") != spec.start.why:
+    if not isinstance(known, dict) or is_own or known.get("why") != spec.start.why:
         return spec
     begun = StartingPoint.model_validate(known)
     both = begun.fields.keys() & spec.start.fields.keys()

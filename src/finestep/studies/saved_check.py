@@ -63,13 +63,14 @@ def check_saved(trial_folder: Path, model: Path, *, machine: Machine) -> Reloade
 def known_check(trial_folder: Path) -> Reloaded | None:
     """What an earlier check of this trial's model found; answers that cannot be read are left out."""
     found = read_object(trial_folder / CHECKED)
-    if found is None or not isinstance(found.get("answers"), list):
+    rows = found.get("answers") if found is not None else None
+    if not isinstance(rows, list):
         return None
     try:
         check = SavedCheck.model_validate(found, strict=True)
     except ValidationError:
         return None
-    answers = [answer for one in found["answers"] for answer in _answer(one)]
+    answers = [answer for one in rows for answer in _answer(one)]
     return Reloaded(check, tuple(answers))
 
 
@@ -105,7 +106,7 @@ def _compared(rows: Path, model: Path, machine: Machine) -> Reloaded:
         num_threads=machine.num_threads,
     )
     answer = ask(MODULE, request, timeout_s=MOST_CHECK_S)
-    loss, limit, number = float(answer["loss"]), TOLERANCE * (1 + measured.loss), len(measured.ids)
+    loss, limit, number = float(str(answer["loss"])), TOLERANCE * (1 + measured.loss), len(measured.ids)
     agrees = abs(loss - measured.loss) <= limit
     check = SavedCheck(
         checked=True,

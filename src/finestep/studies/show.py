@@ -37,7 +37,7 @@ def show_study(folder: Path, *, rebuild_it: bool = False) -> StudyResult:
     told, before = read_object(folder / RESULT) or {}, read_result(folder)
     said = rebuild(folder, spec, found, told) if rebuild_it else []
     files = StudyFiles(folder, spec)
-    if found.get("storage"):
+    if found.storage:
         files = StudyFiles(folder, spec, known=knowable_trials(folder, spec, told)[0])
         said.append("its trials are kept in another storage: this is what their own files say")
     trials = files.trials()

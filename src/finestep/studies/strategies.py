@@ -8,8 +8,8 @@ from collections.abc import Callable
 from finestep.errors import BadInput, did_you_mean
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
-from finestep.search.automatic import Automatic
 from finestep.search.random_search import RandomSearch
+from finestep.search.search import Search
 from finestep.search.single import Single
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Strategy
@@ -85,12 +85,12 @@ def _optuna(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
     return OptunaSearch(spec.strategy, space, objective_of(spec, ()), seed=spec.recipe.seed)
 
 
-def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) -> Automatic:
+def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) -> Search:
     """The structured view of a study: it proposes for `auto`, and says what any study has found out."""
     num_rows, num_eval_rows = card.facts.num_rows or 0, card.facts.num_eval_rows or 0
     start = spec.start or no_prior(spec.recipe)
     space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
-    return Automatic(
+    return Search.of_study(
         spec,
         _within_trainer(space, spec, card),
         search_prior(start),

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import write_whole, writing
 from finestep.errors import BadInput
@@ -47,7 +46,7 @@ def base_of(model: str) -> str:
     return name
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
+def read_adapter_config(folder: Path) -> dict[str, object]:
     """The parsed adapter_config.json.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from finestep.errors import BadInput
 
@@ -15,7 +14,7 @@ PART_KEYS = {"text", "type", "annotations", "cache_control", "id", "index"}
 IMAGE_WORDS = ("image", "image_url", "input_image", "video", "audio", "input_audio")
 
 
-def text_of(value: Any, name: str, place: str) -> str:
+def text_of(value: object, name: str, place: str) -> str:
     """A cell as text: nothing for an empty one, a list of text parts joined.
 
     Raises:
@@ -41,7 +40,7 @@ def text_of(value: Any, name: str, place: str) -> str:
     return str(value)
 
 
-def answer_of(value: Any, name: str, place: str) -> str:
+def answer_of(value: object, name: str, place: str) -> str:
     """An answer: of several in a list (also under `text`, as in SQuAD) the first."""
     if isinstance(value, Mapping) and "text" in value:
         value = value["text"]
@@ -52,7 +51,7 @@ def answer_of(value: Any, name: str, place: str) -> str:
     return text_of(value, name, place)
 
 
-def passages_of(value: Any, name: str, place: str) -> str:
+def passages_of(value: object, name: str, place: str) -> str:
     """Background text: of several passages all, with blank lines between; also of a mapping of lists of text."""
     if isinstance(value, Mapping):
         lists = [cell for cell in value.values() if isinstance(cell, list | str)]
@@ -75,12 +74,12 @@ def whole_letters(text: str) -> str:
     return text
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """An empty cell: None, or the "not a number" that tables are filled up with."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def num_characters(value: Any) -> int:
+def num_characters(value: object) -> int:
     """Characters of all text in a cell, however deep it stands."""
     if isinstance(value, str):
         return len(value)
@@ -91,11 +90,11 @@ def num_characters(value: Any) -> int:
     return 0
 
 
-def _are_parts(value: list[Any]) -> bool:
+def _are_parts(value: list[object]) -> bool:
     return all(isinstance(part, Mapping) and ("text" in part or part.get("type") in IMAGE_WORDS) for part in value)
 
 
-def _part_text(part: Any, name: str, place: str) -> str:
+def _part_text(part: object, name: str, place: str) -> str:
     if isinstance(part, str):
         return whole_letters(part)
     if isinstance(part, dict) and part.get("type") in IMAGE_WORDS:
@@ -105,8 +104,7 @@ def _part_text(part: Any, name: str, place: str) -> str:
             place=place,
             next_step="leave such rows out, or use a trainer for vision-language models",
         )
-    is_text = isinstance(part, dict) and "text" in part and part.get("type") in TEXT_PARTS
-    if is_text and part.keys() <= PART_KEYS:
+    if isinstance(part, dict) and "text" in part and part.get("type") in TEXT_PARTS and part.keys() <= PART_KEYS:
         return whole_letters(part["text"] or "")
     kind = (
         part.get("type") or f"a mapping with {', '.join(map(str, part))}"

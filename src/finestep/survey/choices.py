@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.survey.cells import answer_of, text_of
@@ -22,7 +21,7 @@ LETTER_COLUMNS = (
 FEWEST_CHOICES = 2
 
 
-def lettered(value: Any, name: str, place: str) -> str:
+def lettered(value: object, name: str, place: str) -> str:
     """A list of choices, also with labels of its own or as text, a line each."""
     pairs = _pairs(_unpacked(value), name, place)
     return value if isinstance(value, str) and not pairs else "\n".join(f"{mark}. {text}" for mark, text in pairs)
@@ -49,7 +48,7 @@ def marks_of(columns: Sequence[str]) -> list[str]:
     return list(LETTERS[: len(columns)])
 
 
-def first_number(sample: Sequence[Mapping[str, Any]], answer: str, choices: Sequence[str]) -> int:
+def first_number(sample: Sequence[Mapping[str, object]], answer: str, choices: Sequence[str]) -> int:
     """1 where the answers are numbers that count from one: the largest equals the number of choices, and none is zero."""
     numbers, most = [], len(choices)
     for row in sample:
@@ -67,7 +66,7 @@ class LetteredColumn:
 
     letter: str
 
-    def __call__(self, value: Any, name: str, place: str) -> str:
+    def __call__(self, value: object, name: str, place: str) -> str:
         text = text_of(value, name, place)
         return f"{self.letter}. {text}" if text else ""
 
@@ -88,7 +87,7 @@ class AnswerAmong:
     def pattern(self) -> str:
         return f"{{{self.column}}}, as the letter of its choice where it is a number"
 
-    def write(self, row: Mapping[str, Any], place: str) -> str:
+    def write(self, row: Mapping[str, object], place: str) -> str:
         if self.column not in row:
             raise BadInput(f"the row has no `{self.column}`", value=list(row), place=place)
         answer = answer_of(row[self.column], self.column, place).strip()
@@ -99,13 +98,13 @@ class AnswerAmong:
         number = int(answer) - self.first
         return marks[number] if 0 <= number < len(marks) else answer
 
-    def _marks(self, row: Mapping[str, Any], place: str) -> list[str]:
+    def _marks(self, row: Mapping[str, object], place: str) -> list[str]:
         if len(self.choices) == 1:
             return [mark for mark, _ in _pairs(_unpacked(row.get(self.choices[0])), self.choices[0], place)]
         return marks_of(self.choices)
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> object:
     """A list that a table holds as text, in the way of JSON or of Python."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
@@ -119,7 +118,7 @@ def _unpacked(value: Any) -> Any:
         return value
 
 
-def _pairs(value: Any, name: str, place: str) -> list[tuple[str, str]]:
+def _pairs(value: object, name: str, place: str) -> list[tuple[str, str]]:
     """(mark, text) of each choice."""
     if isinstance(value, Mapping):
         texts = value.get("text") or value.get("texts")

@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from finestep.errors import BadInput, did_you_mean
 from finestep.survey.cells import IMAGE_WORDS, num_characters, text_of
@@ -70,12 +69,12 @@ class RowLeftOut(BadInput):
         why: what the rows have in common, for the count.
     """
 
-    def __init__(self, why: str, law: str, **more: Any):
+    def __init__(self, why: str, law: str, *, value: object = None, place: str | None = None):
         self.why = why
-        super().__init__(law, **more)
+        super().__init__(law, value=value, place=place)
 
 
-def turns_of(conversation: Any, place: str, *, tally: Tally, column: str) -> list[Turn]:
+def turns_of(conversation: object, place: str, *, tally: Tally, column: str) -> list[Turn]:
     """The turns of one conversation.
 
     Args:
@@ -110,7 +109,7 @@ def turns_of(conversation: Any, place: str, *, tally: Tally, column: str) -> lis
     return turns
 
 
-def parsed(value: Any) -> Any:
+def parsed(value: object) -> object:
     """A cell that holds JSON as text, as tables do, as what it stands for."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -120,7 +119,7 @@ def parsed(value: Any) -> Any:
     return value
 
 
-def looks_like_turns(value: Any) -> bool:
+def looks_like_turns(value: object) -> bool:
     """True for a list of messages, of pairs, or of alternating texts."""
     value = parsed(value)
     if not isinstance(value, list) or not value:
@@ -131,7 +130,7 @@ def looks_like_turns(value: Any) -> bool:
     return isinstance(first, list) and len(first) == 2 and all(isinstance(one, str) for one in first)
 
 
-def tools_of(value: Any, place: str) -> str:
+def tools_of(value: object, place: str) -> str:
     """The `tools` of a row as a JSON list; empty when there are none."""
     tools = parsed(value)
     if not tools:
@@ -143,20 +142,20 @@ def tools_of(value: Any, place: str) -> str:
     return json.dumps([parsed(tool) for tool in tools], ensure_ascii=False)
 
 
-def _turns_of_message(message: Any, number: int, place: str, tally: Tally, column: str) -> Iterator[Turn]:
+def _turns_of_message(message: object, number: int, place: str, tally: Tally, column: str) -> Iterator[Turn]:
     if isinstance(message, str):
         yield Turn(("user", "assistant")[number % 2], text_of(message, column, place), trained=number % 2 == 1)
         return
     if isinstance(message, list) and len(message) == 2:
         yield from _pair(message[0], message[1], column, place)
         return
-    role_key = _role_key(message) if isinstance(message, dict) else None
+    if not isinstance(message, dict):
+        raise _no_message(message, place)
+    role_key = _role_key(message)
     if role_key is None:
-        pair = _pair_keys(message) if isinstance(message, dict) else None
+        pair = _pair_keys(message)
         if pair is None:
-            raise BadInput(
-                "every message needs `role` and `content`, or `from` and `value`", value=message, place=place
-            )
+            raise _no_message(message, place)
         _count_rest(message, pair, tally, column)
         yield from _pair(message[pair[0]], message[pair[1]], column, place)
         return
@@ -165,12 +164,16 @@ def _turns_of_message(message: Any, number: int, place: str, tally: Tally, colum
     yield from _spoken(message, role_key, text_key, place, tally)
 
 
-def _pair(asked: Any, answered: Any, column: str, place: str) -> Iterator[Turn]:
+def _no_message(message: object, place: str) -> BadInput:
+    return BadInput("every message needs `role` and `content`, or `from` and `value`", value=message, place=place)
+
+
+def _pair(asked: object, answered: object, column: str, place: str) -> Iterator[Turn]:
     yield Turn("user", text_of(asked, column, place))
     yield Turn("assistant", text_of(answered, column, place), trained=True)
 
 
-def _spoken(message: Mapping[str, Any], role_key: str, text_key: str, place: str, tally: Tally) -> Iterator[Turn]:
+def _spoken(message: Mapping[str, object], role_key: str, text_key: str, place: str, tally: Tally) -> Iterator[Turn]:
     """One message; parts that are tool results become turns of their own."""
     role = _role(message[role_key], place)
     if str(message[role_key]).strip().lower() not in USUAL_ROLES and role != "reasoning":
@@ -194,13 +197,19 @@ def _spoken(message: Mapping[str, Any], role_key: str, text_key: str, place: str
     )
 
 
-def _parts(content: Any) -> tuple[Any, list[str], list[Any], list[Any]]:
+def _parts(content: object) -> tuple[object, list[str], list[object], list[object]]:
     """(what is text, reasoning, tool calls, tool results) of a message's content."""
     if not isinstance(content, list):
         return content, [], [], []
-    rest, reasoning, calls, results = [], [], [], []
+    reasoning: list[str] = []
+    rest: list[object] = []
+    calls: list[object] = []
+    results: list[object] = []
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            rest.append(part)
+            continue
+        kind = part.get("type")
         if kind in ("thinking", "reasoning"):
             reasoning.append(str(part.get("thinking") or part.get("text") or part.get("reasoning") or ""))
         elif kind == "tool_use":
@@ -212,10 +221,10 @@ def _parts(content: Any) -> tuple[Any, list[str], list[Any], list[Any]]:
     return rest, reasoning, calls, results
 
 
-def _calls(message: Mapping[str, Any]) -> list[Any]:
+def _calls(message: Mapping[str, object]) -> list[object]:
     """The tool calls of a message in the way of chat templates: arguments as a mapping, not as text."""
     found = parsed(message.get("tool_calls")) or ([message["function_call"]] if message.get("function_call") else [])
-    calls = []
+    calls: list[object] = []
     for call in found if isinstance(found, list) else [found]:
         call = parsed(call)
         function = dict(call.get("function") or call) if isinstance(call, dict) else {"name": str(call)}
@@ -226,7 +235,7 @@ def _calls(message: Mapping[str, Any]) -> list[Any]:
     return calls
 
 
-def _role(name: Any, place: str) -> str:
+def _role(name: object, place: str) -> str:
     role = str(name).strip().lower()
     if role in REASONING_ROLES:
         return "reasoning"
@@ -241,22 +250,22 @@ def _role(name: Any, place: str) -> str:
     return ROLES[role]
 
 
-def _role_key(message: Mapping[str, Any]) -> str | None:
+def _role_key(message: Mapping[str, object]) -> str | None:
     has_text = any(key in message for key in (*TEXT_KEYS, "tool_calls", "function_call", *REASONING_KEYS))
     return next((key for key in ROLE_KEYS if isinstance(message.get(key), str)), None) if has_text else None
 
 
-def _pair_keys(message: Mapping[str, Any]) -> tuple[str, str] | None:
+def _pair_keys(message: Mapping[str, object]) -> tuple[str, str] | None:
     return next((pair for pair in PAIR_KEYS if pair[0] in message and pair[1] in message), None)
 
 
-def _count_rest(message: Mapping[str, Any], read: tuple[str, ...], tally: Tally, column: str) -> None:
+def _count_rest(message: Mapping[str, object], read: tuple[str, ...], tally: Tally, column: str) -> None:
     for key, value in message.items():
         if key not in read and key not in QUIET_KEYS:
             tally.unused[f"{column}.{key}"] += num_characters(value)
 
 
-def has_images(value: Any) -> bool:
+def has_images(value: object) -> bool:
     """True when a conversation has parts that are pictures or sound."""
     value = parsed(value)
     messages = value if isinstance(value, list) else []

@@ -7,7 +7,7 @@ import marshal
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ class Example:
         return bool(self.text.strip() or (self.pair or "").strip())
 
 
-NOTHING: tuple[Any, ...] = (0, (), "", None, None, "")
+Kept = int | str | bool | None | tuple["Kept", ...]
+"""What is kept of an example: plain values, which `marshal` writes in little room."""
+NOTHING: tuple[Kept, ...] = (0, (), "", None, None, "")
 """The fields of an example that holds nothing."""
 
 
@@ -102,7 +104,7 @@ class ExampleStore(Sequence[Example]):
             raise IndexError(place)
         place %= len(self)
         view = memoryview(self._packed)[self._ends[place] : self._ends[place + 1]]
-        fields: tuple[Any, ...] = marshal.loads(view)
+        fields = marshal.loads(view)
         row, turns, text, label, pair, tools = fields + NOTHING[len(fields) :]
         named = self.classes.get(label, label) if label is not None else None
         return Example(row, tuple(Turn(*turn) for turn in turns), text, named, pair, tools)
@@ -130,7 +132,7 @@ class Chosen(Sequence[Example]):
         return self._store[self._places[place]]
 
 
-def _short(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+def _short(fields: tuple[Kept, ...]) -> tuple[Kept, ...]:
     """The fields without the empty ones at their end, which have a default."""
     end = len(fields)
     while end > 2 and not fields[end - 1]:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.study import DataFormat, DataSpec
@@ -175,7 +174,7 @@ class _Reader:
 
 
 def example_of(
-    number: int, row: Mapping[str, Any], layout: Layout, place: str, *, tally: Tally | None = None
+    number: int, row: Mapping[str, object], layout: Layout, place: str, *, tally: Tally | None = None
 ) -> Example:
     """One row as an example.
 
@@ -201,7 +200,9 @@ def example_of(
     return Example(number, turns=tuple(turns), tools=tools)
 
 
-def _conversation(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally, *, has_system: bool) -> list[Turn]:
+def _conversation(
+    row: Mapping[str, object], layout: Layout, place: str, tally: Tally, *, has_system: bool
+) -> list[Turn]:
     column = layout.columns["turns"]
     if column not in row:
         raise BadInput(f"the row has no `{column}`", value=list(row), place=place)
@@ -230,7 +231,7 @@ def _count_what_follows(turns: Sequence[Turn], tally: Tally, column: str) -> Non
         tally.unused[f"{column}.turns after the last answer"] += sum(len(turn.content) for turn in turns[last + 1 :])
 
 
-def _answered(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:
+def _answered(row: Mapping[str, object], layout: Layout, place: str, tally: Tally) -> list[Turn]:
     turns = _history(row, layout, place, tally)
     writers = layout.writers
     reasoning = writers["reasoning"].write(row, place) if "reasoning" in writers else ""
@@ -239,7 +240,7 @@ def _answered(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) 
     return turns
 
 
-def _history(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -> list[Turn]:
+def _history(row: Mapping[str, object], layout: Layout, place: str, tally: Tally) -> list[Turn]:
     """Earlier turns from a column of their own."""
     column = layout.columns.get("history")
     history = parsed(row.get(column)) if column else None
@@ -250,7 +251,7 @@ def _history(row: Mapping[str, Any], layout: Layout, place: str, tally: Tally) -
     return turns_of(history, place, tally=tally, column=str(column))
 
 
-def _labelled(number: int, row: Mapping[str, Any], layout: Layout, place: str) -> Example:
+def _labelled(number: int, row: Mapping[str, object], layout: Layout, place: str) -> Example:
     label = written_label(row.get(layout.columns["label"]), place)
     if label is None:
         raise RowLeftOut("no label", "every row needs a label", place=place)

@@ -9,7 +9,6 @@ import ast
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.survey.cells import is_missing
@@ -18,7 +17,7 @@ MOST_CLASSES_SHARE, FEWEST_UNIQUE = 0.5, 12
 SHOWN = 3
 
 
-def written_label(value: Any, place: str) -> str | None:
+def written_label(value: object, place: str) -> str | None:
     """A label as it is written in a row; None when it is missing.
 
     Raises:
@@ -72,7 +71,7 @@ def label_classes(written: Mapping[str, int], *, place: str) -> tuple[dict[str, 
     return classes, notes
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> object:
     """A list that a table holds as text."""
     if not isinstance(value, str) or not (value.startswith("[") and value.rstrip().endswith("]")):
         return value

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from finestep.errors import BadInput, did_you_mean
 from finestep.study import DataFormat, DataSpec
@@ -25,7 +24,7 @@ from finestep.survey.detection import (
 from finestep.survey.table import Table
 from finestep.survey.writing import Layout, Template, Writer
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 ROLE_OF = {
     "messages": "turns", "conversations": "turns", "prompt": "prompt", "instruction": "prompt", "question": "prompt",
     "query": "prompt", "input": "input", "context": "context", "system": "system", "completion": "completion",

@@ -12,7 +12,6 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
@@ -64,7 +63,7 @@ def model_facts(name: str, *, offline: bool = False) -> ModelFacts:
     raise _unknown(name, "not in the table, and the Hub is switched off")
 
 
-def model_config(name: str) -> dict[str, Any] | None:
+def model_config(name: str) -> dict[str, object] | None:
     """The parsed config.json of a folder or of the Hub cache; None when only the table of known models has the name."""
     folder = Path(base_of(name)).expanduser()
     if folder.is_dir():
@@ -72,7 +71,7 @@ def model_config(name: str) -> dict[str, Any] | None:
     return _cached_config(base_of(name))
 
 
-def stand_in_config(facts: ModelFacts) -> dict[str, Any]:
+def stand_in_config(facts: ModelFacts) -> dict[str, object]:
     """A Llama's config with the shape of these facts, for models whose own config is not at hand.
 
     Raises:
@@ -126,7 +125,7 @@ def folder_facts(folder: Path, name: str) -> ModelFacts:
     return facts.model_copy(update={"weights_dtype": dtype or facts.weights_dtype, "weights_bytes": size})
 
 
-def facts_from_config(config: dict[str, Any], *, name: str, source: str, counted: int | None = None) -> ModelFacts:
+def facts_from_config(config: dict[str, object], *, name: str, source: str, counted: int | None = None) -> ModelFacts:
     """Facts from a parsed config.json; `counted` is the number of parameters where the headers gave it."""
     text = _text_config(config)
     family = str(text.get("model_type") or config.get("model_type") or "") or None
@@ -155,19 +154,19 @@ def facts_from_config(config: dict[str, Any], *, name: str, source: str, counted
     )
 
 
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+def _text_config(config: dict[str, object]) -> dict[str, object]:
     """The language part of a multimodal config."""
     for key in ("text_config", "llm_config", "language_config"):
-        if isinstance(config.get(key), dict):
-            return config[key]
+        if isinstance(inner := config.get(key), dict):
+            return inner
     return config
 
 
-def _find(config: dict[str, Any], key: str) -> int | None:
+def _find(config: dict[str, object], key: str) -> int | None:
     return next(filter(None, (_whole(config, name) for name in NAMES[key])), None)
 
 
-def _whole(config: dict[str, Any], name: str) -> int | None:
+def _whole(config: dict[str, object], name: str) -> int | None:
     """A positive whole number of a believable size; None for anything else, e.g. "auto"."""
     value = config.get(name)
     if isinstance(value, float) and value.is_integer():
@@ -181,7 +180,7 @@ def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _dtype(config: dict[str, Any]) -> str | None:
+def _dtype(config: dict[str, object]) -> str | None:
     quantised = config.get("quantization_config")
     if isinstance(quantised, dict):
         return QUANTISED_BITS.get(str(quantised.get("quant_method")), str(quantised.get("quant_method")))
@@ -189,14 +188,14 @@ def _dtype(config: dict[str, Any]) -> str | None:
     return str(value) if value else None
 
 
-def _is_instruct(name: str, config: dict[str, Any]) -> bool | None:
+def _is_instruct(name: str, config: dict[str, object]) -> bool | None:
     low = f"{name} {config.get('_name_or_path', '')}".lower()
     if any(word in low for word in INSTRUCT_WORDS):
         return True
     return False if "base" in low else None
 
 
-def _count(config: dict[str, Any], shape: dict[str, int | None], family: str | None) -> int | None:
+def _count(config: dict[str, object], shape: dict[str, int | None], family: str | None) -> int | None:
     """Parameters by shape, when the headers are missing: embeddings, attention and (possibly many) feed-forward
     blocks."""
     hidden, layers, inner = shape["hidden_size"], shape["num_layers"], shape["intermediate_size"]
@@ -212,23 +211,23 @@ def _count(config: dict[str, Any], shape: dict[str, int | None], family: str | N
     return layers * (attention + feed) + (shape["vocabulary_size"] or 0) * hidden * (1 if tied else 2)
 
 
-def _head_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
+def _head_width(config: dict[str, object], shape: dict[str, int | None]) -> int:
     heads, hidden = shape["num_attention_heads"] or 1, shape["hidden_size"] or 1
     return heads * (_whole(config, "head_dim") or hidden // heads)
 
 
-def _kv_width(config: dict[str, Any], shape: dict[str, int | None]) -> int:
+def _kv_width(config: dict[str, object], shape: dict[str, int | None]) -> int:
     heads = shape["num_attention_heads"] or 1
     return _head_width(config, shape) * (shape["num_key_value_heads"] or heads) // heads
 
 
-def _experts(config: dict[str, Any]) -> int:
+def _experts(config: dict[str, object]) -> int:
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     return next(filter(None, (_whole(config, name) for name in names)), 1)
 
 
 def _active(
-    config: dict[str, Any], shape: dict[str, int | None], total: int | None, known: ModelFacts | None
+    config: dict[str, object], shape: dict[str, int | None], total: int | None, known: ModelFacts | None
 ) -> int | None:
     """Parameters used for a token in a mixture of experts; None for a dense model."""
     if known is not None and known.num_active_parameters:
@@ -241,7 +240,7 @@ def _active(
     return max(1, total - 3 * hidden * inner * (experts - used) * layers)
 
 
-def _read_json(path: Path, *, next_step: str) -> dict[str, Any]:
+def _read_json(path: Path, *, next_step: str) -> dict[str, object]:
     refuse_special(path)
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -280,7 +279,7 @@ def _headers(folder: Path) -> tuple[int | None, str | None, int | None]:
     return None if packed else count, names.get(main, main.lower() or None), sum(file.stat().st_size for file in files)
 
 
-def _cached_config(name: str) -> dict[str, Any] | None:
+def _cached_config(name: str) -> dict[str, object] | None:
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     found = sorted((hub / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json"))
@@ -308,7 +307,7 @@ def _hub_facts(name: str) -> ModelFacts:
 def _fetch(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "finestep"})
     with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as answer:
-        return answer.read(MAX_CONFIG_BYTES)
+        return bytes(answer.read(MAX_CONFIG_BYTES))
 
 
 def _unknown(name: str, reason: str) -> BadInput:

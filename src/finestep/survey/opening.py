@@ -11,15 +11,19 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from finestep.errors import BadInput
 
-COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSIONS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 UNPACK_FIRST = {
     ".zip": "unzip",
     ".zst": "zstd -d",
@@ -56,7 +60,7 @@ def opened(file: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked."""
     opener = COMPRESSIONS.get(file.suffix.lower())
     try:
-        with cast("IO[bytes]", opener(file, "rb") if opener else file.open("rb")) as handle:
+        with cast("IO[bytes]", opener(file) if opener else file.open("rb")) as handle:
             yield handle
     except BROKEN as error:
         raise BadInput(

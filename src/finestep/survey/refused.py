@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.survey import column_words as w
 from finestep.survey.cells import is_missing
 from finestep.survey.conversation import ROLE_KEYS, ROLES, has_images
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 Names = Mapping[str, str]
 """Plain name -> column."""
 ANSWER_COPIES = re.compile(
@@ -166,26 +165,26 @@ def _holds(sample: Sequence[Row], column: str) -> bool:
     return any(row.get(column) not in (None, "", [], {}) for row in sample)
 
 
-def _all(sample: Sequence[Row], column: str, law: Callable[[Any], bool]) -> bool:
+def _all(sample: Sequence[Row], column: str, law: Callable[[object], bool]) -> bool:
     values = [row[column] for row in sample if not is_missing(row.get(column)) and row[column] != ""]
     return bool(values) and all(law(value) for value in values)
 
 
-def _is_bool(value: Any) -> bool:
+def _is_bool(value: object) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
 
 
-def _is_mark(value: Any) -> bool:
+def _is_mark(value: object) -> bool:
     return str(value).strip().lower() in ("0", "1", "0.0", "1.0", "true", "false")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, list) and value:
         return all(_is_number(one) for one in value)
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
     try:
         float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return False
     return True

@@ -10,16 +10,21 @@ import functools
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from finestep.errors import BadInput, MissingDependency
 from finestep.survey.delimiters import dialect_of, named_columns
 from finestep.survey.files import LINES, TABLES, check_kind, find_files
 from finestep.survey.opening import encoding_note, kind_of, opened_text, other_encoding
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from pyarrow import RecordBatch
+
+Row = dict[str, object]
 Found = tuple[int, Callable[[], Row]]
 """A row's number and how to make it, so that a row that is not wanted is never made."""
 MAX_ROW_BYTES = 32 * 1024 * 1024
@@ -153,24 +158,24 @@ def _is_one_a_line(text: str) -> bool:
         return False
 
 
-def _list_in(tree: Any) -> list[Any] | None:
+def _list_in(tree: object) -> list[object] | None:
     if not isinstance(tree, dict):
         return tree if isinstance(tree, list) else None
-    if isinstance(tree.get("data"), list):
-        return tree["data"]
+    if isinstance(data := tree.get("data"), list):
+        return data
     columns = {name: list(column.values()) if isinstance(column, dict) else column for name, column in tree.items()}
-    lists = [column for column in columns.values() if isinstance(column, list)]
+    lists: list[list[object]] = [column for column in columns.values() if isinstance(column, list)]
     if len(lists) == len(columns) > 1 and len({len(column) for column in lists}) == 1 and _are_cells(lists):
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
-    whole = [column for column in tree.values() if isinstance(column, list)]
+    whole: list[list[object]] = [column for column in tree.values() if isinstance(column, list)]
     return whole[0] if len(whole) == 1 else None
 
 
-def _are_cells(lists: list[list[Any]]) -> bool:
+def _are_cells(lists: list[list[object]]) -> bool:
     return all(not isinstance(cell, dict) for column in lists for cell in column[:50])
 
 
-def _parse_json(text: str, place: str, next_step: str = "") -> Any:
+def _parse_json(text: str, place: str, next_step: str = "") -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -180,7 +185,7 @@ def _parse_json(text: str, place: str, next_step: str = "") -> Any:
         raise BadInput("not valid JSON", value=str(error)[:80], place=place) from None
 
 
-def _as_row(value: Any, place: str) -> Row:
+def _as_row(value: object, place: str) -> Row:
     if not isinstance(value, dict):
         raise BadInput("every row must be an object with named fields", value=type(value).__name__, place=place)
     return value
@@ -248,7 +253,7 @@ def _arrow(file: Path) -> Iterator[Found]:
         raise BadInput("not a valid Arrow file", value=str(error)[:120], place=str(file)) from None
 
 
-def _batches(batches: Any, file: Path) -> Iterator[Found]:
+def _batches(batches: Iterable[RecordBatch], file: Path) -> Iterator[Found]:
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS_AT_ONCE):
@@ -259,9 +264,9 @@ def _batches(batches: Any, file: Path) -> Iterator[Found]:
                 yield number, functools.partial(_batch_row, rows, place)
 
 
-def _listed(part: Any, file: Path) -> list[Row]:
+def _listed(part: RecordBatch, file: Path) -> list[Row]:
     try:
-        return part.to_pylist()
+        return list(part.to_pylist())
     except (UnicodeDecodeError, ValueError, OverflowError) as error:
         raise BadInput(
             "the rows cannot be read: one of the file's pages is damaged",
@@ -275,7 +280,7 @@ def _batch_row(rows: Callable[[], list[Row]], place: int) -> Row:
     return rows()[place]
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _pyarrow() -> tuple[ModuleType, ModuleType]:
     try:
         import pyarrow
         from pyarrow import ipc
@@ -330,5 +335,5 @@ def _hub_rows(name: str) -> Iterator[Found]:
         yield number + 1, functools.partial(_hub_row, rows, number)
 
 
-def _hub_row(rows: Any, place: int) -> Row:
+def _hub_row(rows: Dataset, place: int) -> Row:
     return dict(rows[place])

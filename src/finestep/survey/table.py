@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from finestep.survey import column_words as w
 from finestep.survey.cells import num_characters
 from finestep.survey.conversation import ROLES, looks_like_turns, parsed
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 FREE_TEXT_SHARE, FREE_TEXT_CHARACTERS = 0.5, 15
 COPY_SHARE = 0.8
 ENOUGH_TO_TELL = 12
@@ -38,7 +37,7 @@ class Table:
             if name in wanted and column not in left and self.is_text(column)
         ]
 
-    def values(self, column: str) -> list[Any]:
+    def values(self, column: str) -> list[object]:
         return [row[column] for row in self.sample if row.get(column) not in (None, "", [], {})]
 
     def has_values(self, column: str) -> bool:
@@ -92,6 +91,6 @@ class Table:
 
     def repeats(self, column: str, parts: Sequence[str]) -> bool:
         """The column holds all of `parts` again, as a text that was put together from them."""
-        rows = [row for row in self.sample if isinstance(row.get(column), str)]
-        hits = sum(all(str(row.get(part) or "").strip() in row[column] for part in parts) for row in rows)
+        rows = [(row, text) for row in self.sample if isinstance(text := row.get(column), str)]
+        hits = sum(all(str(row.get(part) or "").strip() in text for part in parts) for row, text in rows)
         return bool(rows) and hits >= COPY_SHARE * len(rows)

@@ -9,7 +9,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
@@ -86,10 +86,13 @@ def tensor_headers(file: Path) -> dict[str, TensorHeader]:
     return tensors
 
 
-def _header_of(entry: Mapping[str, Any]) -> TensorHeader:
+def _header_of(entry: Mapping[str, object]) -> TensorHeader:
     shape, dtype = entry["shape"], entry["dtype"]
-    whole = isinstance(shape, list) and all(type(length) is int and 0 <= length < 2**48 for length in shape)
-    if not whole or not isinstance(dtype, str):
+    if (
+        not isinstance(shape, list)
+        or not isinstance(dtype, str)
+        or not all(type(length) is int and 0 <= length < 2**48 for length in shape)
+    ):
         raise ValueError("a tensor without a shape or a dtype")
     return TensorHeader(shape, dtype)
 
@@ -112,7 +115,7 @@ def check_weights(folder: Path) -> None:
         tensor_headers(file)
 
 
-def refuse_packed_weights(config: Mapping[str, Any], place: str) -> None:
+def refuse_packed_weights(config: Mapping[str, object], place: str) -> None:
     """Raise BadInput where a checkpoint holds quantised weights that cannot be trained.
 
     Raises:

@@ -11,13 +11,13 @@ import re
 import string
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from finestep.errors import BadInput, did_you_mean
 from finestep.study import DataFormat
 from finestep.survey.cells import passages_of, text_of
 
-Cell = Callable[[Any, str, str], str]
+Cell = Callable[[object, str, str], str]
 """From a cell, the name of its column and its place to text."""
 
 
@@ -28,7 +28,7 @@ class Writer(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The columns that it reads."""
 
-    def write(self, row: Mapping[str, Any], place: str) -> str:
+    def write(self, row: Mapping[str, object], place: str) -> str:
         """The text."""
 
     def pattern(self) -> str:
@@ -43,7 +43,7 @@ class Joined:
     cells: tuple[Cell, ...]
     required: tuple[str, ...] = ()
 
-    def write(self, row: Mapping[str, Any], place: str) -> str:
+    def write(self, row: Mapping[str, object], place: str) -> str:
         for name in self.required:
             if name not in row:
                 raise BadInput(f"the row has no `{name}`", value=list(row), place=place)
@@ -79,7 +79,7 @@ class Template:
                     next_step="columns here: " + ", ".join(known),
                 )
 
-    def write(self, row: Mapping[str, Any], place: str) -> str:
+    def write(self, row: Mapping[str, object], place: str) -> str:
         return "".join(before + (_reach(row, path, place) if path else "") for before, path in self._parts())
 
     def pattern(self) -> str:
@@ -122,8 +122,8 @@ class Layout:
         return {*self.columns.values(), *(name for writer in self.writers.values() for name in writer.columns)}
 
 
-def _reach(row: Mapping[str, Any], path: list[str], place: str) -> str:
-    value: Any = row.get(path[0])
+def _reach(row: Mapping[str, object], path: list[str], place: str) -> str:
+    value: object = row.get(path[0])
     for step in path[1:]:
         if isinstance(value, list) and step.lstrip("-").isdecimal():
             value = value[int(step)] if -len(value) <= int(step) < len(value) else None

@@ -6,15 +6,21 @@ and which parts does text never reach?
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from finestep.errors import BadInput
 from finestep.train.memory import is_out_of_memory
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+Computing = Callable[[], AbstractContextManager[object]]
+"""The precision that a pass is computed in, as a context."""
 NUM_TOKENS = 12
 FIRST_ID = 5
 """Ids below are often special tokens, which some models treat in their own way."""
@@ -25,7 +31,7 @@ VISIBLE = 1e-3
 
 
 @contextmanager
-def in_words(model: Any) -> Iterator[None]:
+def in_words(model: PreTrainedModel) -> Iterator[None]:
     """Inside, what the model's own code raises becomes one sentence.
 
     Raises:
@@ -45,7 +51,7 @@ def in_words(model: Any) -> Iterator[None]:
         ) from None
 
 
-def check_forward(model: Any, *, computing: Any) -> None:
+def check_forward(model: PreTrainedModel, *, computing: Computing) -> None:
     """Raise BadInput where the model cannot answer a plain row of tokens.
 
     Raises:
@@ -55,7 +61,7 @@ def check_forward(model: Any, *, computing: Any) -> None:
         _answers(model, _tokens(model), computing)
 
 
-def looks_ahead(model: Any, *, computing: Any) -> bool:
+def looks_ahead(model: PreTrainedModel, *, computing: Computing) -> bool:
     """True when a later token changes the answers at earlier places: then a loss on next tokens means nothing."""
     ids_NS = _tokens(model)
     changed_NS = ids_NS.clone()
@@ -64,7 +70,7 @@ def looks_ahead(model: Any, *, computing: Any) -> bool:
     return bool((logits_SV - changed_SV).abs().max() > VISIBLE * logits_SV.std())
 
 
-def draws_random_numbers(model: Any, *, computing: Any) -> tuple[bool, str]:
+def draws_random_numbers(model: PreTrainedModel, *, computing: Computing) -> tuple[bool, str]:
     """(do two passes in training mode differ by the random numbers that they draw, why such a pass fails; empty: it works).
 
     Dropout may be a module, a call inside attention, or the jitter of a router, so that only two passes tell for sure.
@@ -86,7 +92,7 @@ def draws_random_numbers(model: Any, *, computing: Any) -> tuple[bool, str]:
     return modules or not torch.equal(*answers), ""
 
 
-def outside_of_text(model: Any, *, computing: Any) -> list[str]:
+def outside_of_text(model: PreTrainedModel, *, computing: Computing) -> list[str]:
     """Modules of a multimodal model that a row of text never passes (a vision tower, its projector), by full names.
 
     Only the widest of them are named, and none inside the language model: experts that were not chosen belong to the text.
@@ -111,14 +117,14 @@ def outside_of_text(model: Any, *, computing: Any) -> list[str]:
     return [name for name in idle if not any(name.startswith(f"{other}.") for other in idle)]
 
 
-def _tokens(model: Any) -> torch.Tensor:
+def _tokens(model: PreTrainedModel) -> torch.Tensor:
     """One row of different ordinary ids, [1, NUM_TOKENS]."""
     size = vocabulary_size(model) or LEAST_VOCABULARY
     ids = FIRST_ID + (torch.arange(NUM_TOKENS) * 7) % max(size - FIRST_ID - 1, 1)
     return ids.unsqueeze(0).to(next(model.parameters()).device)
 
 
-def vocabulary_size(model: Any) -> int | None:
+def vocabulary_size(model: PreTrainedModel) -> int | None:
     """Ids that have an embedding; None for a model without a table of them (CANINE hashes characters)."""
     try:
         table = model.get_input_embeddings()
@@ -129,6 +135,7 @@ def vocabulary_size(model: Any) -> int | None:
 
 
 @torch.no_grad()
-def _answers(model: Any, ids_NS: torch.Tensor, computing: Any) -> torch.Tensor:
+def _answers(model: PreTrainedModel, ids_NS: torch.Tensor, computing: Computing) -> torch.Tensor:
     with computing():
-        return model(input_ids=ids_NS, attention_mask=torch.ones_like(ids_NS)).logits
+        logits: torch.Tensor = model(input_ids=ids_NS, attention_mask=torch.ones_like(ids_NS)).logits
+        return logits

@@ -7,7 +7,6 @@ without dropout in evaluation mode, where transformers' own switch does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -15,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from finestep.errors import BadInput
 
 
-def checkpoint_layers(model: Any) -> int:
+def checkpoint_layers(model: torch.nn.Module) -> int:
     """Switch checkpointing on, in place; how many layers will be computed twice. Twice is the same as once.
 
     Raises:
@@ -30,18 +29,18 @@ def checkpoint_layers(model: Any) -> int:
         )
     for layer in layers:
         if not is_checkpointed(layer):
-            layer.forward = _Recomputed(layer.forward)
+            layer.forward = _Recomputed(layer.forward)  # type: ignore[method-assign]
     return len(layers)
 
 
-def keep_activations(model: Any) -> None:
+def keep_activations(model: torch.nn.Module) -> None:
     """Switch checkpointing off again."""
     for layer in checkpointable_layers(model):
         if is_checkpointed(layer):
             del layer.forward
 
 
-def is_checkpointed(layer: Any) -> bool:
+def is_checkpointed(layer: torch.nn.Module) -> bool:
     """Is this layer computed again in the backward pass?"""
     return isinstance(vars(layer).get("forward"), _Recomputed)
 
@@ -49,16 +48,16 @@ def is_checkpointed(layer: Any) -> bool:
 class _Recomputed:
     """A layer's forward under `torch.utils.checkpoint`; the state of the random generators is kept, so dropout repeats."""
 
-    def __init__(self, forward: Callable[..., Any]):
+    def __init__(self, forward: Callable[..., object]):
         self._forward = forward
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
         return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
 
 
-def checkpointable_layers(model: Any) -> list[Any]:
+def checkpointable_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The layers that can be computed twice, from the input to the output."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 

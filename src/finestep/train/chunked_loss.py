@@ -8,7 +8,7 @@ same in Triton). No product is computed twice. Shapes: K tokens that carry loss,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,16 +29,33 @@ def chunked_nll(
     parts = [slice(start, start + chunk) for start in range(0, len(hidden_KD), chunk)]
     if not torch.is_grad_enabled():
         return torch.cat([_nll(logits_of, hidden_KD[part], labels_K[part]) for part in parts])
-    return _ChunkedNLL.apply(hidden_KD, labels_K, logits_of, parts, *trained)  # type: ignore[no-untyped-call]
+    nll_K: torch.Tensor = _ChunkedNLL.apply(hidden_KD, labels_K, logits_of, parts, *trained)  # type: ignore[no-untyped-call]
+    return nll_K
 
 
 def _nll(logits_of: Logits, hidden_KD: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits_of(hidden_KD).float(), labels_K, reduction="none")
 
 
+class Kept(Protocol):
+    """What autograd keeps from the forward pass for the backward pass."""
+
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor | None, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor | None) -> None: ...
+
+
 class _ChunkedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_KD: Any, labels_K: Any, logits_of: Logits, parts: list[slice], *trained: Any) -> Any:
+    def forward(
+        ctx: Kept,
+        hidden_KD: torch.Tensor,
+        labels_K: torch.Tensor,
+        logits_of: Logits,
+        parts: list[slice],
+        *trained: torch.Tensor,
+    ) -> torch.Tensor:
         needs_hidden, needs_head = ctx.needs_input_grad[0], any(ctx.needs_input_grad[4:])
         nll_K = hidden_KD.new_empty(len(hidden_KD), dtype=torch.float32)
         grad_KD = torch.empty_like(hidden_KD) if needs_hidden else None
@@ -62,8 +79,14 @@ class _ChunkedNLL(torch.autograd.Function):
         return nll_K
 
     @staticmethod
-    def backward(ctx: Any, *weights: Any) -> Any:
+    def backward(ctx: Kept, *weights: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (weights_K,) = weights
         grad_KD, *head_grads = ctx.saved_tensors
         hidden = None if grad_KD is None else grad_KD * weights_K.to(grad_KD.dtype)[:, None]
-        return hidden, None, None, None, *[grad * weights_K[0].to(grad.dtype) for grad in head_grads]
+        return (
+            hidden,
+            None,
+            None,
+            None,
+            *[grad * weights_K[0].to(grad.dtype) for grad in head_grads if grad is not None],
+        )

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -62,7 +61,7 @@ def kept_plan(request: SessionRequest, resident: Resident) -> SharePlan:
     return plan
 
 
-def _question(request: SessionRequest, threads: int) -> dict[str, Any]:
+def _question(request: SessionRequest, threads: int) -> dict[str, object]:
     """What the measured plan depends on."""
     prints = (read_object(Path(request.study_dir) / SPEC) or {}).get("fingerprint")
     return {
@@ -78,5 +77,5 @@ def _question(request: SessionRequest, threads: int) -> dict[str, Any]:
     }
 
 
-def _hash(question: dict[str, Any]) -> str:
+def _hash(question: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:32]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from finestep.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 ALWAYS_SAVED = ("classifier", "score")
 """PEFT saves modules whose names end so, whatever is asked (`PeftModelForSequenceClassification`)."""
@@ -22,7 +26,7 @@ def modules_of(names: Iterable[str]) -> list[str]:
     return sorted({name.rpartition(".")[0] for name in names})
 
 
-def trained_whole(model: Any, new_names: Sequence[str], *, is_classifier: bool) -> list[str]:
+def trained_whole(model: PreTrainedModel, new_names: Sequence[str], *, is_classifier: bool) -> list[str]:
     """Modules that are trained and saved whole beside an adapter, by their full names; no adapter may sit inside them.
 
     All that hold new weights, and in a classifier its head. PEFT finds modules by the end of their names, so a head
@@ -45,7 +49,7 @@ def trained_whole(model: Any, new_names: Sequence[str], *, is_classifier: bool) 
 
 
 @torch.no_grad()
-def reset_new(model: Any, names: Sequence[str], *, seed: int) -> None:
+def reset_new(model: PreTrainedModel, names: Sequence[str], *, seed: int) -> None:
     """Initialise the new weights again from `seed`, as loading did."""
     torch.manual_seed(seed)
     for module_name in modules_of(names):

@@ -16,8 +16,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
+Answer = TypeVar("Answer")
 MEMORY_BYTES = 512 * 2**20
 """What a template may take beyond what this process has."""
 MOST_WALL_S = 900.0
@@ -25,7 +26,7 @@ MOST_WALL_S = 900.0
 OUT_OF_MEMORY, BROKEN, TOO_SLOW = 3, 4, 5
 
 
-def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES) -> Any:
+def in_child(work: Callable[[], Answer], *, cpu_s: float, memory_bytes: int = MEMORY_BYTES) -> Answer:
     """The answer of `work`, which must be plain values, computed in a child process.
 
     Raises:
@@ -48,7 +49,8 @@ def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMOR
             os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if answer is not None and answer.endswith(b"\n"):
-        return json.loads(answer)
+        found: Answer = json.loads(answer)
+        return found
     if status == OUT_OF_MEMORY:
         raise MemoryError
     if status in (-signal.SIGXCPU, -signal.SIGKILL, TOO_SLOW):
@@ -56,7 +58,7 @@ def in_child(work: Callable[[], Any], *, cpu_s: float, memory_bytes: int = MEMOR
     raise ChildProcessError(f"exit code {status}")
 
 
-def _answer(work: Callable[[], Any], writing: int, cpu_s: float, memory_bytes: int) -> None:
+def _answer(work: Callable[[], object], writing: int, cpu_s: float, memory_bytes: int) -> None:
     """In the child: compute under the limits, write, and end without any of this process's farewells."""
     code = BROKEN
     try:

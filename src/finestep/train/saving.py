@@ -10,15 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finestep.disk import make_folder
 from finestep.study import ModelSpec
 from finestep.survey.adapter_files import BASE, absolute_name, link_or_copy, point_at_own_base, write_base_name
 from finestep.survey.weights import ADAPTER_CONFIG, INDEX, tensor_headers, weight_files
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
-def save_model(model: Any, folder: Path, *, base: ModelSpec, new_names: Set[str], is_classifier: bool) -> None:
+
+def save_model(
+    model: PreTrainedModel | PeftModel, folder: Path, *, base: ModelSpec, new_names: Set[str], is_classifier: bool
+) -> None:
     """Write the plain model: a whole model as transformers does, an adapter as PEFT does.
 
     Args:
@@ -27,11 +33,11 @@ def save_model(model: Any, folder: Path, *, base: ModelSpec, new_names: Set[str]
     model.save_pretrained(str(folder), safe_serialization=True)
     if (folder / ADAPTER_CONFIG).is_file():
         write_base_name(folder, absolute_name(base.path), revision=base.revision)
-        if is_classifier:
+        if is_classifier and isinstance(model, PeftModel):
             _embed_base(model.get_base_model(), folder, base, new_names)
 
 
-def _embed_base(model: Any, folder: Path, base: ModelSpec, new_names: Set[str]) -> None:
+def _embed_base(model: PreTrainedModel, folder: Path, base: ModelSpec, new_names: Set[str]) -> None:
     """The base's config with the labels, and its weights, in the folder itself and in `base/`."""
     source = _folder_of(base)
     if source is None:

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +19,11 @@ from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.train.memory import is_out_of_memory
 from finestep.train.whole_model import trained
+
+if TYPE_CHECKING:
+    from peft import PeftMixedModel, PeftModel
+    from transformers import PreTrainedModel
+
 
 NOT_IN_A_STATE_SPACE_MIXER = ("out_proj", "conv1d")
 """Layers that PEFT refuses in Mamba and its kin: their kernels read these weights without calling the layer."""
@@ -48,7 +53,9 @@ class Targets:
     continues: str | None = None
 
 
-def attach(base: Any, recipe: Recipe, targets: Targets, *, is_classifier: bool) -> Any:
+def attach(
+    base: PreTrainedModel, recipe: Recipe, targets: Targets, *, is_classifier: bool
+) -> PeftModel | PeftMixedModel:
     """PEFT's model: `base` with a fresh adapter of `recipe` in it, drawn from its seed, or with the one that goes on.
 
     Raises:
@@ -75,7 +82,7 @@ def attach(base: Any, recipe: Recipe, targets: Targets, *, is_classifier: bool) 
         return peft.get_peft_model(base, config)
 
 
-def _continued(base: Any, folder: str) -> Any:
+def _continued(base: PreTrainedModel, folder: str) -> PeftModel:
     import peft
 
     try:
@@ -97,7 +104,7 @@ def structure_of(base: torch.nn.Module) -> Structure:
     return [(module, dict(module._modules)) for module in base.modules()]
 
 
-def detach(base: Any, structure: Structure) -> None:
+def detach(base: PreTrainedModel, structure: Structure) -> None:
     """Take an adapter out of the base, also one that PEFT has put in only half.
 
     PEFT's own `unload` leaves the trained copy of a module that is saved whole in the base, so that the next trial would
@@ -111,13 +118,13 @@ def detach(base: Any, structure: Structure) -> None:
 
 
 def find_targets(
-    base: Any,
+    base: PreTrainedModel,
     recipe: Recipe,
     *,
     saved: Sequence[str],
     outside: Sequence[str],
     is_classifier: bool,
-    works: Callable[[Any], str | None],
+    works: Callable[[PeftModel | PeftMixedModel], str | None],
     has_weights: bool = True,
 ) -> Targets:
     """The first choice of layers that attaches and computes.
@@ -163,7 +170,9 @@ def find_targets(
     )
 
 
-def _choices(base: Any, recipe: Recipe, excluded: str | None) -> Iterator[tuple[str | tuple[str, ...], str]]:
+def _choices(
+    base: PreTrainedModel, recipe: Recipe, excluded: str | None
+) -> Iterator[tuple[str | tuple[str, ...], str]]:
     """What to try, the widest first, each with what is to be said when it is taken."""
     if recipe.lora.target_modules:
         yield recipe.lora.target_modules, ""
@@ -183,7 +192,7 @@ def _choices(base: Any, recipe: Recipe, excluded: str | None) -> Iterator[tuple[
         yield attention, "the adapter is on the attention layers alone; PEFT cannot adapt the others here"
 
 
-def _linear_layers(base: Any) -> list[str]:
+def _linear_layers(base: PreTrainedModel) -> list[str]:
     from transformers.pytorch_utils import Conv1D
 
     head = base.get_output_embeddings()
@@ -200,12 +209,12 @@ def _is_ordinary(module: torch.nn.Module) -> bool:
 
 
 def _fault(
-    base: Any,
+    base: PreTrainedModel,
     recipe: Recipe,
     candidate: Targets,
     *,
     is_classifier: bool,
-    works: Callable[[Any], str | None],
+    works: Callable[[PeftModel | PeftMixedModel], str | None],
 ) -> str | None:
     """Why this choice cannot be used, in a clause, or None. It leaves the base as it was."""
     structure = structure_of(base)
@@ -219,7 +228,7 @@ def _fault(
         detach(base, structure)
 
 
-def lost_on_reload(base: Any, recipe: Recipe, targets: Targets, *, is_classifier: bool) -> list[str]:
+def lost_on_reload(base: PreTrainedModel, recipe: Recipe, targets: Targets, *, is_classifier: bool) -> list[str]:
     """Modules whose adapter PEFT does not find again in its own file; it leaves the base as it was.
 
     PEFT renames tensors while it loads, as transformers renames weights of some checkpoints, and a name that ends up
@@ -248,7 +257,7 @@ def _without(targets: Targets, lost: Sequence[str], *, saved: Sequence[str]) -> 
     return replace(targets, excluded=_any_of([*saved, *lost]), note=f"{targets.note}; {note}" if targets.note else note)
 
 
-def can_share_a_pass(model: Any) -> bool:
+def can_share_a_pass(model: PeftModel | PeftMixedModel) -> bool:
     """True when each trained tensor of PEFT's model belongs to a linear layer, as rows of adapters need it."""
     from peft.tuners.lora.layer import Conv2d, Embedding, LoraLayer, ParamWrapper
 
@@ -260,7 +269,7 @@ def can_share_a_pass(model: Any) -> bool:
     return all(PLAIN_LORA.search(name) or _is_linear_part(model, name) for name in trained(model))
 
 
-def _is_linear_part(model: Any, name: str) -> bool:
+def _is_linear_part(model: PeftModel | PeftMixedModel, name: str) -> bool:
     return isinstance(model.get_submodule(name.rpartition(".")[0]), torch.nn.Linear)
 
 

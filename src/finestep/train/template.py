@@ -6,17 +6,13 @@ It knows no token ids: `tokens.py` turns the pieces into them.
 from __future__ import annotations
 
 import json
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.survey.example import Example, Turn
 from finestep.train.template_fields import TemplateFields
+from finestep.train.time_limit import TEMPLATE_TIME_LIMIT_S, time_limit
+from finestep.train.tokenizer import Tokenizer
 
-TEMPLATE_TIME_LIMIT_S = 5.0
 MAX_GROWTH, SPARE_CHARACTERS = 10, 20_000
 
 PLAIN_TEMPLATE = (
@@ -33,7 +29,7 @@ Piece = tuple[str, bool]
 
 
 def pieces_of(
-    example: Example, tokenizer: Any, *, train_on_prompt: bool, raw: bool, fields: TemplateFields | None = None
+    example: Example, tokenizer: Tokenizer, *, train_on_prompt: bool, raw: bool, fields: TemplateFields | None = None
 ) -> list[Piece]:
     """Cut an example into pieces that alternate between context and trained text.
 
@@ -98,7 +94,7 @@ def _last_turn_only(turns: list[Turn], render: _Renderer) -> list[Piece]:
     return [(before, False), (_until_end(after[len(before) :], turns[-1], render.tokenizer), True)]
 
 
-def _until_end(text: str, turn: Turn, tokenizer: Any) -> str:
+def _until_end(text: str, turn: Turn, tokenizer: Tokenizer) -> str:
     """Train up to the end-of-turn mark, not on the white space that some templates put behind it."""
     if text.rstrip() == turn.content.rstrip() and tokenizer.eos_token:
         return text.rstrip() + tokenizer.eos_token
@@ -108,7 +104,7 @@ def _until_end(text: str, turn: Turn, tokenizer: Any) -> str:
 class _Renderer:
     """Renders turns of one example by the tokenizer's chat template, with the tools that belong to it."""
 
-    def __init__(self, tokenizer: Any, fields: TemplateFields, example: Example) -> None:
+    def __init__(self, tokenizer: Tokenizer, fields: TemplateFields, example: Example) -> None:
         self.tokenizer, self.row, self.fields = tokenizer, example.row, fields
         self._more = {"tools": json.loads(example.tools)} if example.tools else {}
         self._spare = SPARE_CHARACTERS + MAX_GROWTH * len(example.tools)
@@ -140,22 +136,3 @@ class _Renderer:
                 "the chat template must not blow up a row tenfold", value=f"row {self.row}: {len(text)} characters"
             )
         return text
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in this block after `seconds`; without effect outside the main thread or on Windows."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def expire(signum: int, frame: object) -> None:
-        raise TimeoutError
-
-    previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)

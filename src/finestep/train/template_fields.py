@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 from finestep.errors import BadInput
 from finestep.survey.example import Example, Turn
 from finestep.train.sandbox import in_child
+from finestep.train.time_limit import TEMPLATE_TIME_LIMIT_S, time_limit
+from finestep.train.tokenizer import Message, Tokenizer
 
 MARK = "finestepmark"
 PROBE_CPU_S = 20.0
@@ -23,6 +25,16 @@ A_TOOL = {
     "type": "function",
     "function": {"name": MARK, "description": MARK, "parameters": {"type": "object", "properties": {}}},
 }
+
+
+class _Places(TypedDict):
+    """The answers of a template, in the fields of `TemplateFields`."""
+
+    reasoning_key: str | None
+    takes_tools: bool
+    takes_calls: bool
+    takes_tool_turns: bool
+    takes_system: bool
 
 
 @dataclass
@@ -41,7 +53,7 @@ class TemplateFields:
     folded: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, tokenizer: Any) -> TemplateFields:
+    def of(cls, tokenizer: Tokenizer) -> TemplateFields:
         """Ask the template of a tokenizer, in a process of its own.
 
         Raises:
@@ -55,10 +67,10 @@ class TemplateFields:
             raise template_refusal(error, "a short conversation") from None
 
     @classmethod
-    def _asked(cls, tokenizer: Any) -> dict[str, Any]:
+    def _asked(cls, tokenizer: Tokenizer) -> _Places:
         call = {"type": "function", "function": {"name": MARK, "arguments": {}}}
-        called: list[dict[str, Any]] = [_user(), {"role": "assistant", "content": "b", "tool_calls": [call]}]
-        answered: list[dict[str, Any]] = [
+        called: list[Message] = [_user(), {"role": "assistant", "content": "b", "tool_calls": [call]}]
+        answered: list[Message] = [
             _user(),
             {"role": "assistant", "content": "b", "tool_calls": [{**call, "function": {"name": "c", "arguments": {}}}]},
         ]
@@ -114,9 +126,9 @@ class TemplateFields:
                 out.append(turn)
         return out
 
-    def message(self, turn: Turn) -> dict[str, Any]:
+    def message(self, turn: Turn) -> Message:
         """A turn as the template takes it."""
-        message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+        message: Message = {"role": turn.role, "content": turn.content}
         if turn.reasoning and self.reasoning_key:
             message[self.reasoning_key] = turn.reasoning
         if turn.calls:
@@ -164,14 +176,12 @@ def template_refusal(error: Exception, what: str) -> BadInput:
     return BadInput(law, value=what, next_step="add --template raw, or use another model's template")
 
 
-def _user() -> dict[str, Any]:
+def _user() -> Message:
     return {"role": "user", "content": "a"}
 
 
-def _shows(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> bool:
+def _shows(tokenizer: Tokenizer, messages: list[Message], **more: object) -> bool:
     """True when the template renders the mark; a template that raises has no place for it."""
-    from finestep.train.template import TEMPLATE_TIME_LIMIT_S, time_limit
-
     try:
         with time_limit(TEMPLATE_TIME_LIMIT_S):
             return MARK in tokenizer.apply_chat_template(messages, tokenize=False, **more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from finestep.train.sandbox import in_child
 from finestep.train.template import PLAIN_TEMPLATE, Piece, pieces_of
 from finestep.train.template_fields import TemplateFields, template_refusal
 from finestep.train.token_rows import CutRows, TokenBuffer, TokenRows
+from finestep.train.tokenizer import Tokenizer
 
 USUAL_LENGTH, MOST_LENGTH = 1024, 32_768
 MOST_CUT_SHARE = 0.01
@@ -26,6 +27,15 @@ TOKENISE_AT_ONCE = 512
 MOST_UNRENDERED = 0.5
 RENDER_CPU_S = 60.0
 """Seconds of processor time that a template may take for so many rows."""
+
+
+class _Rendered(TypedDict):
+    """What the process that renders chat templates answers: rows in pieces, and what it had to say."""
+
+    pieces: list[list[Piece]]
+    folded: dict[str, int]
+    refused: int
+    refusal: list[str | None] | None
 
 
 @dataclass
@@ -82,7 +92,7 @@ def default_length(
     return length
 
 
-def tokenise(examples: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told) -> TokenRows:
+def tokenise(examples: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, told: Told) -> TokenRows:
     """All rows at their full length.
 
     Raises:
@@ -101,7 +111,7 @@ def tokenise(examples: Sequence[Example], tokenizer: Any, spec: DataSpec, told: 
     return buffer.rows()
 
 
-def _pieces(rows: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told) -> list[list[Piece]]:
+def _pieces(rows: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, told: Told) -> list[list[Piece]]:
     """The rows as pieces of text; what the template refuses is counted and left out."""
     pieces: list[list[Piece]] = []
     raw = spec.template == "raw"
@@ -113,18 +123,20 @@ def _pieces(rows: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told)
     return pieces
 
 
-def _pieces_in_child(rows: Sequence[Example], tokenizer: Any, spec: DataSpec, told: Told) -> list[list[Piece]]:
+def _pieces_in_child(rows: Sequence[Example], tokenizer: Tokenizer, spec: DataSpec, told: Told) -> list[list[Piece]]:
     """The same where somebody else's template has its say: many rows at once, in a process with limits.
 
     Raises:
         BadInput: the template takes too much time or memory.
     """
 
-    def work() -> dict[str, Any]:
+    def work() -> _Rendered:
         own = Told(replace(told.fields, folded=Counter()))
         pieces = _pieces(rows, tokenizer, spec, own)
         first = own.first_refusal
-        refusal = None if first is None else [first.law, first.value, first.next_step]
+        refusal = (
+            None if first is None else [first.law, None if first.value is None else str(first.value), first.next_step]
+        )
         return {"pieces": pieces, "folded": own.fields.folded, "refused": own.num_unrendered, "refusal": refusal}
 
     try:
@@ -134,13 +146,13 @@ def _pieces_in_child(rows: Sequence[Example], tokenizer: Any, spec: DataSpec, to
     told.fields.folded.update(found["folded"])
     if found["refusal"]:
         law, value, next_step = found["refusal"]
-        told.first_refusal = told.first_refusal or BadInput(law, value=value, next_step=next_step)
+        told.first_refusal = told.first_refusal or BadInput(str(law), value=value, next_step=next_step)
         told.num_unrendered += found["refused"]
     return [[(text, carries) for text, carries in row] for row in found["pieces"]]
 
 
 def tokenise_labels(
-    examples: Sequence[Example], tokenizer: Any, names: tuple[str, ...], *, max_length: int | None = None
+    examples: Sequence[Example], tokenizer: Tokenizer, names: tuple[str, ...], *, max_length: int | None = None
 ) -> TokenRows:
     """Rows of a classifier, one text or two; with `max_length` the longer text is cut, special tokens stay."""
     number = {name: place for place, name in enumerate(names)}
@@ -161,7 +173,7 @@ def tokenise_labels(
 
 
 def cut_labels(
-    whole: TokenRows, examples: Sequence[Example], tokenizer: Any, names: tuple[str, ...], max_length: int
+    whole: TokenRows, examples: Sequence[Example], tokenizer: Tokenizer, names: tuple[str, ...], max_length: int
 ) -> CutRows:
     """The rows of a classifier within `max_length`."""
     long = whole.lengths > max_length
@@ -170,7 +182,7 @@ def cut_labels(
     return CutRows(rows, whole.lengths, num_cut=int(long.sum()), num_tokens_cut=lost)
 
 
-def takes_pairs(tokenizer: Any) -> bool:
+def takes_pairs(tokenizer: Tokenizer) -> bool:
     """True when the tokenizer puts a mark between two texts; without one they are joined by a line break."""
     return tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
 
@@ -183,20 +195,20 @@ def _texts(rows: Sequence[Example], is_pair: bool) -> tuple[list[str], ...]:
     return ([f"{row.text}\n{row.pair}" if row.pair else row.text for row in rows],)
 
 
-def _add(buffer: TokenBuffer, rows: list[list[Piece]], tokenizer: Any, *, add_bos: bool) -> None:
+def _add(buffer: TokenBuffer, rows: list[list[Piece]], tokenizer: Tokenizer, *, add_bos: bool) -> None:
     texts = [text for pieces in rows for text, _ in pieces]
     if not texts:
         return
     encoded = iter(tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"])
     for pieces in rows:
-        if add_bos:
+        if add_bos and tokenizer.bos_token_id is not None:
             buffer.add([tokenizer.bos_token_id])
         for _, carries_loss in pieces:
             buffer.add(next(encoded), trained=carries_loss)
         buffer.end_row()
 
 
-def _adds_bos(tokenizer: Any) -> bool:
+def _adds_bos(tokenizer: Tokenizer) -> bool:
     if tokenizer.bos_token_id is None:
         return False
     return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]

@@ -62,7 +62,7 @@ def fields_of(command: str) -> set[str]:
 def field_values(request: TrialRequest, *, num_rows: int | None) -> dict[str, object]:
     """What a command may ask for. Epochs, rows and steps are those of this trial, its shorter length included."""
     recipe = request.recipe
-    micro = recipe.micro_batch_size or recipe.first_micro_batch()
+    micro = recipe.first_micro_batch()
     values: dict[str, object] = {
         "learning_rate": f"{recipe.learning_rate:.6g}",
         "effective_batch_size": recipe.effective_batch_size,

@@ -1,21 +1,24 @@
-"""Automatic: the default of `tune`. The structured search, the conservative baseline beside it, and the preference for speed.
+"""Search: the search of finestep, the one behind `tune`, ask/tell and the Optuna sampler.
 
-Everything is recomputed from the trials. It holds what depends on the study (space, prior, objective) and never runs a trial.
+It reads results in the unit of the study, lets `StructuredSearch` choose, and says what it believes in per cent. It may add the
+conservative baseline, and a last run at a faster batch size. Everything is recomputed from the trials; it never runs one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
 from finestep.search.further_fields import value_words
+from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
-from finestep.search.structured import StructuredSearch
+from finestep.search.structured import STOP_BELOW, StructuredSearch
 from finestep.search.study_space import metric_noise_percent, objective_of
 from finestep.search.sweep import BASELINE_RATES
 from finestep.search.unit import Reading, mean_unit
@@ -54,35 +57,90 @@ class _View:
     unit: float
 
 
+def of_the_loss(trials: Sequence[Trial]) -> Objective:
+    """The validation loss, as far above its floor as the trials show."""
+    return Objective().with_floor(trials)
+
+
 @dataclass(frozen=True)
-class Automatic:
-    """Structured search with a baseline to compare with.
+class Search:
+    """Bayesian search over learning rate, batch size and length, in the unit of the study.
 
     Args:
-        spec: the study.
         space: what may be proposed.
-        prior: what is believed.
+        prior: where the optimum is believed to be, and the shape around it.
+        objective: from the trials so far to what is made best.
+        seed: of the samples behind the intervals.
+        stop_below: end when one more full run promises less than this, in units; 0 = use the whole budget.
         num_eval_rows: rows behind a metric, for its noise.
-        budget_runs: the whole budget; a small one leaves the baseline out.
+        baseline: (rate, batch) of the usual default, to run first and compare with; None: none is run.
+        prefers_speed: take a faster batch size where that costs little.
+
+    >>> search = Search(SearchSpace.between((1e-5, 1e-3), (8, 64)), SearchPrior(learning_rate=1e-4, batch_size=16))
+    >>> (first,) = search.propose([], remaining_runs=4)
+    >>> first.effective_batch_size, first.fidelity
+    (16, 0.125)
     """
 
-    spec: StudySpec
     space: SearchSpace
     prior: SearchPrior
+    objective: Callable[[Sequence[Trial]], Objective] = of_the_loss
+    seed: int = 0
+    stop_below: float = STOP_BELOW
     num_eval_rows: int = 0
-    budget_runs: float = math.inf
+    baseline: tuple[float, int] | None = None
+    baseline_words: str = "the usual default"
+    prefers_speed: bool = False
+
+    @classmethod
+    def of_study(
+        cls,
+        spec: StudySpec,
+        space: SearchSpace,
+        prior: SearchPrior,
+        *,
+        num_eval_rows: int = 0,
+        budget_runs: float = math.inf,
+    ) -> Search:
+        """The search of a study.
+
+        Args:
+            num_eval_rows: rows behind a metric, for its noise.
+            budget_runs: the whole budget; a small one leaves the baseline out.
+        """
+        batch = max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
+        usual = (BASELINE_RATES[spec.recipe.method], batch)
+        own = (spec.recipe.learning_rate, spec.recipe.effective_batch_size)
+        is_own = spec.framework is not None  # somebody's config is what its owner compares with
+        wanted = spec.with_baseline and budget_runs >= ROOM_FOR_BASELINE
+        return cls(
+            space,
+            prior,
+            objective=partial(objective_of, spec, num_eval_rows=num_eval_rows),
+            seed=spec.recipe.seed,
+            num_eval_rows=num_eval_rows,
+            baseline=(own if is_own else usual) if wanted else None,
+            baseline_words="your file as it is" if is_own else "the usual default",
+            prefers_speed=spec.prefer == "speed",
+        )
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that is made best; None: the validation loss."""
+        return self.objective(()).metric
 
     def propose(self, trials: Sequence[Trial], *, remaining_runs: float, max_proposals: int = 1) -> list[Proposal]:
         """The baseline first, then what the search wants; with a preference for speed a last run where it is faster."""
-        proposals = [] if self._baseline_done(trials) or remaining_runs < 1 else [self._baseline()]
+        proposals = self._baseline(trials) if remaining_runs >= 1 else []
         left = remaining_runs - len(proposals)
         if len(proposals) < max_proposals:
             view = self._view(trials)
             search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
             wanted = search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
+            # What is believed is said once for all proposals of a wave: sampling the surfaces behind it is the costly part.
             said = self._answer(trials) if wanted else None
             proposals += [_explained(one, said) for one in wanted]
-        if not proposals and self.spec.prefer == "speed" and left >= 1:
+        if not proposals and self.prefers_speed and left >= 1:
             proposals = self._faster(trials)
         return proposals
 
@@ -96,11 +154,11 @@ class Automatic:
 
     def _view(self, trials: Sequence[Trial]) -> _View:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""
-        objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
+        objective = self.objective(trials)
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
         prior = reading.prior(self.prior, metric_noise=noise)
-        search = StructuredSearch(self.space, prior, seed=self.spec.recipe.seed)
+        search = StructuredSearch(self.space, prior, seed=self.seed, stop_below=self.stop_below)
         return _View(search, reading.losses(self.visible(trials)), reading.unit)
 
     def tie_percent(self, trials: Sequence[Trial]) -> float:
@@ -115,13 +173,12 @@ class Automatic:
         make every full run look worth its cost before the short ones have been asked.
         """
         own = any(trial.fidelity == 1.0 and not trial.is_baseline for trial in trials)
-        hide = not own and not self._baseline_is_near()
-        return [trial for trial in trials if not (hide and trial.is_baseline)]
+        return [trial for trial in trials if own or not trial.is_baseline or self._is_near(trial)]
 
     def answer(self, trials: Sequence[Trial]) -> Answer:
         """What the search believes now, its choice moved to a faster batch when speed is preferred and costs little."""
         answer = self._answer(trials)
-        if self.spec.prefer == "quality" or answer.trial is None:
+        if not self.prefers_speed or answer.trial is None:
             return answer
         row = self._fastest(answer)
         if row is None or row.effective_batch_size == answer.effective_batch_size:
@@ -142,6 +199,8 @@ class Automatic:
 
     def _answer(self, trials: Sequence[Trial]) -> Answer:
         """The search's answer in per cent of the objective, not in units."""
+        # Inside, a loss is counted in units (how many times steeper than usual this study is). What is told must be per cent
+        # of the loss again.
         view = self._view(trials)
         said = view.search.answer(view.trials)
         rows = tuple(
@@ -156,36 +215,26 @@ class Automatic:
         )
         return scaled if said.learning_rate is None else scaled.model_copy(update={"sentence": answer_sentence(scaled)})
 
-    def _baseline(self) -> Proposal:
-        rate, batch = self._baseline_rate(), self._baseline_batch()
-        what = "the usual default" if self.spec.framework is None else "your file as it is"
-        return Proposal(
-            learning_rate=rate,
-            effective_batch_size=batch,
-            stage="baseline",
-            why=f"{what}, to compare with: {rate:.2g} at batch {batch}",
-            is_baseline=True,
-        )
+    def _baseline(self, trials: Sequence[Trial]) -> list[Proposal]:
+        """The usual default, where it is wanted and has not been run."""
+        if self.baseline is None or any(trial.is_baseline and trial.fidelity == 1.0 for trial in trials):
+            return []
+        rate, batch = self.baseline
+        return [
+            Proposal(
+                learning_rate=rate,
+                effective_batch_size=batch,
+                stage="baseline",
+                why=f"{self.baseline_words}, to compare with: {rate:.2g} at batch {batch}",
+                is_baseline=True,
+            )
+        ]
 
-    def _baseline_rate(self) -> float:
-        """The method's usual rate; of somebody's config, its own."""
-        own = self.spec.framework is not None
-        return self.spec.recipe.learning_rate if own else BASELINE_RATES[self.spec.recipe.method]
-
-    def _baseline_batch(self) -> int:
-        if self.spec.framework is not None:
-            return self.spec.recipe.effective_batch_size
-        return max(min(16, self.space.batch_sizes[-1]), self.spec.recipe.num_devices)
-
-    def _baseline_done(self, trials: Sequence[Trial]) -> bool:
-        wanted = self.spec.with_baseline and self.budget_runs >= ROOM_FOR_BASELINE
-        return not wanted or any(trial.is_baseline and trial.fidelity == 1.0 for trial in trials)
-
-    def _baseline_is_near(self) -> bool:
+    def _is_near(self, trial: Trial) -> bool:
         """Within an octave of the prior's centre at its batch size."""
         centre = math.log2(self.prior.learning_rate)
-        centre += self.prior.slope * (math.log2(self._baseline_batch()) - math.log2(self.prior.batch_size))
-        return abs(math.log2(self._baseline_rate()) - centre) <= NEAR_OCTAVES
+        centre += self.prior.slope * (math.log2(trial.recipe.effective_batch_size) - math.log2(self.prior.batch_size))
+        return abs(math.log2(trial.recipe.learning_rate) - centre) <= NEAR_OCTAVES
 
     def _fastest(self, answer: Answer) -> TradeOff | None:
         return answer.fastest(max_excess_percent=SPEED_MARGIN_PERCENT)
@@ -210,7 +259,7 @@ class Automatic:
 
     def _best_at(self, trials: Sequence[Trial], batch: int) -> Trial | None:
         """The best full-length trial of one batch size."""
-        objective = objective_of(self.spec, trials, num_eval_rows=self.num_eval_rows)
+        objective = self.objective(trials)
         here = [
             (objective.rank(value), trial.recipe.learning_rate, trial)
             for trial in trials
