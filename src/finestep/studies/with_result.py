@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from finestep.answer import Answer
 from finestep.disk import read_object, write_whole
@@ -13,7 +12,7 @@ from finestep.executors.preflight import FILE as PREFLIGHT
 from finestep.foreign.markup import yaml_tree
 from finestep.store.study_files import StudyFiles
 from finestep.study import FrameworkSpec
-from finestep.trainers.config_text import Change, ConfigText
+from finestep.trainers.config_text import Change, ConfigText, Loose
 from finestep.trainers.config_text import Path as Place
 from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import framework
@@ -114,5 +113,5 @@ def _batch_notes(own: Framework, plan: TrialPlan) -> Mapping[Place, str]:
     return {place: product for place in places if place is not None}
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Loose) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

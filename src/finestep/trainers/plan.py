@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import number
 from finestep.recipe import Recipe
 from finestep.study import FrameworkSpec
-from finestep.trainers.config_text import ConfigText, Path
+from finestep.trainers.config_text import ConfigText, Loose, Path
 from finestep.trainers.framework import Framework
 
 LARGEST_WARMUP = 0.5
@@ -125,7 +124,7 @@ def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) ->
     return {path: value for path, value in wanted.items() if not says_already(value_at(tree, path), value)}
 
 
-def says_already(stated: Any, wanted: object) -> bool:
+def says_already(stated: Loose, wanted: object) -> bool:
     """Whether a file states a value as it is wanted, however a number is spelt."""
     if isinstance(wanted, bool) or isinstance(stated, bool):
         return stated is wanted
@@ -133,7 +132,7 @@ def says_already(stated: Any, wanted: object) -> bool:
 
 
 def found_values(
-    framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tree: Mapping[str, Any]
+    framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tree: Mapping[str, Loose]
 ) -> dict[Path, object]:
     """What makes a run this trial: rate, batch, length, warmup, seed and rows; neither logging nor where it is written to."""
     names = framework.names
@@ -154,7 +153,7 @@ def found_values(
     return values | {place_of(name): value for name, value in spec.settings.items()}
 
 
-def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Any]) -> dict[Path, object]:
+def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Loose]) -> dict[Path, object]:
     """The rate at its place; an optimizer that is only named becomes one with arguments."""
     path = framework.names.learning_rate
     for depth in range(1, len(path)):
@@ -167,7 +166,7 @@ def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Any]) -> dic
     return {path: plan.learning_rate}
 
 
-def _scaled(tree: Mapping[str, Any], path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
+def _scaled(tree: Mapping[str, Loose], path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
     stated, whole = value_at(tree, path), spec.full_steps
     if not isinstance(stated, int) or not whole:
         return {}
@@ -183,7 +182,7 @@ def place_of(name: str) -> Path:
     return tuple(int(part) if part.isdecimal() else part for part in name.split("."))
 
 
-def value_at(tree: Any, path: Path) -> Any:
+def value_at(tree: Loose, path: Path) -> Loose:
     """What a tree holds at a place; None when it holds nothing."""
     for key in path:
         if (isinstance(tree, list) and isinstance(key, int) and key < len(tree)) or (
