@@ -185,9 +185,9 @@ def place_of(name: str) -> Path:
 def value_at(tree: Loose, path: Path) -> Loose:
     """What a tree holds at a place; None when it holds nothing."""
     for key in path:
-        if (isinstance(tree, list) and isinstance(key, int) and key < len(tree)) or (
-            isinstance(tree, Mapping) and key in tree
-        ):
+        if isinstance(tree, Mapping):
+            tree = tree.get(key)
+        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
         else:
             return None
