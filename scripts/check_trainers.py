@@ -161,8 +161,9 @@ def convert(target: Path, python: Path) -> None:
 
 def run_and_kill(command: list[str], folder: Path, study: Path) -> bool:
     """Start the study, and kill it without warning once its first trial has made a few steps; True when it was under way."""
-    if list(study.glob("trials/*/outcome.json")):
-        return True
+    mark = folder / "was-killed"
+    if mark.exists() or list(study.glob("trials/*/outcome.json")):
+        return mark.exists()
     process = subprocess.Popen(
         _finestep(command), cwd=folder, env=_quiet(), stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -172,6 +173,7 @@ def run_and_kill(command: list[str], folder: Path, study: Path) -> bool:
         if any(len(path.read_text().splitlines()) >= KILL_AFTER_STEPS for path in steps):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            mark.touch()
             return True
         time.sleep(0.1)
     return False
@@ -372,7 +374,6 @@ data:
     json_path: rows.json
     mask_prompt: true
     val_split_fraction:
-    prompt_style: default
 train:
   global_batch_size: 16   # rows a step
   micro_batch_size: 4
