@@ -255,9 +255,11 @@ def _quiet() -> dict[str, str]:
 
 
 def _environment(name: str, build: Path) -> str:
+    if name in ("hf", "trl"):
+        return sys.executable
     from check_exports import environment
 
-    return sys.executable if name in ("hf", "trl") else str(environment(name, build / f"venv-{name}"))
+    return str(environment(name, build / f"venv-{name}"))
 
 
 # ---- the files of a user
