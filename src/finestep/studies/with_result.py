@@ -48,12 +48,13 @@ def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:
     spec = store.spec.framework
     assert spec is not None
     known = (read_object(store.folder / PREFLIGHT) or {}).get("num_rows")
+    counted = known if isinstance(known, int) and known > 0 else spec.num_rows
     return plan_trial(
         framework(spec.name),
         spec,
         best.recipe,
         fidelity=1.0,
-        num_rows=known or spec.num_rows or 1,
+        num_rows=counted or 1,
         output="",
         micro_limit=best.outcome.micro_batch_size if best.outcome else None,
     )

@@ -131,9 +131,7 @@ def says_already(stated: Loose, wanted: object) -> bool:
     return stated is not None and (stated == wanted or (isinstance(wanted, float | int) and number(stated) == wanted))
 
 
-def found_values(
-    framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tree: Mapping[str, Loose]
-) -> dict[Path, object]:
+def found_values(framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tree: object) -> dict[Path, object]:
     """What makes a run this trial: rate, batch, length, warmup, seed and rows; neither logging nor where it is written to."""
     names = framework.names
     values: dict[Path, object] = _rate(framework, plan, tree)
@@ -153,7 +151,7 @@ def found_values(
     return values | {place_of(name): value for name, value in spec.settings.items()}
 
 
-def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Loose]) -> dict[Path, object]:
+def _rate(framework: Framework, plan: TrialPlan, tree: object) -> dict[Path, object]:
     """The rate at its place; an optimizer that is only named becomes one with arguments."""
     path = framework.names.learning_rate
     for depth in range(1, len(path)):
@@ -166,7 +164,7 @@ def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Loose]) -> d
     return {path: plan.learning_rate}
 
 
-def _scaled(tree: Mapping[str, Loose], path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
+def _scaled(tree: object, path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
     stated, whole = value_at(tree, path), spec.full_steps
     if not isinstance(stated, int) or not whole:
         return {}
