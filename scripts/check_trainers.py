@@ -195,7 +195,7 @@ def short_trial(study: Path, folder: Path) -> dict[str, Any]:
     from finestep.store.study_files import read_study_file
     from finestep.study import StudySpec
 
-    spec = StudySpec.model_validate(read_study_file(study)["spec"])
+    spec = StudySpec.model_validate(read_study_file(study).spec)
     assert spec.framework is not None
     executor = FrameworkExecutor(spec.framework, spec.recipe, folder=study)
     executor.start()
