@@ -143,7 +143,7 @@ class FrameworkRun:
         guard = broken_guard(self.spec.guards, values) if state == "completed" else None
         loss = self._loss(values) if state == "completed" else None
         return Outcome(
-            state=state,  # type: ignore[arg-type]
+            state=state,
             reason=guard or reason,
             eval_loss=loss,
             best_step=self.plan.num_steps if loss is not None else None,

@@ -9,7 +9,6 @@ from pathlib import Path
 from finestep.errors import BadInput
 from finestep.flows.review import Review, review_config
 from finestep.foreign.config import ForeignConfig
-from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import number, whole
 from finestep.foreign.reading import read_config
 from finestep.recipe import Recipe
@@ -26,7 +25,7 @@ from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import FRAMEWORKS, framework
 from finestep.trainers.guards import parse_guard
 from finestep.trainers.launch import check_launcher
-from finestep.trainers.plan import LARGEST_WARMUP, steps_of, value_at
+from finestep.trainers.plan import LARGEST_WARMUP, steps_of, tree_of, value_at
 
 SUFFIXES = (".yaml", ".yml", ".json")
 DATA = "data"
@@ -79,7 +78,7 @@ def planned_study(
     text = _text(path)
     config = read_config(path)
     own = _framework(config, wishes, path)
-    tree = yaml_tree(text, str(path))
+    tree = tree_of(text, str(path))
     base = _working_dir(path, tree)
     task = _task(own, config, wishes, tree, base)
     launcher = wishes.launcher or launcher_of(own, replace(config, objective=task), path, tree)
@@ -104,8 +103,8 @@ def planned_study(
         strategy=wishes.strategy,
         start=start,
         objective=wishes.objective,
-        goal=wishes.goal,  # type: ignore[arg-type]
-        prefer=wishes.prefer,  # type: ignore[arg-type]
+        goal=wishes.goal,
+        prefer=wishes.prefer,
         with_baseline=wishes.with_baseline,
         framework=spec,
     )

@@ -114,8 +114,8 @@ def _places_for_data(framework: Framework, rows: Rows, folder: Path, *, is_super
             return Rows(settings=lambda _: {**names, "split_dataset_ratio": 0.0})
         case "litgpt":
             data = {"class_path": "litgpt.data.JSON", "init_args": {"json_path": str(folder), "mask_prompt": True}}
-            settings = rows.settings(folder) or {"data": data}
-            return Rows(settings=lambda _: settings, train="train.json", evaluation="val.json", as_list=True)
+            own = rows.settings(folder) or {"data": data}
+            return Rows(settings=lambda _: own, train="train.json", evaluation="val.json", as_list=True)
         case "llamafactory" if is_supervised:
             return _llama_factory_chat(folder)
         case "axolotl" if is_supervised:

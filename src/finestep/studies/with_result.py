@@ -9,14 +9,13 @@ from finestep.answer import Answer
 from finestep.disk import read_object, write_whole
 from finestep.errors import FinestepError
 from finestep.executors.preflight import FILE as PREFLIGHT
-from finestep.foreign.markup import yaml_tree
 from finestep.store.study_files import StudyFiles
 from finestep.study import FrameworkSpec
 from finestep.trainers.config_text import Change, ConfigText, Loose
 from finestep.trainers.config_text import Path as Place
 from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import framework
-from finestep.trainers.plan import TrialPlan, found_values, place_of, plan_trial, says_already, value_at
+from finestep.trainers.plan import TrialPlan, found_values, place_of, plan_trial, says_already, tree_of, value_at
 from finestep.trial import Trial
 
 PREFIX = "tuned-"
@@ -62,7 +61,7 @@ def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:
 
 def tuned_text(own: Framework, spec: FrameworkSpec, plan: TrialPlan, best: Trial, answer: Answer | None) -> str:
     """The file; whatever is not named here stays as its author wrote it."""
-    tree = yaml_tree(spec.text, spec.config)
+    tree = tree_of(spec.text, spec.config)
     names = own.names
     values = found_values(own, spec, plan, tree)
     if spec.rows_of_run is None:

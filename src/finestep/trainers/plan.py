@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from finestep.errors import BadInput
 from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import number
 from finestep.recipe import Recipe
@@ -114,7 +115,7 @@ def warmup_of(framework: Framework, spec: FrameworkSpec, steps: int) -> int:
 
 def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) -> dict[Path, object]:
     """The settings of a trial, by place; what the file says already is not repeated."""
-    tree = yaml_tree(spec.text, spec.config)
+    tree = tree_of(spec.text, spec.config)
     wanted = found_values(framework, spec, plan, tree)
     wanted[framework.names.output] = plan.output
     wanted |= framework.steps(plan.num_steps)
@@ -178,6 +179,18 @@ def place_of(name: str) -> Path:
     ('datasets', 0, 'path')
     """
     return tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+
+
+def tree_of(text: str, place: str) -> dict[str, Loose]:
+    """The values of a config.
+
+    Raises:
+        BadInput: it is no mapping.
+    """
+    found = yaml_tree(text, place)
+    if not isinstance(found, dict):
+        raise BadInput("a config must be a mapping of names to values", value=type(found).__name__, place=place)
+    return found
 
 
 def value_at(tree: Loose, path: Path) -> Loose:
