@@ -16,7 +16,7 @@ from finestep.errors import FinestepError
 from finestep.executors.detached import EXIT_CODE, POLL_S, Detached
 from finestep.executors.endings import last_line, machine_fault, memory_ran_out
 from finestep.executors.in_turn import InTurn
-from finestep.executors.twins import refuse_twins, remember
+from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready
@@ -123,7 +123,7 @@ class CommandExecutor:
         asked = request.recipe.learning_rate
         try:
             losses = refuse_another_rate(command.folder, asked, output=command.tail(), since=command.began())
-            remember(command.folder, asked, losses, outcome.eval_loss)
+            remember(command.folder, Seen(learning_rate=asked, losses=tuple(losses), eval_loss=outcome.eval_loss))
             refuse_twins(command.folder)
         except FinestepError as error:
             return Event(kind="error", data={"error": error.kind, "text": str(error), "place": error.place})
