@@ -195,7 +195,7 @@ def short_trial(study: Path, folder: Path) -> dict[str, Any]:
     from finestep.store.study_files import read_study_file
     from finestep.study import StudySpec
 
-    spec = StudySpec.model_validate(read_study_file(study)["spec"])
+    spec = StudySpec.model_validate(read_study_file(study).spec)
     assert spec.framework is not None
     executor = FrameworkExecutor(spec.framework, spec.recipe, folder=study)
     executor.start()
@@ -255,9 +255,11 @@ def _quiet() -> dict[str, str]:
 
 
 def _environment(name: str, build: Path) -> str:
+    if name in ("hf", "trl"):
+        return sys.executable
     from check_exports import environment
 
-    return sys.executable if name in ("hf", "trl") else str(environment(name, build / f"venv-{name}"))
+    return str(environment(name, build / f"venv-{name}"))
 
 
 # ---- the files of a user

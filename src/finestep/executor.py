@@ -20,6 +20,10 @@ relies on these promises, which `tests/executors/conformance.py` checks of every
 8. `stop` and `kill` may be called from a signal handler, at any time, and more than once. After `stop` every trial that has
    not ended is `interrupted`, those that are submitted later too.
 9. `close` ends what is running in good order, and may be called more than once.
+10. `stop_trial` ends one trial with what it has shown: it is `finished`, its outcome is `stopped` and says `by_hand`. The others
+   go on. Where nothing happens for a moment, an `idle` event comes, so that who listens can look at what else waits.
+11. `pause` is a `stop` that the next `start` takes back. An executor whose trials cannot go on where they were may let what
+   runs come to its end.
 """
 
 from __future__ import annotations

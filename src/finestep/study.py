@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from finestep.estimate import Estimate
 from finestep.recipe import Recipe
@@ -81,7 +81,7 @@ class FrameworkSpec(_Value):
     launcher: str = Field(description="Shell command; `{config}` is the file of a trial, `{python}` the interpreter.")
     python: str | None = Field(None, description="Interpreter of the environment that the framework is installed in.")
     working_dir: str = Field(description="Folder that relative paths of the file begin in.")
-    settings: dict[str, Any] = Field(
+    settings: dict[str, JsonValue] = Field(
         default_factory=dict, description="Settings of all trials, by dotted name: where the rows of the split are."
     )
     environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of all trials.")

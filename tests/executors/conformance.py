@@ -11,11 +11,12 @@ from pathlib import Path
 
 from finestep.executor import Executor
 from finestep.executors.command import CommandExecutor
+from finestep.executors.framework import FrameworkExecutor
 from finestep.executors.local import LocalExecutor
 from finestep.executors.replay import ReplayExecutor
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.recipe import Recipe
-from finestep.study import CommandSpec, DataSpec, ModelSpec
+from finestep.study import CommandSpec, DataSpec, FrameworkSpec, ModelSpec
 from finestep.trial import Outcome
 
 RECIPE = Recipe(learning_rate=1e-3, effective_batch_size=16, num_epochs=0.5)
@@ -69,10 +70,19 @@ def command_rig(folder: Path, model: Path, data: Path) -> Rig:
     return Rig(CommandExecutor(spec), folder, can_fail=True)
 
 
+def framework_rig(folder: Path, model: Path, data: Path) -> Rig:
+    stand_in = Path(__file__).parent.parent / "trainers" / "stand_in.py"
+    text = "learning_rate: 1e-3\nfails_above: 0.004\nrows: 90\noutput_dir: out\n"
+    launcher = f"{{python}} {stand_in} {{config}}"
+    spec = FrameworkSpec(name="hf", config="c.yaml", text=text, launcher=launcher, working_dir=str(folder))
+    return Rig(FrameworkExecutor(spec, RECIPE, folder=folder), folder, can_fail=True)
+
+
 RIGS: dict[str, Callable[[Path, Path, Path], Rig]] = {
     "local": local_rig,
     "replay": replay_rig,
     "command": command_rig,
+    "framework": framework_rig,
 }
 """From (folder of the trials, a small model, a small data set) to a rig."""
 

@@ -88,3 +88,36 @@ def test_a_dead_trainer_is_an_event_and_another_takes_over(shipped_model, instru
     executor.submit(rig.request(0, RECIPE))
     assert list(executor.events())[-1].kind == "finished"
     executor.close()
+
+
+def test_a_trial_that_is_stopped_by_hand_ends_and_the_others_go_on(rig):
+    """10."""
+    executor, events = rig.executor, []
+    executor.start()
+    executor.submit(rig.request(0))
+    executor.submit(rig.request(1))
+    executor.stop_trial(0)
+    events = list(executor.events())
+    assert ends(events) == {0: ["finished"], 1: ["finished"]}
+    stopped, other = rig.outcome(0), rig.outcome(1)
+    assert (stopped.state, stopped.by_hand) == ("stopped", True)
+    assert (other.state, other.by_hand) == ("completed", False)
+
+
+def test_after_a_pause_the_same_trials_come_to_their_end(rig):
+    """11."""
+    executor = rig.executor
+    executor.start()
+    for number in (0, 1):
+        executor.submit(rig.request(number))
+    executor.pause()
+    first = ends(list(executor.events()))
+    assert set(first) == {0, 1}
+    executor.close()
+    executor.start()
+    for number, ended in first.items():
+        if ended == ["interrupted"]:
+            executor.submit(rig.request(number))
+    second = ends(list(executor.events()))
+    assert all(ended == ["finished"] for ended in second.values())
+    assert {rig.outcome(number).state for number in (0, 1)} == {"completed"}

@@ -1,7 +1,8 @@
 """A program that reads a config and prints what the Hugging Face Trainer prints, in a second and without torch: python stand_in.py FILE
 
 Settings of its own, in the same file: `own_rate` (it ignores the rate that it is told), `memory_rows` (more rows a pass are too many),
-`own_batch` (so many more rows a step than it is told), `says` (its last words before it fails), `hangs_after` (a step).
+`own_batch` (so many more rows a step than it is told),
+`says` (its last words before it fails), `hangs_after` (a step), `fails_above` (a rate).
 """
 
 import json
@@ -23,6 +24,9 @@ def main():
     if config.get("says"):
         print(config["says"], file=sys.stderr)
         print("subprocess.CalledProcessError: Command '['python']' returned non-zero exit status 1.", file=sys.stderr)
+        sys.exit(1)
+    if told > config.get("fails_above", math.inf):
+        print("RuntimeError: this rate is not wanted", file=sys.stderr)
         sys.exit(1)
     if micro > config.get("memory_rows", math.inf):
         print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", file=sys.stderr)

@@ -91,3 +91,21 @@ def test_the_table_of_litgpt_is_read_by_steps_while_it_is_written_anew(tmp_path)
     found = log.rows()
     assert [(row.step, row.loss) for row in found if isinstance(row, TrainRow)] == [(2, 3.7)]
     assert [row.values for row in found if isinstance(row, EvalRow)] == [{"val_loss": 3.2}]
+
+
+def test_a_table_that_is_short_for_a_moment_gives_no_row_twice(tmp_path):
+    log = live(tmp_path, "litgpt")
+    table = tmp_path / "out/logs/csv/version_0/metrics.csv"
+    table.parent.mkdir(parents=True)
+    head, rows = (
+        "epoch,iter,iter_time,learning_rate,loss,step",
+        [f"0,{i},0.1,0.001,{4 - i / 10},{i}" for i in range(1, 7)],
+    )
+    table.write_text("\n".join([head, *rows[:4]]) + "\n")
+    assert [row.step for row in log.rows()] == [1, 2]
+    table.write_text(head)
+    assert log.rows() == []
+    table.write_text("\n".join([head, *rows[:2], rows[2][:5]]))
+    assert log.rows() == []
+    table.write_text("\n".join([head, *rows]) + "\n")
+    assert [row.step for row in log.rows()] == [3]

@@ -43,13 +43,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schema(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[COMMAND|recipe]", help="A command, or recipe, study, trial, ...; without one: the list."
-        ),
+        typer.Argument(help="A command, or recipe, study, trial, ...; without one: the list."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="It always prints JSON.", hidden=True)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="It always prints JSON.")] = False,
 ) -> None:
-    """Print what a command takes, or what a file holds, as a JSON schema."""
+    """Print a command or a file as a JSON schema."""
     import json
 
     typer.echo(json.dumps(schema_of(name), indent=1))

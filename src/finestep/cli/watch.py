@@ -24,10 +24,10 @@ def watch(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object.")] = False,
 ) -> None:
-    """Show studies live: what runs, curves as they come, what the search believes and will try next.
+    """Show studies live in the browser.
 
-    The page is the report's; only this machine can reach it. Its buttons stop, pause, add and extend. It reads files only:
-    a study does not notice it.
+    It shows what runs, curves as they come, what the search believes and what it will try next. The page is the report's; only
+    this machine can reach it. Its buttons stop, pause, add and extend. It reads files only: a study does not notice it.
     """
     import json
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from finestep.cli.with_options import NOT_OF_WITH, OF_WITH
+
+if TYPE_CHECKING:
+    from finestep.studies.with_config import Wishes
 
 
 def run_with(context: typer.Context, *, is_search: bool) -> None:
@@ -47,7 +50,7 @@ def run_with(context: typer.Context, *, is_search: bool) -> None:
     run_study(study, as_json=asked.as_json, notes=planned.notes)
 
 
-def _wishes(asked: Any, *, is_search: bool) -> Any:
+def _wishes(asked: SimpleNamespace, *, is_search: bool) -> Wishes:
     from finestep.cli.study import parse_time
     from finestep.cli.values import checked, one_of
     from finestep.studies.strategies import check_strategy, objective_and_goal

@@ -16,7 +16,7 @@ from finestep.errors import FinestepError
 from finestep.executors.detached import EXIT_CODE, POLL_S, Detached
 from finestep.executors.endings import last_line, machine_fault, memory_ran_out
 from finestep.executors.in_turn import InTurn
-from finestep.executors.twins import refuse_twins, remember
+from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready
@@ -87,6 +87,9 @@ class CommandExecutor:
         command.set_aside_another(script)
         steps = int(str(values.get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
+        if request.number in self._turns.stopped and not command.is_over and not command.is_running():
+            yield self._ended(request, Outcome(state="stopped", reason=f"{BY_HAND} before it began", by_hand=True))
+            return
         if command.is_running():
             text = "its command is still running since an earlier session; waiting for it"
             yield Event(kind="note", trial=request.number, data={"text": text})
@@ -103,9 +106,13 @@ class CommandExecutor:
             command.forget_end()  # so that it runs again once this is mended
             yield refusal
             return
+        yield self._ended(request, outcome)
+
+    def _ended(self, request: TrialRequest, outcome: Outcome) -> Event:
+        """The end of a trial, on disk before it is told."""
         outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / OUTCOME, outcome.model_dump_json())
-        yield Event(kind="finished", trial=request.number, data=outcome.model_dump())
+        write_whole(Path(request.folder) / OUTCOME, outcome.model_dump_json())
+        return Event(kind="finished", trial=request.number, data=outcome.model_dump())
 
     def _refusal(self, command: Detached, request: TrialRequest, outcome: Outcome, ended: str) -> Event | None:
         """What ends the study instead of the trial: a fault of the machine, or a rate that was not used."""
@@ -116,7 +123,7 @@ class CommandExecutor:
         asked = request.recipe.learning_rate
         try:
             losses = refuse_another_rate(command.folder, asked, output=command.tail(), since=command.began())
-            remember(command.folder, asked, losses, outcome.eval_loss)
+            remember(command.folder, Seen(learning_rate=asked, losses=tuple(losses), eval_loss=outcome.eval_loss))
             refuse_twins(command.folder)
         except FinestepError as error:
             return Event(kind="error", data={"error": error.kind, "text": str(error), "place": error.place})

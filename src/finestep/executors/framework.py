@@ -14,10 +14,10 @@ from finestep.errors import BadInput, FinestepError
 from finestep.executors.at_once import AtOnce
 from finestep.executors.detached import POLL_S
 from finestep.executors.endings import machine_fault
-from finestep.executors.framework_run import GRACE_S, USUAL_TIMES, FrameworkRun
+from finestep.executors.framework_run import GRACE_S, USUAL_TIMES, Circumstances, FrameworkRun
 from finestep.executors.memory_limit import MemoryLimit
 from finestep.executors.preflight import STEPS, Preflight, hash_of, keep_preflight, known_preflight
-from finestep.executors.twins import refuse_twins, remember
+from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready, SharePlan
@@ -208,8 +208,13 @@ class FrameworkExecutor:
             run.command.forget_end()
             raise fault
         if outcome.state == "completed":
-            is_checked = run.agreement.num_rates > 0
-            remember(folder, plan.learning_rate, run.losses(), outcome.eval_loss, is_checked=is_checked)
+            seen = Seen(
+                learning_rate=plan.learning_rate,
+                losses=run.losses(),
+                eval_loss=outcome.eval_loss,
+                is_checked=run.agreement.num_rates > 0,
+            )
+            remember(folder, seen)
             refuse_twins(folder)
         return outcome
 
@@ -220,10 +225,12 @@ class FrameworkExecutor:
             self._spec,
             plan,
             folder,
-            number,
-            is_stopping=lambda: self._turns.is_stopping,
-            shared={"CUDA_VISIBLE_DEVICES": place} if place is not None else {},
-            limit_s=GRACE_S + USUAL_TIMES * known.run_s(plan.num_steps) if known else None,
+            Circumstances(
+                number,
+                is_stopping=lambda: self._turns.is_stopping,
+                shared={"CUDA_VISIBLE_DEVICES": place} if place is not None else {},
+                limit_s=GRACE_S + USUAL_TIMES * known.run_s(plan.num_steps) if known else None,
+            ),
         )
 
     def _plan(self, recipe: Recipe, fidelity: float, folder: Path, *, num_steps: int | None = None) -> TrialPlan:
@@ -242,8 +249,7 @@ class FrameworkExecutor:
 
 def _measured(run: FrameworkRun, asked: str) -> Preflight:
     """What the preflight cost: a step is the time between its two rows, the rest is fixed."""
-    first, last = run.first_row_at or 0.0, run.last_row_at or 0.0
-    step = max(last - first, 0.0) / max(len(run.seen) - 1, 1)
+    step = run.pace.seconds / max(len(run.seen) - 1, 1)
     return Preflight(
         asked=asked,
         num_rows=run.log.said.num_rows,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.disk import append_line, read_object, remove, write_whole
@@ -17,7 +16,7 @@ from finestep.executors.command import exit_code_lines
 from finestep.executors.detached import Detached
 from finestep.executors.endings import last_error, memory_ran_out
 from finestep.finding import Finding
-from finestep.protocol import Event
+from finestep.protocol import Event, EventKind
 from finestep.study import FrameworkSpec
 from finestep.study_layout import EVALUATIONS, STEPS
 from finestep.trainers.agreement import Agreement
@@ -45,31 +44,56 @@ class NotAsAsked(BadInput):
     """A framework trains something else than it was asked."""
 
 
+@dataclass(frozen=True)
+class Circumstances:
+    """What surrounds a run and is no part of what it trains.
+
+    Attributes:
+        is_stopping: becomes true when the user wants an end.
+        shared: environment variables, like the GPUs that it may use.
+        limit_s: a run that takes longer is ended.
+    """
+
+    number: int
+    is_stopping: Callable[[], bool]
+    shared: Mapping[str, str] = field(default_factory=dict)
+    limit_s: float | None = None
+
+
+@dataclass
+class Pace:
+    """When the rows of a log came, in seconds since the start."""
+
+    first: float | None = None
+    last: float = 0.0
+
+    def hears(self, elapsed: float) -> None:
+        """A row came."""
+        self.first = elapsed if self.first is None else self.first
+        self.last = elapsed
+
+    @property
+    def seconds(self) -> float:
+        """Between the first row and the last one."""
+        return 0.0 if self.first is None else max(self.last - self.first, 0.0)
+
+
 @dataclass
 class FrameworkRun:
-    """A run in a folder.
-
-    Args:
-        shared: environment variables that are no part of what the run is, like the GPUs that it may use.
-        is_stopping: becomes true when the user wants an end.
-    """
+    """A run in a folder."""
 
     framework: Framework
     spec: FrameworkSpec
     plan: TrialPlan
     folder: Path
-    number: int
-    is_stopping: Callable[[], bool]
-    shared: Mapping[str, str] = field(default_factory=dict)
-    limit_s: float | None = None
+    around: Circumstances
     seen: list[TrainRow] = field(default_factory=list)
     evaluation: EvalRow | None = None
     findings: list[Finding] = field(default_factory=list)
     command: Detached = field(init=False)
     agreement: Agreement = field(init=False)
     log: LiveLog = field(init=False)
-    first_row_at: float | None = None
-    last_row_at: float | None = None
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.command = Detached(self.folder)
@@ -92,7 +116,7 @@ class FrameworkRun:
             self._check(self.agreement.broken_by_what_it_said(self.log.said))
             if is_over or self._lost() is not None:
                 break
-            if self.is_stopping():
+            if self.around.is_stopping():
                 self.command.end()
                 return
             if (limit := self._limit()) and time.time() - self.command.began() > limit:
@@ -119,7 +143,7 @@ class FrameworkRun:
         guard = broken_guard(self.spec.guards, values) if state == "completed" else None
         loss = self._loss(values) if state == "completed" else None
         return Outcome(
-            state=state,  # type: ignore[arg-type]
+            state=state,
             reason=guard or reason,
             eval_loss=loss,
             best_step=self.plan.num_steps if loss is not None else None,
@@ -138,9 +162,9 @@ class FrameworkRun:
             findings=tuple(self.findings),
         ).said()
 
-    def losses(self) -> list[float]:
+    def losses(self) -> tuple[float, ...]:
         """What it logged, for comparison with other runs."""
-        return [row.loss for row in self.seen]
+        return tuple(row.loss for row in self.seen)
 
     def _begin(self) -> None:
         text = trial_text(self.framework, self.spec, self.plan)
@@ -152,7 +176,7 @@ class FrameworkRun:
         if not self.command.is_over and not self.command.is_running():
             remove(Path(self.plan.output))
             write_whole(config, text)
-            self.command.launch(script, environment=self.shared)
+            self.command.launch(script, environment=self.around.shared)
 
     def _take(self, row: TrainRow | EvalRow) -> Iterator[Event]:
         elapsed = time.time() - self.command.began()
@@ -169,7 +193,7 @@ class FrameworkRun:
                 append_line(self.folder / EVALUATIONS, record.model_dump_json())
                 yield self._event("evaluation", record.model_dump())
             return
-        self.first_row_at, self.last_row_at = self.first_row_at or elapsed, elapsed
+        self.pace.hears(elapsed)
         self.seen.append(row)
         self._check(self.agreement.broken_by(row))
         step = self._record(row, elapsed)
@@ -193,8 +217,8 @@ class FrameworkRun:
             elapsed_s=elapsed,
         )
 
-    def _event(self, kind: Any, data: dict[str, Any]) -> Event:
-        return Event(kind=kind, trial=self.number, data=data)
+    def _event(self, kind: EventKind, data: dict[str, object]) -> Event:
+        return Event(kind=kind, trial=self.around.number, data=data)
 
     def _check(self, broken: str | None) -> None:
         if broken is None:
@@ -211,7 +235,7 @@ class FrameworkRun:
         return next((one for one in self.findings if one.code in ENDS_A_RUN), None)
 
     def _limit(self) -> float | None:
-        return self.spec.timeout_s or self.limit_s
+        return self.spec.timeout_s or self.around.limit_s
 
     def _why_ended(self) -> str:
         if (lost := self._lost()) is not None:

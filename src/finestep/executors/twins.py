@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.disk import json_text, read_object, write_whole
 from finestep.errors import BadInput
@@ -19,21 +20,21 @@ FEWEST_DIGITS = 5
 """Digits of a validation loss that two different runs do not share by chance."""
 
 
-def remember(
-    folder: Path, rate: float, losses: Sequence[float], eval_loss: float | None, *, is_checked: bool = False
-) -> None:
-    """Keep what a trial was asked and what it logged beside it.
+class Seen(BaseModel):
+    """What a trial was asked and what it logged."""
 
-    Args:
-        is_checked: its log said the rate that was asked for.
-    """
-    kept = {
-        "learning_rate": rate,
-        "losses": list(losses)[:MOST_LOSSES],
-        "eval_loss": eval_loss,
-        "is_checked": is_checked,
-    }
-    write_whole(folder / SEEN, json_text(kept))
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    learning_rate: float = Field(gt=0)
+    losses: tuple[float, ...] = ()
+    eval_loss: float | None = None
+    is_checked: bool = Field(False, description="Its log said the rate that was asked for.")
+
+
+def remember(folder: Path, seen: Seen) -> None:
+    """Keep it beside the trial."""
+    kept = seen.model_copy(update={"losses": seen.losses[:MOST_LOSSES]})
+    write_whole(folder / SEEN, json_text(kept.model_dump()))
 
 
 def refuse_twins(folder: Path) -> None:
@@ -42,13 +43,13 @@ def refuse_twins(folder: Path) -> None:
     Raises:
         BadInput: another one had the same losses at another rate.
     """
-    mine = read_object(folder / SEEN)
+    mine = _read(folder / SEEN)
     if mine is None:
         return
     for other, seen in _others(folder):
-        ratio = mine["learning_rate"] / seen["learning_rate"]
+        ratio = mine.learning_rate / seen.learning_rate
         if max(ratio, 1 / ratio) >= DIFFERENT and _are_alike(mine, seen):
-            rates = f"{mine['learning_rate']:.3g} and {seen['learning_rate']:.3g}"
+            rates = f"{mine.learning_rate:.3g} and {seen.learning_rate:.3g}"
             raise BadInput(
                 f"trials {int(folder.name)} and {int(other.name)} were to train at {rates}, and their losses are the same "
                 "to the last digit: the learning rate does not reach the training",
@@ -57,29 +58,26 @@ def refuse_twins(folder: Path) -> None:
             )
 
 
-def _are_alike(mine: dict[str, Any], other: dict[str, Any]) -> bool:
-    fewest = 12 if mine["is_checked"] and other["is_checked"] else 4
-    first, second = mine["losses"], other["losses"]
-    if min(len(first), len(second)) >= fewest:
-        return same_training(first, second)
-    if first or second or mine["is_checked"]:
+def _are_alike(mine: Seen, other: Seen) -> bool:
+    fewest = 12 if mine.is_checked and other.is_checked else 4
+    if min(len(mine.losses), len(other.losses)) >= fewest:
+        return same_training(mine.losses, other.losses)
+    if mine.losses or other.losses or mine.is_checked:
         return False
-    one, two = mine["eval_loss"], other["eval_loss"]
-    if one is None or one != two or not math.isfinite(one):
+    loss = mine.eval_loss
+    if loss is None or loss != other.eval_loss or not math.isfinite(loss):
         return False
-    return len(f"{one:.12g}".replace(".", "").lstrip("0")) >= FEWEST_DIGITS
+    return len(f"{loss:.12g}".replace(".", "").lstrip("0")) >= FEWEST_DIGITS
 
 
-def _others(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _others(folder: Path) -> Iterator[tuple[Path, Seen]]:
     for path in sorted(folder.parent.glob(f"*/{SEEN}")):
-        seen = read_object(path)
-        if path.parent != folder and path.parent.name.isdecimal() and _is_sound(seen):
-            assert seen is not None
+        if path.parent != folder and path.parent.name.isdecimal() and (seen := _read(path)) is not None:
             yield path.parent, seen
 
 
-def _is_sound(seen: dict[str, Any] | None) -> bool:
+def _read(path: Path) -> Seen | None:
     try:
-        return bool(seen and seen["learning_rate"] > 0 and isinstance(seen["losses"], list) and "eval_loss" in seen)
-    except (KeyError, TypeError):
-        return False
+        return Seen.model_validate(read_object(path))
+    except ValueError:
+        return None

@@ -215,7 +215,8 @@ class Search:
         # Inside, a loss is counted in units (how many times steeper than usual this study is). What is told must be per cent
         # of the loss again.
         view = self._view(trials)
-        best = leading(self.objective(trials), trials)
+        objective = self.objective(trials)
+        best = leading(objective, as_shown(trials, objective))
         said = view.search.answer(view.trials, winner=best.number if best else None)
         rows = tuple(
             row.model_copy(update={"excess_percent": row.excess_percent * view.unit}) for row in said.trade_offs

@@ -148,7 +148,7 @@ def provenance(
     store: StudyFiles, facts: Mapping[str, str | int | float], trials: Sequence[Trial]
 ) -> dict[str, str | int | float]:
     """The facts of the page: what was trained on what, how, on which machine, when, and with which versions."""
-    mark = read_study_file(store.folder).get("fingerprint") or {}
+    mark = read_study_file(store.folder).fingerprint
     known: dict[str, str | int | float | None] = dict(facts)
     told = {name: known.pop(name, None) for name in ("model", "data", "method", "strategy", "seed")}
     if store.spec.trainer is not None:  # the command decides, and finestep does not know

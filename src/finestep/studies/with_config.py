@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.flows.review import Review, review_config
 from finestep.foreign.config import ForeignConfig
-from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import number, whole
 from finestep.foreign.reading import read_config
 from finestep.recipe import Recipe
@@ -21,12 +19,13 @@ from finestep.studies.with_start import start_of_config
 from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StudySpec
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.rows import read_rows
+from finestep.trainers.config_text import Loose
 from finestep.trainers.data_places import rows_of
 from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import FRAMEWORKS, framework
 from finestep.trainers.guards import parse_guard
 from finestep.trainers.launch import check_launcher
-from finestep.trainers.plan import LARGEST_WARMUP, steps_of, value_at
+from finestep.trainers.plan import LARGEST_WARMUP, steps_of, tree_of, value_at
 
 SUFFIXES = (".yaml", ".yml", ".json")
 DATA = "data"
@@ -79,7 +78,7 @@ def planned_study(
     text = _text(path)
     config = read_config(path)
     own = _framework(config, wishes, path)
-    tree = yaml_tree(text, str(path))
+    tree = tree_of(text, str(path))
     base = _working_dir(path, tree)
     task = _task(own, config, wishes, tree, base)
     launcher = wishes.launcher or launcher_of(own, replace(config, objective=task), path, tree)
@@ -104,8 +103,8 @@ def planned_study(
         strategy=wishes.strategy,
         start=start,
         objective=wishes.objective,
-        goal=wishes.goal,  # type: ignore[arg-type]
-        prefer=wishes.prefer,  # type: ignore[arg-type]
+        goal=wishes.goal,
+        prefer=wishes.prefer,
         with_baseline=wishes.with_baseline,
         framework=spec,
     )
@@ -140,7 +139,7 @@ def _framework(config: ForeignConfig, wishes: Wishes, path: Path) -> Framework:
     return FRAMEWORKS[config.framework]
 
 
-def _task(own: Framework, config: ForeignConfig, wishes: Wishes, tree: dict[str, Any], base: Path) -> str:
+def _task(own: Framework, config: ForeignConfig, wishes: Wishes, tree: dict[str, Loose], base: Path) -> str:
     """What is trained: as the launcher says, else the file, else what its rows hold: pairs are for DPO."""
     told = re.search(r"\b(?:trl|swift)\s+(\w+)\b", wishes.launcher or "")
     if told and told[1] != "rlhf":
@@ -154,7 +153,7 @@ def _task(own: Framework, config: ForeignConfig, wishes: Wishes, tree: dict[str,
     return "kto" if {"completion", "label"} <= set(first) else "sft"
 
 
-def _working_dir(path: Path, tree: dict[str, Any]) -> Path:
+def _working_dir(path: Path, tree: dict[str, Loose]) -> Path:
     """Where the file's relative paths begin: here, as its framework is started, or beside the file where they only exist there."""
     here, beside = Path.cwd(), path.resolve().parent
     named = [value for value in _texts(tree) if "/" in value or "." in value]
@@ -166,7 +165,7 @@ def _is_relative(value: str) -> bool:
     return not value.startswith(("/", "~")) and len(value) < 500 and "\n" not in value
 
 
-def _texts(tree: Any) -> list[str]:
+def _texts(tree: Loose) -> list[str]:
     if isinstance(tree, str):
         return [tree]
     inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
@@ -174,7 +173,7 @@ def _texts(tree: Any) -> list[str]:
 
 
 def _recipe(
-    own: Framework, config: ForeignConfig, tree: dict[str, Any], rows: PreparedRows, wishes: Wishes
+    own: Framework, config: ForeignConfig, tree: dict[str, Loose], rows: PreparedRows, wishes: Wishes
 ) -> tuple[Recipe, list[str]]:
     """The file as a recipe: where a search begins, and what a full run is."""
     devices = config.num_devices or _gpus_each(wishes.parallel)
@@ -190,7 +189,7 @@ def _recipe(
     epochs = wishes.epochs or config.value("num_epochs") or 1.0
     if config.max_steps and wishes.epochs is None and rows.num_rows:
         epochs = config.max_steps * batch / rows.num_rows
-    values: dict[str, Any] = {
+    values: dict[str, Loose] = {
         "method": method,
         "learning_rate": rate,
         "effective_batch_size": batch,
@@ -212,7 +211,7 @@ def _gpus_each(parallel: int) -> int:
     return max(1, facts.num_devices // parallel) if facts.device == "cuda" else 1
 
 
-def _beta(tree: dict[str, Any]) -> float | None:
+def _beta(tree: dict[str, Loose]) -> float | None:
     """Beta of a preference objective, by the names that TRL, ms-swift and LLaMA-Factory have for it."""
     found = next((number(tree[name]) for name in ("beta", "pref_beta", "dpo_beta") if name in tree), None)
     return found if found and found > 0 else None
@@ -221,7 +220,7 @@ def _beta(tree: dict[str, Any]) -> float | None:
 def _framework_spec(
     own: Framework,
     config: ForeignConfig,
-    tree: dict[str, Any],
+    tree: dict[str, Loose],
     recipe: Recipe,
     rows: PreparedRows,
     wishes: Wishes,

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import make_folder, write_whole
 from finestep.errors import BadInput
@@ -17,6 +16,7 @@ from finestep.foreign.config import ForeignConfig
 from finestep.study import DataSpec
 from finestep.survey.rows import read_rows
 from finestep.survey.split import num_eval_rows
+from finestep.trainers.config_text import Loose
 from finestep.trainers.data_places import Rows, files_for, rows_of
 from finestep.trainers.framework import Framework
 
@@ -29,7 +29,7 @@ ASKED = ("system", "prompt", "instruction", "input", "question", "query")
 class PreparedRows:
     """What the config must say, how many rows there are, and what to tell the user. None = the framework knows."""
 
-    settings: dict[str, Any]
+    settings: dict[str, Loose]
     num_rows: int | None = None
     num_eval_rows: int | None = None
     note: str = ""
@@ -38,7 +38,7 @@ class PreparedRows:
 def prepared_rows(
     framework: Framework,
     config: ForeignConfig,
-    tree: dict[str, Any],
+    tree: dict[str, Loose],
     *,
     base: Path,
     folder: Path,
@@ -75,7 +75,7 @@ def prepared_rows(
 
 
 def _of_data(
-    framework: Framework, config: ForeignConfig, rows: Rows, tree: dict[str, Any], folder: Path, data: DataSpec
+    framework: Framework, config: ForeignConfig, rows: Rows, tree: dict[str, Loose], folder: Path, data: DataSpec
 ) -> PreparedRows:
     """Rows that the user names instead of the config's own: answers are written in the framework's format, pairs as they are."""
     single = _places_for_data(framework, rows, folder, is_supervised=config.is_supervised)
@@ -114,8 +114,8 @@ def _places_for_data(framework: Framework, rows: Rows, folder: Path, *, is_super
             return Rows(settings=lambda _: {**names, "split_dataset_ratio": 0.0})
         case "litgpt":
             data = {"class_path": "litgpt.data.JSON", "init_args": {"json_path": str(folder), "mask_prompt": True}}
-            settings = rows.settings(folder) or {"data": data}
-            return Rows(settings=lambda _: settings, train="train.json", evaluation="val.json", as_list=True)
+            own = rows.settings(folder) or {"data": data}
+            return Rows(settings=lambda _: own, train="train.json", evaluation="val.json", as_list=True)
         case "llamafactory" if is_supervised:
             return _llama_factory_chat(folder)
         case "axolotl" if is_supervised:
@@ -148,7 +148,7 @@ def _llama_factory_chat(folder: Path) -> Rows:
     return Rows(settings=lambda _: settings, extra=lambda _: {"dataset_info.json": json.dumps(info, indent=2) + "\n"})
 
 
-def _in_format(framework: Framework, rows: Sequence[Any], found: Any) -> list[dict[str, Any]]:
+def _in_format(framework: Framework, rows: Sequence[Loose], found: Loose) -> list[dict[str, Loose]]:
     if framework.name == "trl":
         return trl_rows(rows, has_template=found.has_template)
     if framework.name == "litgpt":
@@ -156,7 +156,7 @@ def _in_format(framework: Framework, rows: Sequence[Any], found: Any) -> list[di
     return chat_rows(rows)
 
 
-def _split(rows: list[dict[str, Any]], place: Path, *, share: float | None) -> tuple[list[Any], list[Any]]:
+def _split(rows: list[dict[str, Loose]], place: Path, *, share: float | None) -> tuple[list[Loose], list[Loose]]:
     """(rows to train on, rows held out), by what the rows hold: the same file is split the same way everywhere."""
     if len(rows) < FEWEST_ROWS:
         raise BadInput(f"the data must have at least {FEWEST_ROWS} rows", value=len(rows), place=str(place))
@@ -172,12 +172,12 @@ def _split(rows: list[dict[str, Any]], place: Path, *, share: float | None) -> t
     )
 
 
-def _asked(row: dict[str, Any]) -> object:
+def _asked(row: dict[str, Loose]) -> object:
     """What a row asks, so that no prompt stands on both sides; the whole row where that cannot be told."""
     return [row[name] for name in ASKED if row.get(name)] or row
 
 
-def _write(rows: Rows, folder: Path, index: int, train: Sequence[Any], held_out: Sequence[Any]) -> None:
+def _write(rows: Rows, folder: Path, index: int, train: Sequence[Loose], held_out: Sequence[Loose]) -> None:
     make_folder(folder)
     for path, own in zip(files_for(rows, folder, index), (train, held_out), strict=True):
         if rows.as_list:

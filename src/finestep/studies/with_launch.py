@@ -7,17 +7,17 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.foreign.config import ForeignConfig
 from finestep.survey.hardware import hardware_facts
+from finestep.trainers.config_text import Loose
 from finestep.trainers.framework import Framework
 
 TRL_TASKS = ("sft", "dpo", "kto")
 
 
-def launcher_of(own: Framework, config: ForeignConfig, path: Path, tree: dict[str, Any]) -> str:
+def launcher_of(own: Framework, config: ForeignConfig, path: Path, tree: dict[str, Loose]) -> str:
     """The framework's own command for what the file trains."""
     if own.name == "hf":
         return _script_launcher(path)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from finestep.answer import Answer
 from finestep.disk import read_object, write_whole
 from finestep.errors import FinestepError
 from finestep.executors.preflight import FILE as PREFLIGHT
-from finestep.foreign.markup import yaml_tree
 from finestep.store.study_files import StudyFiles
 from finestep.study import FrameworkSpec
-from finestep.trainers.config_text import Change, ConfigText
+from finestep.trainers.config_text import Change, ConfigText, Loose
 from finestep.trainers.config_text import Path as Place
 from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import framework
-from finestep.trainers.plan import TrialPlan, found_values, place_of, plan_trial, says_already, value_at
+from finestep.trainers.plan import TrialPlan, found_values, place_of, plan_trial, says_already, tree_of, value_at
 from finestep.trial import Trial
 
 PREFIX = "tuned-"
@@ -49,12 +47,13 @@ def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:
     spec = store.spec.framework
     assert spec is not None
     known = (read_object(store.folder / PREFLIGHT) or {}).get("num_rows")
+    counted = known if isinstance(known, int) and known > 0 else spec.num_rows
     return plan_trial(
         framework(spec.name),
         spec,
         best.recipe,
         fidelity=1.0,
-        num_rows=known or spec.num_rows or 1,
+        num_rows=counted or 1,
         output="",
         micro_limit=best.outcome.micro_batch_size if best.outcome else None,
     )
@@ -62,7 +61,7 @@ def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:
 
 def tuned_text(own: Framework, spec: FrameworkSpec, plan: TrialPlan, best: Trial, answer: Answer | None) -> str:
     """The file; whatever is not named here stays as its author wrote it."""
-    tree = yaml_tree(spec.text, spec.config)
+    tree = tree_of(spec.text, spec.config)
     names = own.names
     values = found_values(own, spec, plan, tree)
     if spec.rows_of_run is None:
@@ -114,5 +113,5 @@ def _batch_notes(own: Framework, plan: TrialPlan) -> Mapping[Place, str]:
     return {place: product for place in places if place is not None}
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Loose) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from finestep.recipe import Recipe
 from finestep.search.space import SearchSpace
 from finestep.study import FrameworkSpec
@@ -19,7 +17,7 @@ def within_framework(space: SearchSpace, spec: FrameworkSpec, recipe: Recipe, *,
     Args:
         fixed_share: of a full run's time, what does not depend on its length.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if fixed_share > MOSTLY_FIXED:
         changes["fidelities"] = (1.0,)
     if framework(spec.name).evaluates_by_micro_batch:

@@ -104,7 +104,7 @@ class Feed:
     def __init__(self, folder: Path):
         self._folder, self._courses = folder, dict[int, Course]()
         found = read_study_file(folder)
-        self._spec, self._id = spec_in(found, folder), str(found.get("id") or "")
+        self._spec, self._id = spec_in(found, folder), found.id or ""
 
     @property
     def name(self) -> str:

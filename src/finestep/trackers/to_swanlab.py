@@ -18,7 +18,8 @@ class SwanLabSink:
     one_at_a_time = True
 
     def __init__(self, folder: Path, study: str):
-        self._folder, self._study, self._run = folder.resolve() / "swanlog", study, None
+        self._folder, self._study = folder.resolve() / "swanlog", study
+        self._run: Any = None
         has_key = os.environ.get("SWANLAB_API_KEY") or (Path.home() / ".swanlab" / ".netrc").exists()
         self._mode = os.environ.get("SWANLAB_MODE") or ("online" if has_key else "offline")
 

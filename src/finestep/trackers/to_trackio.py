@@ -20,7 +20,8 @@ class TrackioSink:
 
     def __init__(self, folder: Path, study: str):
         self._project = os.environ.get("TRACKIO_PROJECT") or study
-        self._space, self._run = os.environ.get("TRACKIO_SPACE_ID"), None
+        self._space = os.environ.get("TRACKIO_SPACE_ID")
+        self._run: Any = None
 
     def open(self, run: Run) -> int:
         name = _name(run)

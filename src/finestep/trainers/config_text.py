@@ -10,13 +10,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from finestep.errors import BadInput
 from finestep.yaml_text import PLAIN, WORDS, float_text
 
 Path = tuple[str | int, ...]
 """Keys from the root to a value, e.g. `("train", "max_steps")`."""
+Loose: TypeAlias = Any
+"""What stands in somebody's file, and what its parser says: of any kind, and looked at before it is used."""
 INDENT = 2
 _ANCHOR = re.compile(r"(?:[&!]\S*\s+)+")
 _COMMENT = re.compile(r"[ \t]#[^\n]*$")
@@ -205,10 +207,10 @@ class _Walk:
 
     def __init__(self, text: str):
         self._text = text
-        self.events: Iterator[Any] = iter(())
+        self.events: Iterator[Loose] = iter(())
         self.nodes: dict[Path, _Node] = {}
 
-    def value(self, event: Any, path: Path) -> int:
+    def value(self, event: Loose, path: Path) -> int:
         """Note a value and all below it; answers with the place behind it."""
         start, end, kind = event.start_mark.index, event.end_mark.index, type(event).__name__
         if kind in ("AliasEvent", "ScalarEvent"):
@@ -234,7 +236,7 @@ class _Walk:
         node.end = key.end_mark.index if node.kind.startswith("flow") else last
         return int(node.end)
 
-    def _entry(self, key: Any, path: Path) -> int:
+    def _entry(self, key: Loose, path: Path) -> int:
         last = self.value(next(self.events), path)
         node = self.nodes[path]
         if node.start == node.end:  # `key:` with nothing behind it: the parser puts the value on the next line

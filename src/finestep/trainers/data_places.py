@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from finestep.trainers.config_text import Loose
 from finestep.trainers.framework import Framework
 from finestep.trainers.plan import value_at
 
-Tree = Mapping[str, Any]
+Tree = Mapping[str, Loose]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Rows:
 
     files: tuple[Path, ...] = ()
     has_evaluation: bool = False
-    settings: Callable[[Path], dict[str, Any]] = field(default=lambda folder: {})
+    settings: Callable[[Path], dict[str, Loose]] = field(default=lambda folder: {})
     train: str = "train.jsonl"
     evaluation: str = "eval.jsonl"
     extra: Callable[[Path], dict[str, str]] = field(default=lambda folder: {})
@@ -55,7 +55,7 @@ def files_for(rows: Rows, folder: Path, index: int = 0) -> tuple[Path, Path]:
     return folder / rows.train.format(index), folder / rows.evaluation.format(index)
 
 
-def _local(value: Any, base: Path) -> Path | None:
+def _local(value: Loose, base: Path) -> Path | None:
     """A file that is here, or None."""
     if not isinstance(value, str) or not value:
         return None
@@ -80,8 +80,8 @@ def _trl(tree: Tree, base: Path) -> Rows:
         found = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv", ".parquet")]
         files = tuple(found[:1]) if len(found) == 1 else ()
 
-    def settings(folder: Path) -> dict[str, Any]:
-        own: dict[str, Any] = {"dataset_name": str(folder)}
+    def settings(folder: Path) -> dict[str, Loose]:
+        own: dict[str, Loose] = {"dataset_name": str(folder)}
         own |= {"datasets": []} if "datasets" in tree else {}
         own |= {key: None for key in ("dataset_config", "test_split_size") if tree.get(key) is not None}
         stated = {"dataset_train_split": "train", "dataset_test_split": "test"}
@@ -104,7 +104,7 @@ def _llama_factory(tree: Tree, base: Path) -> Rows:
     if not files or any(path is None for path in files):
         return Rows(note="its rows are not local files")
 
-    def settings(folder: Path) -> dict[str, Any]:
+    def settings(folder: Path) -> dict[str, Loose]:
         return {
             "dataset": ",".join(names),
             "eval_dataset": ",".join(f"{name}_held_out" for name in names),
@@ -113,7 +113,7 @@ def _llama_factory(tree: Tree, base: Path) -> Rows:
         }
 
     def extra(folder: Path) -> dict[str, str]:
-        own: dict[str, Any] = {}
+        own: dict[str, Loose] = {}
         for index, (name, entry) in enumerate(zip(names, entries, strict=True)):
             train, held_out = f"train_{index}.jsonl", f"eval_{index}.jsonl"
             own |= {name: {**entry, "file_name": train}, f"{name}_held_out": {**entry, "file_name": held_out}}
@@ -122,7 +122,7 @@ def _llama_factory(tree: Tree, base: Path) -> Rows:
     return Rows(tuple(path for path in files if path), False, settings, "train_{}.jsonl", "eval_{}.jsonl", extra)
 
 
-def _has_media(entries: Sequence[Mapping[str, Any]]) -> bool:
+def _has_media(entries: Sequence[Mapping[str, Loose]]) -> bool:
     kinds = ("images", "videos", "audios")
     return any(kind in (entry.get("columns") or {}) for entry in entries for kind in kinds)
 
@@ -134,7 +134,7 @@ def _swift(tree: Tree, base: Path) -> Rows:
     if not files or any(path is None for path in files):
         return Rows(note="its rows are not local files")
 
-    def settings(folder: Path) -> dict[str, Any]:
+    def settings(folder: Path) -> dict[str, Loose]:
         return {
             "dataset": [str(folder / f"train_{index}.jsonl") for index in range(len(files))],
             "val_dataset": [str(folder / f"eval_{index}.jsonl") for index in range(len(files))],
@@ -154,7 +154,7 @@ def _litgpt(tree: Tree, base: Path) -> Rows:
         return Rows(has_evaluation=True)
     file = _local(stated, base)
 
-    def settings(folder: Path) -> dict[str, Any]:
+    def settings(folder: Path) -> dict[str, Loose]:
         return {"data.init_args.json_path": str(folder)}
 
     return Rows((file,) if file else (), False, settings, "train.json", "val.json", as_list=True)
@@ -167,8 +167,8 @@ def _axolotl(tree: Tree, base: Path) -> Rows:
     if not files or any(path is None for path in files):
         return Rows(note="its rows are not local files")
 
-    def settings(folder: Path) -> dict[str, Any]:
-        own: dict[str, Any] = {
+    def settings(folder: Path) -> dict[str, Loose]:
+        own: dict[str, Loose] = {
             f"datasets.{index}.path": str(folder / f"train_{index}.jsonl") for index in range(len(sets))
         }
         held_out = [

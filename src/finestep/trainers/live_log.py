@@ -145,14 +145,18 @@ class LiveLog:
         return self._rows_of(rows)
 
     def _csv(self, path: Path) -> list[TrainRow | EvalRow]:
-        """Rows of a table that its writer writes anew when a column is added: the first so many are known."""
+        """Rows of a table that its writer writes anew when a column is added: the first so many are known.
+
+        While it is written anew it is short for a moment, and its last line may be torn.
+        """
         try:
-            table = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
+            whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+            table = list(csv.DictReader(io.StringIO(whole)))
         except (OSError, csv.Error):
             return []
         known = self._files.get(path, 0)
         assert isinstance(known, int)
-        self._files[path] = len(table)
+        self._files[path] = max(known, len(table))
         return self._rows_of([{key: value for key, value in row.items() if value} for row in table[known:]])
 
     def _rows_of(self, rows: list[dict[str, object]]) -> list[TrainRow | EvalRow]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from finestep.errors import BadInput
 from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import number
 from finestep.recipe import Recipe
 from finestep.study import FrameworkSpec
-from finestep.trainers.config_text import ConfigText, Path
+from finestep.trainers.config_text import ConfigText, Loose, Path
 from finestep.trainers.framework import Framework
 
 LARGEST_WARMUP = 0.5
@@ -115,7 +115,7 @@ def warmup_of(framework: Framework, spec: FrameworkSpec, steps: int) -> int:
 
 def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) -> dict[Path, object]:
     """The settings of a trial, by place; what the file says already is not repeated."""
-    tree = yaml_tree(spec.text, spec.config)
+    tree = tree_of(spec.text, spec.config)
     wanted = found_values(framework, spec, plan, tree)
     wanted[framework.names.output] = plan.output
     wanted |= framework.steps(plan.num_steps)
@@ -125,16 +125,14 @@ def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) ->
     return {path: value for path, value in wanted.items() if not says_already(value_at(tree, path), value)}
 
 
-def says_already(stated: Any, wanted: object) -> bool:
+def says_already(stated: Loose, wanted: object) -> bool:
     """Whether a file states a value as it is wanted, however a number is spelt."""
     if isinstance(wanted, bool) or isinstance(stated, bool):
         return stated is wanted
     return stated is not None and (stated == wanted or (isinstance(wanted, float | int) and number(stated) == wanted))
 
 
-def found_values(
-    framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tree: Mapping[str, Any]
-) -> dict[Path, object]:
+def found_values(framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tree: object) -> dict[Path, object]:
     """What makes a run this trial: rate, batch, length, warmup, seed and rows; neither logging nor where it is written to."""
     names = framework.names
     values: dict[Path, object] = _rate(framework, plan, tree)
@@ -154,7 +152,7 @@ def found_values(
     return values | {place_of(name): value for name, value in spec.settings.items()}
 
 
-def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Any]) -> dict[Path, object]:
+def _rate(framework: Framework, plan: TrialPlan, tree: object) -> dict[Path, object]:
     """The rate at its place; an optimizer that is only named becomes one with arguments."""
     path = framework.names.learning_rate
     for depth in range(1, len(path)):
@@ -167,7 +165,7 @@ def _rate(framework: Framework, plan: TrialPlan, tree: Mapping[str, Any]) -> dic
     return {path: plan.learning_rate}
 
 
-def _scaled(tree: Mapping[str, Any], path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
+def _scaled(tree: object, path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
     stated, whole = value_at(tree, path), spec.full_steps
     if not isinstance(stated, int) or not whole:
         return {}
@@ -183,12 +181,24 @@ def place_of(name: str) -> Path:
     return tuple(int(part) if part.isdecimal() else part for part in name.split("."))
 
 
-def value_at(tree: Any, path: Path) -> Any:
+def tree_of(text: str, place: str) -> dict[str, Loose]:
+    """The values of a config.
+
+    Raises:
+        BadInput: it is no mapping.
+    """
+    found = yaml_tree(text, place)
+    if not isinstance(found, dict):
+        raise BadInput("a config must be a mapping of names to values", value=type(found).__name__, place=place)
+    return found
+
+
+def value_at(tree: Loose, path: Path) -> Loose:
     """What a tree holds at a place; None when it holds nothing."""
     for key in path:
-        if (isinstance(tree, list) and isinstance(key, int) and key < len(tree)) or (
-            isinstance(tree, Mapping) and key in tree
-        ):
+        if isinstance(tree, Mapping):
+            tree = tree.get(key)
+        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
         else:
             return None

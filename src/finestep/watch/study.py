@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finestep.errors import FinestepError
+from finestep.errors import FinestepError, cause_words
 from finestep.report.page_data import page_json
 from finestep.report.series import kept_indices, rounded
 from finestep.report.view import ReportView, build_view
+from finestep.result import Spent
 from finestep.store.commands import read_steering
 from finestep.store.study_files import StudyFiles, read_spec
 from finestep.studies.spent import runs_spent
@@ -82,7 +83,7 @@ class LiveStudy:
             baseline=None,
             best=None,
             notes=(),
-            spent={},
+            spent=Spent(),
             live=True,
         )
         return view, page_json(view)
@@ -159,6 +160,9 @@ class LiveStudy:
                 self._weighed = weigh(self.folder, self.spec)
             except FinestepError as error:
                 self.trouble = str(error)
+                return
+            except Exception as error:  # the page goes on without its report, and says so
+                self.trouble = f"the report of this study cannot be drawn: {cause_words(error)}"
                 return
             self.version += 1
 

@@ -22,7 +22,7 @@ function liveNow(now) {
   if (now.tokens_per_second !== null) facts.push(say('{number} tokens a second', { number: amount(Math.round(now.tokens_per_second)) }));
   if (now.memory_bytes !== null) facts.push(say('memory {size}', { size: `${Number((now.memory_bytes / 2 ** 30).toPrecision(3))} GiB` }));
   const bar = now.budget ? h('progress', { class: 'live-budget', max: now.budget, value: Math.min(now.spent, now.budget), 'aria-label': say('Budget') }) : null;
-  return [h('p', { class: 'live-state' }, h('b', { class: `live-pill is-${now.state}` }, words[now.state] || now.state), ...facts.map((text) => h('span', {}, text))), bar];
+  return [h('p', { class: 'live-state' }, h('b', { class: `live-pill is-${now.state}` }, words[now.state] || now.state), ...facts.map((text) => h('span', {}, text))), ...(bar ? [bar] : [])];
 }
 function liveRun(run) {
   const title = [say('run {number}', { number: run.trial }), h('b', {}, ` ${rate(run.rate)} × ${run.batch}`)];
