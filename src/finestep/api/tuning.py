@@ -72,7 +72,7 @@ def tune(
         data: path or Hub name, rows as a list of dicts or a dict of lists, a DataFrame, or a `datasets.Dataset`.
         out: folder of the study; None: `finestep-runs/MODEL-DATA-METHOD`.
         method: full, lora or qlora; None: lora, or the recipe's.
-        budget: most full runs to spend; None: 6 for `auto`, else 16.
+        budget: most full runs to spend; None: 3 for `auto`, else 16.
         time_s: start no trial that would end after so many seconds.
         recipe: search around this recipe, or the file of one.
         settings: single fields by dotted name, e.g. `{"lora.rank": 8}`.

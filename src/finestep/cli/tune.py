@@ -64,7 +64,7 @@ def tune(
         float | None,
         typer.Option(
             metavar="RUNS",
-            help="Cost at most as much as this many full runs (all data, --epochs times). [default: 6 for auto, else 16]",
+            help="Cost at most as much as this many full runs (all data, --epochs times). [default: 3 for auto, else 16]",
             rich_help_panel=o.SEARCH,
         ),
     ] = None,
@@ -97,7 +97,10 @@ def tune(
         bool, typer.Option(help="Start from what `recommend` says, or know nothing.", rich_help_panel=o.SEARCH)
     ] = True,
     baseline: Annotated[
-        bool, typer.Option(help="Run the usual default too, to compare with.", rich_help_panel=o.SEARCH)
+        bool,
+        typer.Option(
+            help="With a budget of 4 and more, run the usual default too, to compare with.", rich_help_panel=o.SEARCH
+        ),
     ] = True,
     scaling: Annotated[
         str,
