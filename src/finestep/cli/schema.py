@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -59,8 +60,6 @@ def schema_of(name: str | None) -> dict[str, Any]:
     Raises:
         BadInput: there is nothing of that name.
     """
-    from importlib import import_module
-
     from finestep.errors import BadInput, did_you_mean
 
     commands = _commands()
@@ -85,9 +84,8 @@ def schema_of(name: str | None) -> dict[str, Any]:
 
 
 def _commands() -> dict[str, Callable[..., Any]]:
-    """The functions behind the commands, by name."""
-    from finestep.cli.main import app
-
+    """The functions behind the commands, by name: those of the program that is loaded, which this file is a part of."""
+    app: typer.Typer = import_module("finestep.cli.main").app
     found = {str(one.name): one.callback for one in app.registered_commands if one.callback is not None}
     return dict(sorted(found.items()))
 
