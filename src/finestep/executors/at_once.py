@@ -9,6 +9,8 @@ from finestep.executors.detached import POLL_S
 from finestep.protocol import Event, TrialRequest
 
 Run = Iterator[Event | None]
+IDLE_S = 0.5
+"""So often who listens may look at what else waits, while nothing happens."""
 
 
 class AtOnce:
@@ -17,6 +19,9 @@ class AtOnce:
     Args:
         run: the events of one trial, from `started` to `finished`, `interrupted` or `error`; None: nothing new now.
         most: trials at the same time.
+
+    Attributes:
+        stopped: trials that the user has stopped; `run` ends them with what they have shown.
     """
 
     def __init__(self, run: Callable[[TrialRequest], Run], *, most: int = 1):
@@ -24,6 +29,12 @@ class AtOnce:
         self._waiting: list[TrialRequest] = []
         self._running: list[Run] = []
         self.is_stopping = False
+        self.stopped: set[int] = set()
+        self._is_pausing = False
+
+    def begin(self) -> None:
+        """Go on after a pause."""
+        self._is_pausing = False
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial."""
@@ -31,6 +42,7 @@ class AtOnce:
 
     def events(self) -> Iterator[Event]:
         """Run what waits, and what is submitted meanwhile."""
+        said = time.monotonic()
         while self._waiting or self._running:
             yield from self._begin()
             is_idle = True
@@ -46,16 +58,27 @@ class AtOnce:
                     if event.kind == "error":
                         return  # the last event; `close` ends what else is running
             if is_idle and self._running:
+                if time.monotonic() - said > IDLE_S:
+                    said = time.monotonic()
+                    yield Event(kind="idle")
                 time.sleep(POLL_S)
 
     def stop(self) -> None:
         """Start no further trial. Safe in a signal handler."""
         self.is_stopping = True
 
+    def pause(self) -> None:
+        """Start no further trial until `begin`; those that run go on to their end."""
+        self._is_pausing = True
+
     def _begin(self) -> Iterator[Event]:
-        while self._waiting and (self.is_stopping or len(self._running) < self._most):
+        while self._waiting and (self._starts_none or len(self._running) < self._most):
             request = self._waiting.pop(0)
-            if self.is_stopping:
+            if self._starts_none:
                 yield Event(kind="interrupted", trial=request.number, data={"step": 0})
             else:
                 self._running.append(self._run(request))
+
+    @property
+    def _starts_none(self) -> bool:
+        return self.is_stopping or self._is_pausing

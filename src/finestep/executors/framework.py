@@ -60,6 +60,7 @@ class FrameworkExecutor:
         Raises:
             FinestepError: it does not start, or does not train what it was asked.
         """
+        self._turns.begin()
         found = self._preflight = self._fly()
         if found is None:
             return None
@@ -95,6 +96,14 @@ class FrameworkExecutor:
     def stop(self) -> None:
         """End the running trials; they are interrupted. Safe in a signal handler."""
         self._turns.stop()
+
+    def pause(self) -> None:
+        """Start no further trial until the next `start`. Those that run go on: they could not be taken up where they were."""
+        self._turns.pause()
+
+    def stop_trial(self, number: int) -> None:
+        """End one trial; the last evaluation of its log is its result."""
+        self._turns.stopped.add(number)
 
     def kill(self) -> None:
         """End the running trials now."""
@@ -228,6 +237,7 @@ class FrameworkExecutor:
             Circumstances(
                 number,
                 is_stopping=lambda: self._turns.is_stopping,
+                is_stopped_by_hand=lambda: number in self._turns.stopped,
                 shared={"CUDA_VISIBLE_DEVICES": place} if place is not None else {},
                 limit_s=GRACE_S + USUAL_TIMES * known.run_s(plan.num_steps) if known else None,
             ),

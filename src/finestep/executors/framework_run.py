@@ -35,6 +35,7 @@ COUNTS = re.compile(r"num_tokens|_ppl$|epoch$")
 """Numbers of an evaluation that measure no quality, or the loss once more."""
 END_SHARE, FEWEST_END_STEPS = 0.1, 5
 """Of a framework that evaluates nothing, the mean training loss of the last tenth of the steps stands in."""
+BY_HAND = "stopped by hand"
 GRACE_S = 600.0
 USUAL_TIMES = 10.0
 """Without `--timeout`, a run may take so many times what the preflight promised, and ten minutes."""
@@ -50,12 +51,14 @@ class Circumstances:
 
     Attributes:
         is_stopping: becomes true when the user wants an end.
+        is_stopped_by_hand: becomes true when the user wants an end of this trial, with what it has shown.
         shared: environment variables, like the GPUs that it may use.
         limit_s: a run that takes longer is ended.
     """
 
     number: int
     is_stopping: Callable[[], bool]
+    is_stopped_by_hand: Callable[[], bool] = lambda: False
     shared: Mapping[str, str] = field(default_factory=dict)
     limit_s: float | None = None
 
@@ -119,6 +122,9 @@ class FrameworkRun:
             if self.around.is_stopping():
                 self.command.end()
                 return
+            if self.around.is_stopped_by_hand():
+                self._is_stopped_by_hand = True
+                break
             if (limit := self._limit()) and time.time() - self.command.began() > limit:
                 break
             yield None
@@ -128,6 +134,7 @@ class FrameworkRun:
         self.command.reap()
 
     _ended: str = ""
+    _is_stopped_by_hand: bool = False
 
     def outcome(self) -> Outcome:
         """What became of it.
@@ -141,7 +148,8 @@ class FrameworkRun:
         if state == "completed":
             self._check(self.agreement.broken_at_end())
         guard = broken_guard(self.spec.guards, values) if state == "completed" else None
-        loss = self._loss(values) if state == "completed" else None
+        tells = state in ("completed", "stopped")
+        loss = self._loss(values) if tells else None
         return Outcome(
             state=state,
             reason=guard or reason,
@@ -152,8 +160,9 @@ class FrameworkRun:
                 for name, value in values.items()
                 if name not in LOSSES and not COUNTS.search(name) and math.isfinite(value)
             }
-            if state == "completed"
+            if tells and loss is not None
             else {},
+            by_hand=state == "stopped",
             broken_guard=guard,
             num_steps=self.seen[-1].step if self.seen else 0,
             num_train_tokens=self._num_tokens,
@@ -240,6 +249,8 @@ class FrameworkRun:
     def _why_ended(self) -> str:
         if (lost := self._lost()) is not None:
             return lost.meaning
+        if self._is_stopped_by_hand:
+            return BY_HAND
         if self.command.is_running():
             source = "--timeout" if self.spec.timeout_s else "ten times what the preflight promised; --timeout sets it"
             return f"ended after {self._limit():.0f} s ({source})"
@@ -248,6 +259,8 @@ class FrameworkRun:
     def _state(self, values: Mapping[str, float]) -> tuple[str, str]:
         if (lost := self._lost()) is not None:
             return "diverged", lost.meaning
+        if self._is_stopped_by_hand:
+            return "stopped", BY_HAND
         if self._ended:
             return "failed", self._ended
         code = self.command.exit_code()

@@ -9,4 +9,5 @@ from typing import Any
 
 def show_study(folder: Path) -> dict[str, Any]:
     """The figures of a study, as in `result.json`."""
-    return import_module("finestep.studies.show").show_study(folder).as_values()
+    values: dict[str, Any] = import_module("finestep.studies.show").show_study(folder).as_values()
+    return values

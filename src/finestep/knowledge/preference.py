@@ -34,4 +34,4 @@ class PreferenceRun:
 @cache
 def preference_runs() -> tuple[PreferenceRun, ...]:
     """All of them, in the order of collection."""
-    return tuple(PreferenceRun(**row) for row in rows("preference.jsonl"))
+    return tuple(PreferenceRun(**row) for row in rows("preference.jsonl"))  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from finestep.search.observations import SQUASH_FROM, Array, Objective, Observations, observe
+from finestep.search.observations import SQUASH_FROM, Objective, Observations, observe
 from finestep.search.prior import SearchPrior
-from finestep.search.space import SearchSpace
+from finestep.search.space import Array, Mask, SearchSpace
 from finestep.trial import Trial
 
 if TYPE_CHECKING:
@@ -113,13 +113,14 @@ def unsquashed(excess: float) -> float:
     return excess if excess < SQUASH_FROM else SQUASH_FROM + math.expm1(min(excess - SQUASH_FROM, 20.0))
 
 
-def _seen_near(observations: Observations, v: float, x: Array) -> Array:
+def _seen_near(observations: Observations, v: float, x: Array) -> Mask:
     """Which rates lie between those tried at a batch size, or beside it, and a little beyond."""
     seen = observations.points
     tried = seen.x[np.abs(seen.v - v) < BESIDE] - 0.5 * (seen.v[np.abs(seen.v - v) < BESIDE] - v)
     if not len(tried):
         return np.zeros(len(x), dtype=bool)
-    return (x > tried.min() - BESIDE) & (x < tried.max() + BESIDE)
+    near: Mask = (x > tried.min() - BESIDE) & (x < tried.max() + BESIDE)
+    return near
 
 
 def _has_full_result(observations: Observations) -> bool:

@@ -125,7 +125,7 @@ class Feed:
 
     def answer(self) -> tuple[Run, dict[str, Any]] | None:
         """(a run for it, what the study has found); None before it has written its result."""
-        result = read_object(self._folder / RESULT)
+        result: dict[str, Any] | None = read_object(self._folder / RESULT)
         if result is None:
             return None
         best, spent = result.get("best") or {}, result.get("spent") or {}

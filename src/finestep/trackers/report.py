@@ -38,7 +38,7 @@ class Report:
         self._file = folder / FOLDER / f"{name.replace(':', '.')}.json"
         self.feed = Feed(folder)
         self.sink: Sink = make_sink(name, folder, self.feed.name)
-        kept = read_object(self._file) or {}
+        kept: dict[str, Any] = read_object(self._file) or {}
         self._sent: dict[str, Any] = {number: dict(one) for number, one in kept.get("trials", {}).items()}
         self._open: set[int] = set()
         self._answered = kept.get("answered")

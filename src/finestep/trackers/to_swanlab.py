@@ -31,7 +31,7 @@ class SwanLabSink:
             job_type="answer" if run.number < 0 else "trial",
             config={key: value for key, value in run.config.items() if value is not None},
             log_dir=str(self._folder),
-            mode=self._mode,  # type: ignore[arg-type]
+            mode=self._mode,
             id=run.key,
             resume="allow",
         )

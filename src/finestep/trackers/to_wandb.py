@@ -30,7 +30,7 @@ class WandbSink:
             job_type="answer" if run.number < 0 else "trial",
             config=dict(run.config),
             dir=str(self._folder),
-            mode=self._mode,  # type: ignore[arg-type]
+            mode=self._mode,
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, save_code=False),

@@ -125,7 +125,7 @@ class Guard:
         if len(brought) != 1 or not secrets.compare_digest(brought[0].encode(), self._token.encode()):
             return None
         rest = urlencode([(name, value) for name, value in query if name != "token"])
-        path = "/" + scope["path"].lstrip("/")
+        path = "/" + str(scope["path"]).lstrip("/")
         return path + (f"?{rest}" if rest else "")
 
     @property
