@@ -293,7 +293,7 @@ OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         "max_rows": (TUNE, (*TUNE, "--max-rows", "20")),
         "template": (TUNE, (*TUNE, "--template", "raw")),
         "max_length": (TUNE, (*TUNE, "--max-length", "64")),
-        "budget": (TUNE, (*TUNE, "--budget", "3")),
+        "budget": (TUNE, (*TUNE, "--budget", "2")),
         "time": (TUNE, (*TUNE, "--time", "5m")),
         "strategy": (TUNE, (*TUNE, "--strategy", "tpe")),
         "tuned": (TUNE, (*TUNE, "--tune", "rank")),
@@ -379,8 +379,10 @@ OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     },
 }
 """For each option two command lines, without and with it, that must run different things."""
-OUTPUT_ONLY = {("probe", "as_json"), ("tune", "check_saved"), ("train", "check_saved")}
-"""They change what is said or checked at the end (tests/saved, tests/cli/test_probe.py), not what runs."""
+OUTPUT_ONLY = {("probe", "as_json")} | {
+    (command, name) for command in ("tune", "train") for name in ("check_saved", "language", "watch", "report_to")
+}
+"""They change what is said, shown or checked (tests/saved, tests/language, tests/watch, tests/trackers), not what runs."""
 
 
 @pytest.mark.parametrize("command", OPTIONS)

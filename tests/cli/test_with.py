@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -52,7 +53,8 @@ def studied(tmp_path_factory, shipped_model):
     process = subprocess.Popen(command(*options), cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True)
     while process.poll() is None and not list(folder.glob("study/trials/*/steps.jsonl")):
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # on a busy machine it may have come to its end
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return folder, run(folder, *options)
 

@@ -142,9 +142,11 @@ def test_after_one_or_two_runs_no_per_cent_is_promised_and_the_way_on_is_said(tm
     assert "not settled between" in text
     assert "go on with `finestep tune m d.jsonl --budget 6`" in text
     assert "regret" not in text
-    hero = (tmp_path / "report.html").read_text().partition("</header>")[0]
-    assert "Not settled: between" in hero
-    assert "--budget 6" in hero
+    page = (tmp_path / "report.html").read_text()
+    verdict = page.partition('"verdict":')[2].partition('"tiles":')[0]
+    assert '"tag":"unsettled"' in verdict
+    assert "The best learning rate at this batch lies between" in verdict
+    assert "--budget 6" in verdict
     store.close()
     longer, _ = tune(tmp_path, budget=6.0)
     assert _asked(longer.trials())[: len(result["trials"])] == _asked(store.trials())[: len(result["trials"])]

@@ -256,13 +256,18 @@ def study_folder(path, rows, *, batch=32, rate=1e-4):
     path.mkdir()
     write_recipe(path / "recipe.yaml", RECIPE.changed(effective_batch_size=batch, learning_rate=rate))
     trade_offs = [
-        {"effective_batch_size": b, "learning_rate": {"value": v, "low": v / 1.5, "high": v * 1.5}}
+        {
+            "effective_batch_size": b,
+            "learning_rate": {"value": v, "low": v / 1.5, "high": v * 1.5, "unit": "1", "source": "measured here"},
+            "excess_percent": 0.0,
+        }
         for b, v in rows.items()
     ]
-    trials = [{"effective_batch_size": b, "eval_loss": 1.0} for b in rows]
+    figures = {"learning_rate": rate, "micro_batch_size": 8, "accumulation_steps": 4, "state": "completed"}
+    trials = [{"trial": n, "effective_batch_size": b, "eval_loss": 1.0, **figures} for n, b in enumerate(rows)]
     result = {
         "facts": {"model": "Llama-3.1-8B", "data": "d.jsonl"},
-        "answer": {"trade_offs": trade_offs},
+        "answer": {"trial": 0, "learning_rate": rate, "trade_offs": trade_offs, "sentence": "trial 0"},
         "trials": trials,
     }
     (path / "result.json").write_text(json.dumps(result))

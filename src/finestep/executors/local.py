@@ -34,6 +34,7 @@ class _Member:
     open: list[int] = field(default_factory=list)
     is_ending: bool = False
     """It interrupts trials unasked: why comes next, and then its end."""
+    was_asked_to_end: bool = False
     cause: str | None = None
     """What the worker said before it was lost."""
 
@@ -107,6 +108,11 @@ class LocalExecutor:
                 continue
             if event is None:
                 self._crew.remove(member)
+                if member.was_asked_to_end and death is None:
+                    # It ended before it had read what was submitted last.
+                    for number in member.open:
+                        yield Event(kind="interrupted", trial=number, data={"step": 0})
+                    member.open.clear()
                 if member.open:
                     death = death or member.process.death(member.cause)
                     self._stop_crew()
@@ -139,6 +145,8 @@ class LocalExecutor:
 
     def pause(self) -> None:
         """Like `stop`, but the next `start` begins again."""
+        for member in self._crew:
+            member.was_asked_to_end = True
         self._stop_crew()
 
     def stop_trial(self, number: int) -> None:

@@ -5,6 +5,7 @@ The rate in metrics.csv is the one that the next step will use, because it is lo
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,8 @@ def passes_a_step(rows: Sequence[Row]) -> int:
     >>> passes_a_step([{"iter": str(i), "loss": "2", "learning_rate": str(i // 2)} for i in range(1, 9)])
     2
     """
-    seen = [(int(number(row["iter"])), row.get("learning_rate")) for row in rows if row.get("loss") and row.get("iter")]
+    told = [(number(row["iter"]), row.get("learning_rate")) for row in rows if row.get("loss") and row.get("iter")]
+    seen = [(int(one), rate) for one, rate in told if math.isfinite(one)]
     if any(after[0] - before[0] != 1 for before, after in pairwise(seen)):
         return 1  # rows are thinned out: the distance of two moves says nothing
     moved = [after[0] for before, after in pairwise(seen) if after[1] != before[1]]

@@ -25,7 +25,7 @@ _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
 _BAR = (
     r"(?:^|(?<=[}A]))\s*(?:Train(?:ing)?:\s+)?\d{1,3}%\|[^|\n]{0,200}\|\s*(?P<done>\d{1,9})/(?P<total>\d{1,9})"
-    r" \[[^\]\n]{0,60}(?:it/s|s/it)"
+    r" \[[^\]\n]{0,60}(?:it/s|s/it|\d\d<[\d:?]+\])"
 )
 """A progress bar of training: one of tokenising counts examples, one of loading or of validation has a name of its own."""
 _ROW_OR_BAR = re.compile(rf"(?P<row>{_PRINTED_ROW.pattern})|{_BAR}")
@@ -158,7 +158,9 @@ def _read_printed_once(stream: Iterator[str], table: RowTable) -> None:
 def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
     printed = _with_bars(stream, table)
     for chosen in iter(lambda: list(islice(printed, 400)), []):
-        steps = dict(enumerate(step for _, step in chosen))
+        steps = [step for _, step in chosen]
+        if sum(step is not None for step in steps) <= len(steps) / 2:
+            steps = [None] * len(steps)  # a bar that stands behind few of the rows says nothing of the others
         rows: list[dict[str, object] | None] = []
         for texts in batches([[text for text, _ in chosen]]):
             rows += rows_of(texts, _decode_printed)
