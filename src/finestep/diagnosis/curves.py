@@ -37,8 +37,6 @@ class LossCurve:
     tail_drop: float
     """Relative drop of the fitted line over the last fifth of the rows; positive = still falling."""
     tail_t: float
-    late_drop: float
-    """Share of the whole drop that happened in the second half of the rows."""
     whole: Trend
     smooth: Column
     rows: npt.NDArray[np.intp]
@@ -98,7 +96,6 @@ def loss_curve(loss: Column) -> LossCurve | None:
         median=float(np.median(x)),
         spread=float(np.percentile(x, 95) - np.percentile(x, 5)) / scale,
         **_tail(x, end),
-        late_drop=_late_drop(smooth, start, end),
         whole=trend(x),
         smooth=smooth,
         rows=rows,
@@ -113,11 +110,6 @@ def _tail(x: Column, end: float) -> dict[str, float]:
         return {"tail_drop": 0.0, "tail_t": 0.0}
     line = trend(tail)
     return {"tail_drop": -0.5 * line.change / max(abs(end), 1e-12), "tail_t": -line.t}
-
-
-def _late_drop(smooth: Column, start: float, end: float) -> float:
-    middle = float(smooth[len(smooth) // 2])
-    return (middle - end) / (start - end) if start > end else 0.0
 
 
 def eval_curve(series: EvalSeries) -> EvalCurve | None:

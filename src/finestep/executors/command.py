@@ -11,27 +11,24 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from finestep.disk import make_folder, write_whole
+from finestep.disk import make_folder
 from finestep.errors import FinestepError
 from finestep.executors.detached import EXIT_CODE, POLL_S, Detached
 from finestep.executors.endings import last_line, machine_fault, memory_ran_out
 from finestep.executors.in_turn import InTurn
+from finestep.executors.turns import BY_HAND, IDLE_S, TurnsExecutor, finished, given_back
 from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready
 from finestep.study import EXTERNAL, CommandSpec
-from finestep.study_layout import OUTCOME
 from finestep.trainers.command_fields import field_values, filled
 from finestep.trainers.command_log import refuse_another_rate
 from finestep.trainers.command_results import json_place, name_and_place, result_value
-from finestep.trial import Outcome, TrialState, recipe_hash
-
-IDLE_S = 0.5
-BY_HAND = "stopped by hand"
+from finestep.trial import Outcome, TrialState
 
 
-class CommandExecutor:
+class CommandExecutor(TurnsExecutor):
     """Runs trials as commands, one after the other.
 
     Args:
@@ -41,33 +38,13 @@ class CommandExecutor:
     def __init__(self, trainer: CommandSpec):
         self._trainer = trainer
         self._command: Detached | None = None
-        self._turns = InTurn(self._run)
+        super().__init__(InTurn(self._run))
 
     def start(self) -> Ready:
         """Nothing to load: the size of the data as the user said it."""
         self._turns.begin()
         card = DataCard(facts=DataFacts(name=EXTERNAL, num_rows=self._trainer.num_rows))
         return Ready(card=card, machine=Machine(command=self._trainer.command))
-
-    def submit(self, request: TrialRequest) -> None:
-        """Take a trial."""
-        self._turns.submit(request)
-
-    def events(self) -> Iterator[Event]:
-        """Run the submitted trials; each ends with `finished` or `interrupted`."""
-        return self._turns.events()
-
-    def stop(self) -> None:
-        """End the running command; its trial is interrupted. Safe in a signal handler."""
-        self._turns.stop()
-
-    def pause(self) -> None:
-        """Start no further command until the next `start`. The one that runs goes on: it could not be taken up where it was."""
-        self._turns.pause()
-
-    def stop_trial(self, number: int) -> None:
-        """End the command of one trial; what it has printed is its result."""
-        self._turns.stopped.add(number)
 
     def kill(self) -> None:
         """End the running command now."""
@@ -88,7 +65,7 @@ class CommandExecutor:
         steps = int(str(values.get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
         if request.number in self._turns.stopped and not command.is_over and not command.is_running():
-            yield self._ended(request, Outcome(state="stopped", reason=f"{BY_HAND} before it began", by_hand=True))
+            yield finished(request, Outcome(state="stopped", reason=f"{BY_HAND} before it began", by_hand=True))
             return
         if command.is_running():
             text = "its command is still running since an earlier session; waiting for it"
@@ -97,7 +74,7 @@ class CommandExecutor:
             command.launch(script)
         reason = yield from self._wait(command, request.number)
         if reason is None:
-            yield Event(kind="interrupted", trial=request.number, data={"step": 0})
+            yield given_back(request)
             return
         outcome = self._outcome(command, values, reason)
         if reason == BY_HAND:
@@ -106,13 +83,7 @@ class CommandExecutor:
             command.forget_end()  # so that it runs again once this is mended
             yield refusal
             return
-        yield self._ended(request, outcome)
-
-    def _ended(self, request: TrialRequest, outcome: Outcome) -> Event:
-        """The end of a trial, on disk before it is told."""
-        outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(Path(request.folder) / OUTCOME, outcome.model_dump_json())
-        return Event(kind="finished", trial=request.number, data=outcome.model_dump())
+        yield finished(request, outcome)
 
     def _refusal(self, command: Detached, request: TrialRequest, outcome: Outcome, ended: str) -> Event | None:
         """What ends the study instead of the trial: a fault of the machine, or a rate that was not used."""
@@ -155,10 +126,10 @@ class CommandExecutor:
 
     def _stopped(self, command: Detached, values: Mapping[str, object], outcome: Outcome) -> Outcome:
         """The end of a trial that the user has stopped: with the last result that it has told, if any."""
-        told = {}
+        told, output = {}, command.tail()
         for result in self._trainer.results:
             name, place = name_and_place(result)
-            value = result_value(name, place, command.folder, values, command.tail())
+            value = result_value(name, place, command.folder, values, output)
             if value is not None and math.isfinite(value):
                 told[name] = value
         loss = told.pop("eval_loss", None)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-from finestep.disk import make_folder, remove, write_whole
+from finestep.disk import make_folder, remove
 from finestep.errors import BadInput, FinestepError
 from finestep.executors.at_once import AtOnce
 from finestep.executors.detached import POLL_S
@@ -17,17 +17,18 @@ from finestep.executors.endings import machine_fault
 from finestep.executors.framework_run import GRACE_S, USUAL_TIMES, Circumstances, FrameworkRun
 from finestep.executors.memory_limit import MemoryLimit
 from finestep.executors.preflight import STEPS, Preflight, hash_of, keep_preflight, known_preflight
+from finestep.executors.turns import TurnsExecutor, finished, given_back
 from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready, SharePlan
 from finestep.recipe import Recipe
 from finestep.study import FrameworkSpec
-from finestep.study_layout import MODEL, OUTCOME
+from finestep.study_layout import MODEL
 from finestep.trainers.frameworks import framework
 from finestep.trainers.guards import broken_guard
 from finestep.trainers.plan import TrialPlan, plan_trial
-from finestep.trial import Outcome, recipe_hash
+from finestep.trial import Outcome
 
 OUTPUT_FOLDER = MODEL
 """Where a framework writes: the place where a trial's weights are looked for."""
@@ -36,7 +37,7 @@ MOSTLY_FIXED = 0.5
 """Above this share of a full run, short runs are not made (`flows/with_space`)."""
 
 
-class FrameworkExecutor:
+class FrameworkExecutor(TurnsExecutor):
     """Runs trials in a framework.
 
     Args:
@@ -46,10 +47,10 @@ class FrameworkExecutor:
     """
 
     def __init__(self, spec: FrameworkSpec, recipe: Recipe, *, folder: Path, gpus: Sequence[str] = ()):
+        super().__init__(AtOnce(self._run, most=spec.parallel))
         self._spec, self._recipe, self._folder = spec, recipe, folder
         self._framework = framework(spec.name)
         self._memory = MemoryLimit(folder)
-        self._turns = AtOnce(self._run, most=spec.parallel)
         self._places = _places(gpus, spec.parallel)
         self._preflight: Preflight | None = None
         self._runs: dict[int, FrameworkRun] = {}
@@ -84,26 +85,6 @@ class FrameworkExecutor:
             step_s=round(found.step_s, 3),
         )
         return Ready(card=card, machine=machine, sharing=SharePlan(num_workers=self._spec.parallel))
-
-    def submit(self, request: TrialRequest) -> None:
-        """Take a trial."""
-        self._turns.submit(request)
-
-    def events(self) -> Iterator[Event]:
-        """Run the submitted trials; each ends with `finished` or `interrupted`."""
-        return self._turns.events()
-
-    def stop(self) -> None:
-        """End the running trials; they are interrupted. Safe in a signal handler."""
-        self._turns.stop()
-
-    def pause(self) -> None:
-        """Start no further trial until the next `start`. Those that run go on: they could not be taken up where they were."""
-        self._turns.pause()
-
-    def stop_trial(self, number: int) -> None:
-        """End one trial; the last evaluation of its log is its result."""
-        self._turns.stopped.add(number)
 
     def kill(self) -> None:
         """End the running trials now."""
@@ -183,7 +164,7 @@ class FrameworkExecutor:
                 yield Event(kind="error", data={"error": error.kind, "text": str(error), "place": error.place})
                 return
             if outcome is None:
-                yield Event(kind="interrupted", trial=number, data={"step": 0})
+                yield given_back(request)
                 return
             if outcome.state != "out_of_memory" or plan.micro_batch == 1:
                 break
@@ -193,9 +174,7 @@ class FrameworkExecutor:
             )
             yield Event(kind="note", trial=number, data={"text": text})
             plan = self._plan(request.recipe, request.fidelity, folder)
-        outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / OUTCOME, outcome.model_dump_json())
-        yield Event(kind="finished", trial=number, data=outcome.model_dump())
+        yield finished(request, outcome)
 
     def _attempt(self, plan: TrialPlan, folder: Path, number: int) -> Generator[Event | None, None, Outcome | None]:
         """One run of a trial: its outcome, None when it was interrupted."""

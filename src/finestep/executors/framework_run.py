@@ -15,6 +15,7 @@ from finestep.errors import BadInput
 from finestep.executors.command import exit_code_lines
 from finestep.executors.detached import Detached
 from finestep.executors.endings import last_error, memory_ran_out
+from finestep.executors.turns import BY_HAND
 from finestep.finding import Finding
 from finestep.protocol import Event, EventKind
 from finestep.study import FrameworkSpec
@@ -35,7 +36,6 @@ COUNTS = re.compile(r"num_tokens|_ppl$|epoch$")
 """Numbers of an evaluation that measure no quality, or the loss once more."""
 END_SHARE, FEWEST_END_STEPS = 0.1, 5
 """Of a framework that evaluates nothing, the mean training loss of the last tenth of the steps stands in."""
-BY_HAND = "stopped by hand"
 GRACE_S = 600.0
 USUAL_TIMES = 10.0
 """Without `--timeout`, a run may take so many times what the preflight promised, and ten minutes."""

@@ -18,11 +18,9 @@ from typing import TypedDict
 
 from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
+from finestep.executors.turns import IDLE_S
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.ready import DataCard, Ready
-
-IDLE_S = 0.5
-"""After so long without an event an `idle` one comes, so that who listens can look at what else waits."""
 
 
 @dataclass(eq=False)

@@ -9,19 +9,20 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from finestep.disk import append_line, make_folder, write_whole
+from finestep.disk import append_line, make_folder
 from finestep.executors.in_turn import InTurn
+from finestep.executors.turns import BY_HAND, TurnsExecutor, finished
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready, SharePlan
 from finestep.recipe import Recipe
-from finestep.study_layout import EVALUATIONS, OUTCOME, STEPS
-from finestep.trial import EvalRecord, Outcome, StepRecord, recipe_hash
+from finestep.study_layout import EVALUATIONS, STEPS
+from finestep.trial import EvalRecord, Outcome, StepRecord
 
 Recording = Callable[[Recipe, float], list[float] | None]
 """(recipe, fidelity) -> validation losses in order, NaN for a diverged end; None when it was never recorded."""
 
 
-class ReplayExecutor:
+class ReplayExecutor(TurnsExecutor):
     """Plays recordings of validation losses, with the events that a worker would send."""
 
     def __init__(
@@ -34,33 +35,13 @@ class ReplayExecutor:
     ):
         self._recording, self._card, self._num_rows = recording, card or DataCard(), num_train_rows
         self._at_once = at_once
-        self._turns = InTurn(self._play)
+        super().__init__(InTurn(self._play))
         self.num_started = 0
 
     def start(self) -> Ready:
         """Nothing to load."""
         self._turns.begin()
         return Ready(card=self._card, machine=Machine(device="replay"), sharing=SharePlan(num_lanes=self._at_once))
-
-    def submit(self, request: TrialRequest) -> None:
-        """Take a trial."""
-        self._turns.submit(request)
-
-    def events(self) -> Iterator[Event]:
-        """Play the submitted trials one after the other."""
-        return self._turns.events()
-
-    def stop(self) -> None:
-        """The next trial is interrupted."""
-        self._turns.stop()
-
-    def pause(self) -> None:
-        """The next trial is interrupted, until the next `start`."""
-        self._turns.pause()
-
-    def stop_trial(self, number: int) -> None:
-        """A trial ends with the losses that it has played."""
-        self._turns.stopped.add(number)
 
     def kill(self) -> None:
         """Like `stop`: there is no process."""
@@ -126,15 +107,12 @@ class ReplayExecutor:
         return Event(kind=kind, trial=request.number, data=record.model_dump())
 
     def _end(self, request: TrialRequest, outcome: Outcome) -> Event:
-        folder = Path(request.folder)
-        make_folder(folder)
-        outcome = outcome.model_copy(update={"recipe_hash": recipe_hash(request.recipe, request.fidelity)})
-        write_whole(folder / OUTCOME, outcome.model_dump_json())
-        return Event(kind="finished", trial=request.number, data=outcome.model_dump())
+        make_folder(Path(request.folder))
+        return finished(request, outcome)
 
 
 def _stopped(played: list[float], *, num_steps: int) -> Outcome:
     """The end of a trial that the user has stopped."""
     best = min((loss for loss in played if math.isfinite(loss)), default=None)
-    reason = f"stopped by hand at step {num_steps}"
+    reason = f"{BY_HAND} at step {num_steps}"
     return Outcome(state="stopped", reason=reason, eval_loss=best, num_steps=num_steps, by_hand=True)

@@ -20,6 +20,19 @@ from finestep.export.rows import chat_rows, json_lines, text_rows
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
 
+CHAT = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
+}
+"""How LLaMA-Factory is told, in its `dataset_info.json`, that a file holds `messages`."""
+
 
 class LlamaFactory:
     """`llamafactory.yaml`."""
@@ -64,15 +77,7 @@ class LlamaFactory:
     def _rows(self, context: ExportContext) -> dict[str, str]:
         if context.rows is None:
             return {}
-        tags = {
-            "role_tag": "role",
-            "content_tag": "content",
-            "user_tag": "user",
-            "assistant_tag": "assistant",
-            "system_tag": "system",
-        }
-        chat = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
-        form = {"columns": {"prompt": "text"}} if context.rows.is_text else chat
+        form = {"columns": {"prompt": "text"}} if context.rows.is_text else CHAT
         rows = {"train": (TRAIN_FILE, context.rows.train), "eval": (EVAL_FILE, context.rows.evaluation)}
         make = text_rows if context.rows.is_text else chat_rows
         info = {name: {"file_name": file, **form} for name, (file, _) in rows.items()}

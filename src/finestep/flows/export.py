@@ -127,10 +127,3 @@ def _about_machine(hardware: HardwareFacts | str | None) -> dict[str, object]:
     facts = hardware if isinstance(hardware, HardwareFacts) else hardware_facts(hardware)
     on_gpu = {True: "bf16", False: "fp16"}[facts.supports_bf16]
     return {"device": facts.device, "precision": on_gpu if facts.device == "cuda" else "fp32"}
-
-
-def count_rows(data: str) -> int | None:
-    """Training rows of a data file after the validation split; None when `data` is no local file."""
-    from finestep.survey.data_sample import data_facts
-
-    return data_facts(DataSpec(path=data)).num_rows if Path(data).expanduser().exists() else None

@@ -20,7 +20,6 @@ from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of, read_pairs
 from finestep.readers.text_stream import batches, lines
 
-MOST_CHARS = 20000
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
 _BAR = (

@@ -8,7 +8,6 @@ from markupsafe import Markup, escape
 
 from finestep.report import axes, wording
 from finestep.report.basin import Basin, BasinLine, FallenRun
-from finestep.report.batch_map import BatchMap, Cell
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 44, 48
@@ -27,18 +26,6 @@ def basin_svg(basin: Basin) -> Markup:
         title = f"run {fallen.trial}: {wording.STATE_WORDS[fallen.state]}"
         parts.append(f'<g class="fallen"><title>{escape(title)}</title>{_fallen_mark(fallen, x)}</g>')
     return _drawing("Final validation loss over learning rate", parts)
-
-
-def map_svg(measured: BatchMap) -> Markup:
-    """Plot 2: measured cells only, coloured by rank, with their numbers."""
-    x, y = _scale(measured.x_range, LEFT, WIDTH - RIGHT), _scale(measured.y_range, HEIGHT - BOTTOM, TOP)
-    parts = [
-        _x_axis(measured.columns, x, "learning rate"),
-        _text(LEFT - 56, TOP - 14, "effective batch (rows)", "axis"),
-    ]
-    parts += [_text(LEFT - 10, y(row) + 4, label, "tick end") for row, label in measured.rows]
-    parts += [_cell(cell, x, y) for cell in measured.cells]
-    return _drawing("Validation loss by learning rate and batch size", parts)
 
 
 def _scale(domain: tuple[float, float], start: float, end: float) -> Scale:
@@ -80,16 +67,6 @@ def _line(line: BasinLine, basin: Basin, x: Scale, y: Scale) -> str:
     return f'<g class="{kind}"><polyline fill="none" points="{path}"{thin}/>{dots}</g>{name}'
 
 
-def _cell(cell: Cell, x: Scale, y: Scale) -> str:
-    left, right, top, bottom = x(cell.x0), x(cell.x1), y(cell.y1), y(cell.y0)
-    kind = cell.kind if cell.quantile is None else f"q{round(9 * cell.quantile)}"
-    box = f'x="{left + 1:.1f}" y="{top + 1:.1f}" width="{right - left - 2:.1f}" height="{bottom - top - 2:.1f}"'
-    runs = ", ".join(str(number) for number in cell.trials)
-    title = f"run {runs}: {wording.learning_rate(cell.learning_rate)}, batch {cell.batch}"
-    label = _text((left + right) / 2, (top + bottom) / 2 + 4, cell.label, "value middle")
-    return f'<g class="cell {kind}"><title>{escape(title)}</title><rect {box} rx="3"/>{label}</g>'
-
-
 def _fallen_mark(fallen: FallenRun, x: Scale) -> str:
     left, top = x(fallen.x) - 5, TOP - 17
     drawn = "l10,10 m0,-10 l-10,10" if fallen.state == "diverged" else "h10 v10 h-10 z"
@@ -98,18 +75,3 @@ def _fallen_mark(fallen: FallenRun, x: Scale) -> str:
 
 def _text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
-
-
-def counts_svg(counts: Sequence[tuple[str, int]]) -> Markup:
-    """A bar whose parts are the numbers of trials in each state."""
-    total = sum(number for _, number in counts) or 1
-    parts, start = [], 0.0
-    for state, number in counts:
-        width = 100 * number / total
-        parts.append(
-            f'<rect class="state-{escape(state)}" x="{start:.2f}" y="0" width="{width - 0.4:.2f}" height="4"/>'
-        )
-        start += width
-    return Markup(
-        f'<svg class="counts" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'
-    )

@@ -55,11 +55,18 @@ def most_at_once(full_runs: float) -> int:
 
 @dataclass(frozen=True)
 class _View:
-    """What the structured search is given."""
+    """What the structured search is given.
+
+    Attributes:
+        trials: those that it may see, with their results as losses in units.
+        unit: how many per cent of the loss a unit is.
+        best: number of the best full run by the objective itself, which losses in units may round.
+    """
 
     search: StructuredSearch
     trials: list[Trial]
     unit: float
+    best: int | None
 
 
 def of_the_loss(trials: Sequence[Trial]) -> Objective:
@@ -143,10 +150,10 @@ class Search:
             search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
             wanted = search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
             # What is believed is said once for all proposals of a wave: sampling the surfaces behind it is the costly part.
-            said = self._answer(trials) if wanted else None
+            said = self._answer(view) if wanted else None
             proposals += [_explained(one, said) for one in wanted]
         if not proposals and self.prefers_speed and left >= 1:
-            proposals = self._faster(trials)
+            proposals = self._faster(trials, view)
         return proposals
 
     def _has_answer(self, view: _View) -> bool:
@@ -172,11 +179,12 @@ class Search:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""
         objective = self.objective(trials)
         trials = as_shown(trials, objective)
+        best = leading(objective, trials)
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
         prior = reading.prior(self.prior, metric_noise=noise)
         search = StructuredSearch(self.space, prior, seed=self.seed, stop_below=self.stop_below)
-        return _View(search, reading.losses(self.visible(trials)), reading.unit)
+        return _View(search, reading.losses(self.visible(trials)), reading.unit, best.number if best else None)
 
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that the search may see.
@@ -189,7 +197,7 @@ class Search:
 
     def answer(self, trials: Sequence[Trial]) -> Answer:
         """What the search believes now, its choice moved to a faster batch when speed is preferred and costs little."""
-        answer = self._answer(trials)
+        answer = self._answer(self._view(trials))
         if not self.prefers_speed or answer.trial is None:
             return answer
         row = self._fastest(answer)
@@ -210,14 +218,11 @@ class Search:
             }
         )
 
-    def _answer(self, trials: Sequence[Trial]) -> Answer:
+    def _answer(self, view: _View) -> Answer:
         """The search's answer in per cent of the objective, not in units."""
         # Inside, a loss is counted in units (how many times steeper than usual this study is). What is told must be per cent
         # of the loss again.
-        view = self._view(trials)
-        objective = self.objective(trials)
-        best = leading(objective, as_shown(trials, objective))
-        said = view.search.answer(view.trials, winner=best.number if best else None)
+        said = view.search.answer(view.trials, winner=view.best)
         rows = tuple(
             row.model_copy(update={"excess_percent": row.excess_percent * view.unit}) for row in said.trade_offs
         )
@@ -270,9 +275,9 @@ class Search:
     def _fastest(self, answer: Answer) -> TradeOff | None:
         return answer.fastest(max_excess_percent=SPEED_MARGIN_PERCENT)
 
-    def _faster(self, trials: Sequence[Trial]) -> list[Proposal]:
+    def _faster(self, trials: Sequence[Trial], view: _View) -> list[Proposal]:
         """A full run at the fastest batch size that costs little, when none was made there."""
-        row = self._fastest(self._answer(trials))
+        row = self._fastest(self._answer(view))
         if row is None or any(
             trial.fidelity == 1.0 and trial.recipe.effective_batch_size == row.effective_batch_size for trial in trials
         ):
@@ -290,15 +295,8 @@ class Search:
 
     def _best_at(self, trials: Sequence[Trial], batch: int) -> Trial | None:
         """The best full-length trial of one batch size."""
-        objective = self.objective(trials)
-        here = [
-            (objective.rank(value), trial.recipe.learning_rate, trial)
-            for trial in trials
-            if trial.fidelity == 1.0
-            and trial.recipe.effective_batch_size == batch
-            and (value := objective.value(trial)) is not None
-        ]
-        return min(here, key=lambda row: row[:2])[2] if here else None
+        here = [trial for trial in trials if trial.recipe.effective_batch_size == batch]
+        return leading(self.objective(trials), here)
 
 
 def _explained(proposal: Proposal, said: Answer | None) -> Proposal:

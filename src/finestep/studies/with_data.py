@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finestep.disk import make_folder, write_whole
 from finestep.errors import BadInput
+from finestep.export.llama_factory import CHAT
 from finestep.export.rows import chat_rows, litgpt_rows, trl_rows
 from finestep.flows.export import export_data
 from finestep.foreign.config import ForeignConfig
@@ -135,15 +136,7 @@ _FILES = ("train.jsonl", "eval.jsonl")
 
 
 def _llama_factory_chat(folder: Path) -> Rows:
-    tags = {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-        "system_tag": "system",
-    }
-    form = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
-    info = {"train": {"file_name": _FILES[0], **form}, "held_out": {"file_name": _FILES[1], **form}}
+    info = {"train": {"file_name": _FILES[0], **CHAT}, "held_out": {"file_name": _FILES[1], **CHAT}}
     settings = {"dataset": "train", "eval_dataset": "held_out", "dataset_dir": str(folder)}
     return Rows(settings=lambda _: settings, extra=lambda _: {"dataset_info.json": json.dumps(info, indent=2) + "\n"})
 

@@ -56,7 +56,8 @@ class Sink(Protocol):
 
     def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
         """The study has ended: what the search found, as a run of its own."""
-        ...
+        self.open(run)
+        self.end(run, summary)
 
     def flush(self) -> None:
         """What was sent is safe after this."""

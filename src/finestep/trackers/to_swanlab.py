@@ -9,10 +9,10 @@ from typing import Any
 
 import swanlab
 
-from finestep.trackers.sink import Point, Run
+from finestep.trackers.sink import Point, Run, Sink
 
 
-class SwanLabSink:
+class SwanLabSink(Sink):
     """Writes through SwanLab's client, which holds one run a process."""
 
     one_at_a_time = True
@@ -50,10 +50,6 @@ class SwanLabSink:
         swanlab.log(numbers, step=int(summary.get("num_steps") or 0))
         swanlab.finish()
         self._run = None
-
-    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
-        self.open(run)
-        self.end(run, summary)
 
     def flush(self) -> None:
         """The client writes by itself."""

@@ -13,12 +13,12 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from finestep.readers.tensorboard_events import last_step
-from finestep.trackers.sink import Point, Run
+from finestep.trackers.sink import Point, Run, Sink
 
 LONGEST = 500
 
 
-class TensorBoardSink:
+class TensorBoardSink(Sink):
     """Writes event files."""
 
     one_at_a_time = False
@@ -45,10 +45,6 @@ class TensorBoardSink:
         step = int(summary.get("num_steps") or 0)
         self._add(run, step, run.began + float(summary.get("elapsed_s") or 0.0), Summary(value=values))
         self._writers.pop(run.number).close()
-
-    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
-        self.open(run)
-        self.end(run, summary)
 
     def flush(self) -> None:
         for writer in self._writers.values():

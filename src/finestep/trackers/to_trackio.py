@@ -10,10 +10,10 @@ from typing import Any
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
 
-from finestep.trackers.sink import Point, Run
+from finestep.trackers.sink import Point, Run, Sink
 
 
-class TrackioSink:
+class TrackioSink(Sink):
     """Writes through trackio's client."""
 
     one_at_a_time = True
@@ -48,10 +48,6 @@ class TrackioSink:
         self._run.log(values, step=int(summary.get("num_steps") or 0))
         self._run.finish()
         self._run = None
-
-    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
-        self.open(run)
-        self.end(run, summary)
 
     def flush(self) -> None:
         """The client sends by itself; `finish` waits for it."""

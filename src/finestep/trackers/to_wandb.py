@@ -9,10 +9,10 @@ from typing import Any
 
 import wandb
 
-from finestep.trackers.sink import Point, Run
+from finestep.trackers.sink import Point, Run, Sink
 
 
-class WandbSink:
+class WandbSink(Sink):
     """Writes through W&B's client."""
 
     one_at_a_time = False
@@ -45,10 +45,6 @@ class WandbSink:
         done = self._runs.pop(run.number)
         done.summary.update(dict(summary))
         done.finish(exit_code=0 if summary.get("state", "completed") in ("completed", "stopped") else 1)
-
-    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
-        self.open(run)
-        self.end(run, summary)
 
     def flush(self) -> None:
         """The client's own process holds what was logged."""

@@ -6,7 +6,6 @@ Versions: TRL 1.16, transformers 5.23, LLaMA-Factory 0.9.5, ms-swift 4.6, litgpt
 from __future__ import annotations
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.trainers.config_text import Path
 from finestep.trainers.framework import Fields, Framework, Names
 
 MOST_LOGGED_STEPS = 200
@@ -240,12 +239,3 @@ def framework(name: str) -> Framework:
             next_step="known: " + ", ".join(FRAMEWORKS) + "; any other one by `--command`",
         )
     return FRAMEWORKS[name]
-
-
-def path_words(path: Path) -> str:
-    """A place as a person writes it.
-
-    >>> path_words(("train", "max_steps"))
-    'train.max_steps'
-    """
-    return ".".join(map(str, path))
