@@ -16,7 +16,7 @@ FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},
     {"survey", "store", "executors", "export", "foreign", "readers", "report", "trainers"},
-    {"train", "probes", "worker", "saved"},
+    {"train", "probes", "worker", "saved", "cluster"},
     {"flows"},
     {"studies"},
     {"integrations", "cli", "api", "agents", "entry", "watch", "trackers"},

@@ -24,6 +24,8 @@ relies on these promises, which `tests/executors/conformance.py` checks of every
    go on. Where nothing happens for a moment, an `idle` event comes, so that who listens can look at what else waits.
 11. `pause` is a `stop` that the next `start` takes back. An executor whose trials cannot go on where they were may let what
    runs come to its end.
+12. An executor that gains or loses room while it trains says so by a further `ready` event (its data are a `Ready`). The loss of a
+   machine ends no trial: it goes on elsewhere from its newest checkpoint, and a `note` says so.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from finestep.ready import Ready
 
 
 class Executor(Protocol):
-    """Runs trials somewhere: `executors.local`, `executors.command`, and `executors.replay`, the twin for tests."""
+    """Runs trials somewhere: `executors.local`, `executors.ray`, `executors.command`, and `executors.replay`, the twin for tests."""
 
     def start(self) -> Ready | None:
         """Make ready for trials, and say what was found; None when it was ready already.

@@ -23,10 +23,20 @@ PROTOCOL_VERSION = 1
 
 
 OnTrouble = Literal["rollback", "stop", "ignore"]
+Sharding = Literal["auto", "on", "off"]
+"""Whether each device of a trial holds a part of the base, or all of it."""
 
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
+
+
+class ClusterRequest(_Message):
+    """Where a study trains that one machine is too small for."""
+
+    address: str = Field(description="auto, or HOST:PORT of the head of a Ray cluster.")
+    workers: int | None = Field(None, ge=1, description="Most workers on all its nodes; None: one in each place.")
+    grace_s: float = Field(60.0, ge=0, description="A worker that cannot be reached for so long is given up.")
 
 
 class SessionRequest(_Message):
@@ -48,6 +58,9 @@ class SessionRequest(_Message):
     most_lanes: int = Field(8, ge=1, description="Trials that are under way at the same time, at most.")
     log: str | None = Field(None, description="The file that the worker's standard error goes to.")
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
+    cluster: ClusterRequest | None = Field(None, description="None: train on this machine.")
+    num_devices: int = Field(1, ge=1, description="Devices that train each trial together, a process each.")
+    sharding: Sharding = Field("auto", description="auto: in parts only where the base does not fit on one device.")
 
 
 class TrialOptions(_Message):
@@ -77,7 +90,10 @@ EventKind = Literal[
 
 
 class Event(_Message):
-    """One line from a worker. `died` and `idle` come from the executor: the process is gone; nothing has happened for a moment."""
+    """One line from a worker. `died` and `idle` come from the executor: the process is gone; nothing has happened for a moment.
+
+    A later `ready` says that more or fewer trials can be under way now than before.
+    """
 
     kind: EventKind
     trial: int | None = None

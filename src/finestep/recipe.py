@@ -98,7 +98,9 @@ class Recipe(_Group):
     micro_batch_size: int | None = Field(
         None, ge=1, description="Rows per forward pass on one device; None: by memory."
     )
-    num_devices: int = Field(1, ge=1, description="Devices that share a batch; the training loop uses one.")
+    num_devices: int = Field(
+        1, ge=1, description="Devices that train a trial together: each takes a share of the batch."
+    )
     num_epochs: float = Field(1.0, gt=0, le=1000, description="Passes over the training rows; fractions are allowed.")
     num_train_tokens: int | None = Field(None, ge=1, description="Token budget; replaces `num_epochs` when given.")
     max_length: int | None = Field(

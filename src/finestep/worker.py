@@ -6,32 +6,33 @@ It holds the base and the data and takes trial after trial. It never decides wha
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
 from finestep.disk import append_line, fault_of, json_text, make_folder
 from finestep.errors import FinestepError, WorkerFailed, cause_words
-from finestep.protocol import Event, EventKind, SessionRequest, TrialRequest
-from finestep.ready import Machine, Ready
+from finestep.executors.spoken import Line, Silent, complaint
+from finestep.protocol import EventKind, SessionRequest
+from finestep.ready import Machine, Ready, SharePlan
 from finestep.study_layout import EVALUATIONS, NOTES, STEPS
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
-from finestep.trial import recipe_hash
+from finestep.train.inbox import STOP, Inbox, SharedInbox
+from finestep.train.siblings import end_with_first, is_first, start_siblings
 
 if TYPE_CHECKING:
     from finestep.train.lane import Lane
     from finestep.train.membership import Fallen
+    from finestep.train.model import Placement
+    from finestep.train.ranks import Ranks
     from finestep.train.resident import Resident
 
 LOCK_WAIT_S = 120.0
@@ -45,78 +46,17 @@ QUIET = {
 }
 
 
-class Line:
-    """The way out: one JSON object a line on the real standard output, which nothing else may write to."""
-
-    def __init__(self) -> None:
-        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def send(
-        self, kind: EventKind, data: BaseModel | Mapping[str, object] | None = None, *, trial: int | None = None
-    ) -> None:
-        """Send an event. When nobody reads any more, training goes on to its next checkpoint and ends there."""
-        values = data.model_dump() if isinstance(data, BaseModel) else dict(data or {})
-        try:
-            self._out.write(Event(kind=kind, trial=trial, data=values).model_dump_json() + "\n")
-            self._out.flush()
-        except (BrokenPipeError, ValueError):
-            STOP.set()
-
-
-class Inbox:
-    """Trial requests from standard input; a stop line, or the end of input, sets the stop flag at once."""
-
-    def __init__(self) -> None:
-        self._waiting: SimpleQueue[TrialRequest] = SimpleQueue()
-        self.folders: dict[int, Path] = {}
-        self.hashes: dict[int, str] = {}
-        """Of what each trial was asked to run."""
-        self.stopped: set[int] = set()
-        """Trials that the user has stopped."""
-        threading.Thread(target=self._read, daemon=True, name="inbox").start()
-
-    def wait(self) -> bool:
-        """Wait for a request; False when there will be no more."""
-        while self._waiting.empty():
-            if STOP.wait(0.02):
-                return False
-        return True
-
-    def take(self) -> TrialRequest | None:
-        """The next request, or None when none is here yet."""
-        try:
-            return self._waiting.get_nowait()
-        except Empty:
-            return None
-
-    def _read(self) -> None:
-        for line in sys.stdin:
-            message = json.loads(line)
-            if message.get("kind") == "stop_trial":
-                self.stopped.add(int(message["trial"]))
-                continue
-            if message.get("kind") != "trial":
-                break
-            request = TrialRequest.model_validate(message)
-            self.folders[request.number] = Path(request.folder)
-            self.hashes[request.number] = recipe_hash(request.recipe, request.fidelity)
-            self._waiting.put(request)
-        STOP.set()
-
-
-STOP = threading.Event()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Serve one session; the exit code is 0 after a clean end, 2 after an error that a user can act on."""
     path = (arguments if arguments is not None else sys.argv[1:])[0]
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: STOP.set())
-    line = Line()
+    line = Line(unheard=STOP.set)
     try:
         request = SessionRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        if request.num_devices > 1:
+            _with_siblings(path, request)
         _serve(request, line)
     except ValidationError as error:
         line.send(
@@ -124,19 +64,23 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     except FinestepError as error:
-        line.send("error", _complaint(error))
+        line.send("error", complaint(error))
         return error.exit_code
     except Exception as error:
         with contextlib.suppress(OSError):
             traceback.print_exc()
         fault = fault_of(error) or WorkerFailed(cause_words(error))
-        line.send("error", _complaint(fault))
+        line.send("error", complaint(fault))
         return fault.exit_code
     return 0
 
 
-def _complaint(error: FinestepError) -> dict[str, object]:
-    return {"error": error.kind, "text": str(error), "place": error.place, "next_step": error.next_step}
+def _with_siblings(path: str, request: SessionRequest) -> None:
+    """Be one of the processes of a group: the first starts the others."""
+    if not is_first():
+        end_with_first()
+    elif "WORLD_SIZE" not in os.environ:
+        start_siblings(path, request.num_devices)
 
 
 def _serve(request: SessionRequest, line: Line) -> None:
@@ -145,6 +89,10 @@ def _serve(request: SessionRequest, line: Line) -> None:
         leave_out_bitsandbytes()
     if request.purpose == "inspect":
         line.send("ready", _inspect(request))
+        return
+    if request.num_devices > 1:
+        with _sole_worker(Path(request.study_dir), request.worker) if is_first() else contextlib.nullcontext():
+            _train_together(request, line)
         return
     inbox = Inbox()
     if request.worker > 1:
@@ -198,9 +146,36 @@ def _inspect(request: SessionRequest) -> Ready:
     return Ready(card=data.card)
 
 
-def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
+def _train_together(request: SessionRequest, line: Line) -> None:
+    """As one of several devices; only the first one speaks."""
+    from finestep.train.ranks import open_ranks
+
+    ranks, placement = open_ranks(request)
+    if placement.device.type == "cpu" and request.num_threads is None:
+        request = request.model_copy(update={"num_threads": max(1, (os.cpu_count() or 1) // ranks.world)})
+    try:
+        _train(
+            request,
+            line if ranks.rank == 0 else Silent(unheard=STOP.set),
+            SharedInbox(ranks),
+            placement=placement,
+            ranks=ranks,
+        )
+    finally:
+        ranks.close()
+
+
+def _train(
+    request: SessionRequest,
+    line: Line,
+    inbox: Inbox,
+    *,
+    placement: Placement | None = None,
+    ranks: Ranks | None = None,
+) -> None:
     import torch
 
+    from finestep.train.devices import ALONE
     from finestep.train.evaluate import check_metrics
     from finestep.train.kept_plan import kept_plan
     from finestep.train.loop import Pack
@@ -210,13 +185,22 @@ def _train(request: SessionRequest, line: Line, inbox: Inbox) -> None:
     if request.num_threads:
         torch.set_num_threads(request.num_threads)
     check_metrics(request.metrics)
-    resident = Resident(request.model, request.data, request.recipe, retention=request.retention)
-    plan = kept_plan(request, resident)
+    devices = ranks or ALONE
+    resident = Resident(
+        request.model,
+        request.data,
+        request.recipe,
+        retention=request.retention,
+        placement=placement,
+        devices=devices,
+    )
+    plan = kept_plan(request, resident) if devices.rank == 0 else SharePlan()
+    plan = plan if ranks is None else SharePlan.model_validate_json(ranks.text_of_first(plan.model_dump_json()))
     line.send("ready", Ready(card=resident.data.card, machine=_machine(resident), sharing=plan))
     pack = Pack(
         resident,
-        emit=_recorder(inbox.folders, line),
-        should_stop=STOP.is_set,
+        emit=_recorder(inbox.folders, line) if devices.rank == 0 else lambda *_, **__: None,
+        should_stop=inbox.should_stop,
         take=inbox.take,
         is_stopped=inbox.stopped.__contains__,
         metrics=request.metrics,
@@ -247,11 +231,13 @@ def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
 
 def _end(lane: Lane | Fallen, line: Line, request: SessionRequest, hashes: dict[int, str]) -> None:
     """Keep what a trial leaves behind, then say how it ended."""
-    from finestep.train.left_behind import keep_end
+    from finestep.train.left_behind import join_end, keep_end
     from finestep.train.membership import Fallen
 
     if not isinstance(lane, Fallen) and lane.outcome is None:
         line.send("interrupted", {"step": lane.progress.step}, trial=lane.number)
+    elif isinstance(line, Silent):
+        join_end(lane)
     else:
         line.send("finished", keep_end(lane, request, asked=hashes[lane.number]), trial=lane.number)
 

@@ -19,6 +19,7 @@ OPTION_OF = {
 """Options whose parameter has another name."""
 READING = ("columns", "data_format", "prompt", "completion", "system", "eval_data", "eval_share", "max_rows")
 OWN_TRAINING = ("template", "unsafe_pickle", "trust_remote_code", "metric", "device", "threads", "pack", "max_length")
+ON_DEVICES = ("on", "workers", "devices_per_trial", "sharding")
 
 
 def given(context: typer.Context) -> set[str]:
@@ -46,7 +47,7 @@ def idle_in_tune(*, strategy: str, has_command: bool, has_data: bool) -> dict[st
     """Options of `tune` that do nothing for this strategy and trainer, with the reason."""
     idle: dict[str, str] = {}
     if has_command:
-        idle |= dict.fromkeys(OWN_TRAINING, "`--command` trains by itself and is not told")
+        idle |= dict.fromkeys((*OWN_TRAINING, *ON_DEVICES), "`--command` trains by itself and is not told")
         if not has_data:
             idle |= dict.fromkeys(READING, "no data are named beside `--command`")
     traits = traits_of(strategy)
@@ -60,6 +61,22 @@ def idle_in_tune(*, strategy: str, has_command: bool, has_data: bool) -> dict[st
     if not traits.adds_baseline:
         idle["baseline"] = f"`--strategy {strategy}` decides by itself what it runs"
     return idle
+
+
+def idle_on_one_device(asked: Mapping[str, object]) -> dict[str, str]:
+    """Options for several devices or machines that do nothing beside those that were given."""
+    idle: dict[str, str] = {}
+    if asked.get("on") is None:
+        idle["workers"] = "it counts the workers of `--on`"
+    if asked.get("devices_per_trial") in (None, 1) and not any(
+        str(one).startswith("num_devices=") for one in _listed(asked.get("setting"))
+    ):
+        idle["sharding"] = "one device holds the whole model; `--devices-per-trial` says how many share it"
+    return idle
+
+
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def idle_in_probe(*, predicts: bool) -> dict[str, str]:

@@ -137,6 +137,40 @@ Threads = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="CPU threads for training. [default: measured]", rich_help_panel=MEMORY),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Train on a Ray cluster: ray://auto (the one of this machine) or ray://HOST:6379.",
+        rich_help_panel=MEMORY,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="With --on: at most so many workers. [default: one a GPU, else one a node]",
+        rich_help_panel=MEMORY,
+    ),
+]
+DevicesPerTrial = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Devices that train each trial together; with --device cpu that many processes. [default: 1]",
+        rich_help_panel=MEMORY,
+    ),
+]
+ShardingOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN",
+        help="Let each of these devices hold a part of the model: auto (where it does not fit on one), on, off.",
+        rich_help_panel=MEMORY,
+    ),
+]
 CheckSaved = Annotated[
     bool,
     typer.Option(

@@ -63,6 +63,8 @@ def train(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
+    devices_per_trial: o.DevicesPerTrial = None,
+    sharding: o.ShardingOption = "auto",
     check_saved: o.CheckSaved = True,
     report_to: o.ReportTo = None,
     watch: o.Watch = False,
@@ -75,7 +77,7 @@ def train(
     was.
     """
     from finestep.cli.study import run_study, this_command
-    from finestep.cli.values import named_specs, one_of, parse_retention
+    from finestep.cli.values import named_specs, one_of, parse_retention, with_devices
     from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.errors import BadInput
     from finestep.protocol import TrialOptions
@@ -92,7 +94,8 @@ def train(
     refuse_without_file(context)
     if recipe is None:
         raise BadInput("say which recipe to train", next_step="finestep train RECIPE MODEL DATA, or train --with FILE")
-    wanted = apply_settings(read_recipe(recipe), setting or [])
+    settings = with_devices(setting, devices_per_trial)
+    wanted = apply_settings(read_recipe(recipe), settings)
     if model is None or data is None:
         raise BadInput(
             "say which model and data the recipe trains",
@@ -105,7 +108,7 @@ def train(
         data=named.data,
         recipe=wanted,
         strategy="single",
-        own_fields=named_fields(setting or []),
+        own_fields=named_fields(settings),
         options=StudyOptions(
             num_threads=threads,
             metrics=tuple(metric or (("exact_match",) if named.is_shipped else ())),
@@ -119,5 +122,6 @@ def train(
         command=this_command(),
         options=TrialOptions(on_trouble=one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
+        sharding=one_of("--sharding", sharding, ("auto", "on", "off")),
     )
     run_study(study, as_json=as_json, trackers=trackers, watch=watch)

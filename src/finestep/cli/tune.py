@@ -184,6 +184,10 @@ def tune(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
+    on: o.On = None,
+    workers: o.Workers = None,
+    devices_per_trial: o.DevicesPerTrial = None,
+    sharding: o.ShardingOption = "auto",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -204,8 +208,9 @@ def tune(
     goes on where it was.
     """
     from finestep.cli.study import parse_pack, parse_time, run_study, this_command
-    from finestep.cli.values import checked
+    from finestep.cli.values import checked, one_of
     from finestep.cli.with_config import refuse_without_file, run_with
+    from finestep.cluster.address import parse_cluster
     from finestep.search.traits import traits_of
     from finestep.store.storage_url import storage_url
     from finestep.studies.run import StudyRun
@@ -233,28 +238,30 @@ def tune(
         storage_url=storage_url(storage, folder=folder),
         pack=parse_pack(pack),
         check_saved=check_saved,
+        cluster=None if on is None else parse_cluster(on, workers=workers),
+        sharding=one_of("--sharding", sharding, ("auto", "on", "off")),
     )
     run_study(study, as_json=as_json, notes=notes, trackers=trackers, watch=watch)
 
 
 def planned(context: typer.Context) -> tuple[StudySpec, list[str]]:
     """(the study that the options of `tune` ask for, what to say of its start); nothing is run or written."""
-    from finestep.cli.idle_options import given, idle_in_tune, refuse_idle
-    from finestep.cli.values import named_specs
+    from finestep.cli.idle_options import given, idle_in_tune, idle_on_one_device, refuse_idle
+    from finestep.cli.values import named_specs, with_devices
     from finestep.studies.asked import asked_recipe
     from finestep.studies.spec import tuning_spec
 
     asked = SimpleNamespace(**context.params)
     has_command = asked.command is not None
     idle = idle_in_tune(strategy=asked.strategy, has_command=has_command, has_data=asked.data is not None)
-    refuse_idle(given(context), idle)
+    refuse_idle(given(context), idle | idle_on_one_device(context.params))
     named = named_specs(context.params, is_external=has_command)
     wanted = asked_recipe(
         named.data,
         method=_method(asked.method),
         recipe=asked.recipe_file,
         epochs=asked.epochs,
-        settings=asked.setting or (),
+        settings=with_devices(asked.setting, asked.devices_per_trial),
     )
     return tuning_spec(
         model=named.model,

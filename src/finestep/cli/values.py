@@ -94,6 +94,20 @@ def named_specs(asked: Mapping[str, object], *, max_length: int | None = None, i
     return Named(checked(ModelSpec, "model", path=model_path, **of_model), data_spec, is_shipped)
 
 
+def with_devices(settings: list[str] | None, devices: int | None) -> list[str]:
+    """The settings of the recipe with what `--devices-per-trial` says.
+
+    >>> with_devices(["seed=1"], 2)
+    ['seed=1', 'num_devices=2']
+    """
+    named = list(settings or [])
+    if devices is None:
+        return named
+    if any(one.startswith("num_devices=") and one != f"num_devices={devices}" for one in named):
+        raise BadInput("`--devices-per-trial` and `--set num_devices` must agree", value=devices, next_step="give one")
+    return [*named, f"num_devices={devices}"]
+
+
 def command_of(
     command: str | None, results: list[str] | None, *, data: DataSpec, rows: int | None, timeout: str | None
 ) -> CommandSpec | None:

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,9 @@ from finestep.errors import FinestepError, WorkerFailed
 from finestep.executors.process import WorkerProcess
 from finestep.executors.turns import IDLE_S
 from finestep.protocol import Event, SessionRequest, TrialRequest
-from finestep.ready import DataCard, Ready
+from finestep.ready import DataCard, Ready, SharePlan
+
+WORKER = "finestep.worker"
 
 
 @dataclass(eq=False)
@@ -44,10 +46,21 @@ class LocalExecutor:
         session: what a worker loads.
         folder: where requests and logs are kept.
         starts_ahead: start a second worker at once, which loads its libraries and waits; the first may say that it pays.
+        devices: GPUs of each worker, by its number, as CUDA_VISIBLE_DEVICES names them; empty: the workers share what there is.
+        module: what is started as a worker.
     """
 
-    def __init__(self, session: SessionRequest, *, folder: Path, starts_ahead: bool = False):
+    def __init__(
+        self,
+        session: SessionRequest,
+        *,
+        folder: Path,
+        starts_ahead: bool = False,
+        devices: Sequence[str] = (),
+        module: str = WORKER,
+    ):
         self._session, self._folder, self._starts_ahead = session, folder, starts_ahead
+        self._devices, self._module = devices, module
         self._crew: list[_Member] = []
         self._heard: SimpleQueue[tuple[_Member, Event | None]] = SimpleQueue()
         self._most_workers = 1
@@ -68,13 +81,21 @@ class LocalExecutor:
         if self._is_stopping:
             self._stop_crew()
         ready = self._crew[0].process.await_ready()
-        if self._is_alone:
-            ready = ready.model_copy(update={"sharing": ready.sharing.model_copy(update={"num_workers": 1})})
-        self._most_workers = ready.sharing.num_workers
+        ready = ready.model_copy(update={"sharing": self._shared(ready.sharing)})
+        self._most_workers = ready.sharing.num_workers if self._module == WORKER else 1
         if self._most_workers == 1:
             self._drop_reserve()
         self._listen(self._crew[0])
         return ready
+
+    def _shared(self, sharing: SharePlan) -> SharePlan:
+        """The plan with as many workers as there will be here: one for each GPU, and one alone after a death."""
+        if self._is_alone and self._module == WORKER:
+            return sharing.model_copy(update={"num_workers": 1})
+        if len(self._devices) > 1:
+            why = f"one for each of {len(self._devices)} places with {_gpus_of(self._devices[0])}"
+            return sharing.model_copy(update={"num_workers": len(self._devices), "workers_why": why})
+        return sharing
 
     def submit(self, request: TrialRequest) -> None:
         """Hand over a trial; a worker decides which of its trials it trains together."""
@@ -130,7 +151,7 @@ class LocalExecutor:
             yield event
         if refusal or death:
             self.close()
-            self._is_alone = True
+            self._is_alone = not self._devices  # GPUs share no memory
         if refusal:
             yield refusal
         elif death:
@@ -190,7 +211,8 @@ class LocalExecutor:
 
     def _member(self, number: int) -> _Member:
         session = self._session.model_copy(update={"worker": number})
-        return _Member(number, WorkerProcess(session, folder=self._folder))
+        own = {"CUDA_VISIBLE_DEVICES": self._devices[number - 1]} if self._devices else None
+        return _Member(number, WorkerProcess(session, folder=self._folder, module=self._module, environment=own))
 
     def _listen(self, member: _Member, *, awaits_ready: bool = False) -> None:
         """Bring the events of a worker here, from a thread of its own; None is the last."""
@@ -207,6 +229,11 @@ class LocalExecutor:
             self._heard.put((member, None))
 
         threading.Thread(target=read, daemon=True, name="worker events").start()
+
+
+def _gpus_of(names: str) -> str:
+    count = len(names.split(","))
+    return "a GPU" if count == 1 else f"{count} GPUs"
 
 
 def inspect_data(session: SessionRequest, *, folder: Path) -> DataCard:

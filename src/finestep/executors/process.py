@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,9 +27,18 @@ class WorkerProcess:
     Args:
         session: what the worker loads.
         folder: where its request and its log are kept.
+        module: what is started; it speaks `protocol.py`.
+        environment: variables of this worker alone, e.g. which GPUs it sees.
     """
 
-    def __init__(self, session: SessionRequest, *, folder: Path):
+    def __init__(
+        self,
+        session: SessionRequest,
+        *,
+        folder: Path,
+        module: str = "finestep.worker",
+        environment: Mapping[str, str] | None = None,
+    ):
         self.is_ready = False
         suffix = "" if session.worker == 1 else f"-{session.worker}"
         self._log = folder / f"worker{suffix}.log"
@@ -38,14 +48,14 @@ class WorkerProcess:
         write_whole(request, session.model_dump_json(indent=1))
         with open_anew(self._log, append=True) as log, writing(self._log):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "finestep.worker", str(request)],
+                [sys.executable, "-m", module, str(request)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 encoding="utf-8",
                 start_new_session=True,
-                env=worker_environment(),
+                env={**worker_environment(), **(environment or {})},
             )
 
     def await_ready(self) -> Ready:

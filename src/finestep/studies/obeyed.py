@@ -97,11 +97,11 @@ def check_recipe(
     if trainer is not None:
         _check_told(trainer, changed, named)
         return
-    if recipe.num_devices != 1:
+    if recipe.num_devices > recipe.effective_batch_size:
         raise BadInput(
-            "`num_devices` must be 1: finestep trains on one device",
-            value=recipe.num_devices,
-            next_step="set num_devices=1, or start a trainer of many devices with --command",
+            "a step needs at least one row for each device",
+            value=f"effective batch {recipe.effective_batch_size} on {recipe.num_devices} devices",
+            next_step="a larger effective_batch_size, or fewer devices",
         )
     for law in LAWS:
         for field in law.fields:

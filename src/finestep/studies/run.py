@@ -10,14 +10,15 @@ from pathlib import Path
 
 from finestep import __version__
 from finestep.answer import Answer
-from finestep.errors import EnvironmentFault, FinestepError, StudyDamaged
+from finestep.errors import BadInput, EnvironmentFault, FinestepError, StudyDamaged
 from finestep.executor import Executor
 from finestep.executors.command import CommandExecutor
 from finestep.executors.framework import FrameworkExecutor
 from finestep.executors.local import LocalExecutor
+from finestep.executors.ray import RayExecutor
 from finestep.flows.probe import cached
 from finestep.probe import Lever
-from finestep.protocol import SessionRequest, TrialOptions
+from finestep.protocol import ClusterRequest, SessionRequest, Sharding, TrialOptions
 from finestep.ready import Ready
 from finestep.result import StudyResult
 from finestep.search.leader import worth_keeping
@@ -47,6 +48,8 @@ class StudyRun:
     Attributes:
         pack: trials that share a forward pass; None: by measurement.
         check_saved: at the end, load the saved model again and compare its loss with what was measured.
+        cluster: where it trains; None: on this machine.
+        sharding: whether each device of a trial that spans several holds a part of the base, or all of it.
         result: the figures of the study, once `events` has come to its end.
     """
 
@@ -58,6 +61,8 @@ class StudyRun:
     pack: int | None = None
     options: TrialOptions = field(default_factory=TrialOptions)
     check_saved: bool = True
+    cluster: ClusterRequest | None = None
+    sharding: Sharding = "auto"
     result: StudyResult | None = None
     stopped_by_command: bool = False
     """`finestep stop` ended it, and not a signal."""
@@ -148,6 +153,10 @@ class StudyRun:
                 self.spec.framework, self.spec.recipe, folder=self.folder.resolve(), gpus=visible_gpus()
             )
         session = self._session()
+        if self.cluster is not None:
+            return RayExecutor(session, folder=self.folder)
+        if groups := gpu_groups(session):
+            return LocalExecutor(session, folder=self.folder, devices=groups)
         return LocalExecutor(session, folder=self.folder, starts_ahead=may_need_two(session))
 
     def _session(self) -> SessionRequest:
@@ -173,12 +182,42 @@ class StudyRun:
             most_lanes=most_at_once(self.budget.full_runs) if traits.adapts else MOST_AT_ONCE,
             retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
+            cluster=self.cluster,
+            num_devices=self.spec.recipe.num_devices,
+            sharding=self.sharding,
         )
+
+
+def gpu_groups(session: SessionRequest) -> list[str]:
+    """The GPUs of each worker on this machine, as CUDA_VISIBLE_DEVICES names them; empty where one worker sees all that there is.
+
+    Raises:
+        BadInput: a trial is to span more GPUs than there are.
+    """
+    if session.model.device not in ("auto", "cuda"):
+        return []
+    gpus, each = visible_gpus(), session.num_devices
+    if not gpus:
+        return []
+    if each > len(gpus):
+        raise BadInput(
+            "a trial can span the GPUs of one machine",
+            value=f"{each} of {len(gpus)}",
+            place="--devices-per-trial",
+            next_step=f"at most {len(gpus)} here",
+        )
+    groups = [",".join(gpus[at : at + each]) for at in range(0, len(gpus) - each + 1, each)]
+    return groups if len(groups) > 1 or each > 1 else []
 
 
 def may_need_two(session: SessionRequest) -> bool:
     """True where the first worker may find that a second one pays: on a CPU with several cores, unless the user has decided."""
-    if session.pack is not None or session.num_threads is not None or session.most_lanes == 1:
+    if (
+        session.num_devices > 1
+        or session.pack is not None
+        or session.num_threads is not None
+        or session.most_lanes == 1
+    ):
         return False
     from joblib import cpu_count  # counts what a container may use, not what the machine has
 

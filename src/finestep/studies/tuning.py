@@ -28,6 +28,7 @@ from finestep.trial import Outcome, Trial
 
 MAX_DEATHS_WITHOUT_PROGRESS = 3
 PAUSED_LOOK_S = 0.3
+MOST_LANES = 1024
 ENOUGH_FAILURES = 2
 """When the first so many trials fail for the same reason, another learning rate will not help."""
 
@@ -116,7 +117,7 @@ class Tuning:
                 yield from self._handle(event)
                 steered = list(self._steered())
                 yield from steered
-                if event.kind == "finished" or steered:
+                if event.kind in ("finished", "ready") or steered:
                     self._fill(self.make_strategy(self._card))
             if self._pausing and not self.should_stop():
                 self.executor.close()
@@ -241,7 +242,7 @@ class Tuning:
 
     def _lanes(self) -> int:
         """Trials that are under way at the same time."""
-        return min(self._sharing.at_once, self._most_lanes or 64)
+        return min(self._sharing.at_once, self._most_lanes or MOST_LANES)
 
     def _submit(self, trial: Trial) -> None:
         self._running.setdefault(trial.number, _Running(trial))
@@ -318,6 +319,15 @@ class Tuning:
             self._last_death = str(event.data["reason"])
             if not self.should_stop():
                 yield TuneEvent("note", data={"text": f"the worker died ({event.data['reason']}); starting another"})
+            return
+        if event.kind == "ready" and self.ready is not None:
+            # Only the room has changed; the data and what they are trained on were told once.
+            sharing = Ready.model_validate(event.data).sharing
+            if sharing != self._sharing:
+                self.ready = self.ready.model_copy(update={"sharing": sharing})
+                yield TuneEvent(
+                    "note", data={"text": f"{sharing.num_workers} workers train now: {sharing.workers_why}"}
+                )
             return
         running = None if event.trial is None else self._running.get(event.trial)
         if running is None:

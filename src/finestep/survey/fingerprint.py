@@ -23,7 +23,7 @@ def fingerprint(model: str, data: str, eval_data: str | None = None) -> dict[str
     out = {"data_sha256": data_hash(data), "model_sha256": model_hash(model), "python": platform.python_version()}
     if eval_data:
         out["eval_data_sha256"] = data_hash(eval_data)
-    return out | {f"version_{name}": found for name in VERSIONED if (found := _version(name))}
+    return out | {f"version_{name}": found for name in VERSIONED if (found := installed_version(name))}
 
 
 def data_hash(path: str) -> str:
@@ -60,7 +60,8 @@ def _file_hash(file: Path) -> bytes:
         return digest.digest()
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Version of a package, or None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

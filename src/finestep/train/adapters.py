@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from finestep.train.adapter_layout import Piece, layout_of, place_of
+from finestep.train.devices import ALONE, Devices
 from finestep.train.installed_layers import Installed, Seats
 from finestep.train.optimizer import ParameterRow, Slice, parameter_table
 from finestep.train.row_buffers import RowBuffers
@@ -32,6 +33,7 @@ class AdapterRows:
     Args:
         dtype: the precision of the pass; values, gradients of a step and moments are float32 in any case.
         room: trials to make room for at once, so that addresses stay the same while they come and go.
+        devices: those that share the rows of a step; each has all adapters.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class AdapterRows:
         dropout: float = 0.0,
         dtype: torch.dtype = torch.float32,
         room: int = 1,
+        devices: Devices = ALONE,
     ):
         self.keys: list[int] = []
+        self._devices = devices
         self.buffers = RowBuffers(device, dtype=dtype, room=room)
         self._seats = Seats(self.buffers, dropout=dropout)
         self._installed = Installed(base, self._seats)
@@ -132,11 +136,15 @@ class AdapterRows:
         """Clear a trial's gradients, and the loss of its step in the making."""
         self.buffers.clear([self.keys.index(key)])
 
+    def make_room(self, plan: UpdatePlan) -> None:
+        """Nothing: the rows have it."""
+
     @torch.no_grad()
     def update(self, plans: Mapping[int, UpdatePlan]) -> dict[int, StepFigures]:
         """One optimizer step of the planned trials. Their gradients are cleared, and the pass sees the new values."""
         places = [place for place, key in enumerate(self.keys) if key in plans]
         planned = [plans[self.keys[place]] for place in places]
+        self._share_gradients(places)
         slices = [self._slices(place, plan) for place, plan in zip(places, planned, strict=True)]
         decision = decide(
             _chosen(self.buffers.loss(), places),
@@ -153,6 +161,14 @@ class AdapterRows:
         self.buffers.clear(places)
         self.buffers.refresh()
         return {self.keys[place]: found for place, found in zip(places, figures, strict=True)}
+
+    def _share_gradients(self, places: Sequence[int]) -> None:
+        """Sums over the devices: of all trials that step, or of one after the other where some are in the middle of a step."""
+        grads, losses = self.buffers.rows("grad"), self.buffers.loss()
+        if len(places) == len(grads):
+            self._devices.add_up([grads, losses])
+        else:
+            self._devices.add_up([one for place in places for one in (grads[place], losses[place : place + 1])])
 
     def _norms(
         self, change: torch.Tensor | None, places: Sequence[int], plans: Sequence[UpdatePlan]

@@ -64,7 +64,8 @@ def collate_lanes(
         units: what the loss of each lane will be divided by; it travels with the batch.
         rounded: rounds the length of rows and the places with loss up, so that few shapes come back often.
     """
-    most = max(len(chosen) for chosen in lanes)
+    # A device may have no rows in this pass: one that carries no loss stands in, and the pass is made all the same.
+    most = max(1, *(len(chosen) for chosen in lanes))
     filled = np.concatenate([np.resize(chosen, most) for chosen in lanes])
     spare_N = np.concatenate([np.arange(most) >= len(chosen) for chosen in lanes])
     arrays = _padded(rows, filled, pad_id=pad_id, spare_N=spare_N, rounded=rounded or int)
@@ -87,7 +88,7 @@ def collate_end_to_end(
     Only the end of a lane is filled up, to the tokens of the longest lane. The model must be told where texts begin
     (`end_to_end.py` proves that it listens).
     """
-    longest = max(int(rows.lengths[chosen].sum()) for chosen in lanes)
+    longest = max(1, *(int(rows.lengths[chosen].sum()) for chosen in lanes))
     shape = (len(lanes), longest)
     arrays = {"ids_NS": np.full(shape, pad_id, dtype=np.int64), "attention_NS": np.zeros(shape, dtype=np.int64)}
     arrays["labels_NS"] = np.full(shape, NO_LOSS, dtype=np.int64)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from finestep.train.devices import ALONE, Devices
 from finestep.train.order import Order
 from finestep.train.token_rows import TokenRows
 
@@ -15,12 +16,12 @@ class CurrentStep:
     """Hands out the micro-batches of one step and knows when its effective batch is complete.
 
     Attributes:
-        rows: all rows of the step.
+        rows: all rows of the step, of all devices.
         num_units: what its loss is divided by.
     """
 
-    def __init__(self, data: TokenRows, order: Order):
-        self._data, self.order = data, order
+    def __init__(self, data: TokenRows, order: Order, *, devices: Devices = ALONE):
+        self._data, self.order, self._devices = data, order, devices
         self._queue: list[np.ndarray] = []
         self._cut: tuple[int, int | None] = (1, None)
         self.rows: np.ndarray = np.empty(0, dtype=np.int64)
@@ -28,7 +29,10 @@ class CurrentStep:
         self.num_micro_batches = 0
 
     def next_rows(self, step: int, *, micro_batch_size: int, window: int | None) -> np.ndarray:
-        """Rows of the next micro-batch of step `step`; the first of a step fixes how the step is cut."""
+        """Rows of the next micro-batch of step `step`; the first of a step fixes how the step is cut.
+
+        Several devices make a micro-batch each at the same time; of the last rows of a step one may get none.
+        """
         # How a step is cut stays fixed until it is complete: a pack that changes meanwhile must not repeat or skip rows.
         if not self._queue:
             self._begin(step, micro_batch_size, window)
@@ -38,7 +42,9 @@ class CurrentStep:
         self._cut = (micro_batch_size, window)
         self.rows = self.order.rows_of_step(step)
         self.num_units = max(self._data.num_loss_units(self.rows), 1)
-        self._queue = self.order.micro_batches(self.rows, micro_batch_size, window=window)
+        # Cut as one device with more memory would, and dealt out: the order of rows knows nothing of devices.
+        together = self.order.micro_batches(self.rows, micro_batch_size * self._devices.world, window=window)
+        self._queue = [self._devices.mine(rows) for rows in together]
         self.num_micro_batches = 0
 
     def add(self) -> bool:
@@ -55,6 +61,10 @@ class CurrentStep:
     def state(self) -> dict[str, Any]:
         """How far it is; with the gradients so far, this is all that going on in its middle needs."""
         return {"cut": list(self._cut), "num_micro_batches": self.num_micro_batches}
+
+    def seed_place(self) -> int:
+        """Which micro-batch of the step this is among those of all devices, for draws that no two of them share."""
+        return self.num_micro_batches * self._devices.world + self._devices.rank
 
     def restore(self, step: int, state: Mapping[str, Any]) -> None:
         """Go on in the middle of step `step`."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from finestep.errors import BadInput, cause_words
 from finestep.train.batch import collate
+from finestep.train.devices import ALONE, Devices
 from finestep.train.loss import TokenLoss
 from finestep.train.memory import in_parts_that_fit
 from finestep.train.token_rows import TokenRows
@@ -64,11 +65,11 @@ def evaluate_rows(
     rows: TokenRows,
     batch_size: int = EVAL_BATCH_SIZE,
     should_stop: Callable[[], bool] = lambda: False,
+    devices: Devices = ALONE,
 ) -> Evaluation:
-    """The evaluation of any rows that are tokenised like `data`; raises as `evaluate` does."""
+    """The evaluation of any rows that are tokenised like `data`; raises as `evaluate` does. Devices share the rows."""
     was_training = model.training
     model.eval()
-    total, units = 0.0, 0
     row_sums = np.zeros(len(rows))
     predicted = np.zeros(len(rows), dtype=np.int64)
     device = token_loss.placement.device
@@ -83,16 +84,21 @@ def evaluate_rows(
         return F.cross_entropy(logits_NC, batch.classes_N, reduction="none"), logits_NC.argmax(-1)  # type: ignore[arg-type]
 
     try:
-        for chosen, (each, labels) in in_parts_that_fit(losses_of, _batches_by_length(rows, batch_size), device):
+        shares = [devices.mine(chosen) for chosen in _batches_by_length(rows, batch_size * devices.world)]
+        for chosen, (each, labels) in in_parts_that_fit(losses_of, [one for one in shares if len(one)], device):
             if labels is None:
                 row_sums[chosen] = _sums_by_row(each, [rows.num_loss_units([row]) for row in chosen])
             else:
                 row_sums[chosen], predicted[chosen] = each.cpu().numpy(), labels.cpu().numpy()
-            total += each.sum().item()
-            units += rows.num_loss_units(chosen)
+        if devices.is_sharded and len(shares) and not len(shares[-1]):
+            losses_of(
+                np.zeros(1, dtype=np.int64)
+            )  # the others need this device for the pass, which has no row of its own left
     finally:
         model.train(was_training)
-    loss = total / units
+    # Each row was looked at by one device, so that the sums are the same to the bit, however many devices there are.
+    row_sums, predicted = devices.total(row_sums), devices.total(predicted)
+    loss = float(row_sums.sum()) / rows.num_loss_units(np.arange(len(rows)))
     metrics = _label_metrics(rows, predicted) if rows.classes is not None else {"perplexity": _perplexity(loss)}
     return Evaluation(loss, metrics, row_sums)
 

@@ -11,12 +11,15 @@ import torch
 
 from finestep.disk import fault_of
 from finestep.errors import cause_words
+from finestep.train.devices import GroupLost
 
 LOST_DEVICE_WORDS = ("cuda error", "hip error", "device-side assert", "cublas_status", "cudnn_status", "nccl error")
 
 
 def is_device_lost(error: BaseException) -> bool:
     """True for errors after which every further call to the device fails: only a new process helps."""
+    if isinstance(error, GroupLost):
+        return True
     accelerator = getattr(torch, "AcceleratorError", None)
     if accelerator is not None and isinstance(error, accelerator):
         return True

@@ -60,7 +60,7 @@ class Lane:
             seat=Seat(request.number, scale=lora_scale(request.recipe)),
             progress=Progress(micro_batch_size=_first_micro_batch(request.recipe, row_limit)),
         )
-        self.step_in_making = CurrentStep(resident.data.train, order)
+        self.step_in_making = CurrentStep(resident.data.train, order, devices=resident.devices)
         self._stepping = Stepping(self._state, self.step_in_making)
         self._validation, self._ending = Validation(self._state), Ending(self._state, metrics=metrics)
         self._recovery = Recovery(self._state, self.step_in_making, self._validation, self._ending)

@@ -38,6 +38,12 @@ def keep_end(lane: Lane | Fallen, request: SessionRequest, *, asked: str) -> Out
     return outcome
 
 
+def join_end(lane: Lane | Fallen) -> None:
+    """On another device than the first: give one's parts of the model that the first one writes."""
+    if not isinstance(lane, Fallen) and lane.outcome is not None and lane.outcome.eval_loss is not None:
+        lane.resident.whole_weights(lane.recipe)
+
+
 def _with_model(lane: Lane, outcome: Outcome, request: SessionRequest) -> Outcome:
     """The outcome of a trial whose model is on disk; a failure where it cannot be written."""
     try:

@@ -17,6 +17,7 @@ import torch
 
 from finestep.errors import EnvironmentFault, FinestepError
 from finestep.protocol import TrialRequest
+from finestep.train.devices import AnotherRaised, Found, GroupLost
 from finestep.train.evaluate import StopRequested
 from finestep.train.faults import is_device_lost, logged_cause, raise_machine_fault
 from finestep.train.lane import Lane
@@ -29,7 +30,7 @@ from finestep.train.shortage import NO_ROW_FITS, make_smaller
 from finestep.train.trial_rows import TrialRows
 from finestep.train.update import StepFigures
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Pack:
@@ -104,18 +105,22 @@ class Pack:
             yield from self._ended()
             raise
 
-    def _guarded(self, lane: Lane, act: Callable[[], object]) -> None:
-        """Do something for one trial; what it raises ends this trial, unless the whole process is concerned."""
+    def _guarded(self, lane: Lane, act: Callable[[], object], *, is_agreed: bool = False) -> None:
+        """Do something for one trial; what it raises ends this trial, unless the whole process is concerned.
+
+        Args:
+            is_agreed: it raises on all devices of the trial or on none. Elsewhere the others know nothing of it and would wait.
+        """
         try:
             act()
         except (StopRequested, FinestepError):
             raise
         except Exception as error:
             raise_machine_fault(error, lane.folder)
+            if is_device_lost(error) or (self.resident.devices.world > 1 and not is_agreed):
+                raise
             if is_out_of_memory(error):
                 lane.fail(NO_ROW_FITS, state="out_of_memory")
-            elif is_device_lost(error):
-                raise
             else:
                 lane.fail(logged_cause(error))
 
@@ -133,10 +138,11 @@ class Pack:
             if isinstance(lane, TrialRequest):
                 self.emit("interrupted", {"step": 0}, trial=lane.number)
             elif lane.outcome is None:
-                with contextlib.suppress(
-                    EnvironmentFault
-                ):  # the fault that is told is the first; the last checkpoint stays
-                    lane.interrupt(with_half_step=with_half_steps)
+                # the fault that is told is the first; the last checkpoint stays
+                with contextlib.suppress(EnvironmentFault):
+                    # After a fault of one device the others give no parts for a checkpoint.
+                    if with_half_steps or not self.resident.devices.is_sharded:
+                        lane.interrupt(with_half_step=with_half_steps)
                 lane.interrupted = True
         self.members.waiting.clear()
 
@@ -157,10 +163,10 @@ class Pack:
         if due:
             self._step(due)
 
-    def _together(self, compute: Callable[[list[Lane]], Found], lanes: list[Lane]) -> Found | None:
+    def _together(self, compute: Callable[[list[Lane]], Result], lanes: list[Lane]) -> Result | None:
         """What `compute` gives for trials together; None when the pack was made smaller, and the same step comes again."""
         try:
-            found = unless_out_of_memory(compute, lanes)
+            found = self._agreed(compute, lanes)
         except FinestepError:
             raise
         except Exception as error:
@@ -169,6 +175,25 @@ class Pack:
         if found is None:
             self._take_less_memory()
         return found
+
+    def _agreed(self, compute: Callable[[list[Lane]], Result], lanes: list[Lane]) -> Result | None:
+        """What `compute` gives; None where memory was too short here or on another device. It raises on all devices or on none."""
+        devices, error = self.resident.devices, None
+        try:
+            found = unless_out_of_memory(compute, lanes)
+        except Exception as raised:
+            if devices.world == 1 or is_device_lost(raised):
+                raise
+            if devices.is_sharded:  # the others are in the middle of the same pass, and wait for this device
+                raise GroupLost(f"a pass over a base in parts failed: {logged_cause(raised)}") from raised
+            found, error = None, raised
+        if found is None and error is None and devices.is_sharded:
+            raise GroupLost("a pass over a base in parts ran out of memory; set a smaller micro_batch_size")
+        mine = Found.RAISED if error else Found.SHORT if found is None else Found.FINE
+        worst = devices.meet(mine)
+        if worst is Found.RAISED:
+            raise error or AnotherRaised()
+        return None if worst is Found.SHORT else found
 
     def _take_less_memory(self) -> None:
         """Give up what only saves time first; the same steps are made again."""
@@ -193,7 +218,7 @@ class Pack:
         self.members.rewind()
         for lane in self.lanes:
             with self._rows.only(lane.number):
-                self._guarded(lane, partial(self._try_step, lane))
+                self._guarded(lane, partial(self._try_step, lane), is_agreed=True)
             self.members.rewind()
         if not any(lane.outcome for lane in self.lanes):
             cause = logged_cause(error)
@@ -203,7 +228,8 @@ class Pack:
 
     def _try_step(self, lane: Lane) -> None:
         """What comes before an optimizer step, of one trial."""
-        self._forward_backward([lane])
+        if self._agreed(self._forward_backward, [lane]) is None:
+            raise MemoryError(NO_ROW_FITS)
 
     def _forward_backward(self, lanes: Sequence[Lane]) -> torch.Tensor:
         """Gradients of each trial's part of its own mean loss; the parts, [lanes]."""
@@ -218,6 +244,8 @@ class Pack:
     def _step(self, due: list[Lane]) -> None:
         """One optimizer step of the trials whose effective batch is complete, then each one's own answer to it."""
         began = time.monotonic()
+        if self.resident.devices.world > 1 and self._together(self._make_room, due) is None:
+            return
         figures = self._together(self._update, due)
         if figures is None:
             return
@@ -227,6 +255,12 @@ class Pack:
             lane.progress.elapsed_s += waited / len(due)
             self._guarded(lane, partial(lane.step, figures[lane.number]))
             lane.progress.elapsed_s += time.monotonic() - began
+
+    def _make_room(self, due: list[Lane]) -> bool:
+        """What the optimizer will hold is allocated apart: in the step itself all devices speak, and none may fall silent."""
+        for lane in due:
+            self._rows.make_room(lane.update_plan())
+        return True
 
     def _update(self, due: list[Lane]) -> dict[int, StepFigures]:
         return self._rows.update({lane.number: lane.update_plan() for lane in due})

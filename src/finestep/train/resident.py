@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from finestep.errors import BadInput
@@ -28,6 +29,7 @@ from finestep.train.behaviour import (
     looks_ahead,
     outside_of_text,
 )
+from finestep.train.devices import ALONE, Devices
 from finestep.train.end_to_end import why_padded
 from finestep.train.independence import padding_changes_loss
 from finestep.train.longest_row import longest_row
@@ -37,6 +39,7 @@ from finestep.train.new_weights import reset_new
 from finestep.train.plain_base import PlainBase, copies
 from finestep.train.retention import Retention, read_general_text
 from finestep.train.saving import save_model
+from finestep.train.sharding import shard, tied
 from finestep.train.tokens import TrainingData, prepare_data
 from finestep.train.trial_rows import TrialRows, Values
 from finestep.train.whole_model import WholeModel, load_trained, trained
@@ -50,6 +53,7 @@ class Resident:
 
     Args:
         placement: where and in which precision to compute; None: what suits the device.
+        devices: those that train each trial together.
     """
 
     def __init__(
@@ -60,7 +64,9 @@ class Resident:
         *,
         retention: RetentionSpec | None = None,
         placement: Placement | None = None,
+        devices: Devices = ALONE,
     ):
+        self.devices = devices
         self.model_spec = based_on(model)
         self.adapter = adapter_folder(model.path)
         self.placement = placement or choose_placement(model, recipe)
@@ -86,6 +92,8 @@ class Resident:
             self.notes.append(note)
         card = self.data.card.with_notes(*(f"model: {note}" for note in self.notes))
         self.data = replace(self.data, card=card)
+        if devices.is_sharded:
+            self._shard(recipe)
 
     def _look_at_base(self) -> list[str]:
         """Try the model on a few tokens; the parts that text never reaches, which stay frozen.
@@ -110,6 +118,23 @@ class Resident:
         if outside:
             self.notes.append(f"only the text part is trained; {', '.join(outside[:4])} stay as they are")
         return outside
+
+    def _shard(self, recipe: Recipe) -> None:
+        """Cut the base over the devices; all that needs it as a plain model has been found out before.
+
+        Raises:
+            BadInput: its kind of training is not known to be right in parts.
+        """
+        if recipe.method == "qlora" or self.data.label_names:
+            raise BadInput(
+                "a base in parts is built for `full` and `lora` on texts",
+                value=recipe.method if recipe.method == "qlora" else "labels",
+                place="--sharding",
+                next_step="leave out `--sharding`, so that each device holds the whole model",
+            )
+        self._to_base()
+        self.base.requires_grad_(recipe.method == "full")
+        shard(self.base, self.placement.device)
 
     def family(self, recipe: Recipe) -> AdapterFamily:
         """Where the adapters of recipes like this one go, and whether several of them can share a forward pass."""
@@ -156,11 +181,11 @@ class Resident:
             room: trials to make room for at once.
         """
         if recipe.method == "full":
-            self._rows = WholeModel(self.begin(recipe))
+            self._rows = WholeModel(self.begin(recipe), devices=self.devices)
         elif not self.family(recipe).shares_a_pass:
             model = self.begin(recipe)
             self._known.initial[_start_of(recipe)] = copies(model)
-            self._rows = WholeModel(model)
+            self._rows = WholeModel(model, devices=self.devices)
         else:
             self._to_base()
             self._rows = AdapterRows(
@@ -169,6 +194,7 @@ class Resident:
                 dropout=recipe.lora.dropout,
                 dtype=self.placement.rows_dtype,
                 room=room,
+                devices=self.devices,
             )
             self.token_loss.is_native = self.placement.native_rows
         return self._rows
@@ -191,7 +217,8 @@ class Resident:
         if watch is None:
             return {}
         with rows.only(number):
-            return watch.measure(self.base, self.token_loss.computing)
+            found = watch.measure(self.base, self.token_loss.computing)
+        return dict(zip(found, self.devices.of_first(np.array(list(found.values()))).tolist(), strict=True))
 
     def _retention(self, spec: RetentionSpec | None) -> Retention | None:
         if spec is None:
@@ -227,8 +254,18 @@ class Resident:
                 base=self.model_spec,
                 new_names=set(self.new_names),
                 is_classifier=bool(self.data.label_names),
+                whole=self.whole_weights(recipe),
             )
         self.tokenizer.save_pretrained(folder)
+
+    def whole_weights(self, recipe: Recipe) -> dict[str, torch.Tensor] | None:
+        """All weights of a model in parts, put together on the first device; all devices must call it. None: they are whole."""
+        if not self.devices.is_sharded or recipe.method != "full":
+            return None
+        named = self.base.state_dict()
+        same = tied(named)
+        whole = self.devices.whole({name: value for name, value in named.items() if same.get(name, name) == name})
+        return {name: whole[same.get(name, name)] for name in named}
 
     def why_alone(self, recipe: Recipe) -> str | None:
         """Why a trial cannot share a forward pass with others, or None when it can."""

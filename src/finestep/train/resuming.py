@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ class Resuming:
     def __init__(self, state: RunState, step: CurrentStep):
         self._state, self._step = state, step
         self._folder = Path(state.request.folder)
-        self._saved, self._saved_step = time.monotonic(), 0
+        self._devices = state.resident.devices
+        self._saved, self._saved_step = self._devices.now(), 0
         self._half: tuple[dict[str, Any], Values] | None = None
 
     def save_if_due(self) -> None:
@@ -30,20 +30,27 @@ class Resuming:
         request, step = self._state.request, self._state.progress.step
         every = request.checkpoint_every_steps
         by_step = every is not None and step % every == 0
-        by_time = time.monotonic() - self._saved >= request.checkpoint_every_s
+        by_time = self._devices.now() - self._saved >= request.checkpoint_every_s
         if step != self._saved_step and (by_step or by_time):
             self.save()
 
     def save(self, *, with_half_step: bool = False) -> None:
         """Write a checkpoint now; with a step that is half done where trials share the pass, so that they go on side by side as they
-        were: in other company products round otherwise."""
-        run = self._state
+        were: in other company products round otherwise. Half a step of several devices is made anew: each holds a part of it."""
+        run, devices = self._state, self._devices
         state = {**vars(run.progress), "guard": run.guard.state(), "optimizer_steps": run.num_updates}
         tensors = {"weights": run.seat.values(), "optimizer": run.seat.moments(), "best": run.best}
-        if with_half_step and self._step.is_half_done and (gradients := run.seat.half_step_in_company()):
+        if (
+            with_half_step
+            and devices.world == 1
+            and self._step.is_half_done
+            and (gradients := run.seat.half_step_in_company())
+        ):
             state[HALF_STEP], tensors[GRADIENTS] = self._step.state(), gradients
-        save_checkpoint(self._folder / "checkpoints", step=run.progress.step, state=state, tensors=tensors)
-        self._saved, self._saved_step = time.monotonic(), run.progress.step
+        whole = {stem: devices.whole(named) for stem, named in tensors.items()}
+        if devices.rank == 0:
+            save_checkpoint(self._folder / "checkpoints", step=run.progress.step, state=state, tensors=whole)
+        self._saved, self._saved_step = devices.now(), run.progress.step
         run.emit("checkpoint", {"step": run.progress.step})
 
     def go_on_in_step(self) -> None:
@@ -61,7 +68,8 @@ class Resuming:
             planned: what is told when the trial starts; the step from which it starts is added.
         """
         run = self._state
-        remove_leftovers(self._folder)
+        if self._devices.rank == 0:
+            remove_leftovers(self._folder)
         checkpoint, skipped = newest_checkpoint(self._folder / "checkpoints")
         for fault in skipped:
             run.emit("note", {"text": f"checkpoint skipped: {fault}"})
@@ -74,7 +82,8 @@ class Resuming:
             run.best = tensors.get("best", {})
             run.guard.restore(state.pop("guard"))
             half = state.pop(HALF_STEP, None)
-            self._half = (half, tensors[GRADIENTS]) if half and GRADIENTS in tensors else None
+            is_own = half and GRADIENTS in tensors and self._devices.world == 1
+            self._half = (half, tensors[GRADIENTS]) if is_own else None
             run.progress = Progress(**state)
             self._saved_step = run.progress.step
         run.emit("started", {**planned, "from_step": run.progress.step})

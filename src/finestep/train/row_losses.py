@@ -29,12 +29,14 @@ class RowLosses:
         data, model = data or self.resident.data.train, self.resident.base
         was_training = model.training
         model.eval()
+        devices = self.resident.devices
         try:
             with self.rows.only(self.trial):
                 parts = in_parts_that_fit(
                     lambda part: self._of_part(part, data), [np.asarray(chosen)], self.resident.placement.device
                 )
-                return np.concatenate([losses for _, losses in parts])
+                # All compute the same few rows; what is decided by them must not hang on a last digit.
+                return devices.of_first(np.concatenate([losses for _, losses in parts]))
         finally:
             model.train(was_training)
 

@@ -8,7 +8,7 @@ the disk allows: `AutoModelForSequenceClassification`, `pipeline("text-classific
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,18 +19,27 @@ from finestep.survey.weights import ADAPTER_CONFIG, INDEX, tensor_headers, weigh
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
 def save_model(
-    model: PreTrainedModel | PeftModel, folder: Path, *, base: ModelSpec, new_names: Set[str], is_classifier: bool
+    model: PreTrainedModel | PeftModel,
+    folder: Path,
+    *,
+    base: ModelSpec,
+    new_names: Set[str],
+    is_classifier: bool,
+    whole: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the plain model: a whole model as transformers does, an adapter as PEFT does.
 
     Args:
         new_names: parameters of the base that are new; the checkpoint may hold others of the same names (another head).
+        whole: all weights, where the model's own are parts.
     """
-    model.save_pretrained(str(folder), safe_serialization=True)
+    told = {} if whole is None else {"state_dict": dict(whole)}
+    model.save_pretrained(str(folder), safe_serialization=True, **told)  # type: ignore[arg-type]
     if (folder / ADAPTER_CONFIG).is_file():
         write_base_name(folder, absolute_name(base.path), revision=base.revision)
         if is_classifier:

@@ -90,6 +90,7 @@ class SharedPass:
             and isinstance(trial_rows, AdapterRows)
             and trial_rows.serves_all
             and not self._end_to_end
+            and not resident.devices.is_sharded
             and not resident.data.label_names
             and not resident.base.training
             and not resident.token_loss.one_length_at_a_time
@@ -103,7 +104,7 @@ class SharedPass:
         if model.training != draws:
             model.train(draws)
         if draws:
-            place = lane.step_in_making.num_micro_batches
+            place = lane.step_in_making.seed_place()
             torch.manual_seed((lane.recipe.seed * 1_000_003 + lane.progress.step + 1) * 1_009 + place)
 
 

@@ -49,6 +49,9 @@ class TrialRows(Protocol):
     def add_losses(self, losses: torch.Tensor) -> None:
         """Add the losses of a pass to those of the steps in the making, one a trial."""
 
+    def make_room(self, plan: UpdatePlan) -> None:
+        """Allocate what an optimizer step will hold, and touch nothing else."""
+
     def update(self, plans: Mapping[int, UpdatePlan]) -> dict[int, StepFigures]:
         """One optimizer step of the planned trials; clears their gradients and losses."""
 

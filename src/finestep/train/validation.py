@@ -88,6 +88,7 @@ class Validation:
                 run.resident.token_loss,
                 rows=run.data.evaluation,
                 should_stop=run.should_stop,
+                devices=run.resident.devices,
             )
         measured.metrics.update(run.resident.forgetting(run.seat.rows, run.seat.number))
         run.progress.elapsed_s += time.monotonic() - began
