@@ -82,8 +82,9 @@ def up(nodes: int, cpus: int) -> None:
         connect(name)
     ray(HEAD, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
     wait_for_head()
-    for name in names[1:]:
+    for number, name in enumerate(names[1:], start=1):
         start_node(name)
+        wait_for_nodes(number)  # nodes share a folder for their sockets, and two at once take the same names
     print(f"ray://{address(HEAD)}:{PORT} with {nodes} nodes of {cpus} CPU")
 
 
@@ -125,7 +126,7 @@ def ray(name: str, *options: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_raylet_start_wait_time_s": "240", "RAY_worker_niceness": "0"}
 
 
 def wait_for_head(seconds: float = 90.0) -> None:
@@ -142,6 +143,20 @@ def wait_for_head(seconds: float = 90.0) -> None:
             return
         time.sleep(1)
     raise SystemExit(f"the head did not start; see {STATE / 'head.log'}")
+
+
+def wait_for_nodes(count: int, seconds: float = 120.0) -> None:
+    """Until so many nodes have joined; on a busy machine that takes a minute."""
+    code = (
+        "import logging, sys, time, ray\n"
+        f"ray.init('{address(HEAD)}:{PORT}', log_to_driver=False, logging_level=logging.ERROR)\n"
+        f"until = time.time() + {seconds}\n"
+        f"while sum(node['Alive'] for node in ray.nodes()) < {count + 1} and time.time() < until: time.sleep(1)\n"
+        f"sys.exit(sum(node['Alive'] for node in ray.nodes()) < {count + 1})\n"
+    )
+    command = ["ip", "netns", "exec", space(HEAD), sys.executable, "-c", code]
+    if subprocess.run(command, env=environment(), stdout=subprocess.DEVNULL, check=False).returncode:
+        raise SystemExit(f"not all nodes have joined; see {STATE}")
 
 
 def kill(name: str) -> None:
@@ -163,6 +178,8 @@ def down() -> None:
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
     for name in [one.removeprefix("fs-") for one in listed if one.startswith("fs-")]:
         kill(name)
+        # A namespace goes when its last process has; its cable would still be there when the next one is laid.
+        subprocess.run(["ip", "link", "del", f"fso{name}"], capture_output=True, check=False)
         ip("netns", "del", space(name))
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
     shutil.rmtree(STATE, ignore_errors=True)

@@ -119,7 +119,8 @@ class Crew:
             words = "; ".join(self._left_out.values())
             raise BadInput("no node of the cluster agrees with this machine", value=words)
         elif time.monotonic() - self._had_member > NO_NODE_S:
-            raise lost_cluster(self._cluster.asked.address, "no node is left that can train")
+            why = "no node is left that can train" if self._has_told else "no node offers a CPU or a GPU for work"
+            raise lost_cluster(self._cluster.asked.address, why)
 
     def _described(self, member: Member, found: dict[str, str]) -> None:
         own = self._own_description()
