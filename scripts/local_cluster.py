@@ -126,7 +126,13 @@ def ray(name: str, *options: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_raylet_start_wait_time_s": "240", "RAY_worker_niceness": "0"}
+    return {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_raylet_start_wait_time_s": "240",
+        "RAY_worker_niceness": "0",
+    }
 
 
 def wait_for_head(seconds: float = 90.0) -> None:

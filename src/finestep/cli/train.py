@@ -76,6 +76,7 @@ def train(
     A run that goes wrong is taken back to its last good state. Killed or interrupted, the same command goes on where it
     was.
     """
+    from finestep.cli.idle_options import given, idle_on_one_device, refuse_idle
     from finestep.cli.study import run_study, this_command
     from finestep.cli.values import named_specs, one_of, parse_retention, with_devices
     from finestep.cli.with_config import refuse_without_file, run_with
@@ -92,6 +93,7 @@ def train(
         run_with(context, is_search=False)
         return
     refuse_without_file(context)
+    refuse_idle(given(context), idle_on_one_device(context.params))
     if recipe is None:
         raise BadInput("say which recipe to train", next_step="finestep train RECIPE MODEL DATA, or train --with FILE")
     settings = with_devices(setting, devices_per_trial)

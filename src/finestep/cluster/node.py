@@ -12,7 +12,6 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -170,17 +169,18 @@ class NodeWorker:
 
     def _files(self, event: Event, folder: Path) -> tuple[Cargo, Event]:
         if event.kind == "finished":
-            return packed(folder, [MODEL, CHECK_ROWS], put=_put()), event
+            return packed(folder, [MODEL, CHECK_ROWS], put=_put), event
         checkpoint = newest(folder)
         if checkpoint is None:
             return {}, event
         size = folder_bytes(checkpoint)
         if size > self._most_bytes:
             return {}, event.model_copy(update={"data": {**event.data, "stays_bytes": size}})
-        return packed(folder, [f"{CHECKPOINTS}/{checkpoint.name}"], put=_put()), event
+        return packed(folder, [f"{CHECKPOINTS}/{checkpoint.name}"], put=_put), event
 
 
-def _put() -> Callable[[bytes], object]:
+def _put(part: bytes) -> object:
+    """Into the store of Ray, which small files never need."""
     import ray
 
-    return ray.put
+    return ray.put(part)

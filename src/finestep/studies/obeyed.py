@@ -99,7 +99,7 @@ def check_recipe(
         return
     if recipe.num_devices > recipe.effective_batch_size:
         raise BadInput(
-            "a step needs at least one row for each device",
+            "`num_devices` must not exceed the rows of a step",
             value=f"effective batch {recipe.effective_batch_size} on {recipe.num_devices} devices",
             next_step="a larger effective_batch_size, or fewer devices",
         )

@@ -39,6 +39,17 @@ def best_alone(trials: Sequence[Trial]) -> set[int]:
     return set() if best is None else {best.number}
 
 
+def room_words(sharing: SharePlan) -> str:
+    """What changed for the trials to come.
+
+    >>> room_words(SharePlan(num_workers=1, workers_why="1 node of the cluster"))
+    'from now on 1 worker trains, 1 trial at a time: 1 node of the cluster'
+    """
+    workers = f"{sharing.num_workers} worker{' trains' if sharing.num_workers == 1 else 's train'}"
+    trials = f"{sharing.at_once} trial{'' if sharing.at_once == 1 else 's'} at a time"
+    return f"from now on {workers}, {trials}: {sharing.workers_why}"
+
+
 @dataclass
 class _Running:
     """A trial that the worker has, and how far it came before and since its last start."""
