@@ -1,0 +1,1 @@
+"""A study on many workers, simulated: `python -m benchmarks.cluster`."""
