@@ -5,16 +5,22 @@ A new executor adds its rig to `RIGS` and passes; nothing here knows how an exec
 
 from __future__ import annotations
 
+import atexit
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from finestep.executor import Executor
 from finestep.executors.command import CommandExecutor
 from finestep.executors.framework import FrameworkExecutor
 from finestep.executors.local import LocalExecutor
+from finestep.executors.process import worker_environment
+from finestep.executors.ray import RayExecutor
 from finestep.executors.replay import ReplayExecutor
-from finestep.protocol import Event, SessionRequest, TrialRequest
+from finestep.protocol import ClusterRequest, Event, SessionRequest, TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec, DataSpec, FrameworkSpec, ModelSpec
 from finestep.trial import Outcome
@@ -78,11 +84,48 @@ def framework_rig(folder: Path, model: Path, data: Path) -> Rig:
     return Rig(FrameworkExecutor(spec, RECIPE, folder=folder), folder, can_fail=True)
 
 
+def ray_rig(folder: Path, model: Path, data: Path) -> Rig:
+    session = SessionRequest(
+        model=ModelSpec(path=str(model), device="cpu"),
+        recipe=RECIPE,
+        study_dir=str(folder / "study"),
+        num_threads=1,
+        data=DataSpec(path=str(data), max_length=96),
+        pack=2,
+        cluster=ClusterRequest(address=local_cluster()),
+    )
+    (folder / "study").mkdir()
+    return Rig(RayExecutor(session, folder=folder / "study"), folder, stops_within=True)
+
+
+@lru_cache(maxsize=1)
+def local_cluster() -> str:
+    """The address of a cluster of one node that lives as long as this process."""
+    code = (
+        "import sys\nfrom ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
+        "print('address', cluster.address, flush=True)\nsys.stdin.read()\ncluster.shutdown()\n"
+    )
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**worker_environment(), **quiet},
+    )
+    atexit.register(process.communicate)
+    assert process.stdout is not None
+    return next(line.split()[1] for line in process.stdout if line.startswith("address"))
+
+
 RIGS: dict[str, Callable[[Path, Path, Path], Rig]] = {
     "local": local_rig,
     "replay": replay_rig,
     "command": command_rig,
     "framework": framework_rig,
+    "ray": ray_rig,
 }
 """From (folder of the trials, a small model, a small data set) to a rig."""
 

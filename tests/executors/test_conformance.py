@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from finestep.ready import Ready
 from finestep.trial import Outcome, StepRecord
 from tests.executors.conformance import BROKEN, RECIPE, RIGS, ends
 
+ON_RAY = (
+    pytest.mark.long,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs finestep[ray]"),
+)
 
-@pytest.fixture(params=sorted(RIGS))
+
+@pytest.fixture(params=[pytest.param(name, marks=ON_RAY) if name == "ray" else name for name in sorted(RIGS)])
 def rig(request, shipped_model, instruct_file, tmp_path):
     made = RIGS[request.param](tmp_path, shipped_model, instruct_file)
     yield made

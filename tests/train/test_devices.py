@@ -112,7 +112,7 @@ def test_two_devices_train_what_one_does(alone, small_model, instruct_file, tmp_
     assert found["lora sharded"]["held"] < 0.6 * found["lora replicated"]["held"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_and_four_devices_and_a_checkpoint_of_any_number_on_any_other(
     alone, small_model, instruct_file, tmp_path
 ):

@@ -48,6 +48,7 @@ class LocalExecutor:
         starts_ahead: start a second worker at once, which loads its libraries and waits; the first may say that it pays.
         devices: GPUs of each worker, by its number, as CUDA_VISIBLE_DEVICES names them; empty: the workers share what there is.
         module: what is started as a worker.
+        hires: further workers are started here, as many as the first one says; else it sees to them itself.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class LocalExecutor:
         starts_ahead: bool = False,
         devices: Sequence[str] = (),
         module: str = WORKER,
+        hires: bool = True,
     ):
         self._session, self._folder, self._starts_ahead = session, folder, starts_ahead
-        self._devices, self._module = devices, module
+        self._devices, self._module, self._hires = devices, module, hires
         self._crew: list[_Member] = []
         self._heard: SimpleQueue[tuple[_Member, Event | None]] = SimpleQueue()
         self._most_workers = 1
@@ -82,7 +84,7 @@ class LocalExecutor:
             self._stop_crew()
         ready = self._crew[0].process.await_ready()
         ready = ready.model_copy(update={"sharing": self._shared(ready.sharing)})
-        self._most_workers = ready.sharing.num_workers if self._module == WORKER else 1
+        self._most_workers = ready.sharing.num_workers if self._hires else 1
         if self._most_workers == 1:
             self._drop_reserve()
         self._listen(self._crew[0])
@@ -90,7 +92,7 @@ class LocalExecutor:
 
     def _shared(self, sharing: SharePlan) -> SharePlan:
         """The plan with as many workers as there will be here: one for each GPU, and one alone after a death."""
-        if self._is_alone and self._module == WORKER:
+        if self._is_alone and self._hires:
             return sharing.model_copy(update={"num_workers": 1})
         if len(self._devices) > 1:
             why = f"one for each of {len(self._devices)} places with {_gpus_of(self._devices[0])}"

@@ -22,4 +22,4 @@ class RayExecutor(LocalExecutor):
     """
 
     def __init__(self, session: SessionRequest, *, folder: Path):
-        super().__init__(session, folder=folder, module=DRIVER)
+        super().__init__(session, folder=folder, module=DRIVER, hires=False)
