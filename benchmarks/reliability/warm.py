@@ -65,7 +65,8 @@ def serve(folder: Path, kind: str, model: str) -> None:
     for name in LIBRARIES[kind]:
         importlib.import_module(name)
     for name in _own_modules() if kind == "controller" else ():
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # a tracker's package, say, that is not installed here
+            importlib.import_module(name)
     if kind == "worker":  # tables that transformers builds when it first loads a model
         importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
     door = socket.socket(socket.AF_UNIX)
