@@ -35,9 +35,6 @@ less than a full run, which is a result and tells more."""
 CROWD, CROWD_SHORT = 4, 0.25
 """With so many lanes, and a budget for a full run in each, this share of them does short runs and the others start full
 runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
-RUNS_TO_SPARE = 4.0
-"""Full runs of a budget from which on some may train at the same time. Of two or three each one decides where the next goes,
-and full runs that begin together learn nothing from each other."""
 NEXT_SIDE = (0.3, 1.6)
 """Octaves beyond the best rate where a search looks before it ends: the candidate nearest to one octave."""
 MAX_FAILURES = 6
@@ -83,7 +80,7 @@ class StructuredSearch:
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
             choice = self._choose(look, purse)
-            if choice is None or (purse.waits and look.candidates.points.length[choice[0]] >= 0):
+            if choice is None:
                 break
             proposals.append(self._proposal(look, *choice))
             purse.pay(look, choice[0])
@@ -265,10 +262,6 @@ class _Purse:
     num_short_running: int
     shortest: float
     """Cost of the shortest run."""
-    budget: float
-    """What was left plus what was begun, in full runs."""
-    full_under_way: bool
-    """True when a full run trains now, or is among the proposals of this wave."""
 
     @classmethod
     def of(cls, look: Look, remaining_runs: float, idle: int) -> _Purse:
@@ -284,14 +277,7 @@ class _Purse:
             short_lanes=max(1, round(CROWD_SHORT * lanes)) if crowd else lanes,
             num_short_running=int((pending < -1e-6).sum()),
             shortest=float(look.candidates.cost.min()),
-            budget=remaining_runs + float((2.0**lengths).sum()),
-            full_under_way=bool((pending > -1e-6).any()),
         )
-
-    @property
-    def waits(self) -> bool:
-        """True when a further full run should first hear how the one that trains now ends."""
-        return self.full_under_way and self.budget < RUNS_TO_SPARE
 
     @property
     def short_runs_pay(self) -> bool:
@@ -318,7 +304,6 @@ class _Purse:
             self.num_short_running += 1
         else:
             self.num_full += 1
-            self.full_under_way = True
 
 
 def _worth_of_full(gains: Array | None, knowledge: Array) -> float:
