@@ -127,7 +127,9 @@ def _shared(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: i
     if asked == 1:
         return SharePlan()
     if asked is None and most_lanes == 1:
-        return SharePlan(why="one by one: a small budget learns more from trials that follow each other (`--pack 2` shares)")
+        return SharePlan(
+            why="one by one: a small budget learns more from trials that follow each other (`--pack 2` shares)"
+        )
     if reason := resident.why_alone(recipe):
         return SharePlan(why=f"one by one: {reason}")
     plan = unless_out_of_memory(lambda: _measured(PassClock(resident, recipe), asked, most_lanes, row_limit))
