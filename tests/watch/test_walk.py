@@ -22,7 +22,7 @@ from finestep.store.tail import Tail
 from .served import chromium
 
 PATIENCE_MS = 240_000
-WORDS = ["--budget", "6", "--epochs", "2", "--no-check-saved", "--threads", "1", "--watch", "--lang", "en"]
+WORDS = ["--budget", "3", "--epochs", "2", "--no-check-saved", "--threads", "1", "--watch", "--lang", "en"]
 
 
 def playwright():

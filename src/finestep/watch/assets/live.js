@@ -1,6 +1,6 @@
 // What is new in a running study, over the report's page: what runs, its curves, what the search believes, and the buttons.
 // It shares the scope of the page's script. Text of others only ever becomes a text node.
-const live = { now: null, points: new Map(), said: '', source: null, version: null, asked: new Set() };
+const live = { now: null, points: new Map(), said: '', source: null, version: null, told: '', asked: new Set() };
 const HERE = `/study/${LIVE.name}`;
 
 function drawLive() {
@@ -126,7 +126,8 @@ function takePoints(found) {
 function drawSteering(now) {
   const place = byId('live-steer');
   const key = `${now.state} ${page.language}`;
-  byId('live-said').replaceChildren(...now.steering.slice(-3).map((text) => h('li', {}, say(text))));
+  put(byId('live-said'), now.steering.slice(-3).map((text) => h('li', {}, say(text))));
+  byId('live-told').textContent = now.steering.includes(live.told) ? '' : say(live.told);
   if (place.dataset.key === key) return; // a form that somebody fills in stays
   place.dataset.key = key;
   place.replaceChildren(...(LIVE.can_steer && ['loading', 'running', 'paused'].includes(now.state) ? steeringForms(now) : []));
@@ -145,13 +146,14 @@ function steeringForms(now) {
 }
 async function command(wanted) {
   const told = byId('live-told');
-  told.textContent = say('asking');
+  told.textContent = say(live.told = 'asking');
   try {
     const answer = await fetch(`${HERE}/commands`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(wanted) });
     const found = answer.headers.get('content-type').includes('json') ? await answer.json() : { error: { message: await answer.text() } };
     Object.assign(page.data.zh, found.zh);
-    told.textContent = found.error ? say(found.error.law || found.error.message) : say(found.said);
-  } catch { told.textContent = say('the study cannot be reached'); }
+    live.told = found.error ? found.error.law || found.error.message : found.said;
+  } catch { live.told = 'the study cannot be reached'; }
+  told.textContent = say(live.told);
 }
 
 // ---- news ------------------------------------------------------------------------------------------------------------
@@ -188,6 +190,7 @@ byId('hero').after(h('section', { id: 's-live', class: 'live scripted', 'aria-li
   LIVE.several ? h('p', {}, h('a', { href: '/' }, '←')) : null, h('div', { id: 'live-now' }), h('p', { id: 'live-lost', class: 'warning', hidden: true }, say('The study’s page is not served any more; its report.html stays.')),
   h('div', { id: 'live-runs' }), h('div', { id: 'live-curves', class: 'chart', role: 'img', hidden: true }), h('div', { id: 'live-belief' }),
   h('div', { id: 'live-steer' }), h('p', { id: 'live-told', role: 'status' }), h('ul', { id: 'live-said', class: 'notes' })));
+document.querySelector('footer').dataset.say = 'finestep serves this page from the files of the study. The report.html in its folder is one file that needs no network.';
 const lightUpOnly = lightUp;
 lightUp = (number, ...rest) => { lightUpOnly(number, ...rest); takeCurve(number); };
 const redrawOnly = redraw;
