@@ -108,6 +108,14 @@ def _check(command: Command, spec: StudySpec, folder: Path, *, working: bool) ->
                 place=place,
                 next_step=f"e.g. --budget {spent + 4:.0f}; `finestep stop {folder}` ends the study",
             )
+        now = study_status(folder).budget or 0.0
+        if (command.full_runs or 0.0) < now:
+            raise BadInput(
+                f"the budget is {now:g} full runs already, and can only be made larger",
+                value=command.full_runs,
+                place=place,
+                next_step=f"e.g. --budget {now + 2:g}; `finestep stop {folder}` ends the study sooner",
+            )
 
 
 def _check_trial(trials: list[Trial], number: int | None, place: str) -> None:
