@@ -48,11 +48,13 @@ def kept_plan(request: SessionRequest, resident: Resident) -> SharePlan:
             continue
     if resident.devices.is_sharded:  # passes are not timed: all devices would have to make them together
         why = (
-            "as asked"
+            f"{request.pack} trials at a time, as asked"
             if request.pack
             else "one by one: over a base in parts nothing is timed; --pack N shares its passes"
         )
-        return SharePlan(num_lanes=request.pack or 1, why="" if request.pack == 1 else why, num_threads=request.num_threads)
+        return SharePlan(
+            num_lanes=request.pack or 1, why="" if request.pack == 1 else why, num_threads=request.num_threads
+        )
     plan = plan_lanes(
         resident,
         request.recipe,
