@@ -39,6 +39,13 @@ class ClusterRequest(_Message):
     grace_s: float = Field(60.0, ge=0, description="A worker that cannot be reached for so long is given up.")
 
 
+class Spread(_Message):
+    """How a study is spread over machines, and the base over the devices of a trial."""
+
+    cluster: ClusterRequest | None = Field(None, description="None: train on this machine.")
+    sharding: Sharding = Field("auto", description="auto: in parts only where the base does not fit on one device.")
+
+
 class SessionRequest(_Message):
     """What a worker needs before its first trial: the base and the data, loaded once."""
 
@@ -58,9 +65,12 @@ class SessionRequest(_Message):
     most_lanes: int = Field(8, ge=1, description="Trials that are under way at the same time, at most.")
     log: str | None = Field(None, description="The file that the worker's standard error goes to.")
     micro_batch_limit: int | None = Field(None, description="Rows of a forward pass that memory is known to allow.")
-    cluster: ClusterRequest | None = Field(None, description="None: train on this machine.")
-    num_devices: int = Field(1, ge=1, description="Devices that train each trial together, a process each.")
-    sharding: Sharding = Field("auto", description="auto: in parts only where the base does not fit on one device.")
+    spread: Spread = Field(Spread(), description="Over which machines, and how over the devices of a trial.")
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that train each trial together, a process each."""
+        return self.recipe.num_devices
 
 
 class TrialOptions(_Message):

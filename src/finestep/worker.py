@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     line = Line(unheard=STOP.set)
     try:
         request = SessionRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        if request.num_devices > 1:
+        if request.num_devices > 1 and request.purpose == "train":
             _with_siblings(path, request)
         _serve(request, line)
     except ValidationError as error:

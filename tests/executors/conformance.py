@@ -20,7 +20,7 @@ from finestep.executors.local import LocalExecutor
 from finestep.executors.process import worker_environment
 from finestep.executors.ray import RayExecutor
 from finestep.executors.replay import ReplayExecutor
-from finestep.protocol import ClusterRequest, Event, SessionRequest, TrialRequest
+from finestep.protocol import ClusterRequest, Event, SessionRequest, Spread, TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec, DataSpec, FrameworkSpec, ModelSpec
 from finestep.trial import Outcome
@@ -92,7 +92,7 @@ def ray_rig(folder: Path, model: Path, data: Path) -> Rig:
         num_threads=1,
         data=DataSpec(path=str(data), max_length=96),
         pack=2,
-        cluster=ClusterRequest(address=local_cluster()),
+        spread=Spread(cluster=ClusterRequest(address=local_cluster())),
     )
     (folder / "study").mkdir()
     return Rig(RayExecutor(session, folder=folder / "study"), folder, stops_within=True)

@@ -32,7 +32,6 @@ def _session(tmp_path, devices=1, device="cuda"):
         data=DataSpec(path="d"),
         recipe=Recipe(num_devices=devices),
         study_dir=str(tmp_path),
-        num_devices=devices,
     )
 
 

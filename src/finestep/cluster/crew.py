@@ -11,14 +11,13 @@ from pathlib import Path
 from finestep.cluster.cargo import Cargo, CargoDamaged
 from finestep.cluster.node import NodeWorker, Told
 from finestep.cluster.places import MOST_HOME_BYTES, Cluster, Place, Reference, lost_cluster
+from finestep.cluster.same_everywhere import description, study_files
 from finestep.cluster.trials import Member, Trials
 from finestep.errors import BadInput
 from finestep.executors.process import error_from
 from finestep.executors.spoken import Line
 from finestep.protocol import Event, SessionRequest
 from finestep.ready import Ready
-from finestep.survey.fingerprint import fingerprint
-from finestep.survey.rows import data_files
 
 WAIT_S, LONG_POLL_S = 0.5, 2.0
 LOOK_FOR_NODES_S = 30.0
@@ -123,7 +122,7 @@ class Crew:
             raise lost_cluster(self._cluster.asked.address, why)
 
     def _described(self, member: Member, found: dict[str, str]) -> None:
-        own = self._own_description()
+        own = self._own = self._own or description(self._request)
         differ = [
             f"{name.removeprefix('version_')} is {found.get(name, 'missing')[:12]} there and {own[name][:12]} here"
             for name in own
@@ -132,25 +131,9 @@ class Crew:
         if differ:
             self._leave_out(member, ", ".join(differ))
             return
-        self._files = self._files or self._cluster.ray.put(self._study_files())
+        self._files = self._files or self._cluster.ray.put(study_files(self._request))
         session, plan = self._request.model_dump_json(), self._plans.get(member.place.num_cpus)
         member.stage, member.pending = "start", member.actor.start.remote(session, self._files, plan)
-
-    def _own_description(self) -> dict[str, str]:
-        """What nodes must have in common with this machine."""
-        if not self._own:
-            found = fingerprint(self._request.model.path, self._request.data.path)
-            self._own = {name: value for name, value in found.items() if name.startswith(("version_", "model_"))}
-            self._own["python"] = ".".join(found["python"].split(".")[:2])
-        return self._own
-
-    def _study_files(self) -> dict[str, Cargo]:
-        """The files of the study by the field of the session that names them; a Hub name has none."""
-        named = {"path": self._request.data.path, "eval_path": self._request.data.eval_path}
-        files = {field: data_files(path) for field, path in named.items() if path is not None}
-        if self._request.retention is not None:
-            files["text_path"] = [Path(self._request.retention.text_path)]
-        return {field: {file.name: file.read_bytes() for file in found} for field, found in files.items() if found}
 
     def _started(self, member: Member, found: tuple[str, str | None]) -> None:
         event, plan = Event.model_validate_json(found[0]), found[1]
@@ -181,7 +164,13 @@ class Crew:
             }
         )
         self._line.send("ready", ready[0].model_copy(update={"sharing": sharing}))
+        if not self._has_told:  # nobody listens before the first `ready`
+            self._tell_left_out(list(self._left_out.values()))
         self._has_told = True
+
+    def _tell_left_out(self, places: list[str]) -> None:
+        for words in places:
+            self._line.send("note", {"text": f"left out: {words}"})
 
     # ---- what a worker answers
 
@@ -251,7 +240,8 @@ class Crew:
     def _leave_out(self, member: Member, why: str) -> None:
         """This place cannot serve the study, and is not asked again."""
         self._left_out[member.place] = f"{member.place.name}: {why}"
-        print(f"left out: {self._left_out[member.place]}", flush=True)
+        if self._has_told:
+            self._tell_left_out([self._left_out[member.place]])
         self._lose(member, why)
 
     def _part(self, reference: object) -> bytes:

@@ -38,9 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     path = (arguments if arguments is not None else sys.argv[1:])[0]
     try:
         request = SessionRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        assert request.cluster is not None
+        assert request.spread.cluster is not None
         cluster = Cluster(
-            request.cluster, model=request.model.path, device=request.model.device, num_devices=request.num_devices
+            request.spread.cluster,
+            model=request.model.path,
+            device=request.model.device,
+            num_devices=request.num_devices,
         )
         _serve(Crew(request, cluster, line), asked)
     except FinestepError as error:

@@ -121,7 +121,8 @@ class NodeWorker:
         retention = session.retention
         if retention is not None and "text_path" in places:
             retention = retention.model_copy(update={"text_path": places["text_path"]})
-        changes = {"study_dir": str(self._folder), "worker": 1, "data": spec, "retention": retention, "cluster": None}
+        changes = {"study_dir": str(self._folder), "worker": 1, "data": spec, "retention": retention}
+        changes["spread"] = session.spread.model_copy(update={"cluster": None})
         return session.model_copy(update=changes)
 
     def _started(self) -> Event:

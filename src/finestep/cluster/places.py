@@ -75,8 +75,7 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput(
                 "`--on` needs a Ray cluster that this machine belongs to",
-                value=f"ray://{address}",
-                place=str(error).strip().splitlines()[0][:160] if str(error).strip() else None,
+                value=f"ray://{address} ({' '.join(str(error).split())[:160]})",
                 next_step="`ray start --head` here, or `ray start --address=HEAD:6379 --num-cpus=0` to join one without working for it",
             ) from None
         self.ray: Module = ray

@@ -18,7 +18,7 @@ from finestep.executors.local import LocalExecutor
 from finestep.executors.ray import RayExecutor
 from finestep.flows.probe import cached
 from finestep.probe import Lever
-from finestep.protocol import ClusterRequest, SessionRequest, Sharding, TrialOptions
+from finestep.protocol import ClusterRequest, SessionRequest, Sharding, Spread, TrialOptions
 from finestep.ready import Ready
 from finestep.result import StudyResult
 from finestep.search.leader import worth_keeping
@@ -182,9 +182,7 @@ class StudyRun:
             most_lanes=most_at_once(self.budget.full_runs) if traits.adapts else MOST_AT_ONCE,
             retention=self.spec.retention,
             micro_batch_limit=min(limits, default=None),
-            cluster=self.cluster,
-            num_devices=self.spec.recipe.num_devices,
-            sharding=self.sharding,
+            spread=Spread(cluster=self.cluster, sharding=self.sharding),
         )
 
 

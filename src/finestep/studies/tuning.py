@@ -337,9 +337,10 @@ class Tuning:
             sharing = Ready.model_validate(event.data).sharing
             if sharing != self._sharing:
                 self.ready = self.ready.model_copy(update={"sharing": sharing})
-                yield TuneEvent(
-                    "note", data={"text": f"{sharing.num_workers} workers train now: {sharing.workers_why}"}
-                )
+                yield TuneEvent("note", data={"text": room_words(sharing)})
+            return
+        if event.kind == "note" and event.trial is None:
+            yield TuneEvent("note", data=event.data)
             return
         running = None if event.trial is None else self._running.get(event.trial)
         if running is None:

@@ -158,8 +158,9 @@ def open_ranks(request: SessionRequest) -> tuple[Ranks, Placement]:
 
 def _in_parts(request: SessionRequest, device: torch.device) -> bool:
     """Whether each device shall hold a part of the base; a CPU that is not asked to holds all of it."""
-    if request.sharding != "auto" or device.type != "cuda":
-        return request.sharding == "on"
+    wanted = request.spread.sharding
+    if wanted != "auto" or device.type != "cuda":
+        return wanted == "on"
     size = model_facts(request.model.path).num_parameters
     memory = torch.cuda.get_device_properties(device).total_memory
     return size is not None and not holds_whole(size, method=request.recipe.method, memory_bytes=memory)
