@@ -3,6 +3,7 @@
     python scripts/local_cluster.py up [--nodes 2] [--cpus 1]   # a head without CPUs, and nodes a, b, ...
     python scripts/local_cluster.py run COMMAND ...             # in the head's namespace; the cluster is ray://10.77.0.1:6379
     python scripts/local_cluster.py kill b                      # all processes of a node, at once
+    python scripts/local_cluster.py kill gcs                    # the head is lost, the study's own machine is not
     python scripts/local_cluster.py cut b 30                    # no network for 30 s
     python scripts/local_cluster.py node b                      # start a node (again)
     python scripts/local_cluster.py down
@@ -24,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HEAD = "head"
+HEAD, SERVER = "head", "gcs"
 BRIDGE, PREFIX, PORT = "fsbridge", "10.77.0", 6379
 NOT_ALLOWED = 3
 STATE = Path(tempfile.gettempdir()) / "finestep-local-cluster"
@@ -166,8 +167,12 @@ def wait_for_nodes(count: int, seconds: float = 120.0) -> None:
 
 
 def kill(name: str) -> None:
-    """End every process of a node at once, as a machine that loses its power."""
-    for pid in pids(name):
+    """End every process of a node at once, as a machine that loses its power; `gcs`: the head's server alone, the study stays."""
+    if name == SERVER:
+        listed = [pid for pid in pids(HEAD) if b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    else:
+        listed = pids(name)
+    for pid in listed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

@@ -120,7 +120,7 @@ def test_what_recommend_says_next_is_what_it_described(kind, count, options, row
 
 @pytest.mark.parametrize(("kind", "options"), [("chats", []), ("columns", ["--columns", "prompt=q,completion=a"])])
 def test_several_devices_go_to_another_trainer(kind, options, rows, tmp_path, monkeypatch, shipped_model):
-    """finestep trains on one device: the two commands write the recipe and export it, with the rows that were described."""
+    """The two commands write the recipe and export it, with the rows that were described."""
     monkeypatch.chdir(tmp_path)
     words = [str(shipped_model), rows(kind, 400), "--gpu", "4xh100", *options]
     described = Recommendation.model_validate_json(run(recommend_command, [*words, "--json"]).splitlines()[-1])

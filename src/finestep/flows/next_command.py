@@ -61,7 +61,7 @@ def after_rescale(recipe: Recipe, file: str, *, model: str | None, data: str | N
 
 
 def _exported(asked: Asked) -> str:
-    """finestep trains on one device: the recipe goes to a trainer of several."""
+    """A recipe for several devices goes to a trainer of its own; `--devices-per-trial` would train it here."""
     file = asked.written or "start.yaml"
     where = ["--to", "trl", "--model", str(asked.model), "--data", str(asked.data), *_options(asked.reading)]
     gpu = {"gpu": asked.others["gpu"]} if "gpu" in asked.others else {}
