@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from types import SimpleNamespace
 
 import pytest
 
+from finestep.cluster import places
 from finestep.cluster.address import parse_cluster
 from finestep.cluster.places import Place
 from finestep.cluster.trials import MOST_DEATHS, Member, Trials
-from finestep.errors import BadInput
+from finestep.errors import BadInput, EnvironmentFault
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import Ready, SharePlan
 from finestep.recipe import Recipe
@@ -126,3 +128,16 @@ def test_after_a_stop_what_waits_is_given_back(tmp_path):
 def test_an_address_that_is_none_is_refused(text):
     with pytest.raises(BadInput, match="ray://auto"):
         parse_cluster(text, workers=None)
+
+
+def test_an_address_where_nothing_answers_is_wrong_at_first_and_a_lost_cluster_later(monkeypatch):
+    """A study that has trained there pauses with exit code 75; a new one is told to look at the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(places, "REACHABLE_S", 0.0)
+    with pytest.raises(BadInput, match="nothing answers"):
+        places._check_reachable(address, was_there=False)
+    with pytest.raises(EnvironmentFault, match="the same command goes on") as lost:
+        places._check_reachable(address, was_there=True)
+    assert lost.value.exit_code == 75

@@ -80,7 +80,6 @@ class Crew:
         Raises:
             FinestepError: the study cannot go on here.
         """
-        self._cluster.check_head()
         self._check_anybody()
         if time.monotonic() - self._looked > (LOOK_FOR_NODES_S if self._members else TRY_AGAIN_S):
             self.hire()

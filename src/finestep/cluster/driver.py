@@ -11,15 +11,17 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from finestep.cluster.crew import Crew
-from finestep.cluster.places import Cluster
+from finestep.cluster.places import LOOK_AT_HEAD_S, Cluster
 from finestep.disk import fault_of
-from finestep.errors import FinestepError, WorkerFailed, cause_words
+from finestep.errors import EnvironmentFault, FinestepError, WorkerFailed, cause_words
 from finestep.executors.spoken import Line, complaint
 from finestep.protocol import SessionRequest, TrialRequest
+from finestep.study_layout import READY
 
 END = '{"kind": "end"}'
 ENVIRONMENT = {
@@ -44,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
             model=request.model.path,
             device=request.model.device,
             num_devices=request.num_devices,
+            was_there=(Path(request.study_dir) / READY).is_file(),
         )
+        threading.Thread(target=_watch_head, args=(cluster, line), daemon=True, name="head").start()
         _serve(Crew(request, cluster, line), asked)
     except FinestepError as error:
         line.send("error", complaint(error))
@@ -76,6 +80,17 @@ def _serve(crew: Crew, asked: SimpleQueue[str]) -> None:
             crew.look()
     finally:
         crew.end()
+
+
+def _watch_head(cluster: Cluster, line: Line) -> None:
+    """End when the head is lost: calls of Ray wait for it, so that the main thread may be stuck, and after a minute Ray ends all."""
+    while True:
+        try:
+            cluster.check_head()
+        except EnvironmentFault as lost:
+            line.send("error", complaint(lost))
+            os._exit(lost.exit_code)
+        time.sleep(LOOK_AT_HEAD_S)
 
 
 def _listen() -> SimpleQueue[str]:

@@ -51,15 +51,16 @@ class Cluster:
         model: as the study names it.
         device: auto, cpu or cuda: what a worker needs.
         num_devices: GPUs of one worker.
+        was_there: the study has trained on it before: what does not answer is lost, and not a wrong address.
     """
 
     asked: ClusterRequest
     model: str
     device: str
     num_devices: int
+    was_there: bool = False
     _head: tuple[str, int] | None = None
     _head_seen: float = field(default_factory=time.monotonic)
-    _looked: float = 0.0
 
     def __post_init__(self) -> None:
         check_installed(("ray",), needed_for="`--on ray://`", extra="ray")
@@ -67,12 +68,14 @@ class Cluster:
 
         address = self.asked.address
         if address != "auto":
-            _check_reachable(address)
+            _check_reachable(address, was_there=self.was_there)
         import ray
 
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError) as error:
+            if self.was_there:
+                raise lost_cluster(address, "its head does not answer") from None
             raise BadInput(
                 "`--on` needs a Ray cluster that this machine belongs to",
                 value=f"ray://{address} ({' '.join(str(error).split())[:160]})",
@@ -123,9 +126,8 @@ class Cluster:
             EnvironmentFault: it has not for a while. The study can go on later.
         """
         now = time.monotonic()
-        if now - self._looked < LOOK_AT_HEAD_S or self._head is None:
+        if self._head is None:
             return
-        self._looked = now
         try:
             with socket.create_connection(self._head, timeout=3):
                 self._head_seen = now
@@ -183,11 +185,12 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
     return (host, int(port)) if port.isdecimal() and host else None
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(address: str, *, was_there: bool) -> None:
     """A cluster that does not answer is told in seconds; Ray itself would try for minutes.
 
     Raises:
         BadInput: nothing answers there.
+        EnvironmentFault: nothing answers there any more.
     """
     place = _host_and_port(address)
     if place is None:
@@ -200,6 +203,8 @@ def _check_reachable(address: str) -> None:
             with socket.create_connection(place, timeout=5):
                 return
         except OSError as error:
+            if time.monotonic() > until and was_there:
+                raise lost_cluster(address, f"its head does not answer: {error}") from None
             if time.monotonic() > until or isinstance(error, socket.gaierror):
                 raise BadInput(
                     "nothing answers at the address of the cluster",
