@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.still_falling import still_falling
 from finestep.diagnosis.thresholds import Thresholds
-from finestep.diagnosis.too_low import slow_from_ignorance, straight_response
+from finestep.diagnosis.too_low import LOWEST_USUAL_RATE, slow_from_ignorance, straight_response
 from finestep.finding import Finding
 
 LATE_PEAK, RISEN = 0.8, 2.0
 """A rate whose maximum lies this late, that far above its first value, was still warming up."""
+LEARNED = 0.5
+"""Loss in nats below which little is left to learn."""
 FAST_START = 1.5
 """Standard deviations of a row by which the first one must lie above the next for its fall to count as gain."""
 
@@ -42,7 +45,8 @@ def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
     # The first row at the highest rate: a rate that stays there after its warmup reaches it early.
     peak_at = float(steps[int(np.argmax(rates >= 0.999 * rates.max()))])
     if (
-        peak_at < LATE_PEAK * steps[-1]
+        # From the first row on, because a resumed run counts on from where it was.
+        peak_at - steps[0] < LATE_PEAK * (steps[-1] - steps[0])
         or rates.max() < RISEN * max(rates[0], 1e-30)
         or signals.progress.share_done < 0.5
     ):
@@ -63,6 +67,7 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
         return None
     gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
     # Runs of few steps at a good rate are half way down in their second row.
+    # By the first row as well as by the first few, and the larger gain counts.
     gain_of_all = 1 - curve.end / max(
         curve.first, curve.start
     )  # A high rate has gained most of it after the first row.
@@ -108,6 +113,8 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
     eval_gain = 1 - evaluation.best / evaluation.first if evaluation and evaluation.first > 0 else 0.0
     if not -0.05 < gain < limits.converged_gain or eval_gain > limits.converged_gain:
         return None
+    if signals.schedule is not None and signals.schedule.peak < LOWEST_USUAL_RATE and curve.end > LEARNED:
+        return _rate_of_nothing(signals, signals.schedule.peak, gain)
     return found(
         "already_converged",
         "The loss hardly changes over the whole run: the model had learned this data before, or there is "
@@ -118,5 +125,20 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
         confidence=0.55,
         first_loss=curve.start,
         last_loss=curve.end,
+        gain=gain,
+    )
+
+
+def _rate_of_nothing(signals: Signals, peak: float, gain: float) -> Finding:
+    """A loss that hardly moved at a rate at which hardly anything can."""
+    meaning = (
+        f"The loss hardly changed, at a rate of {peak:.1g}, below any that trains a model in practice: "
+        "the learning rate was the limit."
+    )
+    return found(
+        "learning_rate_too_low",
+        meaning,
+        advice=f"{moved(signals, 10)}, and refine from there",
+        learning_rate=peak,
         gain=gain,
     )
