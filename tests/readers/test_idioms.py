@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -141,6 +142,21 @@ def _chinese(epoch: int) -> str:
     return f"第{epoch}轮 训练损失: {_loss(epoch):.4f}，验证损失: {_loss(epoch) + 0.1:.4f}，准确率: 0.71\n"
 
 
+def _korean(epoch: int) -> str:
+    return f"에폭 {epoch}/18 - 훈련 손실: {_loss(epoch):.4f}, 검증 손실: {_loss(epoch) + 0.1:.4f}\n"
+
+
+def _spanish(epoch: int) -> str:
+    return f"Época {epoch}/18 - Pérdida entrenamiento: {_loss(epoch):.4f} - Pérdida de validación: {_loss(epoch) + 0.1:.4f}\n"
+
+
+def _peft(epoch: int) -> str:
+    losses = (
+        f"train_epoch_loss=tensor({_loss(epoch):.4f}, device='cuda:0') eval_epoch_loss=tensor({_loss(epoch) + 0.1:.4f})"
+    )
+    return f"epoch={epoch}: {losses}\n"
+
+
 def _fastai(epoch: int) -> str:
     head = "epoch     train_loss  valid_loss  accuracy  time    \n" if epoch == 1 else ""
     return f"{head}{epoch}         {_loss(epoch):.6f}    {_loss(epoch) + 0.1:.6f}    0.812300    00:42     \n"
@@ -151,9 +167,10 @@ def _model_card(epoch: int) -> str:
     return f"{head}| {_loss(epoch):.4f} | {epoch}.0 | {_loss(epoch) + 0.1:.4f} |\n"
 
 
-@pytest.mark.parametrize(
-    "text", [_flair, _keras, _espnet, _chinese, _fastai, _model_card], ids=lambda text: text.__name__.strip("_")
-)
+EPOCHS = [_flair, _keras, _espnet, _chinese, _korean, _spanish, _peft, _fastai, _model_card]
+
+
+@pytest.mark.parametrize("text", EPOCHS, ids=lambda text: text.__name__.strip("_"))
 def test_epochs_are_read_once_with_the_loss_of_their_end(tmp_path, text):
     path = tmp_path / "train.log"
     path.write_text(_by_epoch(text))
@@ -221,3 +238,44 @@ def test_rows_behind_a_logger_are_kept_where_only_the_summary_is_plain(tmp_path)
     path.write_text(rows + "{'train_runtime': 10.2, 'train_loss': 1.9, 'epoch': 2.0}\n")
     (log,) = read_logs(path)
     assert len(log.train) == 12
+
+
+LOSSES = [_loss(row) for row in range(ROWS)]
+EVALS = [loss + 0.1 for loss in LOSSES]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"loss": LOSSES, "val_loss": EVALS},
+        {"train_losses": LOSSES, "val_losses": EVALS, "best_epoch": 7},
+        {"config": {"lr": 1e-4}, "history": {"loss": LOSSES, "val_loss": EVALS}},
+        {"train": {"loss": LOSSES}, "val": {"loss": EVALS}},
+        {"history": [{"epoch": row, "train_loss": LOSSES[row], "val_loss": EVALS[row]} for row in range(ROWS)]},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_lists_of_losses_in_json_are_read_in_one_line_or_many(tmp_path, document, indent):
+    path = tmp_path / "history.json"
+    path.write_text(json.dumps(document, indent=indent))
+    (log,) = read_logs(path)
+    assert log.train.loss == pytest.approx(LOSSES)
+    assert log.evaluation is not None
+    assert log.evaluation.loss == pytest.approx(EVALS)
+
+
+def test_boxes_drawn_around_names_and_values_are_read(tmp_path):
+    path = tmp_path / "train.log"
+    path.write_text(
+        "".join(f"╭── Step {5 * row} ──╮\n│ loss │ {_loss(row):.4f} │\n╰──╯\n" for row in range(1, ROWS + 1))
+    )
+    (log,) = read_logs(path)
+    assert list(log.train.step) == [5 * row for row in range(1, ROWS + 1)]
+
+
+def test_a_training_loss_of_another_name_stands_beside_validation_losses(tmp_path):
+    path = tmp_path / "results.csv"
+    rows = "".join(f"{row},{_loss(row):.4f},{_loss(row) + 0.1:.4f}\n" for row in range(1, ROWS + 1))
+    path.write_text(f"epoch,train/box_loss,val/box_loss\n{rows}")
+    (log,) = read_logs(path)
+    assert len(log.train) == len(log.evaluations[0]) == ROWS

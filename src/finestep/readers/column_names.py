@@ -23,7 +23,7 @@ class Role(NamedTuple):
 _STEP_NAMES = (
     "step", "global_step", "train/global_step", "trainer/global_step", "current_steps", "global_step/max_steps",
     "steps", "train/step", "train_step", "iter", "iteration", "iter_num", "num_updates", "global_steps",
-    "training/global_step", "valid_num_updates", "update", "batch_idx", "_step",
+    "training/global_step", "valid_num_updates", "progress/batch", "update", "batch_idx", "_step",
 )  # fmt: skip
 _LOSS_NAMES = (
     "loss", "train/loss", "train_loss_step", "train/loss_step", "loss/train", "train_loss", "training_loss",
@@ -48,7 +48,7 @@ _OTHER_NAMES = {
     "loss_scale": ("loss_scale", "train/loss_scale"),
     "reward": ("reward", "train/reward", "objective/scores", "objective/rlhf_reward", "critic/score/mean", "critic/rewards/mean",
                "average_reward_score", "mean_reward", "reward_mean", "rewards/mean", "reward/mean", "env/reward_mean", "avg_reward",
-               "average_reward", "env/reward/total"),
+               "average_reward", "env/reward/total", "env/all/reward/total"),
     "elapsed_s": ("elapsed_s", "_runtime", "train/elapsed_s"),
     "reward_spread": ("reward_std", "train/reward_std", "critic/rewards/std", "reward/std"),
     "zero_spread_share": ("frac_reward_zero_std", "train/frac_reward_zero_std"),

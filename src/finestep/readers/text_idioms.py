@@ -1,6 +1,6 @@
 """Layouts whose grammar is their own: their lines are rewritten to `name: value`, which the reader of pairs knows.
 
-Composer, Marian, ESPnet, flair, flax, timm, torchvision, mmengine, DeepSpeed-Chat, and words in Chinese. It opens no file.
+Composer, Marian, ESPnet, flair, flax, timm, torchvision, mmengine, DeepSpeed-Chat, and logs in other languages. It opens no file.
 """
 
 from __future__ import annotations
@@ -10,16 +10,24 @@ from collections.abc import Callable
 
 _TRIGGER = re.compile(
     r"batch=\d|Eval |Ep\. \d|epoch results: \[|\.\.\. ?\(\d|(?:DEV|TEST) ?: |(?:Train|Epoch): ?\[?\d+\]? +\[|Iter\(\w+\)|^ppl: "
-    r"|\*{4}|\bvalidate step|after step:|[\u4e00-\u9fff]"
+    r"|\*{4}|\bvalidate step|after step:|│|[À-ÿ]|[\u0400-\u04ff]|[\u3040-\u30ff]|[\u4e00-\u9fff]|[\uac00-\ud7a3]"
 )
 """What every idiom holds, so that any other line costs one search."""
 
-_CHINESE = (
+_WORDS = (
     ("训练", "train_"), ("验证集", "val_"), ("验证", "val_"), ("测试集", "test_"), ("测试", "test_"), ("平均", ""), ("当前", ""),
     ("损失值", "loss"), ("损失", "loss"), ("学习率", "learning_rate"), ("准确率", "accuracy"), ("精度", "accuracy"),
     ("困惑度", "perplexity"), ("梯度范数", "grad_norm"), ("步数", "step"), ("轮次", "epoch"), ("：", ": "), ("，", ", "),
+    ("훈련", "train_"), ("학습률", "learning_rate"), ("학습", "train_"), ("검증", "val_"), ("손실", "loss"), ("정확도", "accuracy"),
+    ("에포크", "epoch"), ("에폭", "epoch"), ("스텝", "step"),
+    ("学習率", "learning_rate"), ("訓練", "train_"), ("学習", "train_"), ("検証", "val_"), ("損失", "loss"), ("精度", "accuracy"),
+    ("エポック", "epoch"), ("ステップ", "step"),
+    ("эпоха", "epoch"), ("шаг", "step"), ("потери", "loss"), ("лосс", "loss"), ("обучения", "train_"), ("валидации", "val_"),
+    ("época", "epoch"), ("époque", "epoch"), ("pérdida", "loss"), ("perte", "loss"), ("validación", "val_"), ("validação", "val_"),
+    ("entrenamiento", "train_"), ("treinamento", "train_"), ("entraînement", "train_"), ("précision", "accuracy"),
+    ("│", "|"),
 )  # fmt: skip
-"""Longer words stand before those that they hold."""
+"""Words of logs in other languages, and their names; longer words stand before those that they hold."""
 _CROSS_ENTROPY = re.compile(r"(?:Language|Masked)?CrossEntropy$|^total$")
 
 
@@ -37,7 +45,7 @@ def plain(line: str) -> str:
         found = pattern.search(line)
         if found:
             return rewrite(found)
-    return _in_english(line) if any("一" <= c <= "鿿" for c in line) else line
+    return _in_english(line) if any(word in line.lower() for word, _ in _WORDS) else line
 
 
 def _composer_step(found: re.Match[str]) -> str:
@@ -92,11 +100,12 @@ def _counters_in_brackets(found: re.Match[str]) -> str:
 
 
 def _in_english(line: str) -> str:
-    line = re.sub(r"第 ?(\d+) ?(?:/ ?\d+ ?)?(?:轮|个? ?epoch|代)", r"epoch: \1, ", line)
+    line = re.sub(r"第 ?(\d+) ?(?:/ ?\d+ ?)?(?:轮|个? ?epoch|代|エポック)", r"epoch: \1, ", line).lower()
     line = re.sub(r"第 ?(\d+) ?步", r"step: \1, ", line)
-    for word, name in _CHINESE:
+    for word, name in _WORDS:
         line = line.replace(word, name)
-    return re.sub(r"(train|val|test)_ *(?=epoch|step)", "", line)
+    line = re.sub(r"\b(loss|accuracy) (?:de |du |d')?(train|val)_", r"\2_\1", line)
+    return re.sub(r"(train|val|test)_ *(epoch|step)?", lambda found: found[2] or f"{found[1]}_", line)
 
 
 def _as_evaluation(found: re.Match[str]) -> str:
