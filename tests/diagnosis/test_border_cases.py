@@ -8,10 +8,10 @@ from finestep.diagnosis.training_log import RunContext, TrainingLog, eval_series
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 
 
-def judged(loss, rate, *, context: RunContext, step=None, evaluations=()) -> Diagnosis:
+def judged(loss, rate, *, context: RunContext, step=None, evaluations=(), epochs=0.4) -> Diagnosis:
     steps = np.arange(1.0, len(loss) + 1.0) if step is None else step
     rates = np.broadcast_to(rate, len(loss))
-    series = train_series(step=steps, loss=loss, learning_rate=rates, epoch=np.linspace(0.01, 0.4, len(loss)))
+    series = train_series(step=steps, loss=loss, learning_rate=rates, epoch=np.linspace(epochs / 40, epochs, len(loss)))
     return diagnose_log(TrainingLog("r", "", "t", series, evaluations, context))
 
 
@@ -56,3 +56,12 @@ def test_without_rewards_the_metric_of_the_evaluations_decides() -> None:
 def test_a_few_rows_of_pairs_are_too_little() -> None:
     run = judged(noisy(np.full(9, 0.69)), 5e-7, context=RunContext(objective="preference", max_steps=9))
     assert run.label == "too_little_information"
+
+
+def test_sixty_steps_on_next_to_nothing_of_the_data_are_a_trial() -> None:
+    level, rate = 1.2 + 2.0 * np.exp(-np.arange(60) / 8), np.linspace(2e-4, 0, 60)
+    tried = judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=0.002).verdict
+    assert tried.code == "undertrained"
+    assert "60 steps were taken, on 0.2 % of the rows" in tried.meaning
+    assert judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=1.0).label == "healthy"
+    assert judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=0.0).label == "healthy"

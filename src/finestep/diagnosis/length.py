@@ -14,6 +14,8 @@ from finestep.finding import Finding
 
 LATE_PEAK, RISEN = 0.8, 2.0
 """A rate whose maximum lies this late, that far above its first value, was still warming up."""
+A_TRIAL = 0.05
+"""Share of an epoch that few steps saw, below which a run was a trial of the script, whatever its loss did."""
 LEARNED = 0.5
 """Loss in nats below which little is left to learn."""
 FAST_START = 1.5
@@ -62,12 +64,14 @@ def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
 
 def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     """So few steps that the loss hardly left its start."""
-    curve, last_step = signals.loss, signals.progress.last_step
-    if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
+    curve, last_step, epochs = signals.loss, signals.progress.last_step, signals.progress.epochs
+    if curve is None or curve.num_rows < limits.min_rows or not last_step <= limits.few_steps or curve.start <= 0:
         return None
+    # An epoch of 0 is the first one of a log that counts whole epochs.
+    if 0 < epochs < A_TRIAL:
+        return _only_tried(last_step, epochs)
     gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
     # Runs of few steps at a good rate are half way down in their second row.
-    # By the first row as well as by the first few, and the larger gain counts.
     gain_of_all = 1 - curve.end / max(
         curve.first, curve.start
     )  # A high rate has gained most of it after the first row.
@@ -86,6 +90,17 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
         confidence=0.7,
         last_step=last_step,
         gain=gain,
+    )
+
+
+def _only_tried(last_step: float, epochs: float) -> Finding:
+    """Few steps on next to nothing of the data, as the `max_steps=60` of a demonstration."""
+    return found(
+        "undertrained",
+        f"Only {last_step:.0f} steps were taken, on {100 * epochs:.2g} % of the rows.",
+        advice="train at least one epoch, or several hundred steps",
+        last_step=last_step,
+        epochs=epochs,
     )
 
 
