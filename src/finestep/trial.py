@@ -147,6 +147,11 @@ class Trial(_Value):
         return self.state in RANKED_STATES and loss is not None and math.isfinite(loss)
 
     @property
+    def is_stopped_by_hand(self) -> bool:
+        """True when what it measured is not the end of its schedule, because the user stopped it."""
+        return self.outcome is not None and self.outcome.by_hand
+
+    @property
     def hash(self) -> str:
         """What its outcome must carry to be its own."""
         return recipe_hash(self.recipe, self.fidelity)

@@ -195,3 +195,24 @@ def test_the_guard_learns_from_what_it_did() -> None:
     assert decide(trouble, earlier=[done(41, "skip_batch")]).action == "lower_rate"
     assert decide(trouble, Probes(replay_loss=1.1), earlier=[done(10, "retry")]).action == "lower_rate"
     assert decide(trouble, earlier=[done(5 * n, "lower_rate") for n in range(MAX_INTERVENTIONS)]).action == "stop"
+
+
+def one_row_a_step(losses: list[float]) -> list[str]:
+    """What is said of a classifier of three labels that sees one row a step."""
+    monitor = LiveMonitor(chance_loss=math.log(3), planned_steps=len(losses), counts_terms=True)
+    found = [monitor.step(record(n, loss, num_loss_tokens=1)) for n, loss in enumerate(losses, start=1)]
+    return [finding.code for findings in found for finding in findings if finding.severity == "error"]
+
+
+def test_single_rows_that_are_guessed_wrong_are_no_explosion() -> None:
+    """Early in a run a label that was just learned is said of every row: sure, and wrong on two in three."""
+    rng = random.Random(3)
+    wrong = [2.6, 2.9, 0.1, 2.5, 2.8, 3.1, 0.2, 0.1, 2.4, 2.7]
+    learned = [rng.choice([0.05, 0.1, 0.3, 2.3]) for _ in range(100)]
+    assert one_row_a_step([1.1, 0.9, 1.2, *wrong, *learned]) == []
+
+
+def test_a_classifier_that_is_lost_is_said_at_one_row_a_step_too() -> None:
+    rng = random.Random(3)
+    lost = [rng.choice([0.0, 14.0, 9.0]) for _ in range(40)]
+    assert "diverged" in one_row_a_step([1.1, 0.9, 1.2, *lost])

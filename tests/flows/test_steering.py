@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -83,6 +84,15 @@ def test_a_stopped_study_obeys_at_its_next_start(tmp_path):
     assert len(trials(folder)) == 5, "the larger budget stays, and is not spent again"
 
 
+def test_a_budget_is_never_said_to_be_smaller_than_it_is(tmp_path):
+    folder = tmp_path / "s"
+    smaller = Command(kind="extend", full_runs=3.0)
+    said = play(folder, budget=4, on_event=first("trial_started", 1, lambda: ask(folder, smaller)))
+    assert "refused: the budget is 4 full runs already, and can only be made larger" in said
+    assert len(trials(folder)) == 4
+    assert read_steering(folder).full_runs is None
+
+
 def test_a_trial_that_is_stopped_by_hand_ends_with_what_it_showed(tmp_path):
     folder = tmp_path / "s"
     said = play(folder, on_event=first("evaluation", 2, lambda: ask(folder, Command(kind="stop_trial", trial=2))))
@@ -141,6 +151,7 @@ REFUSED = [
     ({"kind": "stop_trial", "trial": 0}, "has ended already"),
     ({"kind": "stop_trial", "trial": 7}, "no trial 7"),
     ({"kind": "extend", "full_runs": 0.5}, "larger than what is spent"),
+    ({"kind": "extend", "full_runs": math.inf}, "less than or equal to"),
     ({"kind": "add", "learning_rate": -1.0}, "greater than 0"),
     ({"kind": "add", "learning_rate": 1e-4, "fidelity": 2.0}, "less than or equal to 1"),
     ({"kind": "dance"}, "kind"),

@@ -61,6 +61,22 @@ def test_every_sentence_of_the_page_is_in_the_catalogue() -> None:
     assert not said - set(sections()["page"])
 
 
+def test_every_sentence_of_the_live_page_is_in_the_catalogue() -> None:
+    watch = SOURCE / "watch" / "assets"
+    script = (watch / "live.js").read_text() + (watch / "list.js").read_text()
+    said = set(re.findall(r"say\('((?:[^'\\]|\\.)*)'", script)) | set(re.findall(r"dataset\.say = '([^']*)'", script))
+    assert len(said) > 40
+    assert not said - set(sections()["page"]) - set(sections()["live"])
+
+
+def test_every_answer_to_a_command_is_in_the_catalogue() -> None:
+    known = "\n".join(bare(english) for english in sections()["live"])
+    texts = {text for text in strings_of(SOURCE / "studies" / "steering.py") if len(text.split()) > 2}
+    missing = {text for text in texts if not re.search(as_pattern(text), known, flags=re.MULTILINE)}
+    assert len(texts) > 10
+    assert not {text for text in missing if not re.fullmatch(r"[{} ,x]*|trial {}, {} at {}", text)}
+
+
 def test_no_sentence_of_the_page_is_left_over() -> None:
     script = "".join(asset(f"assets/page/{name}.js") for name in SCRIPTS) + asset("assets/page/page.html")
     assert not [english for english in sections()["page"] if english not in script]

@@ -14,6 +14,7 @@ from finestep.report.page_data import page_data, page_json
 from finestep.report.told import Told
 from finestep.report.view import batch_product, build_view
 from finestep.result import Spent
+from finestep.studies.choose import baseline_trial
 from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
 
 from .synthetic_study import make_trials, make_view
@@ -247,3 +248,17 @@ def test_what_another_trainer_clipped_is_not_claimed() -> None:
     shown = view([trial(0, 1e-3, 1.0), trial(1, 1e-2, 2.0)], best=0, steps=records, told=told)
     assert (shown.curves[0].clip, shown.curves[0].clipped_share) == (None, None)
     assert "clip" not in shown.titles.gradients.lower()
+
+
+def test_what_was_stopped_by_hand_stands_beside_no_whole_run() -> None:
+    """Half of a run is no short run: in the figures it would look like a bad rate, and as a default it would flatter the best."""
+    half = trial(2, 3e-3, 4.2, is_baseline=True)
+    half = half.model_copy(
+        update={"state": "stopped", "outcome": half.outcome.model_copy(update={"state": "stopped", "by_hand": True})}
+    )
+    shown = view([trial(0, 1e-3, 1.5), trial(1, 2e-3, 1.6), half], best=0)
+    assert {point.trial for line in shown.basin.lines for point in line.points} == {0, 1}
+    assert page_data(shown)["trials"]["by_hand"] == [2]
+    assert baseline_trial(shown.trials) is None
+    leading = view([trial(0, 1e-3, 1.5), half], best=2)
+    assert {point.trial for line in leading.basin.lines for point in line.points} == {0, 2}

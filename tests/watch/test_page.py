@@ -138,5 +138,6 @@ def test_what_was_asked_by_hand_is_told(tmp_path):
     live = LiveStudy(folder)
     live.look()
     assert live.state["steering"] == ["added by hand: trial 1, 0.0007 x 16 at full length"]
+    assert live.state["zh"][live.state["steering"][0]] == "手动添加：试验 1，0.0007 x 16，完整长度"
     live._weigher.join(60)
     assert "added by hand" in json.loads(live.page()[1])["trials"]["words"]

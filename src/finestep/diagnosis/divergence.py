@@ -7,10 +7,35 @@ loss far above both its start and pure chance has exploded; a smoothed loss half
 from __future__ import annotations
 
 import math
+from collections import deque
 
 EXPLOSION_FACTOR = 2.0
 DRIFT_FACTOR = 1.5
 SMOOTHING_STEPS = 20
+FEWEST_TERMS = 16
+
+
+class PooledLoss:
+    """Mean loss of the newest steps that together carried at least 16 tokens (for labels: rows).
+
+    A step of one labelled row has the loss of one guess: sure and wrong, it is far beyond chance in a run that learns well. A step
+    with many tokens is its own mean.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque()
+
+    def add(self, loss: float, num_terms: int) -> None:
+        """Add a step, and let go of those that are not needed any more."""
+        self._steps.append((loss, max(num_terms, 1)))
+        while sum(count for _, count in self._steps) - self._steps[0][1] >= FEWEST_TERMS:
+            self._steps.popleft()
+
+    @property
+    def mean(self) -> float | None:
+        """None while there are fewer."""
+        total = sum(count for _, count in self._steps)
+        return sum(loss * count for loss, count in self._steps) / total if total >= FEWEST_TERMS else None
 
 
 class DivergenceWatch:

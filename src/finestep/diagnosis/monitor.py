@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from finestep.diagnosis.catalogue import found
-from finestep.diagnosis.divergence import EXPLOSION_FACTOR, DivergenceWatch
+from finestep.diagnosis.divergence import EXPLOSION_FACTOR, DivergenceWatch, PooledLoss
 from finestep.diagnosis.evaluation_watch import EvaluationWatch
 from finestep.diagnosis.level_watch import LOST_SDS, LevelWatch
 from finestep.diagnosis.rolling import RollingScore, Surge
@@ -43,6 +43,7 @@ class LiveMonitor:
         base_eval_loss: validation loss before the first step, when known.
         has_loss_scaler: training is in fp16, where a few gradients that are not finite are normal and their steps are skipped.
         weights_in_bf16: the trained weights themselves are bf16, which loses updates below 1/512 of a weight.
+        counts_terms: `num_loss_tokens` of the records was counted, so that a loss of very few tokens or rows is known as such.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class LiveMonitor:
         base_eval_loss: float | None = None,
         has_loss_scaler: bool = False,
         weights_in_bf16: bool = False,
+        counts_terms: bool = False,
         limits: Thresholds = DEFAULT,
     ):
         self._has_loss_scaler = has_loss_scaler
         self._divergence = DivergenceWatch(chance_loss)
+        self._pooled = PooledLoss() if counts_terms else None
         self._loss = RollingScore(LOSS_FLOOR)
         self._surge = Surge()
         self._level = LevelWatch(limits)
@@ -75,6 +78,8 @@ class LiveMonitor:
             self._level.first = record.loss
         if self._has_loss_scaler and math.isfinite(record.loss) and not math.isfinite(record.grad_norm):
             return self._new(self._steps.skipped(record))
+        if self._pooled is not None:
+            self._pooled.add(record.loss, record.num_loss_tokens)
         lost = self._divergence.reason(record.loss, record.grad_norm)
         self._num_exploded = self._num_exploded if lost is not None else 0
         if lost is not None and self._is_certain(record):
@@ -146,6 +151,7 @@ class LiveMonitor:
         self._evaluations.base = state["base"]
         self._spikes.reset()
         self._surge, self._num_lost, self._num_exploded = Surge(), 0, 0
+        self._pooled = PooledLoss() if self._pooled is not None else None
 
     def _follow(self, record: StepRecord) -> list[Finding]:
         """What spikes, surges, the level and the step itself say of a step that is not certainly lost."""
@@ -182,7 +188,9 @@ class LiveMonitor:
         return self._num_lost >= LOST_STEPS
 
     def _has_exploded(self, record: StepRecord) -> bool:
-        return record.loss > EXPLOSION_FACTOR * max(self._level.first or 0.0, self._divergence.chance_loss)
+        limit = EXPLOSION_FACTOR * max(self._level.first or 0.0, self._divergence.chance_loss)
+        pooled = record.loss if self._pooled is None else self._pooled.mean
+        return record.loss > limit and pooled is not None and pooled > limit
 
 
 def _lost(record: StepRecord, reason: str) -> Finding:

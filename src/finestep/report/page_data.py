@@ -97,6 +97,7 @@ def trial_columns(trials: Sequence[Trial], *, kept: frozenset[int]) -> dict[str,
             [_number(outcome.metrics.get(name) if outcome else None, 4) for outcome in outcomes] for name in names
         ],
         "states": states,
+        "by_hand": [trial.number for trial in trials if trial.is_stopped_by_hand],
         "words": list(words),
     }
 

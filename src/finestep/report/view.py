@@ -138,7 +138,8 @@ def build_view(
         raise BadInput("`best` must be a trial with a finite validation loss", value=best, place="report")
     compared = metric_verdict(winner, first, said) or verdict(winner, first, seed_noise(trials))
     curves = build_curves(trials, steps, evaluations, shown=_shown(trials, winner, first), is_own=said.is_own)
-    maps, kept = build_maps(trials), _kept(trials, winner, first)
+    beside = _beside_others(trials, winner)
+    maps, kept = build_maps(beside), _kept(trials, winner, first)
     num_logged = sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered)
     return ReportView(
         title=title,
@@ -154,7 +155,7 @@ def build_view(
         told=said,
         trials=tuple(trials),
         kept_reasons=kept,
-        basin=build_basin(trials, best=winner, baseline=first, is_lowest=lower_elsewhere(trials, winner) is None),
+        basin=build_basin(beside, best=winner, baseline=first, is_lowest=lower_elsewhere(trials, winner) is None),
         basin_about=tuple(_basin_about(said)),
         maps=maps,
         curves=curves,
@@ -219,6 +220,11 @@ def _curves_about(drawn: int, logged: int) -> list[str]:
 
 def _lost(number: int, kept: int) -> list[str]:
     return [f"Why a run was tried and how it ended is kept for {kept:,} of {number:,} runs."] if kept < number else []
+
+
+def _beside_others(trials: Sequence[Trial], winner: Trial | None) -> list[Trial]:
+    """Trials whose results stand beside each other: what one measured that was stopped by hand is not the end of its schedule."""
+    return [trial for trial in trials if trial is winner or not trial.is_stopped_by_hand]
 
 
 def _kept(trials: Sequence[Trial], winner: Trial | None, first: Trial | None) -> frozenset[int]:

@@ -43,7 +43,7 @@ def projected(stopped: Trial, trials: Sequence[Trial], logs: Mapping[int, Sequen
 
 def as_shown(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
     """The trials, those stopped by hand with their projection instead of what they measured; without one they teach nothing."""
-    return [_shown(trial, trials, objective) if _is_by_hand(trial) else trial for trial in trials]
+    return [_shown(trial, trials, objective) if trial.is_stopped_by_hand else trial for trial in trials]
 
 
 def _shown(trial: Trial, trials: Sequence[Trial], objective: Objective) -> Trial:
@@ -75,10 +75,6 @@ def _metric(trial: Trial, name: str, shown: float | None) -> dict[str, object]:
     return {LOSS: loss, "metrics": {**trial.outcome.metrics, name: shown}}
 
 
-def _is_by_hand(trial: Trial) -> bool:
-    return trial.outcome is not None and trial.outcome.by_hand
-
-
 def _whole_runs(stopped: Trial, trials: Sequence[Trial]) -> list[Trial]:
     """Trials of the same length that came to their end."""
     return [
@@ -87,7 +83,7 @@ def _whole_runs(stopped: Trial, trials: Sequence[Trial]) -> list[Trial]:
         if trial.fidelity == stopped.fidelity
         and trial.recipe.num_epochs == stopped.recipe.num_epochs
         and trial.is_choosable
-        and not _is_by_hand(trial)
+        and not trial.is_stopped_by_hand
     ]
 
 

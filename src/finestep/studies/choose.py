@@ -25,8 +25,9 @@ def chosen_trial(spec: StudySpec, trials: Sequence[Trial], answer: Answer | None
 
 
 def baseline_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of the conservative default, if it was run to a result."""
-    return next((trial for trial in trials if trial.is_baseline and trial.ranks), None)
+    """The trial of the conservative default, if it was run to its end."""
+    whole = (trial for trial in trials if trial.is_baseline and trial.ranks and not trial.is_stopped_by_hand)
+    return next(whole, None)
 
 
 def final_recipe(trial: Trial) -> Recipe:

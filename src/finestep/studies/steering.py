@@ -31,6 +31,7 @@ class Steering:
     def __init__(self, store: StudyStore):
         self._store, self._known = store, read_steering(store.folder)
         self._looked = 0.0
+        self._full_runs = 0.0
         self.stops = False
 
     @property
@@ -47,7 +48,9 @@ class Steering:
 
     def budget(self, budget: Budget) -> Budget:
         """The budget with what `extend` has set: never less than the command says."""
-        return extended(budget, self._known.full_runs)
+        whole = extended(budget, self._known.full_runs)
+        self._full_runs = whole.full_runs
+        return whole
 
     def forget(self, number: int) -> None:
         """A trial has ended."""
@@ -137,6 +140,8 @@ class Steering:
     def _extend(self, command: Command) -> str:
         if command.full_runs is None:
             return "refused: how many full runs?"
+        if command.full_runs < self._full_runs:
+            return f"refused: the budget is {self._full_runs:g} full runs already, and can only be made larger"
         self._keep(full_runs=command.full_runs)
         return f"the budget is {command.full_runs:g} full runs from now on"
 

@@ -66,7 +66,7 @@ class Guard:
 
     def __init__(self, on_trouble: OnTrouble, *, chance_loss: float, num_steps: int):
         self.on_trouble = on_trouble
-        self.monitor = LiveMonitor(chance_loss=chance_loss, planned_steps=num_steps)
+        self.monitor = LiveMonitor(chance_loss=chance_loss, planned_steps=num_steps, counts_terms=True)
         self.findings: list[Finding] = []
         self.interventions: list[Intervention] = []
         self.rate_factor = 1.0

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from finestep.errors import FinestepError
+from finestep.language.catalogue import translations
 from finestep.studies.status import studies_in
 from finestep.studies.steer import steer
 from finestep.watch.pages import list_page, study_page
@@ -86,7 +87,9 @@ def application(place: Path) -> Starlette:
             try:
                 answered: Response = await answer(request, study)
             except FinestepError as error:
-                return JSONResponse({"error": {"kind": error.kind, "message": str(error)}}, status_code=400)
+                law = str(getattr(error, "law", error))
+                told = {"error": {"kind": error.kind, "message": str(error), "law": law}, "zh": translations([law])}
+                return JSONResponse(told, status_code=400)
             return answered
 
         return found
@@ -122,7 +125,8 @@ def application(place: Path) -> Starlette:
             wanted = None
         if not isinstance(wanted, dict):
             return JSONResponse({"error": {"kind": "BadInput", "message": "no command"}}, status_code=400)
-        return JSONResponse(await run_in_threadpool(steer, study.folder, wanted, wait_s=2.0))
+        told = await run_in_threadpool(steer, study.folder, wanted, wait_s=2.0)
+        return JSONResponse({**told, "zh": translations([told["said"]])})
 
     return Starlette(
         routes=[

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finestep.errors import FinestepError, cause_words
+from finestep.language.catalogue import translations
 from finestep.report.page_data import page_json
 from finestep.report.series import kept_indices, rounded
 from finestep.report.view import ReportView, build_view
@@ -66,7 +67,8 @@ class LiveStudy:
                 if trial.state == "running":
                     course = self._courses.setdefault(trial.number, Course(self._files().trial_folder(trial.number)))
                     course.look()
-            self.state = self._now()
+            now = self._now()
+            self.state = {**now, "zh": translations(_sentences(now))}
 
     def page(self) -> tuple[ReportView, str]:
         """The report as values and as JSON; before it is made, what the trials alone say."""
@@ -222,7 +224,7 @@ class LiveStudy:
             "num_steps": num_steps,
             "loss": rounded(course.loss, digits=5) if course and course.loss is not None else None,
             "eval_loss": rounded(course.eval_loss, digits=5) if course and course.eval_loss is not None else None,
-            "left_s": (num_steps - step) * pace["step_s"] if pace and num_steps else None,
+            "left_s": (num_steps - step) * pace["step_s"] if pace and num_steps and step < num_steps else None,
             "tokens_per_second": round(pace["tokens_per_second"], 1) if pace else None,
             "memory_bytes": course.memory_bytes if course else None,
             "notes": course.notes[-3:] if course else [],
@@ -235,6 +237,14 @@ class LiveStudy:
             return None
         seen = max(1, round(rows * trial.recipe.num_epochs * trial.fidelity))
         return math.ceil(seen / trial.recipe.effective_batch_size)
+
+
+def _sentences(now: Mapping[str, Any]) -> list[str]:
+    """What the page says in the study's words, so that it can say it in Chinese too."""
+    said = [now.get("sentence"), now["trouble"], *now["steering"], *(now.get("next") or {}).values()]
+    for run in now["running"]:
+        said += [run["why"], run["stage"], *run["notes"]]
+    return [text for text in said if isinstance(text, str) and text]
 
 
 def as_text(state: Mapping[str, Any]) -> str:

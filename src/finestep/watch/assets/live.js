@@ -1,17 +1,40 @@
 // What is new in a running study, over the report's page: what runs, its curves, what the search believes, and the buttons.
 // It shares the scope of the page's script. Text of others only ever becomes a text node.
-const live = { now: null, points: new Map(), said: '', source: null, version: null, asked: new Set() };
+const live = { now: null, points: new Map(), said: '', source: null, version: null, told: '', asked: new Set() };
 const HERE = `/study/${LIVE.name}`;
 
 function drawLive() {
-  Object.assign(page.data.zh, LIVE.zh);
+  Object.assign(page.data.zh, LIVE.zh, live.now ? live.now.zh : {});
   const { now } = live;
   if (!now) return;
-  byId('live-now').replaceChildren(...liveNow(now));
-  byId('live-runs').replaceChildren(...now.running.map(liveRun));
-  byId('live-belief').replaceChildren(...liveBelief(now));
+  put(byId('live-now'), liveNow(now));
+  putRuns(now.running);
+  put(byId('live-belief'), liveBelief(now));
   drawSteering(now);
   drawLiveCurves();
+}
+// News come a few times a second. What they do not change stays the same element: a button that is just being pressed, a text that is selected.
+function put(place, children) {
+  const fresh = h('div', {}, children);
+  if (place.innerHTML !== fresh.innerHTML) place.replaceChildren(...fresh.childNodes);
+}
+function putRuns(running) {
+  const place = byId('live-runs');
+  const known = new Map([...place.children].map((element) => [Number(element.dataset.trial), element]));
+  for (const run of running) {
+    const [element, fresh] = [known.get(run.trial), liveRun(run)];
+    known.delete(run.trial);
+    if (!element) { place.append(fresh); continue; }
+    element.querySelector('.live-ink').replaceWith(fresh.querySelector('.live-ink'));
+    put(element.querySelector('.live-words'), [...fresh.querySelector('.live-words').childNodes]);
+    putButton(element, element.querySelector('.live-stop'), fresh.querySelector('.live-stop'));
+  }
+  for (const element of known.values()) element.remove();
+}
+function putButton(place, known, fresh) {
+  if (known && fresh) [known.disabled, known.textContent] = [fresh.disabled, fresh.textContent];
+  else if (known) known.remove();
+  else if (fresh) place.append(fresh);
 }
 function liveNow(now) {
   const words = { running: say('running'), paused: say('paused'), stopped: say('stopped'), ended: say('ended'), loading: say('loading') };
@@ -25,9 +48,10 @@ function liveNow(now) {
   return [h('p', { class: 'live-state' }, h('b', { class: `live-pill is-${now.state}` }, words[now.state] || now.state), ...facts.map((text) => h('span', {}, text))), ...(bar ? [bar] : [])];
 }
 function liveRun(run) {
-  const title = [say('run {number}', { number: run.trial }), h('b', {}, ` ${rate(run.rate)} × ${run.batch}`)];
+  const title = [say('run {number}', { number: run.trial }), ' ', h('b', {}, say('learning rate {rate}, batch {batch}', { rate: rate(run.rate), batch: run.batch }))];
   const about = [run.share === 1 ? say('full length') : say('{share} of a full run', { share: percent(run.share) })];
-  if (run.step) about.push(run.num_steps ? say('step {step} of {steps}', { step: run.step, steps: run.num_steps }) : say('step {step}', { step: run.step }));
+  if (run.num_steps && run.step >= run.num_steps) about.push(say('all {steps} steps are done; now it is measured and saved', { steps: run.num_steps }));
+  else if (run.step) about.push(run.num_steps ? say('step {step} of {steps}', { step: run.step, steps: run.num_steps }) : say('step {step}', { step: run.step }));
   else about.push(say('before its first step'));
   if (run.loss !== null) about.push(say('loss {value}', { value: figure4(run.loss) }));
   if (run.eval_loss !== null) about.push(say('validation loss {value}', { value: figure4(run.eval_loss) }));
@@ -35,17 +59,17 @@ function liveRun(run) {
   const stopping = live.now.stopping.includes(run.trial);
   const stop = LIVE.can_steer && live.now.state === 'running'
     ? button(stopping ? say('stopping') : say('Stop this run'), null, () => command({ kind: 'stop_trial', trial: run.trial }), { class: 'live-stop', 'data-trial': run.trial, disabled: stopping }) : null;
-  return h('div', { class: 'live-run' }, h('i', { class: 'live-ink', 'data-ink': String(inkOf(run.trial)) }), h('div', {},
+  return h('div', { class: 'live-run', 'data-trial': run.trial }, h('i', { class: 'live-ink', 'data-ink': String(inkOf(run.trial)) }), h('div', { class: 'live-words' },
     h('p', {}, title, run.by_user ? h('mark', {}, say('yours')) : null), h('p', { class: 'about' }, about.join(' · ')),
     run.num_steps ? h('progress', { max: run.num_steps, value: run.step }) : null,
-    run.why ? h('p', { class: 'about' }, say(run.why)) : null, run.notes.map((note) => h('p', { class: 'live-note' }, note))), stop);
+    run.why ? h('p', { class: 'about' }, say(run.why)) : null, run.notes.map((note) => h('p', { class: 'live-note' }, say(note)))), stop);
 }
 function liveBelief(now) {
-  const lines = now.trouble ? [h('p', { class: 'warning' }, now.trouble)] : [];
+  const lines = now.trouble ? [h('p', { class: 'warning' }, say(now.trouble))] : [];
   if (now.sentence) lines.push(h('p', {}, h('b', {}, say('The search believes: ')), say(now.sentence)));
   const rows = page.data.intervals || [];
   if (rows.length) lines.push(h('p', { class: 'about' }, rows.map((one) => say('batch {batch}: best rate between {low} and {high}', { batch: one.batch, low: rate(one.low), high: rate(one.high) })).join('; ')));
-  if (now.next && now.state === 'running') lines.push(h('p', {}, h('b', {}, say('It would try next: ')), `${rate(now.next.rate)} × ${now.next.batch}, `, say(now.next.length), h('span', { class: 'about' }, ` (${now.next.why})`)));
+  if (now.next && now.state === 'running') lines.push(h('p', {}, h('b', {}, say('It would try next: ')), say('learning rate {rate}, batch {batch}', { rate: rate(now.next.rate), batch: now.next.batch }), ', ', say(now.next.length), h('span', { class: 'about' }, ' (', say(now.next.why), ')')));
   if (now.state === 'ended' && now.next_command) lines.push(code(now.next_command, say('Go on with')));
   if (now.state === 'stopped' && now.command) lines.push(code(now.command, say('Go on with')));
   return lines;
@@ -102,7 +126,8 @@ function takePoints(found) {
 function drawSteering(now) {
   const place = byId('live-steer');
   const key = `${now.state} ${page.language}`;
-  byId('live-said').replaceChildren(...now.steering.slice(-3).map((text) => h('li', {}, text)));
+  put(byId('live-said'), now.steering.slice(-3).map((text) => h('li', {}, say(text))));
+  byId('live-told').textContent = now.steering.includes(live.told) ? '' : say(live.told);
   if (place.dataset.key === key) return; // a form that somebody fills in stays
   place.dataset.key = key;
   place.replaceChildren(...(LIVE.can_steer && ['loading', 'running', 'paused'].includes(now.state) ? steeringForms(now) : []));
@@ -121,12 +146,14 @@ function steeringForms(now) {
 }
 async function command(wanted) {
   const told = byId('live-told');
-  told.textContent = say('asking');
+  told.textContent = say(live.told = 'asking');
   try {
     const answer = await fetch(`${HERE}/commands`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(wanted) });
     const found = answer.headers.get('content-type').includes('json') ? await answer.json() : { error: { message: await answer.text() } };
-    told.textContent = found.error ? found.error.message : found.said;
-  } catch { told.textContent = say('the study cannot be reached'); }
+    Object.assign(page.data.zh, found.zh);
+    live.told = found.error ? found.error.law || found.error.message : found.said;
+  } catch { live.told = 'the study cannot be reached'; }
+  told.textContent = say(live.told);
 }
 
 // ---- news ------------------------------------------------------------------------------------------------------------
@@ -163,6 +190,7 @@ byId('hero').after(h('section', { id: 's-live', class: 'live scripted', 'aria-li
   LIVE.several ? h('p', {}, h('a', { href: '/' }, '←')) : null, h('div', { id: 'live-now' }), h('p', { id: 'live-lost', class: 'warning', hidden: true }, say('The study’s page is not served any more; its report.html stays.')),
   h('div', { id: 'live-runs' }), h('div', { id: 'live-curves', class: 'chart', role: 'img', hidden: true }), h('div', { id: 'live-belief' }),
   h('div', { id: 'live-steer' }), h('p', { id: 'live-told', role: 'status' }), h('ul', { id: 'live-said', class: 'notes' })));
+document.querySelector('footer').dataset.say = 'finestep serves this page from the files of the study. The report.html in its folder is one file that needs no network.';
 const lightUpOnly = lightUp;
 lightUp = (number, ...rest) => { lightUpOnly(number, ...rest); takeCurve(number); };
 const redrawOnly = redraw;

@@ -7,12 +7,13 @@ function readRuns() {
   const word = (index) => (index < 0 ? '' : columns.words[index]);
   state.rows = columns.rate.map((_, i) => ({
     number: columns.number ? columns.number[i] : i, rate: columns.rate[i], batch: columns.batch[i], fidelity: columns.fidelities[columns.fidelity[i]], loss: columns.loss[i],
-    state: columns.states[columns.state[i]], stage: word(columns.stage[i]), why: word(columns.why[i]), reason: word(columns.reason[i]),
+    state: columns.states[columns.state[i]], byHand: (columns.by_hand || []).includes(columns.number ? columns.number[i] : i), stage: word(columns.stage[i]), why: word(columns.why[i]), reason: word(columns.reason[i]),
     seconds: columns.seconds[i], metrics: Object.fromEntries(columns.metric_names.map((name, k) => [name, columns.metrics[k][i]])),
   }));
   state.byNumber = new Map(state.rows.map((row) => [row.number, row]));
 }
-function ranks(row) { return Boolean(RANKED[row.state]) && typeof row.loss === 'number'; }
+// What a run measured that was stopped by hand is not the end of its schedule: it stands beside others only where it beat them all the same.
+function ranks(row) { return Boolean(RANKED[row.state]) && typeof row.loss === 'number' && (!row.byHand || row.number === page.data.best); }
 function role(number) {
   if (number === page.data.best) return 'best';
   return number === page.data.baseline ? 'baseline' : '';
@@ -62,7 +63,7 @@ function columnsOfTable() {
       { key: 'batch', name: say('Batch'), kind: '', value: (row) => row.batch, show: (row) => String(row.batch) },
       { key: 'fidelity', name: say('Length'), kind: 'wide', value: (row) => row.fidelity, show: (row) => percent(row.fidelity) }]),
     ...numbers(own.filter((column) => column !== objective).slice(0, 2)),
-    { key: 'state', name: say('Outcome'), kind: 'wide', value: (row) => row.state, show: (row) => [h('i', { class: `dot state-${row.state}` }), stateWords(row.state)] },
+    { key: 'state', name: say('Outcome'), kind: 'wide', value: (row) => row.state, show: (row) => [h('i', { class: `dot state-${row.state}` }), row.byHand ? say('stopped by hand') : stateWords(row.state)] },
     { key: 'seconds', name: say('Time'), kind: 'wide', number: true, value: (row) => row.seconds, show: (row) => (row.seconds ? clock(row.seconds) : '–') },
   ];
 }
