@@ -102,11 +102,11 @@ def report_agreement(folders: Sequence[Path], *, part: str | None = None) -> Non
 def report_calibration(folders: Sequence[Path]) -> None:
     """The table of confidence from all logs but the oldest, and how it fares when each repository is judged by the others."""
     logs = [log for folder in folders for log in judged(folder, parts=NOT_OLD)]
-    print(f"share of votes: {sum(log.votes for log in logs) / len(logs):.3f} of {len(logs)} logs")
+    print(f"share of first labels: {sum(log.agrees for log in logs) / len(logs):.3f} of {len(logs)} logs")
     print(f"AGREEMENT = {counted(logs)}")
     few = [log for log in logs if log.num_rows < FEW_ROWS]
     if few:
-        print(f"below {FEW_ROWS} rows: {sum(log.votes for log in few) / len(few):.2f} of {len(few)}")
+        print(f"below {FEW_ROWS} rows: {sum(log.agrees for log in few) / len(few):.2f} of {len(few)}")
     apart = leave_one_repository_out(logs)
     for name in ("all", "check halves"):
         print(f"leave one repository out, {name}: stated, mean stated, logs, first label, votes, any label")

@@ -121,9 +121,9 @@ class Band(NamedTuple):
     stated: float
     """Mean of what was stated."""
     first: float
-    """Share that agrees with the first label."""
+    """Share that agrees with the first label; this is what confidence states."""
     votes: float
-    """Share of readers' votes, in which another allowed label counts half; this is what confidence states."""
+    """Share of readers' votes, in which another allowed label counts half."""
     either: float
 
 
@@ -142,12 +142,12 @@ def calibration(logs: Sequence[Judged]) -> list[Band]:
     return table
 
 
-def counted(logs: Sequence[Judged]) -> dict[str, tuple[int, float]]:
-    """Code -> (logs, votes): the table of `finestep.diagnosis.confidence`."""
-    table: dict[str, tuple[int, float]] = {}
+def counted(logs: Sequence[Judged]) -> dict[str, tuple[int, int]]:
+    """Code -> (logs, those with the first label): the table of `finestep.diagnosis.confidence`."""
+    table: dict[str, tuple[int, int]] = {}
     for log in logs:
-        count, votes = table.get(log.code, (0, 0.0))
-        table[log.code] = (count + 1, votes + log.votes)
+        count, agreed = table.get(log.code, (0, 0))
+        table[log.code] = (count + 1, agreed + log.agrees)
     return dict(sorted(table.items()))
 
 
@@ -156,6 +156,6 @@ def leave_one_repository_out(logs: Sequence[Judged]) -> list[Judged]:
     judged_apart = []
     for log in logs:
         others = counted([other for other in logs if other.repository != log.repository])
-        stated = earned(*others.get(log.code, (0, 0.0)), num_rows=log.num_rows)
+        stated = earned(*others.get(log.code, (0, 0)), num_rows=log.num_rows)
         judged_apart.append(log._replace(stated=stated))
     return judged_apart

@@ -28,12 +28,15 @@ class PlantedPack(Pack):
 
     def __init__(self, spoil: Callable[[Any], None] | None, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self._spoil = spoil
+        make = self.members._new_lane
 
-    def _admit(self, candidate: Any) -> None:
-        super()._admit(candidate)
-        if self._spoil is not None:
-            self._spoil(self.lanes[-1])
+        def spoiled(request: TrialRequest) -> Any:
+            lane = make(request)
+            if spoil is not None:
+                spoil(lane)
+            return lane
+
+        self.members._new_lane = spoiled
 
 
 @dataclass

@@ -80,7 +80,7 @@ def test_no_verdict_on_a_run_contradicts_itself(fault: str, evaluations: int) ->
 def test_healthy_says_what_was_not_logged() -> None:
     silent = diagnose_log(a_log(noisy(FALLING), rate=np.nan)).verdict
     assert silent.code == "healthy"
-    assert "a validation loss and the learning rate were not logged" in silent.meaning
+    assert "a validation loss and the learning rate were not found in the log" in silent.meaning
     watched = diagnose_log(a_log(noisy(FALLING), evaluations=np.interp(np.linspace(0.1, 1, 8), DONE, FALLING))).verdict
     assert watched.code == "healthy"
     assert "not logged" not in watched.meaning

@@ -52,11 +52,11 @@ def _enough(signals: Signals, limits: Thresholds) -> list[Finding]:
     train, evals = signals.num_rows, signals.num_evaluations
     if (train >= 3 or evals >= 4) and train + evals >= limits.min_rows:
         return []
-    missing = "no training loss" if not train else f"{train} training rows"
+    found_in_it = "No training loss was" if not train else f"{train} training rows were"
     return [
         found(
             "too_little_information",
-            f"The log holds {missing} and {evals} evaluations: too little to judge.",
+            f"{found_in_it} found in the log, beside {evals} evaluations: too little to judge.",
             advice="log every 1-10 steps (`logging_steps`) and evaluate at least 4 times",
             train_rows=train,
             evaluations=evals,
@@ -136,7 +136,7 @@ def without_contradictions(findings: list[Finding]) -> list[Finding]:
 
 
 def healthy(signals: Signals) -> Finding:
-    """No fault was found: said as such when the log could have shown one, and otherwise with what was not logged."""
+    """No fault was found: said as such when the log could have shown one, and otherwise with what was not found in it."""
     curve, evaluation = signals.loss, signals.evaluation
     numbers: Evidence = {}
     if curve is not None:
@@ -154,7 +154,7 @@ def healthy(signals: Signals) -> Finding:
         )
     if not missing:
         return found("healthy", "Nothing is wrong with this run.", known=numbers)
-    meaning = f"Nothing wrong can be seen, but {_and(missing)} not logged."
+    meaning = f"Nothing wrong can be seen, but {_and(missing)} not found in the log."
     return found("healthy", meaning, advice=_log_next_time(missing), known=numbers)
 
 

@@ -56,6 +56,7 @@ def accumulation_factor(first_loss: float) -> tuple[int, int] | None:
     """
     if first_loss < ACCUMULATED_FROM:
         return None
+    # Accumulation steps are powers of two in practice, and few factors keep chance hits rare.
     pairs = itertools.product((2, 4, 8, 16, 32, 64), COMMON_VOCABULARIES)
     factor, size = min(pairs, key=lambda pair: abs(first_loss / (pair[0] * math.log(pair[1])) - 1))
     return (factor, size) if abs(first_loss / (factor * math.log(size)) - 1) < 0.003 else None

@@ -41,6 +41,7 @@ class Comparison:
 
 def compare(diagnoses: Sequence[Diagnosis]) -> Comparison:
     """Rank runs by their best validation loss, or by their last training loss when no run has one."""
+    # One measure for all runs: a training loss beside a validation loss compares nothing.
     use_validation = any(each.signals.evaluation for each in diagnoses)
     rows = [_row(each, use_validation) for each in diagnoses]
     ordered = sorted(rows, key=lambda row: (not row.is_trusted, row.score is None, row.score or 0.0))
@@ -93,6 +94,7 @@ def _next_try(rate: float, rates: list[float], known: Sequence[Row]) -> str:
     if rate == rates[0]:
         return f"It is the lowest rate tried: try {rate / RATE_STEP:.2g} next."
     lower, upper = rates[rates.index(rate) - 1], rates[rates.index(rate) + 1]
+    # Neighbours more than a factor of three away on each side leave room for a better rate.
     if upper / lower > 9:
         return f"Refine around it: try {math.sqrt(rate * lower):.2g} and {math.sqrt(rate * upper):.2g}."
     return "Its neighbours on both sides are worse: the rate is settled; tune the batch or the length next."

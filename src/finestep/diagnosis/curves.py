@@ -91,6 +91,7 @@ def loss_curve(loss: Column) -> LossCurve | None:
         end=end,
         best_row=best_row,
         noise=noise,
+        # 1.2533 is the standard error of a median over that of a mean, for Gaussian noise.
         level_error=1.2533 * noise_sd(x[len(x) // 2 :]) / math.sqrt(end_rows) / max(abs(end), 1e-12),
         contrast_error=1.5 * 1.2533 * noise * math.sqrt(1 / end_rows + 1 / width),
         median=float(np.median(x)),
@@ -145,6 +146,7 @@ def _eval_tail_drop(steps: Column, x: Column) -> float:
 
 def _eval_noise(x: Column) -> float:
     """From second differences, which a smooth bend hardly touches; half of the evaluations decide."""
+    # Three second differences are the least of which a median means something.
     if len(x) < 5:
         return 0.0
     second = x[2:] - 2 * x[1:-1] + x[:-2]

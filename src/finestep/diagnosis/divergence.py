@@ -59,6 +59,7 @@ class DivergenceWatch:
         if not math.isfinite(grad_norm):
             return f"the gradient norm is {grad_norm}"
         first = self._first = loss if self._first is None else self._first
+        # Against chance as well, because a good model may double a small loss on one hard batch.
         if loss > EXPLOSION_FACTOR * max(first, self.chance_loss):
             return f"the loss exploded to {loss:.3g} (start {first:.3g}, chance {self.chance_loss:.3g})"
         return self._drift(loss, first)
@@ -75,11 +76,13 @@ class DivergenceWatch:
 
     def _drift(self, loss: float, first: float) -> str | None:
         self._num_seen += 1
+        # A plain mean until there are enough steps for the running one, so that the first step does not weigh most.
         weight = max(1.0 / self._num_seen, 1.0 / SMOOTHING_STEPS)
         self._smooth += weight * (loss - self._smooth)
         if self._num_seen < SMOOTHING_STEPS:
             return None
         self._lowest = min(self._lowest, self._smooth)
+        # Above its start too: a rise from a very low loss that is still far below it costs little.
         if self._smooth > DRIFT_FACTOR * self._lowest and self._smooth > max(first, 0.0):
             return f"the smoothed loss rose from {self._lowest:.3g} to {self._smooth:.3g}, above its start {first:.3g}"
         return None

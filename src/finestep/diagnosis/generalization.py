@@ -37,6 +37,7 @@ def generalization_findings(signals: Signals, limits: Thresholds) -> list[Findin
 def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) -> Finding | None:
     """The validation loss ends clearly above its lowest value while the training loss is no higher than it was
     there."""
+    # A training loss that rises too is a sign of the rate, and asked about elsewhere.
     if evaluation.num_after_best == 0 or not _train_keeps_falling(signals, evaluation):
         return None
     # One evaluation above the lowest may be chance; two in a row hardly.
@@ -55,6 +56,7 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
     metric = signals.metric
     if metric is not None and metric.is_best_at_end and _metric_decides(metric, evaluation, limits):
         return _parted(metric, evidence)
+    # One step only: that of the loss beside that of the metric would leave the reader with two.
     step, by = _step_to_keep(evaluation, metric)
     return overfits({**evidence, "keep_step": step}, by=by, epoch=_epoch_at(signals, step))
 
@@ -118,7 +120,7 @@ def _metric_fell(signals: Signals, metric: MetricCurve, limits: Thresholds) -> F
         or not metric.loss_since_best > limits.overfit_rise / 2
     ):
         return None
-    if curve.end > limits.memorised_share * curve.start:
+    if curve.start <= 0 or not 0 <= curve.end <= limits.memorised_share * curve.start:
         return None
     return found(
         "overfitting",

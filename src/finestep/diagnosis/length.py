@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.still_falling import still_falling
 from finestep.diagnosis.thresholds import Thresholds
-from finestep.diagnosis.too_low import slow_from_ignorance, straight_response
+from finestep.diagnosis.too_low import LOWEST_USUAL_RATE, slow_from_ignorance, straight_response
 from finestep.finding import Finding
 
 LATE_PEAK, RISEN = 0.8, 2.0
 """A rate whose maximum lies this late, that far above its first value, was still warming up."""
+A_TRIAL = 0.05
+"""Share of an epoch that few steps saw, below which a run was a trial of the script, whatever its loss did."""
+LEARNED = 0.5
+"""Loss in nats below which little is left to learn."""
 FAST_START = 1.5
 """Standard deviations of a row by which the first one must lie above the next for its fall to count as gain."""
 
@@ -42,7 +47,8 @@ def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
     # The first row at the highest rate: a rate that stays there after its warmup reaches it early.
     peak_at = float(steps[int(np.argmax(rates >= 0.999 * rates.max()))])
     if (
-        peak_at < LATE_PEAK * steps[-1]
+        # From the first row on, because a resumed run counts on from where it was.
+        peak_at - steps[0] < LATE_PEAK * (steps[-1] - steps[0])
         or rates.max() < RISEN * max(rates[0], 1e-30)
         or signals.progress.share_done < 0.5
     ):
@@ -58,9 +64,12 @@ def _warmup_never_ended(signals: Signals, limits: Thresholds) -> Finding | None:
 
 def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
     """So few steps that the loss hardly left its start."""
-    curve, last_step = signals.loss, signals.progress.last_step
-    if curve is None or curve.num_rows < limits.min_rows or not last_step < limits.few_steps or curve.start <= 0:
+    curve, last_step, epochs = signals.loss, signals.progress.last_step, signals.progress.epochs
+    if curve is None or curve.num_rows < limits.min_rows or not last_step <= limits.few_steps or curve.start <= 0:
         return None
+    # An epoch of 0 is the first one of a log that counts whole epochs.
+    if 0 < epochs < A_TRIAL:
+        return _only_tried(last_step, epochs)
     gain = 1 - curve.end / max(curve.start, signals.log.context.base_train_loss or 0.0)
     # Runs of few steps at a good rate are half way down in their second row.
     gain_of_all = 1 - curve.end / max(
@@ -81,6 +90,17 @@ def _few_steps(signals: Signals, limits: Thresholds) -> Finding | None:
         confidence=0.7,
         last_step=last_step,
         gain=gain,
+    )
+
+
+def _only_tried(last_step: float, epochs: float) -> Finding:
+    """Few steps on next to nothing of the data, as the `max_steps=60` of a demonstration."""
+    return found(
+        "undertrained",
+        f"Only {last_step:.0f} steps were taken, on {100 * epochs:.2g} % of the rows.",
+        advice="train at least one epoch, or several hundred steps",
+        last_step=last_step,
+        epochs=epochs,
     )
 
 
@@ -108,6 +128,8 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
     eval_gain = 1 - evaluation.best / evaluation.first if evaluation and evaluation.first > 0 else 0.0
     if not -0.05 < gain < limits.converged_gain or eval_gain > limits.converged_gain:
         return None
+    if signals.schedule is not None and signals.schedule.peak < LOWEST_USUAL_RATE and curve.end > LEARNED:
+        return _rate_of_nothing(signals, signals.schedule.peak, gain)
     return found(
         "already_converged",
         "The loss hardly changes over the whole run: the model had learned this data before, or there is "
@@ -118,5 +140,20 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
         confidence=0.55,
         first_loss=curve.start,
         last_loss=curve.end,
+        gain=gain,
+    )
+
+
+def _rate_of_nothing(signals: Signals, peak: float, gain: float) -> Finding:
+    """A loss that hardly moved at a rate at which hardly anything can."""
+    meaning = (
+        f"The loss hardly changed, at a rate of {peak:.1g}, below any that trains a model in practice: "
+        "the learning rate was the limit."
+    )
+    return found(
+        "learning_rate_too_low",
+        meaning,
+        advice=f"{moved(signals, 10)}, and refine from there",
+        learning_rate=peak,
         gain=gain,
     )

@@ -55,6 +55,7 @@ class LevelWatch:
         self.smooth = x if self.num_steps == 1 else self.smooth + weight * (x - self.smooth)
         if self.first is not None and self.first > 0 and self.num_steps > CLIMB_FROM:
             self.climb = max(self.climb, self.smooth - math.log(self.first))
+        # Before that the smoothed loss still remembers the first steps.
         if self.num_steps < 2 * SMOOTHING_STEPS:
             return None
         if not self.lowest <= self.smooth:
@@ -71,6 +72,7 @@ class LevelWatch:
         self._num_drifting = self._num_drifting + 1 if risen and self.drift_sum > DRIFT_ALARM else 0
         if self._num_drifting != DRIFT_STEPS:
             return None
+        # Noisy losses need a larger rise, in units of their own noise.
         is_lost = self.excess > max(math.log(self._limits.diverged_ratio), LOST_SDS * sd)
         return found(
             "diverged" if is_lost else "unstable",

@@ -42,6 +42,7 @@ class MetricCurve:
         Errors are what is missing to 1 (or to 100), or the value itself where lower is better.
         """
         then = float(self.values[min(int(np.searchsorted(self.steps, step)), len(self.values) - 1)])
+        # Scores come as shares or in per cent, which only their size tells.
         top = 0.0 if not self.is_higher_better else 1.0 if self.values.max() <= 1.0 else 100.0
         before, now = abs(top - then), abs(top - self.last)
         return 1 - now / before if before > 0 else 0.0

@@ -106,6 +106,7 @@ def _constant(signals: Signals, limits: Thresholds) -> Finding | None:
     curve = signals.loss
     if curve is None or curve.num_rows < limits.min_rows or signals.log.context.objective == "reinforcement":
         return None
+    # A loss that takes both signs has no ratio, so it counts as moving.
     moves = abs(curve.end / curve.start - 1) if curve.start > 0 else 1.0
     evaluation = signals.evaluation
     eval_moves = abs(evaluation.last / evaluation.first - 1) if evaluation and evaluation.first > 0 else 0.0
@@ -169,6 +170,7 @@ def _plateau(signals: Signals, limits: Thresholds) -> Finding | None:
     later = curve.smooth[int(PLATEAU_FROM * curve.num_rows) :]
     eval_moves = abs(evaluation.last / evaluation.first - 1)
     moves = float(np.median(later[: len(later) // 4])) / max(float(np.median(later[-len(later) // 4 :])), 1e-12) - 1
+    # Evaluations of the end alone cannot show that nothing moved before.
     is_early = signals.log.evaluation is not None and signals.log.evaluation.step[0] < 0.6 * signals.progress.last_step
     if abs(moves) > PLATEAU_MOVE or eval_moves > PLATEAU_EVAL_MOVE or not is_early or not math.isfinite(moves):
         return None

@@ -10,12 +10,12 @@ from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
 SETTLING_ROWS = 10
+"""Rows at the start in which an fp16 loss scaler may skip steps while it finds its scale."""
 DEAD_ROWS = 3
 FEW_GRADIENTS = 30
 """With fewer rows the last two without a finite gradient norm are a failure."""
 FROM_A_REAL_LOSS = 0.3
 """Loss (nats) from which exactly 0.0 in the next row is no slide."""
-"""Rows at the start in which an fp16 loss scaler may skip steps while it finds its scale."""
 
 _PRECISION_ADVICE = (
     "train in bf16 with the adapter or master weights in fp32; look at the rows of that batch (empty labels give 0/0); "
@@ -39,6 +39,7 @@ def evaluation_findings(signals: Signals) -> list[Finding]:
     bad = int(np.isinf(evaluation.loss).sum())
     if bad == 0:
         return []
+    # Single rows without labels give single NaN; most of them point at the evaluation itself.
     share = bad / len(evaluation)
     if share < 0.5:
         return [

@@ -37,6 +37,7 @@ def objective_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     objective = signals.log.context.objective
     if objective == "supervised":
         return []
+    # Before anything else: at a rate that is still rising neither a gain nor its absence says much.
     if _stopped_while_warming(signals):
         return [_too_early(signals)]
     return _of_rewards(signals) if objective == "reinforcement" else _of_pairs(signals)
@@ -73,11 +74,13 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     train = signals.log.train
     reward = train.reward[np.isfinite(train.reward)]
     if not len(reward):
+        if _validation_gained(signals):
+            return []
         signs = " takes both signs and" if (train.loss < 0).any() else ""
-        meaning = f"No reward was logged, and a loss of reinforcement learning{signs} says nothing of what was learned."
+        meaning = f"No reward was found in the log, and a loss of reinforcement learning{signs} says nothing of what was learned."
         return [found("loss_not_comparable", meaning, advice="log the mean reward of each step")]
     if len(reward) < FEWEST_ROWS:
-        meaning = f"Only {len(reward)} rewards were logged: too few to tell a gain from noise."
+        meaning = f"Only {len(reward)} rewards were found in the log: too few to tell a gain from noise."
         return [found("too_little_information", meaning, advice="let it run for 50 steps or more", rewards=len(reward))]
     z, quarter = gain_z(reward), max(3, len(reward) // 4)
     known: Evidence = {
@@ -90,6 +93,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         return [collapse]
     if z >= GAIN_Z:
         return _cut_off(signals, known, is_learning=True)
+    # Before the other reasons: rewards of unfinished answers say nothing about any of them.
     cut_off = _cut_off(signals, known, is_learning=False)
     if cut_off:
         return cut_off
@@ -106,12 +110,19 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     return [found("reward_not_gained", meaning, advice=_for_no_gain(signals), known=known)]
 
 
+def _validation_gained(signals: Signals) -> bool:
+    """A task metric of the evaluations rose beyond noise: what the rewards are for, where they were not logged."""
+    series, metric = signals.log.evaluation, signals.metric
+    return series is not None and metric is not None and gain_z(series.metrics[metric.name]) >= GAIN_Z
+
+
 def _collapsed(signals: Signals, reward: Column) -> Finding | None:
     """The reward had risen and fell again by more than half of its gain, beyond noise."""
     # The mean of each quarter of a run that could be cut out of it: the highest is compared with the last.
     quarter = max(3, len(reward) // 4)
     means = np.convolve(reward, np.full(quarter, 1 / quarter), mode="valid")
     peak = int(means.argmax())
+    # The highest quarter must be over before the last one begins, or both are the same rows.
     if peak + 2 * quarter > len(reward):
         return None
     gained, lost = means[peak] - means[0], means[peak] - means[-1]
@@ -149,7 +160,7 @@ def _for_no_gain(signals: Signals) -> str:
 def _of_pairs(signals: Signals) -> list[Finding]:
     train = signals.log.train
     if signals.num_rows < FEWEST_ROWS:
-        return []
+        return [] if signals.num_evaluations else [_too_few_pairs(signals)]
     gains = {name: z for name, z in _gains_of_pairs(signals).items() if z == z}
     remarks = _chosen_falls(train.chosen_reward, train.margin)
     if not gains or max(gains.values()) >= GAIN_Z:
@@ -161,7 +172,7 @@ def _of_pairs(signals: Signals) -> list[Finding]:
         meaning = "The model prefers the chosen answers less than before."
         return [found("reward_fell", meaning, advice=moved(signals, 1 / 3), known=known), *remarks]
     what = (
-        "The loss, which is all that was logged, did not fall"
+        "The loss, which is all that was found in the log, did not fall"
         if best == "loss"
         else "Neither margins nor accuracy of the pairs moved"
     )
@@ -172,6 +183,11 @@ def _of_pairs(signals: Signals) -> list[Finding]:
         return [found("preference_rate_too_low", meaning, advice=advice, learning_rate=peak, known=known), *remarks]
     advice = "check that chosen and rejected answers differ and are not swapped; then multiply the rate by 3"
     return [found("preference_not_learned", meaning, advice=advice, known=known), *remarks]
+
+
+def _too_few_pairs(signals: Signals) -> Finding:
+    meaning = f"Only {signals.num_rows} rows of pairs were found in the log: too few to tell a gain from noise."
+    return found("too_little_information", meaning, advice="let it run for 50 steps or more", rows=signals.num_rows)
 
 
 def _gains_of_pairs(signals: Signals) -> dict[str, float]:

@@ -47,6 +47,7 @@ def lower_rate_advice(signals: Signals, factor: float = 4) -> str:
     knows_usual = context.usual_rate is not None and context.usual_method is None
     if schedule and schedule.peak >= ABSURD_RATE and not knows_usual and context.method not in ("prompt", "p-tuning"):
         return f"a rate of {schedule.peak:.2g} is beyond that of any method: lower it to about {USUAL_ANYWHERE:.0e}"
+    # More warmup is advised only where there was next to none.
     warmup = ""
     if schedule and schedule.warmup_share < 0.02:
         warmup = ", and warm up over 5-10 % of the steps"

@@ -24,7 +24,7 @@ def remarks(signals: Signals, limits: Thresholds) -> list[Finding]:
     progress, schedule = signals.progress, signals.schedule
     findings = []
     if signals.num_rows and not signals.num_evaluations:
-        meaning = "There is no validation loss, so overfitting can only be guessed."
+        meaning = "No validation loss was found in the log, so overfitting can only be guessed."
         findings.append(found("no_evaluation", meaning, advice="hold back rows and evaluate next time"))
     if progress.share_done < 0.9:
         meaning = f"The run stopped at {100 * progress.share_done:.0f} % of its planned steps."
@@ -48,6 +48,7 @@ def _short_warmup(signals: Signals) -> list[Finding]:
         or curve.first <= 0
     ):
         return []
+    # A climb later than the first seventh is no matter of the warmup.
     count = max(EARLY_ROWS, curve.num_rows // 7)
     loss = signals.log.train.loss[curve.rows][:count]
     first = max(curve.first, float(np.median(loss[:3])))

@@ -68,6 +68,7 @@ def drift_sum(x: Column, *, level: float, sd: float, slack: float = 0.5) -> Colu
 
     Source: science notes 7.1 D2: at 8 a false alarm every 12,000 steps with Gaussian noise, 4,600 with Student's t5.
     """
+    # The slack keeps a series at its level from ever adding up.
     steps = (x - level) / max(sd, 1e-12) - slack
     walk = np.cumsum(steps)
     return walk - np.minimum(np.minimum.accumulate(walk), 0.0)
@@ -79,6 +80,7 @@ def smoothed(x: Column, width: int) -> Column:
         return x.astype(float)
     half = width // 2
     padded = np.pad(x.astype(float), half, mode="reflect")
+    # A median for each of a million rows would take minutes, and neighbours hardly differ.
     stride = max(1, len(x) // _MAX_WINDOWS)
     view = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)[: len(x) : stride]
     if view.shape[1] > 512:

@@ -53,6 +53,7 @@ def merged(whole: Diagnosis, said: Sequence[Finding]) -> Diagnosis:
     # A model that could not learn fits its answers to nothing, whatever its data are.
     if {finding.code for finding in findings} & RATE_OR_LENGTH:
         findings = [finding for finding in findings if finding.code != "answers_unrelated"]
+    # The monitor may have seen a fault that the logged rows do not show.
     if any(rank_of(finding) < NEVER and finding.code != "healthy" for finding in findings):
         findings = [finding for finding in findings if finding.code != "healthy"]
     ordered = without_contradictions(sorted(findings, key=rank_of))

@@ -111,6 +111,7 @@ def _loss_factor(log: TrainingLog) -> float:
         & (evaluation.loss > 0)
         & (np.arange(len(evaluation)) >= min(2 * len(evaluation) // 3, len(evaluation) - 2))
     )
+    # One ratio may be chance; a sum shows the same ratio each time.
     if known.sum() < 3 or late.sum() < 2:
         return 1.0
     ratios = np.interp(evaluation.step[late], train.step[known], train.loss[known]) / evaluation.loss[late]
@@ -130,6 +131,7 @@ def _schedule(log: TrainingLog) -> Schedule | None:
     warmup = float(steps[int(np.argmax(values >= 0.995 * peak))]) / max(planned, 1.0)
     # A constant rate still has nine tenths of its peak in the last tenth of the rows.
     late = values[-max(1, len(values) // 10) :]
+    # The first row of a decay lies a little below the peak and is no warmup.
     rises = values[0] < 0.9 * peak
     return Schedule(
         peak, float(values[-1]), warmup if rises else 0.0, bool(len(values) > 3 and late.min() > 0.9 * peak)
@@ -162,6 +164,7 @@ def _gradient(norms: Column) -> GradientNorm | None:
         return None
     broken = np.isinf(norms[known])
     finite = norms[known][~broken]
+    # The worst stretch and not the whole share, because a loss scaler fails now and then in any run.
     counts = np.convolve(broken, np.ones(min(20, len(broken))), mode="valid")
     whole = np.flatnonzero(~broken)
     median = float(np.median(finite)) if len(finite) else math.nan

@@ -34,6 +34,7 @@ class Episode(NamedTuple):
 def episodes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Episode]:
     """Spikes: rows with a high robust score on the log-loss, joined when at most five rows apart."""
     loss = signals.log.train.loss[curve.rows]
+    # Scores are of the log-loss, and need 16 rows before the first one.
     if loss.min() <= 0 or len(loss) < 24:
         return []
     scores = spike_scores(np.log(loss), floor=0.02)
@@ -70,6 +71,7 @@ def spike_findings(signals: Signals, curve: LossCurve, limits: Thresholds) -> li
         ratio = worst.grad_ratio if math.isfinite(worst.grad_ratio) else None
         more: Evidence = {"last_step": float(step[worst.last]), "grad_norm_ratio": ratio, "spikes": len(strong)}
         return [healed_spike(float(step[worst.first]), worst.height, more)]
+    # Where a row is a mean of many steps, one odd batch cannot be told from a jump.
     single = [
         each
         for each in healed

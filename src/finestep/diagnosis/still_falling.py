@@ -15,6 +15,8 @@ from finestep.finding import Finding
 
 LONG_ENOUGH_EPOCHS = 5.0
 """Epochs after which a training loss that falls is no sign that more are needed."""
+KNOWN_TEXT = 0.25
+"""Training loss (nats a token) that no text has unless it, or its template, is known by heart."""
 FIRST_TENTH = 0.1
 """Share of the steps after which a gain is counted; before, a model learns the format."""
 ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
@@ -22,11 +24,24 @@ ANNEALED_RATE, LITTLE_OF_ALL, LITTLE = 0.15, 0.1, 0.01
 
 
 def still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
+    """A loss that fell to the end, or a run that was stopped long before it."""
+    curve, evaluation = signals.loss, signals.evaluation
+    if _knows_its_text(curve, evaluation):
+        return None
+    return _falls_at_the_end(signals, limits) or _stopped_on_the_way(signals, curve, limits)
+
+
+def _knows_its_text(curve: LossCurve | None, evaluation: EvalCurve | None) -> bool:
+    """A training loss that no text has unless it is known by heart: no reason to train longer, as long as no evaluation says so."""
+    return evaluation is None and curve is not None and curve.start > 1 and curve.end < KNOWN_TEXT
+
+
+def _falls_at_the_end(signals: Signals, limits: Thresholds) -> Finding | None:
     curve, evaluation = signals.loss, signals.evaluation
     constant = signals.schedule is not None and signals.schedule.is_constant
     drop, is_clear = _last_fall(curve, evaluation, limits, is_constant=constant)
     if not is_clear:
-        return _stopped_on_the_way(signals, curve, limits)
+        return None
     if rate_was_the_limit(signals, curve, evaluation, limits):
         return too_low_finding(signals, drop)
     progress, schedule = signals.progress, signals.schedule
@@ -37,6 +52,7 @@ def still_falling(signals: Signals, limits: Thresholds) -> Finding | None:
     eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
     # A rate that comes down to nothing brings the loss down with it; more steps would have been spent at a higher rate.
     eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
+    # A constant rate within the first epoch: nothing but learning on new rows brings the loss down.
     is_constant = schedule is not None and schedule.is_constant and not progress.epochs >= 1
     tail_limit = (
         limits.falling_tail / 2 if was_interrupted and rate_left else limits.falling_tail * (1 if is_constant else 2)
@@ -70,10 +86,9 @@ def _is_end_of_the_road(signals: Signals, evaluation: EvalCurve | None) -> bool:
 
 
 def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> Finding | None:
-    """A run stopped early at a high rate after a real fall, unless its last half excludes that the other steps bring much.
+    """A run that was stopped early at a high rate after a fall: most of what it was planned to do was not done.
 
-    Along the logarithm of the steps a loss falls in a nearly straight line; what the planned steps may still bring is read off the
-    steepest line that the last half allows.
+    How much the other steps would bring cannot be read off its rows; readers call such a run unfinished even where its loss looks flat.
     """
     progress, schedule = signals.progress, signals.schedule
     if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.stopped_share:
@@ -82,24 +97,10 @@ def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thres
         return None
     if signals.evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS:
         return None
-    rows = curve.rows[curve.num_rows // 2 :]
-    slope, error = _line_through(np.log(signals.log.train.step[rows]), signals.log.train.loss[rows])
-    may_gain = (2 * error - slope) * math.log(1 / progress.share_done) / max(abs(curve.end), 1e-12)
-    if 1 - curve.end / curve.start < limits.expected_gain or may_gain < limits.expected_gain:
-        return None
-    return _undertrained(signals, 1 - curve.end / curve.start, was_interrupted=True, long_warmup=False)
-
-
-def _line_through(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(slope, its standard error widened by half) of a least-squares line."""
-    centred = x - x.mean()
-    spread = float(centred @ centred)
-    if spread <= 0 or len(x) < 3:
-        return 0.0, math.inf
-    slope = float(centred @ y) / spread
-    # Rows that are alike tell less than their number: the error is widened by half.
-    rest = y - y.mean() - slope * centred
-    return slope, 1.5 * math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
+    gain = 1 - curve.end / curve.start
+    return (
+        _undertrained(signals, gain, was_interrupted=True, long_warmup=False) if gain > limits.expected_gain else None
+    )
 
 
 def _last_fall(
@@ -133,7 +134,7 @@ def _has_decayed(signals: Signals) -> bool:
 def _undertrained(signals: Signals, drop: float, was_interrupted: bool, long_warmup: bool) -> Finding:
     progress = signals.progress
     if was_interrupted:
-        why = f"was stopped at {100 * progress.share_done:.0f} % of its planned steps, on its way down"
+        why = f"was stopped at {100 * progress.share_done:.0f} % of its planned steps"
         advice = "resume it, or give it its whole budget"
     elif long_warmup:
         why, advice = "spent most of its steps warming up and ended while falling", "warm up over 3-10 % of the steps"

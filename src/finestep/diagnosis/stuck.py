@@ -39,6 +39,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     evaluation = signals.evaluation
     if chance is None or not _is_plausible(signals, chance) or not _never_left(signals, curve, chance, limits):
         return _ignorant_to_the_end(signals, curve, limits)
+    # A validation loss that left chance behind says more than the noisy training loss.
     if evaluation is not None and evaluation.best < 0.9 * min(chance.loss, evaluation.first):
         return []
     peak = signals.schedule.peak if signals.schedule else math.nan

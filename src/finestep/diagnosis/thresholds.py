@@ -63,8 +63,8 @@ class Thresholds:
     """The same for a run that was interrupted while its rate was high."""
     falling_tail: float = 0.06
     """Relative drop of the training loss over the last fifth of a run that ended too early."""
-    expected_gain: float = 0.1
-    """Relative gain that the steps which a stopped run did not take would bring, from which on it was stopped too early."""
+    expected_gain: float = 0.02
+    """Relative gain of a run that was stopped early, from which on it is unfinished rather than stuck."""
     stopped_share: float = 0.3
     """Share of the planned steps below which a stopped run is looked at in that way."""
     few_steps: int = 100

@@ -38,6 +38,7 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
         )
     if curve is None or curve.num_rows < limits.min_rows or curve.end < 0 or curve.start <= 0:
         return None
+    # After two epochs a low loss may be learned by heart, which is another finding.
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
     start = max(curve.first, curve.start) if curve.start <= MOST_IGNORANT else float(curve.smooth[curve.num_rows // 10])
     is_low = (

@@ -33,6 +33,7 @@ def unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding
         # At a small share of the peak rate the steps are too small to do that.
         if rate < limits.low_rate_share:
             return None
+    # Back to a guess after having learned is a loss of everything, not of a part.
     began_as_a_guess = chance is not None and chance.kind == "labels" and abs(curve.start / chance.loss - 1) < 0.1
     if chance is not None and began_as_a_guess and _given_back(curve) > ALL_GIVEN_BACK:
         meaning = f"The loss came down to {curve.best:.3g} and went back to {chance.words}."

@@ -23,7 +23,7 @@ class Role(NamedTuple):
 _STEP_NAMES = (
     "step", "global_step", "train/global_step", "trainer/global_step", "current_steps", "global_step/max_steps",
     "steps", "train/step", "train_step", "iter", "iteration", "iter_num", "num_updates", "global_steps",
-    "training/global_step", "valid_num_updates", "update", "batch_idx", "_step",
+    "training/global_step", "valid_num_updates", "progress/batch", "update", "batch_idx", "_step",
 )  # fmt: skip
 _LOSS_NAMES = (
     "loss", "train/loss", "train_loss_step", "train/loss_step", "loss/train", "train_loss", "training_loss",
@@ -31,7 +31,8 @@ _LOSS_NAMES = (
     "train/ce_loss", "ce_loss", "lm_loss", "nll_loss", "cross_entropy", "tr_loss", "train.loss", "running_loss",
     "loss/train_step", "train_loss_epoch", "train/loss_epoch", "train/total_loss", "total_loss",
     "loss/total", "train_nll", "loss_train", "dpo_loss", "policy_loss", "pg_loss", "actor/pg_loss", "actor_loss", "train/policy_loss",
-    "train/actor_loss", "loss/policy", "loss/policy_avg", "gpt_loss", "sft_loss",
+    "train/actor_loss", "loss/policy", "loss/policy_avg", "gpt_loss", "sft_loss", "loss/train/total", "reduced_train_loss",
+    "train_mean_nll", "mean_nll", "train/mean_nll", "train/nll", "xent", "embedding_loss",
 )  # fmt: skip
 _OTHER_NAMES = {
     "learning_rate": ("learning_rate", "lr", "train/learning_rate", "train/lr", "optim/lr", "learningrate", "lrate", "actor/lr",
@@ -47,7 +48,7 @@ _OTHER_NAMES = {
     "loss_scale": ("loss_scale", "train/loss_scale"),
     "reward": ("reward", "train/reward", "objective/scores", "objective/rlhf_reward", "critic/score/mean", "critic/rewards/mean",
                "average_reward_score", "mean_reward", "reward_mean", "rewards/mean", "reward/mean", "env/reward_mean", "avg_reward",
-               "average_reward", "env/reward/total"),
+               "average_reward", "env/reward/total", "env/all/reward/total"),
     "elapsed_s": ("elapsed_s", "_runtime", "train/elapsed_s"),
     "reward_spread": ("reward_std", "train/reward_std", "critic/rewards/std", "reward/std"),
     "zero_spread_share": ("frac_reward_zero_std", "train/frac_reward_zero_std"),
@@ -66,6 +67,15 @@ _NOT_A_METRIC = re.compile(
     r"runtime|per_second|samples|flos|time|steps?$|epoch$|memory|jit|len(?:gth)?$|split|interval|max_iters"
 )
 _LOSS_TAIL = re.compile(r"^(?:(.*?)[/_. ]+)?loss(?:_epoch)?(?:/dataloader_idx_(\d+))?$")
+_NO_LOSS = re.compile(r"token|num_|count|scale|weight|coef|mask|time|type|name|best|patience|ratio|fn$|func")
+"""Words of names that speak about a loss and are none."""
+_EVAL_LOSS = frozenset(
+    {"nll", "mean_nll", "cross_entropy", "crossentropy", "languagecrossentropy", "xent", "ce", "bpt_loss"}
+)
+_SIMILARITY = re.compile(
+    r"(?:cos(?:ine)?(?:_?sim(?:ilarity)?)?|euclidean|manhattan|dot)_(?:pearson|spearman|accuracy|f1|ap|mcc)$"
+)
+"""Scores of sentence-transformers' evaluators, which write nothing else."""
 _PERPLEXITY = frozenset({"ppl", "perplexity"})
 _OF_REINFORCEMENT = frozenset({"reward", "reward_spread", "zero_spread_share", "clipped_completions"})
 _OF_PREFERENCE = frozenset({"margin", "chosen_reward", "pair_accuracy"})
@@ -109,9 +119,18 @@ def objective_of(name: str) -> str | None:
 
 
 def looks_like_a_loss(name: str) -> bool:
-    """True for a name that holds the word loss and is no validation loss: a guess of last resort."""
+    """True for a name that holds the word loss and is no validation loss: a guess of last resort.
+
+    >>> looks_like_a_loss("contrastive_loss"), looks_like_a_loss("num_loss_tokens")
+    (True, False)
+    """
     key = name.lower()
-    return "loss" in key and role_of(name) is None and not key.startswith(("eval", "val", "test"))
+    return (
+        "loss" in key
+        and role_of(name) is None
+        and not key.startswith(("eval", "val", "test"))
+        and not _NO_LOSS.search(key)
+    )
 
 
 def _tag_role(key: str) -> Role | None:
@@ -121,11 +140,15 @@ def _tag_role(key: str) -> Role | None:
 def _eval_role(key: str) -> Role | None:
     match = _EVAL_PREFIX.match(key)
     if match is None:
+        if _SIMILARITY.match(key):
+            return Role("eval", key, rank=1)
         suffix = _EVAL_SUFFIX.match(key)
         return Role("eval", "loss") if suffix and suffix.group(1) == "loss" else None
     rest = match.group(1)
     loss = _LOSS_TAIL.match(rest)
     main_set = "test" if key.startswith("test") else ""
+    if rest in _EVAL_LOSS:
+        return Role("eval", "loss", eval_set=main_set)
     if loss:
         return Role("eval", "loss", eval_set=loss.group(1) or loss.group(2) or main_set)
     if not rest or _NOT_A_METRIC.search(rest):

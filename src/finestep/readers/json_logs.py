@@ -236,12 +236,20 @@ def _read_columns(path: Path) -> list[TrainingLog]:
     if path.stat().st_size > MAX_WHOLE_JSON_BYTES:
         return []
     value = decoded(path.read_text(encoding="utf-8", errors="replace"))
-    if isinstance(value, dict) and isinstance(value.get("history"), dict):
-        value = value["history"]
     if not isinstance(value, dict):
         return []
-    columns = {key: item for key, item in value.items() if isinstance(item, list) and role_of(key)}
+    columns: dict[str, list[object]] = {}
+    for key, item in flattened(value):
+        if isinstance(item, list) and (name := _column_name(key)) is not None:
+            columns.setdefault(name, item)
     table = RowTable()
     for index in range(max((len(column) for column in columns.values()), default=0)):
         table.add({key: column[index] for key, column in columns.items() if index < len(column)})
     return table.logs(name=path.name, source=str(path), format="JSON columns")
+
+
+def _column_name(key: str) -> str | None:
+    """The known name in that of a list: `train_losses` is the list of `train_loss`, `history/loss` that of `loss`."""
+    parts = (key, key.rsplit("/", 1)[-1])
+    singular = (re.sub(r"losses$", "loss", part) for part in parts)
+    return next((name for name in singular if role_of(name) is not None), None)

@@ -6,14 +6,14 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.readers.delimited import delimiter_of, read_delimited
-from finestep.readers.json_logs import decoded, is_own_steps, read_json, read_json_lines, read_own_steps
+from finestep.readers.json_logs import decoded, flattened, is_own_steps, read_json, read_json_lines, read_own_steps
 from finestep.readers.limits import MAX_FILES
 from finestep.readers.mlflow_files import is_run_folder, read_run_folder
 from finestep.readers.sqlite_logs import SQLITE_START, BrokenDatabase, read_sqlite
@@ -82,13 +82,17 @@ def reader_of(path: Path) -> Reader:
 
 def _json_reader(text: str) -> Reader:
     first, newline, rest = text.partition("\n")
-    if text.startswith("{") and (
-        isinstance(decoded(first), dict) and (not rest.strip() or rest.lstrip().startswith("{"))
-    ):
-        # A one-line trainer state is a document, not a row.
-        return read_json if '"log_history"' in first else read_json_lines
+    row = decoded(first) if text.startswith("{") else None
+    if isinstance(row, dict) and (not rest.strip() or rest.lstrip().startswith("{")):
+        # A document in one line (a trainer state, lists of losses) is no row, although it is no more than a line.
+        is_document = '"log_history"' in first or (not rest.strip() and _holds_lists(row))
+        return read_json if is_document else read_json_lines
     is_torn = text.startswith("{") and newline and not first.rstrip().endswith(("{", ",", "["))
     return read_json_lines if is_torn and rest.lstrip().startswith("{") else read_json
+
+
+def _holds_lists(row: Mapping[str, object]) -> bool:
+    return any(isinstance(value, list) for _, value in flattened(row))
 
 
 def _in_folder(folder: Path) -> list[Path]:

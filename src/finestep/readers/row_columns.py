@@ -63,4 +63,7 @@ def takes_both_signs(loss: Column) -> bool:
     """True for a series that no cross entropy can be: rows of both signs beyond what rounding makes of zeros, as the surrogate losses of
     policy gradients have them."""
     finite = loss[np.isfinite(loss)]
-    return len(finite) > 0 and bool((finite < -ROUNDED_ZERO).mean() > FEW_NEGATIVE < (finite > ROUNDED_ZERO).mean())
+    if not len(finite):
+        return False
+    zero = min(ROUNDED_ZERO, 0.1 * float(np.abs(finite).max()))
+    return bool((finite < -zero).mean() > FEW_NEGATIVE < (finite > zero).mean())

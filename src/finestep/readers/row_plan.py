@@ -71,8 +71,9 @@ class RowPlans:
                 evals.append((key, role.eval_set, role.slot))
             elif role.split == "context":
                 context.append((key, role.slot))
-        if "loss" not in best and not evals and not is_summary:
-            best.update(self._guess_loss(keys))
+        if "loss" not in best and not is_summary:
+            # Beside evaluations only a name that says that it is of training.
+            best.update(self._guess_loss(keys, must_say_train=bool(evals)))
         train = tuple((key, SLOTS[slot]) for slot, (_, key) in best.items() if SLOTS[slot] < NUM_COMMON)
         extra = tuple((key, SLOTS[slot] - WIDTH) for slot, (_, key) in best.items() if SLOTS[slot] >= WIDTH)
         used = {slot for slot in best if slot not in ("step", "epoch", "elapsed_s", "num_tokens")}
@@ -86,8 +87,9 @@ class RowPlans:
             is_used=bool(used or evals),
         )
 
-    def _guess_loss(self, keys: tuple[str, ...]) -> dict[str, tuple[int, str]]:
-        guesses = [key for key in keys if isinstance(key, str) and looks_like_a_loss(key)]
+    def _guess_loss(self, keys: tuple[str, ...], *, must_say_train: bool) -> dict[str, tuple[int, str]]:
+        named = (key for key in keys if isinstance(key, str) and looks_like_a_loss(key))
+        guesses = [key for key in named if not must_say_train or key.lower().startswith("train")]
         return {"loss": (GUESS_RANK, guesses[0])} if guesses else {}
 
     def _role(self, key: str) -> Role | None:

@@ -51,7 +51,7 @@ _TAG_NAMES = {
     "pair_accuracy": "rewards/accuracies",
 }  # fmt: skip
 """A name of each column that only preference or reinforcement learning has."""
-MIN_COLUMN, FEW_ROWS = 8, 4
+MIN_COLUMN, FEW_ROWS, MANY_TIMES = 8, 4, 5
 
 
 class RowTable:
@@ -271,7 +271,9 @@ class RowTable:
 
     def _objective(self, matrix: Column) -> str:
         """What the columns with values say; a column that is empty in every row says nothing."""
-        known = {name for name, slot in SLOTS.items() if slot < matrix.shape[1] and not np.isnan(matrix[:, slot]).all()}
+        told = {name: int((~np.isnan(matrix[:, slot])).sum()) for name, slot in SLOTS.items() if slot < matrix.shape[1]}
+        # A few rewards among many losses are those of evaluations.
+        known = {name for name, count in told.items() if count > (told["loss"] / MANY_TIMES if name == "reward" else 0)}
         if "reward" in known and "loss" not in known:
             return "reinforcement"
         tags = self._plans.tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}

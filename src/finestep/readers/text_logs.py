@@ -5,7 +5,6 @@ Progress bars glued to a row, carriage returns and rows cut by a kill are normal
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
@@ -19,6 +18,7 @@ from finestep.readers.litgpt_logs import is_printed, read_printed
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of, read_pairs
 from finestep.readers.text_stream import batches, lines
+from finestep.readers.text_tables import read_table, table_header
 
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
@@ -30,12 +30,13 @@ _BAR = (
 _ROW_OR_BAR = re.compile(rf"(?P<row>{_PRINTED_ROW.pattern})|{_BAR}")
 _TORCHTUNE_BAR = re.compile(r"^(\d+)\|(\d+)\|Loss: ([-\d.eE+]+|nan|inf)")
 _TORCHTUNE = re.compile(r"^Step (\d+) \| ")
-_NUMBERS = re.compile(
-    r"\s*(?:[-+]?[\d.,]+(?:[eE][-+]?\d+)?|nan|NaN)(?:\s+(?:[-+]?[\d.,]+(?:[eE][-+]?\d+)?|nan|NaN))+\s*"
-)
+_ON_THE_WAY = re.compile(r" - ETA: .*\bloss: |\bepoch \d+ - iter \d+/\d+ - loss ")
+_END_OF_EPOCH = re.compile(r"\d[mu]?s(?:/(?:step|epoch|sample))? - loss: |\bEPOCH \d+ done: loss ")
 _ECHO = re.compile(r"callbacks?\b|\bINFO\b|>> ?$")
 """What stands before the copy of a printed row that LLaMA-Factory's logger makes."""
 MANY_TIMES = 6
+FEWEST_ROWS = 3
+"""Rows below which another way of reading is tried as well."""
 _WORDS = {"nan": "NaN", "inf": "Infinity", "None": "null", "True": "true", "False": "false"}
 
 
@@ -46,6 +47,11 @@ def read_text(path: Path) -> list[TrainingLog]:
     reader, format_name = _reader_for(first)
     table = RowTable()
     reader(chain(first, stream), table)
+    if reader is not read_pairs and table.num_rows < FEWEST_ROWS:
+        # Dictionaries that are printed in passing are not the log: perhaps its lines of pairs are.
+        other = RowTable()
+        read_pairs(lines(path), other)
+        table, format_name = (other, "text log") if other.num_rows > table.num_rows else (table, format_name)
     return table.logs(name=path.name, source=str(path), format=format_name)
 
 
@@ -63,7 +69,7 @@ def _reader_for(first: list[str]) -> tuple[Callable[[Iterator[str], RowTable], N
     if any(_says_something(text) for line in rows[:200] for text in _PRINTED_ROW.findall(line)):
         if _are_rows_elsewhere(first, rows):
             return _read_both, "text log"
-        has_plain = any(not _is_echo(line) for line in rows)
+        has_plain = _num_that_speak(rows, is_echo=False) >= _num_that_speak(rows, is_echo=True)
         return (_read_printed_once if has_plain else _read_printed_rows), "Hugging Face Trainer output"
     if any(_TORCHTUNE.match(line) for line in first):
         return _read_torchtune, "torchtune disk log"
@@ -71,10 +77,26 @@ def _reader_for(first: list[str]) -> tuple[Callable[[Iterator[str], RowTable], N
         return _read_torchtune_bar, "torchtune output"
     if any(is_printed(line) for line in first):
         return read_printed, "litgpt output"
-    header = _table_header(first)
+    header = table_header(first)
     if header is not None:
-        return (lambda stream, table: _read_table(header, stream, table)), "table in text"
-    return read_pairs, "text log"
+        return (lambda stream, table: read_table(header, stream, table)), "table in text"
+    return _read_final_pairs if _says_means_on_the_way(first) else read_pairs, "text log"
+
+
+def _says_means_on_the_way(first: list[str]) -> bool:
+    """True where an epoch is told many times on its way, as a mean since its start, and once at its end (Keras, flair): only the ends are
+    comparable."""
+    return any(_ON_THE_WAY.search(line) for line in first) and any(_END_OF_EPOCH.search(line) for line in first)
+
+
+def _read_final_pairs(stream: Iterator[str], table: RowTable) -> None:
+    read_pairs((line for line in stream if not _ON_THE_WAY.search(line)), table)
+
+
+def _num_that_speak(rows: list[str], *, is_echo: bool) -> int:
+    """Rows that hold a loss, behind a logger's prefix or without one."""
+    chosen = (line for line in rows if _is_echo(line) == is_echo)
+    return sum(any(_says_something(text) for text in _PRINTED_ROW.findall(line)) for line in islice(chosen, 200))
 
 
 def _are_rows_elsewhere(first: list[str], rows: list[str]) -> bool:
@@ -102,45 +124,12 @@ def _read_both(stream: Iterator[str], table: RowTable) -> None:
     read_pairs(plain_lines(), table)
 
 
-def _table_header(first: list[str]) -> list[str] | None:
-    """The names of a table such as a notebook prints: a line of known names, then lines of as many numbers."""
-    shown = [line for line in first[:2000] if line.strip()]
-    for line, after in itertools.pairwise(shown):
-        count = len(after.split())
-        if count < 2 or not _NUMBERS.fullmatch(after):
-            continue
-        names = [name.strip() for name in re.split(r"\t|\s{2,}", line.strip())]
-        names = names if len(names) == count else _names_in(line.split(), count)
-        roles = [role_of(name) for name in names]
-        if len(names) == count and any(role is not None and role.slot == "loss" for role in roles):
-            return names
-    return None
-
-
-def _names_in(words: list[str], count: int) -> list[str]:
-    """Words joined into known names, longest first: `Step Training Loss` -> `Step`, `Training Loss`."""
-    names: list[str] = []
-    place = 0
-    while place < len(words) and len(names) <= count:
-        size = next((size for size in (3, 2) if role_of(" ".join(words[place : place + size])) is not None), 1)
-        names.append(" ".join(words[place : place + size]))
-        place += size
-    return names
-
-
-def _read_table(header: list[str], stream: Iterator[str], table: RowTable) -> None:
-    for line in stream:
-        if _NUMBERS.fullmatch(line[:2000]) and len(values := line.split()) == len(header):
-            table.add(dict(zip(header, values, strict=True)))
-        if table.is_full:
-            return
-
-
 def _says_something(text: str) -> bool:
     """True when a printed dictionary holds a loss, a rate or the like; settings that are printed hold none."""
     row = _decode_printed(text)
     slots = {role.slot for key in row if (role := role_of(str(key)))} if isinstance(row, dict) else set()
-    return bool(slots & {"loss", "grad_norm", "reward"})
+    # A reward without a loss or a counter is that of one answer, printed in passing.
+    return bool(slots & {"loss", "grad_norm"}) or {"reward"} < slots
 
 
 def _is_echo(line: str) -> bool:
@@ -165,10 +154,24 @@ def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
             rows += rows_of(texts, _decode_printed)
         table.num_skipped += rows.count(None)
         whole = [_at_step(row, steps[index]) for index, row in enumerate(rows) if row is not None]
-        if any("train_runtime" in whole[index] for index in table.add_many(whole)):
-            table.notes = ["the file holds the final row of at least one run"]
+        for run in _at_summaries(whole, table):
+            table.add_many(run)
         if table.is_full:
             return
+
+
+def _at_summaries(rows: list[dict[str, object]], table: RowTable) -> Iterator[list[dict[str, object]]]:
+    """The rows in parts that end with the Trainer's last row of a run; what comes after it belongs to the next run."""
+    part: list[dict[str, object]] = []
+    for row in rows:
+        if table.notes and not part and "loss" in row:
+            table.mark_new_run()
+            table.notes = []
+        part.append(row)
+        if "train_runtime" in row and "loss" not in row:
+            yield part
+            part, table.notes = [], ["the file holds the final row of at least one run"]
+    yield part
 
 
 def _with_bars(stream: Iterator[str], table: RowTable) -> Iterator[tuple[str, int | None]]:

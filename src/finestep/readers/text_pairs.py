@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from finestep.readers.column_names import Role, looks_like_a_loss, role_of
 from finestep.readers.limits import MAX_ROW_CHARS
 from finestep.readers.row_table import RowTable
+from finestep.readers.text_idioms import plain
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf|NAN|INF)"
 _PAIR = re.compile(
@@ -38,7 +39,7 @@ _SKIPPED = re.compile(r"number of (?:skipped|nan) iterations: *(\d+)")
 _NOT_OF_NOW = frozenset(
     {"best", "min", "max", "ema", "previous", "prev", "last", "target", "lowest", "final", "moving", "initial", "from"}
 )
-_BEFORE_COUNTERS = frozenset({"at", "of", "global", "train", "training", "current", "optimizer"})
+_BEFORE_COUNTERS = frozenset({"at", "of", "global", "train", "training", "current", "optimizer", "completed"})
 _COUNTERS = ("epoch", "step")
 _BY_SPACE = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "step", "perplexity"})
 """Meanings that a name may have which is joined with its number by nothing but a space; other words are prose."""
@@ -55,6 +56,7 @@ def read_pairs(stream: Iterable[str], table: RowTable) -> None:
             table.count_skipped(int(skipped[:6]))
         if _WHOLE_EPOCH.search(line):
             continue
+        line = plain(line)
         for name, value, role in _counters_first(list(pairs_of(line))):
             if name in row or (role.slot in _COUNTERS and any(not _is_counter(key) for key in row)):
                 _add_row(row, table)

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from finestep.readers.column_names import role_of
+from finestep.readers.text_idioms import plain
 from finestep.readers.text_stream import head, lines
 
 READABLE = (
@@ -14,7 +15,9 @@ READABLE = (
     "e.g. `step 10 | loss 2.1 | lr 1e-4`"
 )
 SHOWN_LINES, SHOWN_CHARS, LOOKED_AT = 3, 120, 5000
-_OF_TRAINING = re.compile(r"\b(?:\w*loss|steps?|epochs?|iter(?:ation)?s?|learning[ _]rate|perplexity)\b", re.IGNORECASE)
+_OF_TRAINING = re.compile(
+    r"\b(?:\w*loss(?:es)?|steps?|epochs?|iter(?:ation)?s?|learning[ _]rate|perplexity)\b", re.IGNORECASE
+)
 _QUOTED = re.compile(r"[\"']([A-Za-z][\w/ .-]{0,60})[\"']\s*:")
 _NUMBERED = frozenset({"step", "epoch", "elapsed_s"})
 
@@ -36,7 +39,7 @@ def speaks_of_training(path: Path) -> bool:
     if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return path.is_dir()
     return path.is_dir() or any(
-        _OF_TRAINING.search(line) and re.search(r"\d", line) for line in islice(lines(path), LOOKED_AT)
+        _OF_TRAINING.search(line) and re.search(r"\d", line) for line in map(plain, islice(lines(path), LOOKED_AT))
     )
 
 
