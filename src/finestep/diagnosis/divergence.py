@@ -12,11 +12,11 @@ from collections import deque
 EXPLOSION_FACTOR = 2.0
 DRIFT_FACTOR = 1.5
 SMOOTHING_STEPS = 20
-FEWEST_TERMS = 16
+FEWEST_TERMS = 32
 
 
 class PooledLoss:
-    """Mean loss of the newest steps that together carried at least 16 tokens (for labels: rows).
+    """Mean loss of the newest steps that together carried at least 32 tokens (for labels: rows).
 
     A step of one labelled row has the loss of one guess: sure and wrong, it is far beyond chance in a run that learns well. A step
     with many tokens is its own mean.
@@ -32,10 +32,14 @@ class PooledLoss:
             self._steps.popleft()
 
     @property
-    def mean(self) -> float | None:
-        """None while there are fewer."""
+    def surely(self) -> float:
+        """The mean less two of its standard errors (none of a single step); minus infinity while it has too few tokens."""
         total = sum(count for _, count in self._steps)
-        return sum(loss * count for loss, count in self._steps) / total if total >= FEWEST_TERMS else None
+        if total < FEWEST_TERMS:
+            return -math.inf
+        mean = sum(loss * count for loss, count in self._steps) / total
+        spread = sum(count * (loss - mean) ** 2 for loss, count in self._steps) / total
+        return mean - 2 * math.sqrt(spread / max(len(self._steps) - 1, 1))
 
 
 class DivergenceWatch:

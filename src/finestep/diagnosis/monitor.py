@@ -189,8 +189,7 @@ class LiveMonitor:
 
     def _has_exploded(self, record: StepRecord) -> bool:
         limit = EXPLOSION_FACTOR * max(self._level.first or 0.0, self._divergence.chance_loss)
-        pooled = record.loss if self._pooled is None else self._pooled.mean
-        return record.loss > limit and pooled is not None and pooled > limit
+        return record.loss > limit and (self._pooled is None or self._pooled.surely > limit)
 
 
 def _lost(record: StepRecord, reason: str) -> Finding:
