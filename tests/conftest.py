@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.reliability.warm import CAN_FORK, cold, warm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,6 +28,29 @@ MOODS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests first, so that two processes end at about the same time (`make test`)."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_processes() -> Iterator[None]:
+    """Processes of finestep are forks of one that has torch and transformers imported, which takes most of a small study's time."""
+    if not CAN_FORK or os.environ.get("FINESTEP_COLD_TESTS"):
+        yield
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="warm-") as folder,
+        warm(Path(folder), dict(os.environ), model=SHIPPED / "base"),
+    ):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cold_where_asked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests marked `cold` start their processes as a user does."""
+    if request.node.get_closest_marker("cold") is None:
+        yield
+        return
+    with cold():
+        yield
 
 
 @pytest.fixture(scope="session")

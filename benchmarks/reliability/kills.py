@@ -99,10 +99,13 @@ def _kill(pid: int) -> None:
 
 
 def _compared(study: Path, known: dict[int, dict]) -> tuple[dict[int, dict], list[str]]:
-    """(trials that have ended, what of those known before is lost or has changed)."""
+    """(trials that have ended, what of those known before is lost or has changed).
+
+    The outcome is written before Optuna's own state: a kill between the two leaves a trial that the next start ends for Optuna too.
+    """
     if not (study / "study.db").exists():
         return known, [f"study.db is gone, with {len(known)} trials"] if known else []
-    now = {one["number"]: one for one in trials_of(study) if one["state"] != "running"}
+    now = {one["number"]: one for one in trials_of(study) if "running" not in (one["state"], one["optuna"].lower())}
     return now, [f"lost or changed: {one} -> {now.get(key)}" for key, one in known.items() if now.get(key) != one]
 
 

@@ -85,8 +85,8 @@ def bench(folder: Path, *, is_warm: bool) -> Iterator[Bench]:
     if not is_warm:
         yield cold
         return
-    with warm(folder / "warm", cold.environment, model=cold.model) as launcher:
-        yield Bench(folder, str(launcher), dict(cold.environment, WARM_PYTHON=str(launcher)))
+    with warm(folder / "warm", cold.environment, model=cold.model):
+        yield cold
 
 
 def small_model(place: Path) -> None:

@@ -1,10 +1,10 @@
 """Processes of finestep without their imports: Python and its libraries are loaded once, and every process is a fork of that.
 
-A worker imports torch, transformers and PEFT for ten seconds of processor and trains a small study for five. A gate that starts
-hundreds of them would measure Python's imports. Here `launcher` takes the place of `python`: it hands its arguments, its folder, its
-environment and its standard streams to a server that has everything imported; the server forks, and the fork runs the module as
-`python -m` would. The launcher lives exactly as long: it passes signals on, ends as the fork ended, and when it is killed, so is
-the fork. What a signal meets while Python imports is left to runs without this.
+A worker imports torch, transformers and PEFT for ten seconds of processor and trains a small study for five. Whoever starts hundreds
+of them would measure Python's imports. Inside `warm`, a command `python -m finestep...` is handed to `launcher` instead: it gives its
+arguments, its folder, its environment and its standard streams to a server that has everything imported; the server forks, and the
+fork runs the module as `python -m` would. The launcher lives exactly as long: it passes signals on, ends as the fork ended, and when
+it is killed, so is the fork. What a signal meets while Python imports is left to runs without this.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from finestep.survey.installed import leave_out_bitsandbytes
 
 LIBRARIES = {
     "controller": ("optuna.storages._rdb.storage", "alembic.command", "scipy.stats", "jinja2", "rich.console"),
-    "worker": ("torch", "transformers", "peft", "finestep.train.loop", "finestep.train.resident", "finestep.worker"),
+    "worker": (
+        "torch",
+        "bitsandbytes",
+        "transformers",
+        "peft",
+        "finestep.train.loop",
+        "finestep.train.resident",
+        "finestep.worker",
+    ),
 }
 """What a server has imported; the controller never sees torch, and its server does not either."""
+MODULES = ("finestep", "finestep.worker", "finestep.saved")
 LAUNCHER = """#!{python} -IS
 import json, os, signal, socket, sys, array
 arguments = sys.argv[1:]
-kind = "worker" if arguments[:1] == ["-m"] and arguments[1] in ("finestep.worker", "finestep.saved") else "controller"
-if arguments[:2] != ["-m", arguments[1] if len(arguments) > 1 else ""] or not arguments[1].startswith("finestep"):
-    os.execv({python!r}, [{python!r}, *arguments])
+kind = "worker" if arguments[1] in ("finestep.worker", "finestep.saved") else "controller"
 child = waiting = None
 def forward(number, frame):
     global waiting
@@ -60,12 +65,12 @@ os._exit(code)
 
 def serve(folder: Path, kind: str, model: str) -> None:
     """Import, then fork for whoever asks, until this process is killed."""
-    if kind == "worker":
-        leave_out_bitsandbytes()
     for name in LIBRARIES[kind]:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
     for name in _own_modules() if kind == "controller" else ():
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # a tracker's package, say, that is not installed here
+            importlib.import_module(name)
     if kind == "worker":  # tables that transformers builds when it first loads a model
         importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
     door = socket.socket(socket.AF_UNIX)
@@ -79,7 +84,7 @@ def serve(folder: Path, kind: str, model: str) -> None:
         for found, _ in waits.poll():
             if found == door.fileno():
                 caller, _ = door.accept()
-                child = _fork(caller)
+                child = _fork(caller, folder)
                 if child is None:
                     caller.close()
                     continue
@@ -114,7 +119,7 @@ def _own_modules() -> list[str]:
     return [one.name for one in found if one.name.split(".")[1] not in left_out and not one.name.endswith("__main__")]
 
 
-def _fork(caller: socket.socket) -> int | None:
+def _fork(caller: socket.socket, folder: Path) -> int | None:
     """A process that runs what the caller asks for; its number. None for a caller that was killed before it could ask."""
     head, rights, _, _ = caller.recvmsg(8, socket.CMSG_SPACE(3 * 4))
     if not rights:
@@ -137,7 +142,7 @@ def _fork(caller: socket.socket) -> int | None:
         for place, stream in enumerate(streams):
             os.dup2(stream, place)
         os.closerange(3, 4096)
-        _become(json.loads(job.decode("utf-8", "surrogateescape")))
+        _become(json.loads(job.decode("utf-8", "surrogateescape")), folder)
     except SystemExit as end:
         _flush()
         os._exit(end.code if isinstance(end.code, int) else 1 if end.code else 0)
@@ -157,7 +162,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _become(job: dict) -> None:
+def _become(job: dict, folder: Path) -> None:
     """Be `python -m MODULE ...` in the caller's folder and environment."""
     import runpy
 
@@ -172,38 +177,108 @@ def _become(job: dict) -> None:
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-    sys.executable = os.environ["WARM_PYTHON"]
+    if "torch" in sys.modules:  # the variable is read when the library is loaded, which it was before
+        sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    _reroute(folder)
     _, module, *sys.argv[1:] = job["arguments"]
     sys.modules.pop(module, None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-@contextlib.contextmanager
-def warm(folder: Path, environment: dict[str, str], *, model: Path) -> Iterator[Path]:
-    """The two servers, and the launcher that takes the place of `python`."""
-    from finestep.executors.process import worker_environment
+class Servers:
+    """The two servers, each started when it is first needed.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    launcher = folder / "python"
-    launcher.write_text(LAUNCHER.format(python=sys.executable, folder=str(folder)))
-    launcher.chmod(0o755)
-    environment = {**worker_environment(), **environment, "TRANSFORMERS_VERBOSITY": "error"}
-    servers = []
-    try:
+    Args:
+        folder: of their doors and of the launcher.
+        model: that the worker's server loads once.
+        environment: that they start in.
+    """
+
+    def __init__(self, folder: Path, *, model: Path, environment: dict[str, str]):
+        from finestep.executors.process import worker_environment
+
+        self._folder, self._model = folder.absolute(), model
+        # One thread: a fork of a process whose OpenMP has started others would wait for them for ever.
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
+        self._environment = {**worker_environment(), **environment, **quiet}
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._folder.mkdir(parents=True, exist_ok=True)
+        launcher = self._folder / "python"
+        launcher.write_text(LAUNCHER.format(python=sys.executable, folder=str(self._folder)))
+        launcher.chmod(0o755)
         for kind in LIBRARIES:
-            (folder / kind).unlink(missing_ok=True)
-            command = [sys.executable, "-m", "benchmarks.reliability.warm", str(folder), kind, str(model)]
-            servers.append(subprocess.Popen(command, env=environment))
-            while not (folder / kind).exists():
-                if servers[-1].poll() is not None:
-                    raise SystemExit(f"the {kind} server ended at its start")
-                time.sleep(0.1)
-        os.environ["WARM_PYTHON"] = str(launcher)
-        yield launcher
-    finally:
-        for server in servers:
+            (self._folder / kind).unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Start both and wait for them, unless they run."""
+        if self._running:
+            return
+        for kind in LIBRARIES:
+            command = [sys.executable, "-m", "benchmarks.reliability.warm", str(self._folder), kind, str(self._model)]
+            root = Path(__file__).parent.parent.parent
+            self._running.append(subprocess.Popen(command, env=self._environment, cwd=root))
+        while not all((self._folder / kind).exists() for kind in LIBRARIES):
+            if any(one.poll() is not None for one in self._running):
+                raise SystemExit("a server ended at its start")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """End both, and with them every fork."""
+        for server in self._running:
             server.kill()
             server.wait()
+
+
+CAN_FORK = hasattr(os, "pidfd_open")
+"""Linux."""
+_PAUSES: list[object] = []
+
+
+@contextlib.contextmanager
+def cold() -> Iterator[None]:
+    """Within it, commands are started as a user does, imports included."""
+    _PAUSES.append(None)
+    try:
+        yield
+    finally:
+        _PAUSES.pop()
+
+
+@contextlib.contextmanager
+def warm(folder: Path, environment: dict[str, str], *, model: Path) -> Iterator[None]:
+    """Within it, commands `python -m finestep...` that this process starts are forks."""
+    servers = Servers(folder, model=model, environment=environment)
+    before = subprocess.Popen.__init__
+    try:
+        _reroute(folder.absolute(), servers)
+        yield
+    finally:
+        subprocess.Popen.__init__ = before  # type: ignore[method-assign]
+        servers.close()
+
+
+def _reroute(folder: Path, servers: Servers | None = None) -> None:
+    """Let `subprocess` hand commands of finestep to the launcher; what passes on more than its standard streams stays as it is."""
+    before = subprocess.Popen.__init__
+    launcher = str(folder / "python")
+
+    def begin(self: subprocess.Popen, args: object, *more: object, **options: object) -> None:  # type: ignore[type-arg]
+        plain = not any(options.get(name) for name in ("pass_fds", "preexec_fn", "shell", "executable"))
+        if plain and not more and not _PAUSES and isinstance(args, list) and (wanted := _own_command(args)):
+            if servers is not None:
+                servers.start()
+            args = [launcher, *wanted]
+        before(self, args, *more, **options)  # type: ignore[arg-type]
+
+    subprocess.Popen.__init__ = begin  # type: ignore[method-assign, assignment]
+
+
+def _own_command(args: Sequence[object]) -> list[str]:
+    """What follows `python` in a command of finestep; empty for any other."""
+    first, *rest = map(str, args)
+    if first == str(Path(sys.executable).parent / "finestep"):
+        return ["-m", "finestep", *rest]
+    return rest if first == sys.executable and rest[:1] == ["-m"] and rest[1:] and rest[1] in MODULES else []
 
 
 if __name__ == "__main__":

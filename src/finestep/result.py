@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -57,7 +58,7 @@ class AskedFigures(_Value):
     micro_batch_size: int
     accumulation_steps: int
     num_devices: int = 1
-    tuned: dict[str, Any] = Field(default_factory=dict, description="Further searched fields, by dotted name.")
+    tuned: dict[str, JsonValue] = Field(default_factory=dict, description="Further searched fields, by dotted name.")
 
 
 class TrialFigures(AskedFigures):
@@ -219,7 +220,7 @@ class StudyResult(Standing):
         """The text of `result.json` and of `--json`; a number that is not finite is null."""
         return json_text(self.model_dump(), indent=indent)
 
-    def as_values(self) -> dict[str, Any]:
+    def as_values(self) -> dict[str, JsonValue]:
         """The same as plain values, for whoever has no use for types."""
         return dict(json.loads(self.as_json()))
 

@@ -67,7 +67,7 @@ def replay_rig(folder: Path, model: Path, data: Path) -> Rig:
 def command_rig(folder: Path, model: Path, data: Path) -> Rig:
     command = "test {learning_rate} != 0.005 && echo eval_loss: 1.0"
     spec = CommandSpec(command=command, results=("eval_loss=eval_loss: ([0-9.]+)",), num_rows=90)
-    return Rig(CommandExecutor(spec), folder, can_fail=True)
+    return Rig(CommandExecutor(spec, folder=folder), folder, can_fail=True)
 
 
 def framework_rig(folder: Path, model: Path, data: Path) -> Rig:

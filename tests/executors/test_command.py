@@ -34,7 +34,7 @@ def request(folder, number=0, **more):
 
 def run(spec, folder, **more):
     """(events, outcome) of one trial."""
-    executor = CommandExecutor(spec)
+    executor = CommandExecutor(spec, folder=folder)
     executor.start()
     executor.submit(request(folder, **more))
     events = list(executor.events())
@@ -51,6 +51,28 @@ def test_the_command_is_told_what_to_do(tmp_path):
     assert outcome.eval_loss == 1.5
     assert events[0].data["num_steps"] == 16
     assert Outcome.model_validate_json((tmp_path / "0" / "outcome.json").read_text()) == outcome
+
+
+MEMORY_FOR_TWO = """
+if [ {micro_batch_size} -gt 2 ]; then echo "torch.OutOfMemoryError: CUDA out of memory."; exit 1; fi
+echo {micro_batch_size} x {accumulation_steps}; echo eval_loss: 1.5
+"""
+
+
+def test_a_command_that_runs_out_of_memory_gets_fewer_rows_a_pass_of_the_same_batch(tmp_path):
+    events, outcome = run(trainer(MEMORY_FOR_TWO), tmp_path)
+    assert (outcome.state, outcome.micro_batch_size) == ("completed", 2)
+    assert (tmp_path / "0" / "output.log").read_text().splitlines()[0] == "2 x 16"
+    notes = [event.data["text"] for event in events if event.kind == "note"]
+    assert [note.partition(":")[0] for note in notes] == [f"memory ran out at micro-batch {rows}" for rows in (8, 4)]
+    events, _ = run(trainer(MEMORY_FOR_TWO), tmp_path, number=1)
+    assert [event.kind for event in events] == ["started", "finished"]  # it is known from the first trial
+
+
+def test_a_command_whose_batch_would_change_is_not_given_fewer_rows(tmp_path):
+    command = MEMORY_FOR_TWO.replace("{accumulation_steps}", "1")
+    _, outcome = run(trainer(command), tmp_path)
+    assert (outcome.state, outcome.micro_batch_size) == ("out_of_memory", 8)
 
 
 def test_the_last_match_counts_and_further_results_are_metrics(tmp_path):
@@ -104,7 +126,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_its_children(tmp_path):
 def test_a_stop_ends_the_command_and_the_next_call_runs_it_anew(tmp_path):
     flag = tmp_path / "flag"
     spec = trainer(f"test -e {flag} && echo eval_loss: 1.0 || sleep 62")
-    executor = CommandExecutor(spec)
+    executor = CommandExecutor(spec, folder=tmp_path)
     executor.submit(request(tmp_path))
     kinds = []
     for event in executor.events():
@@ -121,7 +143,7 @@ import sys
 from finestep.executors.command import CommandExecutor
 from tests.executors.test_command import request, trainer
 from pathlib import Path
-executor = CommandExecutor(trainer(sys.argv[2]))
+executor = CommandExecutor(trainer(sys.argv[2]), folder=Path(sys.argv[1]))
 executor.submit(request(Path(sys.argv[1])))
 list(executor.events())
 """
@@ -198,7 +220,7 @@ def stand_in(more="", **spec):
 
 
 def events_of(spec, folder, rates):
-    executor = CommandExecutor(spec)
+    executor = CommandExecutor(spec, folder=folder)
     for number, rate in enumerate(rates):
         recipe = Recipe(learning_rate=rate, effective_batch_size=32, micro_batch_size=8)
         executor.submit(TrialRequest(number=number, recipe=recipe, folder=str(folder / f"{number:04d}")))

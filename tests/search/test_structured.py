@@ -112,8 +112,23 @@ def test_one_divergence_moves_the_next_proposals_left():
 def test_out_of_memory_does_not_teach_about_the_learning_rate():
     search = StructuredSearch(SPACE, PRIOR)
     (fresh,) = search.propose([], remaining_runs=5)
-    killed = trial(0, 1e-2, fidelity=0.125, state="out_of_memory")
+    killed = trial(0, 1e-2, SPACE.batch_sizes[-1], fidelity=0.125, state="out_of_memory")
     assert search.propose([killed], remaining_runs=5)[0].learning_rate == fresh.learning_rate
+
+
+def test_a_batch_that_memory_does_not_hold_is_left_out_with_all_larger_ones():
+    search, trials = StructuredSearch(SPACE, PRIOR), []
+    while len(trials) < 12 and (wanted := search.propose(trials, remaining_runs=30)):
+        batch = wanted[0].effective_batch_size
+        state = "out_of_memory" if batch >= 32 else "completed"
+        place = (wanted[0].learning_rate, batch)
+        trials.append(
+            trial(len(trials), *place, fidelity=wanted[0].fidelity, state=state, value=2.0 + len(trials) / 100)
+        )
+    tried = [one.recipe.effective_batch_size for one in trials]
+    failed = [batch for batch in tried if batch >= 32]
+    assert failed
+    assert failed == sorted(set(failed), reverse=True)
 
 
 def test_a_nan_result_never_ranks():

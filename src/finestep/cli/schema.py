@@ -6,11 +6,14 @@ import inspect
 from collections.abc import Callable
 from importlib import import_module
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
+Schema: TypeAlias = dict[str, object]
+
+WORDS = ((bool, "boolean"), (int, "integer"), (float, "number"))
 VALUES = {
     "recipe": ("finestep.recipe", "Recipe", "a recipe file, and every trial's recipe"),
     "study": ("finestep.study", "StudySpec", "`spec` in a study's study.json"),
@@ -54,7 +57,7 @@ def schema(
     typer.echo(json.dumps(schema_of(name), indent=1))
 
 
-def schema_of(name: str | None) -> dict[str, Any]:
+def schema_of(name: str | None) -> Schema:
     """The schema of a command or a value; without a name, what there is.
 
     Raises:
@@ -71,7 +74,7 @@ def schema_of(name: str | None) -> dict[str, Any]:
         return _of_command(name, commands[name])
     if name in VALUES:
         module, kind, told = VALUES[name]
-        found: dict[str, Any] = getattr(import_module(module), kind).model_json_schema()
+        found: Schema = getattr(import_module(module), kind).model_json_schema()
         return {"$schema": DIALECT, **found, "x-where": told}
     if name == "error":
         return {"$schema": DIALECT, **ERROR}
@@ -83,14 +86,14 @@ def schema_of(name: str | None) -> dict[str, Any]:
     )
 
 
-def _commands() -> dict[str, Callable[..., Any]]:
+def _commands() -> dict[str, Callable[..., object]]:
     """The functions behind the commands, by name: those of the program that is loaded, which this file is a part of."""
     app: typer.Typer = import_module("finestep.cli.main").app
     found = {str(one.name): one.callback for one in app.registered_commands if one.callback is not None}
     return dict(sorted(found.items()))
 
 
-def _of_command(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+def _of_command(name: str, function: Callable[..., object]) -> Schema:
     hints = get_type_hints(function, include_extras=True)
     told, required = {}, []
     for one in inspect.signature(function).parameters.values():
@@ -112,18 +115,20 @@ def _of_command(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
-def _info_and_kind(hint: Any, default: Any) -> tuple[ParameterInfo, Any]:
+def _info_and_kind(hint: object, default: object) -> tuple[ParameterInfo, object]:
     """(what is said of a parameter, its type), from `Annotated[type, info]` or `name: type = info`."""
     if get_origin(hint) is Annotated:
         kind, *more = get_args(hint)
         return next(one for one in more if isinstance(one, ParameterInfo)), kind
+    assert isinstance(default, ParameterInfo)
     return default, hint
 
 
-def _of_parameter(name: str, info: ParameterInfo, kind: Any, default: Any) -> dict[str, Any]:
+def _of_parameter(name: str, info: ParameterInfo, kind: object, default: object) -> Schema:
     """One option or argument; `x-option` is how it is written, `x-position`: it stands without a name."""
     told = _kind(kind)
-    place = told["items"] if told["type"] == "array" else told
+    items = told.get("items")
+    place = items if isinstance(items, dict) else told
     for bound, key in (("min", "minimum"), ("max", "maximum")):
         if (value := getattr(info, bound, None)) is not None:
             place[key] = value
@@ -139,14 +144,14 @@ def _of_parameter(name: str, info: ParameterInfo, kind: Any, default: Any) -> di
     return {**told, "x-option": (written or "--" + name.replace("_", "-")).partition("/")[0]}
 
 
-def _kind(kind: Any) -> dict[str, Any]:
+def _kind(kind: object) -> Schema:
     """`float | None` as number, `list[str]` as an array of strings."""
     parts = (
         [one for one in get_args(kind) if one is not type(None)] if get_origin(kind) in (Union, UnionType) else [kind]
     )
     if get_origin(parts[0]) is list:
         return {"type": "array", "items": _kind(get_args(parts[0])[0])}
-    return {"type": {bool: "boolean", int: "integer", float: "number"}.get(parts[0], "string")}
+    return {"type": next((word for one, word in WORDS if parts[0] is one), "string")}
 
 
 def _first_line(text: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ def stop(
     A study writes checkpoints, its report and its best model so far, and the same command goes on from there. A trial that
     is stopped by hand is measured once more, and teaches the search what it has shown.
     """
-    wanted: dict[str, Any] = {"kind": "stop"} if trial is None else {"kind": "stop_trial", "trial": trial}
+    wanted: dict[str, object] = {"kind": "stop"} if trial is None else {"kind": "stop_trial", "trial": trial}
     _steer(study, wanted, as_json=as_json)
 
 
@@ -69,7 +69,7 @@ def extend(
     _steer(study, {"kind": "extend", "full_runs": budget}, as_json=as_json)
 
 
-def _steer(study: Path, wanted: dict[str, Any], *, as_json: bool) -> None:
+def _steer(study: Path, wanted: dict[str, object], *, as_json: bool) -> None:
     import json
 
     from finestep.cli.terminal import open_console

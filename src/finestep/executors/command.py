@@ -16,13 +16,14 @@ from finestep.errors import FinestepError
 from finestep.executors.detached import EXIT_CODE, POLL_S, Detached
 from finestep.executors.endings import last_line, machine_fault, memory_ran_out
 from finestep.executors.in_turn import InTurn
+from finestep.executors.memory_limit import MemoryLimit
 from finestep.executors.turns import BY_HAND, IDLE_S, TurnsExecutor, finished, given_back
 from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready
 from finestep.study import EXTERNAL, CommandSpec
-from finestep.trainers.command_fields import field_values, filled
+from finestep.trainers.command_fields import field_values, filled, may_take_fewer_rows
 from finestep.trainers.command_log import refuse_another_rate
 from finestep.trainers.command_results import json_place, name_and_place, result_value
 from finestep.trial import Outcome, TrialState
@@ -33,10 +34,12 @@ class CommandExecutor(TurnsExecutor):
 
     Args:
         trainer: the command and how its result is read.
+        folder: of the study, where the rows that memory allows are remembered.
     """
 
-    def __init__(self, trainer: CommandSpec):
+    def __init__(self, trainer: CommandSpec, *, folder: Path):
         self._trainer = trainer
+        self._memory = MemoryLimit(folder)
         self._command: Detached | None = None
         super().__init__(InTurn(self._run))
 
@@ -56,17 +59,27 @@ class CommandExecutor(TurnsExecutor):
         """Nothing stays open between trials."""
 
     def _run(self, request: TrialRequest) -> Iterator[Event]:
-        folder = Path(request.folder)
-        make_folder(folder)
-        values = field_values(request, num_rows=self._trainer.num_rows)
+        make_folder(Path(request.folder))
+        steps = int(str(self._values(request).get("num_steps", 0)))
+        yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
+        while rows := (yield from self._attempt(request)):
+            allowed = self._memory.ran_out_at(rows)
+            text = f"memory ran out at micro-batch {rows}: again with {allowed}, and as many more accumulated"
+            yield Event(kind="note", trial=request.number, data={"text": text})
+
+    def _values(self, request: TrialRequest) -> dict[str, object]:
+        limit = self._memory.rows if may_take_fewer_rows(self._trainer.command) else None
+        return field_values(request, num_rows=self._trainer.num_rows, micro_limit=limit)
+
+    def _attempt(self, request: TrialRequest) -> Generator[Event, None, int]:
+        """One run of a trial's command: 0 when the trial has ended, or the rows of a pass for which memory was too small."""
+        folder, values = Path(request.folder), self._values(request)
         script = self._script(folder, values)
         command = self._command = Detached(folder)
         command.set_aside_another(script)
-        steps = int(str(values.get("num_steps", 0)))
-        yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
         if request.number in self._turns.stopped and not command.is_over and not command.is_running():
             yield finished(request, Outcome(state="stopped", reason=f"{BY_HAND} before it began", by_hand=True))
-            return
+            return 0
         if command.is_running():
             text = "its command is still running since an earlier session; waiting for it"
             yield Event(kind="note", trial=request.number, data={"text": text})
@@ -75,15 +88,19 @@ class CommandExecutor(TurnsExecutor):
         reason = yield from self._wait(command, request.number)
         if reason is None:
             yield given_back(request)
-            return
+            return 0
         outcome = self._outcome(command, values, reason)
         if reason == BY_HAND:
             outcome = self._stopped(command, values, outcome)
         if (refusal := self._refusal(command, request, outcome, reason)) is not None:
             command.forget_end()  # so that it runs again once this is mended
             yield refusal
-            return
+            return 0
+        rows = outcome.micro_batch_size or 1
+        if outcome.state == "out_of_memory" and rows > 1 and may_take_fewer_rows(self._trainer.command):
+            return rows
         yield finished(request, outcome)
+        return 0
 
     def _refusal(self, command: Detached, request: TrialRequest, outcome: Outcome, ended: str) -> Event | None:
         """What ends the study instead of the trial: a fault of the machine, or a rate that was not used."""

@@ -20,7 +20,7 @@ def ask_tell(
     method: Method = "lora",
     num_rows: int,
     num_epochs: float = 1.0,
-    budget_runs: float = 6.0,
+    budget_runs: float = 3.0,
     seed: int = 0,
 ) -> AskTell:
     """The search for a training loop of one's own.
@@ -35,7 +35,7 @@ def ask_tell(
         params: size of a model that is not at hand, e.g. "7B".
         num_rows: training rows of the data.
         num_epochs: passes over them in a full run; a proposal's `fidelity` is a share of that.
-        budget_runs: what may be spent, in full runs.
+        budget_runs: what may be spent, in full runs; three, as `finestep tune` takes by default.
     """
     recipe = Recipe(method=method, num_epochs=num_epochs, seed=seed)
     start = no_prior(recipe)

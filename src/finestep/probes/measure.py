@@ -47,17 +47,12 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         torch.set_num_threads(request.num_threads)
     started = time.monotonic()
     bench = Bench(request)
-    note("predicting memory")
-    prediction = bench.predict(request)
-    curve = choose_curve(prediction.curves, bench.budget, rows=bench.rows_wanted)
-    bench.use(curve.lever)
-    largest, source = _largest(bench, request, curve, note)
+    prediction, curve, (largest, source) = _memory(bench, request, note)
     seconds_of_threads = bench.choose_threads(request.num_threads, row_limit=largest)
     note("timing micro-batches")
     rates = bench.rates(
         most=largest if largest is not None else MOST_ROWS_UNKNOWN, budget_s=SPEED_SHARE * request.budget_s
     )
-    best = knee([(point.micro_batch, point.tokens_per_s) for point in rates])
     update_s, evaluation_s = bench.update_seconds(), bench.evaluation_seconds()
     note("measuring gradient noise")
     plain, adam = bench.noise(budget_s=NOISE_SHARE * request.budget_s, rates=rates)
@@ -79,7 +74,7 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         largest_micro_batch=largest,
         limit_source=source,
         rates=tuple(rates),
-        knee=best,
+        knee=knee([(point.micro_batch, point.tokens_per_s) for point in rates]),
         update_s=update_s,
         evaluation_s=evaluation_s,
         peak_memory_bytes=peak_memory_bytes(device),
@@ -90,6 +85,17 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
         elapsed_s=round(time.monotonic() - started, 1),
         notes=tuple(bench.notes),
     )
+
+
+def _memory(
+    bench: Bench, request: MeasureRequest, note: Note
+) -> tuple[Prediction, MemoryCurve, tuple[int | None, Source]]:
+    """(what is predicted, the lever that is used, the largest micro-batch and who says so)."""
+    note("predicting memory")
+    prediction = bench.predict(request)
+    curve = choose_curve(prediction.curves, bench.budget, rows=bench.rows_wanted)
+    bench.use(curve.lever)
+    return prediction, curve, _largest(bench, request, curve, note)
 
 
 def _largest(bench: Bench, request: MeasureRequest, curve: MemoryCurve, note: Note) -> tuple[int | None, Source]:

@@ -161,6 +161,7 @@ def map_finding(maps: Sequence[BatchMap]) -> str:
         return "No pair of learning rate and batch size has a result yet"
     ordered = sorted(lowest, key=lambda batch: (lowest[batch], batch))
     if len(ordered) == 1:
-        return f"Batch {ordered[0]} is the only batch size with a result"
+        how = "at full length" if measured is not None and measured.fidelity >= 1 else "so far"
+        return f"Batch {ordered[0]} is the only batch size with a result {how}"
     gap = lowest[ordered[1]] - lowest[ordered[0]]
     return f"Batch {ordered[0]} reaches the lowest loss; batch {ordered[1]} comes next, {gap:.4f} above"

@@ -129,8 +129,8 @@ class Look:
         return variance
 
     def _closed(self, space: SearchSpace) -> Mask:
-        """True for candidates that were measured or are running."""
-        closed = np.zeros(len(self.candidates.points), dtype=bool)
+        """True for candidates that were measured or are running, and for batch sizes that memory does not hold."""
+        closed = self.candidates.points.v > self.observations.too_large - 1e-6
         for points in (self.observations.points, self.observations.pending, self.observations.silent):
             for index in range(len(points)):
                 closed |= _same_place(self.candidates.points, points, index)

@@ -127,6 +127,8 @@ class Observations:
     """Where trials are running."""
     silent: Points
     """Where trials failed without teaching (out of memory, crash): not proposed again."""
+    too_large: float = math.inf
+    """Log2 of the smallest batch size for which memory was too small: neither it nor a larger one is proposed again."""
 
     def __len__(self) -> int:
         return len(self.points)
@@ -143,8 +145,23 @@ def observe(trials: Sequence[Trial], space: SearchSpace, objective: Objective) -
     excess = _excess(kept, failed, points, objective)
     limits = points.x + np.array([_octaves_to_limit(trial) for trial in kept], dtype=float)
     return Observations(
-        points, excess, failed, limits, tuple(kept), points_of(running, space), points_of(silent, space)
+        points,
+        excess,
+        failed,
+        limits,
+        tuple(kept),
+        points_of(running, space),
+        points_of(silent, space),
+        too_large=math.log2(smallest) if (smallest := too_large_batch(trials)) is not None else math.inf,
     )
+
+
+def too_large_batch(trials: Sequence[Trial]) -> int | None:
+    """The smallest batch size at which a trial ran out of memory; None when none did.
+
+    Whoever can take fewer rows a pass has done so before a trial ends like that, so that a larger batch cannot help.
+    """
+    return min((one.recipe.effective_batch_size for one in trials if one.state == "out_of_memory"), default=None)
 
 
 def _octaves_to_limit(trial: Trial) -> float:

@@ -142,7 +142,7 @@ class StudyRun:
 
     def _executor(self) -> Executor:
         if self.spec.trainer is not None:
-            return CommandExecutor(self.spec.trainer)
+            return CommandExecutor(self.spec.trainer, folder=self.folder)
         if self.spec.framework is not None:
             return FrameworkExecutor(
                 self.spec.framework, self.spec.recipe, folder=self.folder.resolve(), gpus=visible_gpus()

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finestep.errors import BadInput
 from finestep.result import StudyResult, read_result
@@ -119,9 +118,11 @@ def study_status(folder: Path) -> StudyStatus:
     )
 
 
-def _budget(running: Mapping[str, Any], extended: float | None, result: StudyResult | None) -> float | None:
+def _budget(running: Mapping[str, object], extended: float | None, result: StudyResult | None) -> float | None:
     """Full runs that may be spent: as the command that runs it has said, or `finestep extend`."""
-    known = (running.get("budget") or {}).get("full_runs") or (result.spent.budget_full_runs if result else None)
+    asked = running.get("budget")
+    known = asked.get("full_runs") if isinstance(asked, dict) else None
+    known = known or (result.spent.budget_full_runs if result else None)
     return max([one for one in (known, extended) if isinstance(one, int | float)], default=None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from pydantic import ValidationError
 
@@ -18,11 +18,24 @@ from finestep.studies.status import study_status
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
+
+class Told(TypedDict):
+    """What became of a wish: in words, and for programs."""
+
+    study: str
+    command: dict[str, object]
+    id: str
+    working: bool
+    done: bool
+    said: str
+    start_again: str | None
+
+
 ANSWER_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.1
 
 
-def steer(folder: Path, wanted: Mapping[str, Any], *, wait_s: float = ANSWER_WITHIN_S) -> dict[str, Any]:
+def steer(folder: Path, wanted: Mapping[str, object], *, wait_s: float = ANSWER_WITHIN_S) -> Told:
     """Ask a study for something; `said` is what it answered, or that it will look at its next start.
 
     Args:
@@ -37,18 +50,25 @@ def steer(folder: Path, wanted: Mapping[str, Any], *, wait_s: float = ANSWER_WIT
     _check(command, spec, folder, working=working)
     name = ask(folder, command)
     said = _answer(folder, name, wait_s) if working else None
-    told = {"study": str(folder), "command": command.model_dump(exclude_defaults=True), "id": name, "working": working}
+    is_heard = said is not None
     if said is None:
         said = (
             "asked; the study answers when it has loaded, or between two steps"
             if working
             else "no process runs this study: it is done at its next start"
         )
-        return {**told, "done": False, "said": said, "start_again": None if working else _start_again(folder)}
-    return {**told, "done": not said.startswith("refused"), "said": said, "start_again": None}
+    return Told(
+        study=str(folder),
+        command=command.model_dump(exclude_defaults=True),
+        id=name,
+        working=working,
+        done=is_heard and not said.startswith("refused"),
+        said=said,
+        start_again=None if working else _start_again(folder),
+    )
 
 
-def checked_command(wanted: Mapping[str, Any]) -> Command:
+def checked_command(wanted: Mapping[str, object]) -> Command:
     """The command in some values.
 
     Raises:

@@ -18,6 +18,7 @@ from finestep.ready import DataCard, Ready, SharePlan
 from finestep.search.by_hand import projected
 from finestep.search.strategy import Strategy, apply_proposal
 from finestep.search.sweep import best_trial
+from finestep.search.traits import traits_of
 from finestep.store.study_store import StudyStore
 from finestep.studies.event import TuneEvent
 from finestep.studies.spent import runs_spent, time_spent_s
@@ -333,7 +334,11 @@ class Tuning:
             case "evaluation":
                 yield TuneEvent("evaluation", trial=trial, record=self.store.keep_evaluation(trial.number, event.data))
             case "finished":
-                yield TuneEvent("trial_finished", trial=self._finish(trial.number, Outcome.model_validate(event.data)))
+                done = self._finish(trial.number, Outcome.model_validate(event.data))
+                yield TuneEvent("trial_finished", trial=done)
+                if done.state == "out_of_memory" and traits_of(self.store.spec.strategy).adapts:
+                    text = f"memory is too small for batch {done.recipe.effective_batch_size}: it and larger ones are left out"
+                    yield TuneEvent("note", data={"text": text})
             case "interrupted":
                 del self._running[trial.number]
             case "note":

@@ -124,8 +124,12 @@ def _plan(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int
 
 def _shared(resident: Resident, recipe: Recipe, asked: int | None, most_lanes: int, row_limit: int | None) -> SharePlan:
     """How many trials share a pass."""
-    if asked == 1 or most_lanes == 1:
+    if asked == 1:
         return SharePlan()
+    if asked is None and most_lanes == 1:
+        return SharePlan(
+            why="one by one: a small budget learns more from trials that follow each other (`--pack 2` shares)"
+        )
     if reason := resident.why_alone(recipe):
         return SharePlan(why=f"one by one: {reason}")
     plan = unless_out_of_memory(lambda: _measured(PassClock(resident, recipe), asked, most_lanes, row_limit))

@@ -12,6 +12,7 @@ from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
 from finestep.study import CommandSpec
 from finestep.trainers.command_results import check_result, name_and_place
+from finestep.trainers.plan import fitting_micro_batch
 
 LENGTH_FIELDS = frozenset({"num_steps", "num_epochs", "fidelity", "num_rows"})
 """Fields by which a command can be told to run for a shorter time."""
@@ -59,10 +60,24 @@ def fields_of(command: str) -> set[str]:
         ) from None
 
 
-def field_values(request: TrialRequest, *, num_rows: int | None) -> dict[str, object]:
-    """What a command may ask for. Epochs, rows and steps are those of this trial, its shorter length included."""
+def may_take_fewer_rows(command: str) -> bool:
+    """True when a command can be told a smaller micro-batch without changing its effective batch.
+
+    >>> may_take_fewer_rows("t {micro_batch_size} {accumulation_steps}"), may_take_fewer_rows("t {micro_batch_size}")
+    (True, False)
+    """
+    names = fields_of(command)
+    return "micro_batch_size" in names and not names.isdisjoint(BATCH_FIELDS - {"micro_batch_size"})
+
+
+def field_values(request: TrialRequest, *, num_rows: int | None, micro_limit: int | None = None) -> dict[str, object]:
+    """What a command may ask for. Epochs, rows and steps are those of this trial, its shorter length included.
+
+    Args:
+        micro_limit: rows of a forward pass that memory is known to allow.
+    """
     recipe = request.recipe
-    micro = recipe.first_micro_batch()
+    micro = fitting_micro_batch(recipe, micro_limit)
     values: dict[str, object] = {
         "learning_rate": f"{recipe.learning_rate:.6g}",
         "effective_batch_size": recipe.effective_batch_size,

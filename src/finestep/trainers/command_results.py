@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from finestep.errors import BadInput
 
@@ -65,7 +64,7 @@ def result_value(name: str, place: str, folder: Path, values: Mapping[str, objec
 def _json_value(name: str, file: tuple[str, list[str]], folder: Path, values: Mapping[str, object]) -> float | None:
     path = Path(file[0].format(**{key: str(value) for key, value in values.items()}))
     try:
-        found: Any = json.loads((path if path.is_absolute() else folder / path).read_text(encoding="utf-8"))
+        found = json.loads((path if path.is_absolute() else folder / path).read_text(encoding="utf-8"))
         for key in file[1] or [name]:
             found = found[key]
         return float(found)
