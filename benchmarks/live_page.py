@@ -38,7 +38,7 @@ def measure(folder: Path, *, opened: int) -> dict[str, object]:
             page.goto(f"http://127.0.0.1:{address.port}{path}", wait_until="commit", timeout=PATIENCE_MS)
             page.wait_for_selector("#runs tr[data-run]", timeout=PATIENCE_MS)
             tables.append(page.evaluate("performance.now()"))
-            page.wait_for_function(PAINT, timeout=PATIENCE_MS)
+            page.wait_for_timeout(500)
             paints.append(page.evaluate(PAINT))
             page.close()
         size = len(ask(address, path)[2].encode())
