@@ -262,6 +262,9 @@ def test_what_was_stopped_by_hand_stands_beside_no_whole_run() -> None:
     assert page_data(shown)["trials"]["by_hand"] == [2]
     assert baseline_trial(shown.trials) is None
     leading = view([trial(0, 1e-3, 1.5), half], best=2)
+    assert view([trial(0, 1e-3, 1.5, fidelity=0.25), half], best=None).titles.basin.endswith(
+        "1 run of other lengths has"
+    )
     assert {point.trial for line in leading.basin.lines for point in line.points} == {0, 2}
 
 

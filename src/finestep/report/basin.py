@@ -202,7 +202,7 @@ def basin_finding(
 
 def _without_best(trials: Sequence[Trial]) -> str:
     """Short runs are measured before a long one is: they say where the best rate lies, and not how good it is."""
-    measured = sum(final_loss(trial) is not None for trial in trials)
+    measured = sum(final_loss(trial) is not None and not trial.is_stopped_by_hand for trial in trials)
     if not measured:
         return "No run has a validation loss yet"
     return f"No run of full length has ended; {wording.runs(measured)} of other lengths {'have' if measured > 1 else 'has'}"
