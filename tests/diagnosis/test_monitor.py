@@ -199,7 +199,7 @@ def test_the_guard_learns_from_what_it_did() -> None:
 
 def one_row_a_step(losses: list[float]) -> list[str]:
     """What is said of a classifier of three labels that sees one row a step."""
-    monitor = LiveMonitor(chance_loss=math.log(3), planned_steps=len(losses), counts_terms=True)
+    monitor = LiveMonitor(chance_loss=math.log(3), planned_steps=len(losses), is_of_labels=True)
     found = [monitor.step(record(n, loss, num_loss_tokens=1)) for n, loss in enumerate(losses, start=1)]
     return [finding.code for findings in found for finding in findings if finding.severity == "error"]
 
