@@ -12,6 +12,8 @@ processor time that the worker spent on a step. The second hardly feels what els
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
 import itertools
 import json
 import os
@@ -107,8 +109,9 @@ def listen(url: str) -> None:
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     place = opener.open(url).url
     stream = opener.open(f"{place}/events")
-    while stream.read1(65536):
-        pass
+    with contextlib.suppress(OSError, http.client.HTTPException):  # the server ends with the run
+        while stream.read1(65536):
+            pass
 
 
 def begin(folder: Path, trackers: str) -> Run:

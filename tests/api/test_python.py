@@ -221,3 +221,15 @@ def test_progress_in_a_notebook_is_one_output_that_is_replaced(tmp_path):
     assert "line 29" in shown[-1]
     assert "line 1 " not in shown[-1]
     assert "<script" not in "".join(shown)
+
+
+def test_a_notebook_shows_advice_and_verdicts_in_a_few_lines(tmp_path):
+    from IPython.lib.pretty import pretty
+
+    rows = [{"prompt": f"say {n}", "completion": f"{n}"} for n in range(60)]
+    advice = pretty(finestep.recommend("shipped", rows))
+    assert advice.startswith("method: lora\nlearning rate: ")
+    assert len(advice) < 1500
+    verdict = pretty(finestep.diagnose([{"step": n, "loss": 3.0 * 0.99**n} for n in range(1, 120)]))
+    assert 20 < len(verdict) < 1500
+    assert "array(" not in verdict

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from finestep.errors import BadInput
+from finestep.language.catalogue import translated
 from finestep.recipe import Recipe
 from finestep.report.basin import edge_warning
 from finestep.report.page import render_page
@@ -261,4 +262,19 @@ def test_what_was_stopped_by_hand_stands_beside_no_whole_run() -> None:
     assert page_data(shown)["trials"]["by_hand"] == [2]
     assert baseline_trial(shown.trials) is None
     leading = view([trial(0, 1e-3, 1.5), half], best=2)
+    assert view([trial(0, 1e-3, 1.5, fidelity=0.25), half], best=None).titles.basin.endswith(
+        "1 run of other lengths has"
+    )
     assert {point.trial for line in leading.basin.lines for point in line.points} == {0, 2}
+
+
+def test_short_runs_alone_are_not_called_nothing() -> None:
+    trials = [
+        trial(0, 1e-3, 2.0, fidelity=0.25),
+        trial(1, 2e-3, 1.9, fidelity=0.25),
+        trial(2, 9e-3, None, fidelity=0.25),
+    ]
+    title = view(trials, best=None).titles.basin
+    assert title == "No run of full length has ended; 2 runs of other lengths have; 1 of 3 runs diverged"
+    assert translated(title) == "还没有完整长度的运行结束；其他长度的已有2 个运行；3 个运行中有 1 个发散"
+    assert view(trials[2:], best=None).titles.basin.startswith("No run has a validation loss yet")

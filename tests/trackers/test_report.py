@@ -95,7 +95,7 @@ def test_an_unknown_tracker_is_refused_before_anything_runs():
     assert parse_trackers(f"{KEEPING},{KEEPING}") == (KEEPING,)
 
 
-# ---- the real ones, where they are installed
+# ---- the real ones, where they are installed: `make test-long` installs them
 
 
 def sent_twice(folder: Path, name: str) -> int:
@@ -111,6 +111,7 @@ def sent_twice(folder: Path, name: str) -> int:
     return number
 
 
+@pytest.mark.long
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     folder = tmp_path / "study"
@@ -121,6 +122,7 @@ def test_tensorboard(tmp_path):
     assert (folder / "tensorboard" / "trial-0000").is_dir()
 
 
+@pytest.mark.long
 def test_mlflow(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -137,6 +139,7 @@ def test_mlflow(tmp_path, monkeypatch):
     assert dict(database.execute("select key, value from params where key = 'learning_rate' limit 1").fetchall())
 
 
+@pytest.mark.long
 def test_trackio(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")
@@ -152,6 +155,7 @@ def test_trackio(tmp_path, monkeypatch):
     assert max(len(SQLiteStorage.get_logs("test", run)) for run in runs) >= 50
 
 
+@pytest.mark.long
 def test_wandb_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -168,6 +172,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     assert steps == 30
 
 
+@pytest.mark.long
 def test_swanlab_offline(tmp_path, monkeypatch):
     pytest.importorskip("swanlab")
     monkeypatch.setenv("SWANLAB_MODE", "offline")

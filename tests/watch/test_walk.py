@@ -80,7 +80,7 @@ def see_the_first_curve(page, folder: Path) -> None:
 def see_a_trial_end(page, folder: Path) -> None:
     wait_for(page, lambda: any(trial.state == "completed" for trial in trials(folder)))
     page.wait_for_selector("#runs tr[data-run]", timeout=PATIENCE_MS)
-    page.wait_for_function("document.querySelector('#live-belief').textContent.length > 20", timeout=PATIENCE_MS)
+    wait_for(page, lambda: len(page.locator("#live-belief").text_content()) > 20)
     keep(page, "live-desktop-light")
 
 
@@ -92,11 +92,7 @@ def add_a_run(page, folder: Path) -> int:
     wait_for(page, lambda: any(trial.asked_by == "user" for trial in trials(folder)))
     page.wait_for_selector(".live-run mark", timeout=PATIENCE_MS)
     (mine,) = [trial for trial in trials(folder) if trial.asked_by == "user"]
-    page.wait_for_function(
-        "number => /step \\d/.test(document.querySelector(`.live-run[data-trial='${number}']`)?.textContent)",
-        arg=mine.number,
-        timeout=PATIENCE_MS,
-    )
+    wait_for(page, lambda: any(re.search(r"step \d", text) for text in shown(page, mine.number)))
     return mine.number
 
 
@@ -109,10 +105,13 @@ def stop_it(page, folder: Path, number: int) -> None:
     page.mouse.up()
     wait_for(page, lambda: trials(folder)[number].state == "stopped")
     assert trials(folder)[number].outcome.by_hand
-    page.wait_for_function(
-        "number => !document.querySelector(`.live-run[data-trial='${number}']`)", arg=number, timeout=PATIENCE_MS
-    )
+    wait_for(page, lambda: not shown(page, number))
     assert "stopped by hand" in page.locator("#live-said").text_content()
+
+
+def shown(page, number: int) -> list[str]:
+    """The words of a trial among those that run."""
+    return page.locator(f".live-run[data-trial='{number}']").all_text_contents()
 
 
 def see_the_search_go_on(page, folder: Path) -> None:
@@ -156,7 +155,7 @@ def trials(folder: Path):
 
 
 def wait_for(page, condition) -> None:
-    """The page goes on living meanwhile."""
+    """The page goes on living meanwhile. Playwright's own waiting evaluates text in the page, which its policy forbids."""
     until = time.monotonic() + PATIENCE_MS / 1000
     while not condition():
         assert time.monotonic() < until, page.locator("#s-live").text_content()

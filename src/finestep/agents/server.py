@@ -25,7 +25,9 @@ INSTRUCTIONS = """finestep finds the learning rate and the batch size of a fine-
 Order of work: inspect_data (read its notes to the user: columns that are not used, rows that are cut), recommend,
 predict_memory, start_study with a budget of 2 to 4 full runs, wait_for_study until it has ended, study_result.
 Say how sure the answer is: an interval is an 80 % interval, and `settled: false` means that no per cent was earned;
-`next_command` goes on. Never call a trial the best because of a short run; never change a study's folder by hand.
+`next_command` goes on: start_study with its budget. A full run passes over the rows once unless `epochs` says more: where
+recommend says more and there is time, pass its num_epochs, or the winner may be undertrained.
+Never call a trial the best because of a short run; never change a study's folder by hand.
 A failing tool answers with kind, message, place and next_step: do the next step."""
 LOOK_EVERY_S = 2.0
 Model = Annotated[str, Field(description="Folder or Hub name; `shipped` for the small model of the package.")]
@@ -80,7 +82,9 @@ async def start_study(
     out: Annotated[str, Field(description="Folder of the study; an existing one goes on.")],
     budget: Annotated[float, Field(gt=0, description="Most full runs to spend.")] = 3.0,
     method: Method = None,
-    epochs: float | None = None,
+    epochs: Annotated[
+        float | None, Field(gt=0, description="Passes over the rows in a full run; recommend says how many are good.")
+    ] = None,
     columns: Columns = None,
     prompt: str | None = None,
     completion: str | None = None,

@@ -120,7 +120,7 @@ def _predict(context: typer.Context, own: set[str]) -> None:
         recipe,
         params=asked.params,
         hardware=asked.gpu,
-        length=one_length(DataSpec(path="", max_length=asked.max_length), recipe) or flow.LENGTH_ASSUMED,
+        length=one_length(DataSpec(path="", max_length=asked.max_length), recipe),
         optimizer=asked.optimizer,
     )
     view.show_memory(answer, as_json=asked.as_json)

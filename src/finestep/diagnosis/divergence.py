@@ -12,30 +12,34 @@ from collections import deque
 EXPLOSION_FACTOR = 2.0
 DRIFT_FACTOR = 1.5
 SMOOTHING_STEPS = 20
-FEWEST_TERMS = 16
+FEWEST_ROWS = 32
 
 
 class PooledLoss:
-    """Mean loss of the newest steps that together carried at least 16 tokens (for labels: rows).
+    """Mean loss of the newest steps that together had at least 32 labelled rows.
 
     A step of one labelled row has the loss of one guess: sure and wrong, it is far beyond chance in a run that learns well. A step
-    with many tokens is its own mean.
+    with many rows is its own mean. Text needs none of this: twice the loss of a guess over a whole vocabulary is no single mistake.
     """
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, int]] = deque()
 
-    def add(self, loss: float, num_terms: int) -> None:
+    def add(self, loss: float, num_rows: int) -> None:
         """Add a step, and let go of those that are not needed any more."""
-        self._steps.append((loss, max(num_terms, 1)))
-        while sum(count for _, count in self._steps) - self._steps[0][1] >= FEWEST_TERMS:
+        self._steps.append((loss, max(num_rows, 1)))
+        while sum(count for _, count in self._steps) - self._steps[0][1] >= FEWEST_ROWS:
             self._steps.popleft()
 
     @property
-    def mean(self) -> float | None:
-        """None while there are fewer."""
+    def surely(self) -> float:
+        """The mean less two of its standard errors (none of a single step); minus infinity while it has too few rows."""
         total = sum(count for _, count in self._steps)
-        return sum(loss * count for loss, count in self._steps) / total if total >= FEWEST_TERMS else None
+        if total < FEWEST_ROWS:
+            return -math.inf
+        mean = sum(loss * count for loss, count in self._steps) / total
+        spread = sum(count * (loss - mean) ** 2 for loss, count in self._steps) / total
+        return mean - 2 * math.sqrt(spread / max(len(self._steps) - 1, 1))
 
 
 class DivergenceWatch:

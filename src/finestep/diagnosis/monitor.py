@@ -43,7 +43,7 @@ class LiveMonitor:
         base_eval_loss: validation loss before the first step, when known.
         has_loss_scaler: training is in fp16, where a few gradients that are not finite are normal and their steps are skipped.
         weights_in_bf16: the trained weights themselves are bf16, which loses updates below 1/512 of a weight.
-        counts_terms: `num_loss_tokens` of the records was counted, so that a loss of very few tokens or rows is known as such.
+        is_of_labels: the loss is that of labels, one a row (`num_loss_tokens` are rows), and few of them make a noisy mean.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class LiveMonitor:
         base_eval_loss: float | None = None,
         has_loss_scaler: bool = False,
         weights_in_bf16: bool = False,
-        counts_terms: bool = False,
+        is_of_labels: bool = False,
         limits: Thresholds = DEFAULT,
     ):
         self._has_loss_scaler = has_loss_scaler
         self._divergence = DivergenceWatch(chance_loss)
-        self._pooled = PooledLoss() if counts_terms else None
+        self._pooled = PooledLoss() if is_of_labels else None
         self._loss = RollingScore(LOSS_FLOOR)
         self._surge = Surge()
         self._level = LevelWatch(limits)
@@ -189,8 +189,7 @@ class LiveMonitor:
 
     def _has_exploded(self, record: StepRecord) -> bool:
         limit = EXPLOSION_FACTOR * max(self._level.first or 0.0, self._divergence.chance_loss)
-        pooled = record.loss if self._pooled is None else self._pooled.mean
-        return record.loss > limit and pooled is not None and pooled > limit
+        return record.loss > limit and (self._pooled is None or self._pooled.surely > limit)
 
 
 def _lost(record: StepRecord, reason: str) -> Finding:

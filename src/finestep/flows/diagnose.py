@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from finestep.diagnosis.catalogue import Label, found
 from finestep.diagnosis.comparison import Comparison, compare
@@ -50,6 +51,18 @@ class DiagnoseResult:
     reports: tuple[FileReport, ...]
     unreadable: tuple[tuple[str, str], ...]
     comparison: Comparison | None
+
+    def __str__(self) -> str:
+        """A line a file, and below it what was found and what to do."""
+        lines = []
+        for report in self.reports:
+            lines.append(f"{report.path}: {report.label}")
+            lines += [f"  {one.meaning} {one.advice}".rstrip() for one in report.findings]
+        return "\n".join([*lines, *(f"{path}: {why}" for path, why in self.unreadable)])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows."""
+        printer.text(str(self))
 
 
 def diagnose_paths(

@@ -73,13 +73,16 @@ def predict_memory(
     *,
     params: str | None = None,
     hardware: HardwareFacts | str | None = None,
-    length: int,
+    length: int | None = None,
     optimizer: OptimizerName = "adamw",
     num_labels: int | None = None,
     loss_tokens: int | None = None,
     note: Note = lambda _: None,
 ) -> MemoryAnswer:
     """Peak memory of a training step of `model` by category, for each setting of the levers; no weights, no GPU.
+
+    Args:
+        length: tokens of a row; None: 1,024, or all that the model can read.
 
     Raises:
         BadInput: nothing is known about the model, or its architecture cannot be shadowed.
@@ -88,6 +91,7 @@ def predict_memory(
     from finestep.survey.model import model_config, stand_in_config
 
     facts, guessed = _predicted_model(model, params)
+    length = length or min(LENGTH_ASSUMED, facts.context_length or LENGTH_ASSUMED)
     device = hardware if isinstance(hardware, HardwareFacts) else hardware_facts(hardware)
     config = model_config(model) if model is not None and params is None else None
     notes = (

@@ -190,7 +190,7 @@ def basin_finding(
     diverged = sum(trial.state == "diverged" for trial in trials)
     fallen = f"{diverged} of {wording.runs(len(trials))} diverged" if diverged else ""
     if best is None:
-        return f"No run has a validation loss yet{'; ' + fallen if fallen else ''}"
+        return f"{_without_best(trials)}{'; ' + fallen if fallen else ''}"
     if metric is not None:
         return f"Chosen by {metric.replace('_', ' ')}: {_place(best)}; {fallen or 'no run diverged'}"
     if lower is None:
@@ -198,6 +198,14 @@ def basin_finding(
     other, gap = lower
     where = _place(other) if _place(other) != _place(best) else f"run {other.number} there"
     return f"Chosen: {_place(best)}; {where} measured {gap:.4f} lower" + (f"; {fallen}" if fallen else "")
+
+
+def _without_best(trials: Sequence[Trial]) -> str:
+    """Short runs are measured before a long one is: they say where the best rate lies, and not how good it is."""
+    measured = sum(final_loss(trial) is not None and not trial.is_stopped_by_hand for trial in trials)
+    if not measured:
+        return "No run has a validation loss yet"
+    return f"No run of full length has ended; {wording.runs(measured)} of other lengths {'have' if measured > 1 else 'has'}"
 
 
 def _place(trial: Trial) -> str:

@@ -66,7 +66,7 @@ def _predicted(told: Told) -> Headline:
     return Headline(
         headline=f"Predicted best: learning rate {wording.learning_rate(rate)} with an effective batch of {batch}",
         tag="predicted",
-        doubt=(*where, "No run at full length was made, so nothing shows yet how good it is."),
+        doubt=(*where, "No run of full length has ended, so nothing shows yet how good it is."),
         next=told.use.next,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.estimate import Estimate
@@ -65,3 +67,15 @@ class Recommendation(_Value):
     what_ifs: tuple[WhatIf, ...] = ()
     assumptions: tuple[str, ...] = Field((), description="What was not known and what was taken instead.")
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The numbers that matter most, each with its interval."""
+        lines = [f"method: {self.method}"]
+        for name in ("learning_rate", "effective_batch_size", "num_epochs"):
+            if (one := self.estimates.get(name)) is not None:
+                lines.append(f"{name.replace('_', ' ')}: {one.value:.3g} (between {one.low:.3g} and {one.high:.3g})")
+        return "\n".join([*lines, *self.assumptions, *self.notes])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows."""
+        printer.text(str(self))

@@ -207,8 +207,10 @@ class Lane:
 
 
 def _guard(resident: Resident, request: TrialRequest, num_steps: int) -> Guard:
-    choices = len(resident.data.label_names) or resident.base.config.get_text_config().vocab_size
-    return Guard(request.on_trouble, chance_loss=math.log(choices), num_steps=num_steps)
+    num_labels = len(resident.data.label_names)
+    choices = num_labels or resident.base.config.get_text_config().vocab_size
+    chance_loss = math.log(choices)
+    return Guard(request.on_trouble, chance_loss=chance_loss, num_steps=num_steps, is_of_labels=num_labels > 0)
 
 
 def _first_micro_batch(recipe: Recipe, limit: int | None) -> int:

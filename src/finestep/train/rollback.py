@@ -64,9 +64,9 @@ class Guard:
         last_eval_is_finite: False after an evaluation whose loss is no number.
     """
 
-    def __init__(self, on_trouble: OnTrouble, *, chance_loss: float, num_steps: int):
+    def __init__(self, on_trouble: OnTrouble, *, chance_loss: float, num_steps: int, is_of_labels: bool = False):
         self.on_trouble = on_trouble
-        self.monitor = LiveMonitor(chance_loss=chance_loss, planned_steps=num_steps, counts_terms=True)
+        self.monitor = LiveMonitor(chance_loss=chance_loss, planned_steps=num_steps, is_of_labels=is_of_labels)
         self.findings: list[Finding] = []
         self.interventions: list[Intervention] = []
         self.rate_factor = 1.0

@@ -1,6 +1,6 @@
 // What is new in a running study, over the report's page: what runs, its curves, what the search believes, and the buttons.
 // It shares the scope of the page's script. Text of others only ever becomes a text node.
-const live = { now: null, points: new Map(), said: '', source: null, version: null, told: '', asked: new Set() };
+const live = { now: null, points: new Map(), said: '', source: null, version: null, told: '', inks: new Map(), asked: new Set() };
 const HERE = `/study/${LIVE.name}`;
 
 function drawLive() {
@@ -77,8 +77,17 @@ function liveBelief(now) {
 function figure3(value) { return String(Number(value.toPrecision(3))); }
 
 // ---- curves as they come ---------------------------------------------------------------------------------------------
-const INKS = ['accent', 'lit', 'baseline', 'q-low', 'good', 'bad', 'warn', 'soft'];
-function inkOf(trial) { return Math.max(0, [...live.points.keys()].indexOf(trial)) % INKS.length; }
+const INKS = ['accent', 'lit', 'baseline', 'good', 'bad', 'running', 'warn', 'soft'];
+// A run keeps its ink while it runs; the next one takes the first that is free.
+function inkOf(trial) {
+  const running = live.now ? live.now.running.map((run) => run.trial) : [];
+  for (const known of live.inks.keys()) if (known !== trial && !running.includes(known)) live.inks.delete(known);
+  if (!live.inks.has(trial)) {
+    const taken = new Set(live.inks.values());
+    live.inks.set(trial, Math.max(0, INKS.findIndex((_, i) => !taken.has(i))));
+  }
+  return live.inks.get(trial);
+}
 function ink(trial) { return getComputedStyle(root).getPropertyValue(`--${INKS[inkOf(trial)]}`).trim(); }
 function smoothed(rows) {
   const span = Math.max(1, rows.length * 0.05);

@@ -7,8 +7,8 @@ function drawHero() {
   const language = button(other[0], null, () => { page.chosenLanguage = other[1]; redraw(); }, { lang: other[1], class: 'plain' });
   const answer = h('div', { class: `tile answer ${verdict.tag}` },
     verdict.tag ? h('p', { class: 'tag' }, tags[verdict.tag]) : null,
-    h('p', { class: 'headline' }, say(verdict.headline)),
-    verdict.doubt.map((text) => h('p', { class: 'doubt' }, say(text))),
+    h('p', { class: 'headline' }, unbroken(say(verdict.headline))),
+    verdict.doubt.map((text) => h('p', { class: 'doubt' }, unbroken(say(text)))),
     verdict.next ? code(verdict.next, say('Go on with')) : null);
   const tiles = data.tiles.map((tile) => h('div', { class: 'tile' }, h('p', { class: 'name' }, say(tile.name)),
     h('p', { class: 'value' }, say(tile.value), tile.error ? h('small', {}, ` ${tile.error}`) : null), tile.detail ? h('p', { class: 'detail' }, say(tile.detail)) : null));

@@ -80,6 +80,8 @@ function clock(value) {
   return `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, '0')} h`;
 }
 function percent(share) { return `${Number((100 * share).toPrecision(share < 0.1 ? 2 : 3))} %`; }
+// A number such as 3.3e-03 stays in one line.
+function unbroken(text) { return text.split(/(\d[\d.]*e[+-]\d+)/).map((part, i) => (i % 2 ? h('span', { class: 'number' }, part) : part)); }
 function short(value) { return value === null ? say('not finite') : `${Number(value.toPrecision(4))}`; }
 function lowest(values) { return values.reduce((a, b) => Math.min(a, b), Infinity); }
 function highest(values) { return values.reduce((a, b) => Math.max(a, b), -Infinity); }
