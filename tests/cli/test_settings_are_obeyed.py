@@ -213,7 +213,7 @@ def plan_of(shipped_model, few_rows, tmp_path_factory):
 
     def run_study(study, **more):
         study.store.close()
-        settings = (study.budget, study.pack, study.storage_url, study.options)
+        settings = (study.budget, study.pack, study.storage_url, study.options, study.cluster, study.sharding)
         raise Caught(repr((study.spec.model_dump(), study.folder.name, *settings, sorted(more.items()))))
 
     def caught(*arguments, **more):
