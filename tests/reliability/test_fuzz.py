@@ -183,6 +183,17 @@ def test_found_data(path):
         assert ends_in_words(lambda layout=layout: split_data(DataSpec(path=str(path), format=layout)))
 
 
+@pytest.mark.parametrize("path", sorted((FOUND / "log").iterdir()), ids=lambda path: path.name)
+def test_found_logs(path, monkeypatch, capsys):
+    from finestep.cli.main import main
+
+    for more in ([], ["--json"]):
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["finestep", "diagnose", str(path), *more])
+        assert main() in (None, 0, 2)
+    json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
 @pytest.mark.parametrize("name", ["config.json", "rows.jsonl", "run.yaml", "log.jsonl", "recipe.yaml", "study.json"])
 def test_a_pipe_is_refused_and_never_waited_for(name, tmp_path, monkeypatch, capsys):
     import os

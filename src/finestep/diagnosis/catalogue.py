@@ -5,6 +5,7 @@ The verdict of a log is the label of its finding with the lowest rank. Labels ar
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 from finestep.finding import Finding, Severity
@@ -126,11 +127,17 @@ def found(
     known: Evidence | None = None,
     **evidence: float | int | str | None,
 ) -> Finding:
-    """A finding of the catalogue; its evidence is `known` and the named values, rounded to five digits."""
+    """A finding of the catalogue; its evidence is `known` and the named values, rounded to five digits; what is not finite is left out."""
     values = {**(known or {}), **evidence}
-    shown = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in values.items()}
+    shown = {key: _rounded(value) for key, value in values.items()}
     severity = CATALOGUE[code].severity
     return Finding(code=code, severity=severity, meaning=meaning, evidence=shown, advice=advice, confidence=confidence)
+
+
+def _rounded(value: float | int | str | None) -> float | int | str | None:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def shown_evidence(finding: Finding) -> list[tuple[str, str]]:
