@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 TORCH_ROOMS = {"train", "probes", "saved", "worker.py"}
 MOST_LINES, MOST_FIELDS, MOST_METHODS = 45, 15, 20
-MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 86, 92
+MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 67, 92
 """The plan asks for 60 in all. Models of other libraries are still `Any` in many functions of the rooms of torch; elsewhere those of
 `watch`, `trackers` and `trainers` are to go."""
 LONG_FUNCTIONS = {"cli/train.py:train", "watch/server.py:application"}
