@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.reliability.warm import CAN_FORK, cold, warm
+from benchmarks.reliability.warm import CAN_FORK, warm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -40,16 +40,6 @@ def _forked_processes() -> Iterator[None]:
         tempfile.TemporaryDirectory(prefix="warm-") as folder,
         warm(Path(folder), dict(os.environ), model=SHIPPED / "base"),
     ):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _cold_where_asked(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests marked `cold` start their processes as a user does."""
-    if request.node.get_closest_marker("cold") is None:
-        yield
-        return
-    with cold():
         yield
 
 

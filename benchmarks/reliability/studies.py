@@ -31,7 +31,6 @@ class Bench:
     """Where a gate works, and how it starts finestep."""
 
     folder: Path
-    python: str = sys.executable
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,7 +52,7 @@ class Bench:
     def tune(self, out: Path, *, pack: str = "off") -> list[str]:
         """The command of a study of two full runs."""
         wanted = ["tune", self.model, self.rows, "--budget", 2, "--threads", 1, "--pack", pack, "--out", out]
-        return [self.python, "-m", "finestep", *map(str, wanted)]
+        return [sys.executable, "-m", "finestep", *map(str, wanted)]
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         """Start a command in a session of its own, its output kept."""

@@ -233,17 +233,6 @@ class Servers:
 
 CAN_FORK = hasattr(os, "pidfd_open")
 """Linux."""
-_PAUSES: list[object] = []
-
-
-@contextlib.contextmanager
-def cold() -> Iterator[None]:
-    """Within it, commands are started as a user does, imports included."""
-    _PAUSES.append(None)
-    try:
-        yield
-    finally:
-        _PAUSES.pop()
 
 
 @contextlib.contextmanager
@@ -266,7 +255,7 @@ def _reroute(folder: Path, servers: Servers | None = None) -> None:
 
     def begin(self: subprocess.Popen, args: object, *more: object, **options: object) -> None:  # type: ignore[type-arg]
         plain = not any(options.get(name) for name in ("pass_fds", "preexec_fn", "shell", "executable"))
-        if plain and not more and not _PAUSES and isinstance(args, list) and (wanted := _own_command(args)):
+        if plain and not more and isinstance(args, list) and (wanted := _own_command(args)):
             if servers is not None:
                 servers.start()
             args = [launcher, *wanted]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-from finestep.disk import make_folder, new_folder, remove, write_whole
-from finestep.store.sealed import find_fault, seal
+from finestep.disk import make_folder, new_folder, write_whole
+from finestep.store.sealed import checkpoints_in, drop_old_checkpoints, find_fault, seal
 from finestep.study_layout import CHECK_ROWS, CHECKPOINTS, MODEL
 from finestep.survey.adapter_files import BASE, point_at_own_base
 
@@ -19,7 +19,6 @@ Parts = list[object]
 """A large file: its parts, each a reference to an object in the store of Ray."""
 Cargo = dict[str, bytes | Parts]
 """Path inside of the trial's folder -> what is in the file."""
-NUM_KEPT = 2
 
 
 class CargoDamaged(Exception):
@@ -33,7 +32,7 @@ def folder_bytes(folder: Path) -> int:
 
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint of a trial, if it has any."""
-    return max((folder / CHECKPOINTS).glob("step-*"), default=None, key=lambda path: path.name)
+    return next(iter(checkpoints_in(folder / CHECKPOINTS)), None)
 
 
 def packed(folder: Path, names: list[str], *, put: Callable[[bytes], object] | None = None) -> Cargo:
@@ -63,8 +62,7 @@ def unpack_checkpoint(folder: Path, cargo: Cargo, *, get: Callable[[object], byt
     steps = {Path(name).parts[1] for name in cargo if name.startswith(f"{CHECKPOINTS}/")}
     for step in steps:
         _unpack_sealed(folder / CHECKPOINTS / step, _within(cargo, f"{CHECKPOINTS}/{step}"), get=get)
-    for old in sorted((folder / CHECKPOINTS).glob("step-*"), reverse=True)[NUM_KEPT:]:
-        remove(old)
+    drop_old_checkpoints(folder / CHECKPOINTS)
 
 
 def unpack_model(folder: Path, cargo: Cargo, *, get: Callable[[object], bytes]) -> None:

@@ -21,10 +21,9 @@ from finestep.errors import FinestepError, WorkerLost
 from finestep.executors.local import LocalExecutor
 from finestep.executors.spoken import complaint
 from finestep.protocol import Event, SessionRequest, TrialRequest
-from finestep.study_layout import CHECK_ROWS, CHECKPOINTS, MODEL, trial_folder
+from finestep.study_layout import CHECK_ROWS, CHECKPOINTS, MODEL, PLAN, trial_folder
 from finestep.survey.fingerprint import VERSIONED, installed_version, model_hash
 
-PLAN = "packing.json"
 TOLD_AT_ONCE = 500
 """Events of one answer, at most."""
 Told = tuple[int, str, Cargo]

@@ -13,12 +13,13 @@ from typing import cast
 
 from finestep.cluster.cargo import Cargo, newest, packed, unpack_checkpoint, unpack_model
 from finestep.cluster.places import Actor, Place, Reference
-from finestep.disk import append_line, json_text, make_folder, remove, write_whole
+from finestep.disk import append_line, json_text, make_folder, remove
 from finestep.errors import WorkerFailed
 from finestep.executors.spoken import Line
+from finestep.executors.turns import finished
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import Ready
-from finestep.study_layout import CHECKPOINTS, EVALUATIONS, NOTES, OUTCOME, STEPS
+from finestep.study_layout import CHECKPOINTS, EVALUATIONS, NOTES, STEPS
 from finestep.trial import Outcome, recipe_hash
 
 RECORDS = {"step": STEPS, "evaluation": EVALUATIONS, "note": NOTES}
@@ -189,15 +190,14 @@ class Trials:
             raise WorkerFailed(f"{member.place.name} answered for trial {request.number} with another recipe's outcome")
         if outcome.log is not None:
             outcome = outcome.model_copy(update={"log": f"{member.place.name}:{outcome.log}"})
-        write_whole(folder / OUTCOME, outcome.model_dump_json())
+        told = finished(request, outcome)
         remove(folder / CHECKPOINTS)
-        return event.model_copy(update={"data": outcome.model_dump()})
+        return told
 
     def _fail(self, request: TrialRequest, reason: str) -> None:
-        outcome = Outcome(state="failed", reason=reason, recipe_hash=recipe_hash(request.recipe, request.fidelity))
         make_folder(Path(request.folder))
-        write_whole(Path(request.folder) / OUTCOME, outcome.model_dump_json())
-        self._line.send("finished", outcome, trial=request.number)
+        told = finished(request, Outcome(state="failed", reason=reason))
+        self._line.send(told.kind, told.data, trial=request.number)
 
     def _count(self, number: int, event: Event) -> None:
         """Steps that were never made before are progress."""

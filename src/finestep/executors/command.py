@@ -40,6 +40,7 @@ class CommandExecutor(TurnsExecutor):
     def __init__(self, trainer: CommandSpec, *, folder: Path):
         self._trainer = trainer
         self._memory = MemoryLimit(folder)
+        self._can_take_fewer = may_take_fewer_rows(trainer.command)
         self._command: Detached | None = None
         super().__init__(InTurn(self._run))
 
@@ -63,12 +64,10 @@ class CommandExecutor(TurnsExecutor):
         steps = int(str(self._values(request).get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
         while rows := (yield from self._attempt(request)):
-            allowed = self._memory.ran_out_at(rows)
-            text = f"memory ran out at micro-batch {rows}: again with {allowed}, and as many more accumulated"
-            yield Event(kind="note", trial=request.number, data={"text": text})
+            yield Event(kind="note", trial=request.number, data={"text": self._memory.ran_out_at(rows)})
 
     def _values(self, request: TrialRequest) -> dict[str, object]:
-        limit = self._memory.rows if may_take_fewer_rows(self._trainer.command) else None
+        limit = self._memory.rows if self._can_take_fewer else None
         return field_values(request, num_rows=self._trainer.num_rows, micro_limit=limit)
 
     def _attempt(self, request: TrialRequest) -> Generator[Event, None, int]:
@@ -97,7 +96,7 @@ class CommandExecutor(TurnsExecutor):
             yield refusal
             return 0
         rows = outcome.micro_batch_size or 1
-        if outcome.state == "out_of_memory" and rows > 1 and may_take_fewer_rows(self._trainer.command):
+        if outcome.state == "out_of_memory" and rows > 1 and self._can_take_fewer:
             return rows
         yield finished(request, outcome)
         return 0

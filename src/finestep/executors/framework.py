@@ -168,10 +168,7 @@ class FrameworkExecutor(TurnsExecutor):
                 return
             if outcome.state != "out_of_memory" or plan.micro_batch == 1:
                 break
-            allowed = self._memory.ran_out_at(plan.micro_batch)
-            text = (
-                f"memory ran out at micro-batch {plan.micro_batch}: again with {allowed}, and as many more accumulated"
-            )
+            text = self._memory.ran_out_at(plan.micro_batch)
             yield Event(kind="note", trial=number, data={"text": text})
             plan = self._plan(request.recipe, request.fidelity, folder)
         yield finished(request, outcome)

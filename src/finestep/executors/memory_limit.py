@@ -25,8 +25,8 @@ class MemoryLimit:
         found = (read_object(self._path) or {}).get("micro_batch_size")
         return found if isinstance(found, int) and found > 0 else None
 
-    def ran_out_at(self, rows: int) -> int:
-        """Remember that so many were too many; answers with what is tried next."""
+    def ran_out_at(self, rows: int) -> str:
+        """Remember that so many were too many; answers with what is tried next, in words."""
         allowed = max(1, min(rows // 2, self.rows or rows))
         write_whole(self._path, json_text({"micro_batch_size": allowed, "ran_out_at": rows}))
-        return allowed
+        return f"memory ran out at micro-batch {rows}: again with {allowed}, and as many more accumulated"

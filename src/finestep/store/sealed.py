@@ -7,9 +7,21 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from finestep.disk import read_object, write_whole
+from finestep.disk import read_object, remove, write_whole
 
 MANIFEST = "manifest.json"
+CHECKPOINTS_KEPT = 2
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """A trial's checkpoints, the newest first; nothing is said of their soundness."""
+    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def drop_old_checkpoints(folder: Path) -> None:
+    """Keep the newest, and the one before it in case the newest is damaged."""
+    for old in checkpoints_in(folder)[CHECKPOINTS_KEPT:]:
+        remove(old)
 
 
 def seal(folder: Path) -> list[Path]:

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from finestep.disk import new_folder, remove, remove_leftovers, write_whole
+from finestep.disk import new_folder, remove_leftovers, write_whole
 from finestep.store import sealed
-from finestep.store.sealed import find_fault
+from finestep.store.sealed import checkpoints_in, drop_old_checkpoints, find_fault
 
 STATE = "state.json"
-NUM_KEPT = 2
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -41,15 +40,14 @@ def save_checkpoint(folder: Path, *, step: int, state: Mapping[str, Any], tensor
         write_whole(partial / STATE, json.dumps(dict(state)))
         seal(partial)
     sync_folder(folder)
-    for old in _numbered(folder)[NUM_KEPT:]:
-        remove(old)
+    drop_old_checkpoints(folder)
     return final
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     """(newest valid checkpoint, what is wrong with each newer one that was skipped)."""
     skipped: list[str] = []
-    for candidate in _numbered(folder):
+    for candidate in checkpoints_in(folder):
         fault = find_fault(candidate)
         if fault is None:
             return candidate, skipped
@@ -84,7 +82,3 @@ def sync_folder(folder: Path) -> None:
 def _sync_file(file: Path) -> None:
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []

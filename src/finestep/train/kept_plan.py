@@ -16,11 +16,9 @@ from finestep.errors import EnvironmentFault
 from finestep.protocol import SessionRequest
 from finestep.ready import SharePlan
 from finestep.store.probe_cache import cache_folder
-from finestep.study_layout import SPEC
+from finestep.study_layout import PLAN, SPEC
 from finestep.train.packing import plan_lanes, thread_counts
 from finestep.train.resident import Resident
-
-PLAN = "packing.json"
 
 
 def kept_plan(request: SessionRequest, resident: Resident) -> SharePlan:
