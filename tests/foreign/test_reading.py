@@ -121,6 +121,15 @@ def test_the_card_decides_memory_and_not_the_rate(tmp_path):
     assert next(r for r in sharded.remarks if r.topic == "memory").verdict == "fine"
 
 
+@pytest.mark.parametrize(("flavor", "model"), [('flavor = "1B"', "llama3-1B"), ("", "llama3")])
+def test_the_flavor_of_torchtitan_is_the_size_of_its_model(flavor, model, tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text(
+        f'[model]\nname = "llama3"\n{flavor}\n[optimizer]\nlr = 3e-5\n[training]\nlocal_batch_size = 2\nsteps = 900\n[job]\nx = 1\n'
+    )
+    assert read_config(path).model == model
+
+
 LEAVES = sorted({name for names in NAMES.values() for name in names if name.isidentifier()})
 VALUES = st.one_of(
     st.none(),

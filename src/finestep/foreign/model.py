@@ -22,7 +22,8 @@ def model_of(source: Source, options: Options, layout: Layout) -> str | None:
     for found_name in options.all("model"):
         name = found_name.value
         if isinstance(name, str) and _WORDS_ONLY.search(name) and not name.endswith((".yaml", ".json")):
-            return re.sub(r"^(?:\./)?checkpoints/", "", name)
+            flavor = options.get("model.flavor") if layout.name == "torchtitan" else None
+            return re.sub(r"^(?:\./)?checkpoints/", "", name) + (f"-{flavor}" if flavor else "")
     return None
 
 

@@ -79,7 +79,7 @@ function drawDiagnosis() {
   const body = [
     ...new Set(first)].map((number) => named(number, groups.get(number)));
   if (rest.length) {
-    body.push(h('details', { open: rest.length < 3 && !first.length }, h('summary', {}, say('{count} findings on {runs} other runs', { count: many, runs: rest.length })),
+    body.push(h('details', { open: rest.length < 3 && !first.length }, h('summary', {}, say('Other runs with findings: {runs} (findings: {count})', { count: many, runs: rest.length })),
       h('p', { class: 'about' }, say('A search tries rates that are meant to be too high or too low: a finding here is no fault of the study.')), rest.slice(0, 100).map((number) => named(number, groups.get(number)))));
   }
   if (!data.diagnosis.length) body.push(h('p', { class: 'about' }, say('The monitor saw nothing wrong in any run.')));
