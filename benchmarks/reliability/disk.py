@@ -7,7 +7,7 @@ import random
 import subprocess
 from pathlib import Path
 
-from benchmarks.reliability.studies import Bench, Quiet, gone, quiet_run, trials_of
+from benchmarks.reliability.studies import Bench, Quiet, ended_trials, gone, quiet_run, trials_of
 
 PAUSED = 75
 
@@ -57,6 +57,6 @@ def _one(bench: Bench, quiet: Quiet, disk: Path, size: int, enough: int, *, pack
 def _ended(study: Path) -> list[dict]:
     """Trials that have ended; none where the disk was full before there was a table."""
     try:
-        return [one for one in trials_of(study) if one["state"] != "running"] if (study / "study.db").exists() else []
+        return ended_trials(study) if (study / "study.db").exists() else []
     except Exception:  # whatever Optuna says about half a database
         return []

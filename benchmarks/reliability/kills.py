@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.reliability.studies import Bench, Quiet, gone, num_steps, processes, quiet_run, trials_of, workers_of
+from benchmarks.reliability.studies import Bench, Quiet, ended_trials, gone, num_steps, processes, quiet_run, workers_of
 
 PHASES = ("start", "loading", "training", "late training", "checkpoint", "outcome", "results")
 WITHIN = {"off": 0.0, "auto": 1e-6}
@@ -99,13 +99,10 @@ def _kill(pid: int) -> None:
 
 
 def _compared(study: Path, known: dict[int, dict]) -> tuple[dict[int, dict], list[str]]:
-    """(trials that have ended, what of those known before is lost or has changed).
-
-    The outcome is written before Optuna's own state: a kill between the two leaves a trial that the next start ends for Optuna too.
-    """
+    """(trials that have ended, what of those known before is lost or has changed)."""
     if not (study / "study.db").exists():
         return known, [f"study.db is gone, with {len(known)} trials"] if known else []
-    now = {one["number"]: one for one in trials_of(study) if "running" not in (one["state"], one["optuna"].lower())}
+    now = {one["number"]: one for one in ended_trials(study)}
     return now, [f"lost or changed: {one} -> {now.get(key)}" for key, one in known.items() if now.get(key) != one]
 
 

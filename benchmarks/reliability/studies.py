@@ -153,6 +153,14 @@ def trials_of(study: Path) -> list[dict[str, Any]]:
     return out
 
 
+def ended_trials(study: Path) -> list[dict[str, Any]]:
+    """Those that have ended, for Optuna too.
+
+    The outcome is written before Optuna's own state: what falls between the two leaves a trial that the next start ends for Optuna.
+    """
+    return [one for one in trials_of(study) if "running" not in (one["state"], one["optuna"].lower())]
+
+
 def weights_of(study: Path) -> dict[str, str]:
     """SHA-256 of the weights in `model/`."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -400,7 +401,18 @@ def test_the_walk_leaves_no_option_out(command):
     assert names == OPTIONS[command].keys() | {name for owner, name in OUTPUT_ONLY if owner == command}
 
 
-@pytest.mark.parametrize(("command", "name"), [(command, name) for command in OPTIONS for name in OPTIONS[command]])
+NEED_RAY = ("on", "workers")
+
+
+def options():
+    """Command and option; those of Ray are left out where Ray is not installed."""
+    missing = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs finestep[ray]")
+    for command, names in OPTIONS.items():
+        for name in names:
+            yield pytest.param(command, name, marks=[missing] if name in NEED_RAY else [], id=f"{command}-{name}")
+
+
+@pytest.mark.parametrize(("command", "name"), options())
 def test_an_option_changes_what_runs(command, name, plan_of):
     without, with_it = OPTIONS[command][name]
     assert plan_of(*without) != plan_of(*with_it)
