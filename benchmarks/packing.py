@@ -247,7 +247,7 @@ class Rivals:
 
     def choice(self) -> str:
         """What `--pack auto` chooses here."""
-        from finestep.train.packing import plan_lanes
+        from finestep.train.lane_plan import plan_lanes
 
         plan = plan_lanes(self.resident, self.recipes[0], asked=None, most_lanes=len(RATES), row_limit=None)
         return f"{plan.num_lanes}"
