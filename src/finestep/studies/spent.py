@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finestep.ready import SharePlan
+from finestep.ready import Ready, SharePlan
+from finestep.study import StudySpec
 from finestep.trial import Trial
 
 
 def time_spent_s(trials: Sequence[Trial], sharing: SharePlan) -> float:
     """Seconds by the clock that the trials took together, as if no process had ever waited for another."""
     return sum(trial.outcome.elapsed_s for trial in trials if trial.outcome) / sharing.num_workers
+
+
+def study_spent(spec: StudySpec, trials: Sequence[Trial], ready: Ready | None) -> float:
+    """Cost of a study so far, in its own full runs; everything that states or compares a budget counts so.
+
+    Args:
+        ready: what the trainer found at its start; None before that.
+    """
+    fixed_share = ready.card.fixed_share if ready else 0.0
+    return runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=fixed_share)
 
 
 def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixed_share: float = 0.0) -> float:

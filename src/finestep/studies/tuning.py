@@ -21,7 +21,7 @@ from finestep.search.sweep import best_trial
 from finestep.search.traits import traits_of
 from finestep.store.study_store import StudyStore
 from finestep.studies.event import TuneEvent
-from finestep.studies.spent import runs_spent, time_spent_s
+from finestep.studies.spent import study_spent, time_spent_s
 from finestep.studies.steering import Steering
 from finestep.study import Budget
 from finestep.study_layout import MODEL
@@ -151,15 +151,8 @@ class Tuning:
         under_way = self._trial_time_s() * max((len(self._running) + 1) / self._sharing.num_workers, 1.0)
         if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
             return 0.0
-        return max(
-            self.budget.full_runs
-            - runs_spent(
-                self.store.trials(),
-                num_epochs=self.store.spec.recipe.num_epochs,
-                fixed_share=self._card.fixed_share,
-            ),
-            0.0,
-        )
+        spent = study_spent(self.store.spec, self.store.trials(), self.ready)
+        return max(self.budget.full_runs - spent, 0.0)
 
     def _steered(self, *, at_start: bool = False) -> Iterator[TuneEvent]:
         """What the user asks for through command files, carried out."""
