@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -19,7 +19,8 @@ class WandbSink(Sink):
 
     def __init__(self, folder: Path, study: str):
         self._folder, self._study, self._runs = folder.resolve(), study, dict[int, Any]()
-        self._mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        says_mode = bool(os.environ.get("WANDB_MODE"))
+        self._mode: Literal["offline"] | None = None if says_mode or _has_key() else "offline"
 
     def open(self, run: Run) -> int:
         self._runs[run.number] = wandb.init(
