@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("uvicorn")
+from finestep.ready import DataCard, Ready
+from finestep.store import study_files
 from finestep.store.commands import Command
 from finestep.store.commands import ask as ask_study
 from finestep.store.study_files import StudyFiles, read_spec
+from finestep.studies.status import study_status
+from finestep.trial import Outcome
 from finestep.watch.study import LiveStudy
 
 from ..flows.studies import open_store
@@ -141,3 +145,30 @@ def test_what_was_asked_by_hand_is_told(tmp_path):
     assert live.state["zh"][live.state["steering"][0]] == "手动添加：试验 1，0.0007 x 16，完整长度"
     live._weigher.join(60)
     assert "added by hand" in json.loads(live.page()[1])["trials"]["words"]
+
+
+def test_a_study_in_which_nothing_happens_is_not_read_again(tmp_path, monkeypatch):
+    """A page of many trials asks a few times a second; reading them all each time took a whole core."""
+    live = LiveStudy(make_study(tmp_path / "study", budget=3))
+    live.look()
+    live._weigher.join(60)
+    first, reads = live.state, []
+    monkeypatch.setattr(study_files, "read_database", lambda *words: reads.append(words) or [])
+    live.look()
+    assert not reads
+    assert live.state["trials"] == first["trials"] == {"completed": 3}
+
+
+def test_what_was_spent_is_the_same_wherever_it_is_said(tmp_path):
+    """Where trials differ in their epochs, and where a run of any length costs a start."""
+    folder = tmp_path / "study"
+    store = open_store(folder)
+    longer = store.spec.recipe.model_copy(update={"num_epochs": 3 * store.spec.recipe.num_epochs})
+    trial = store.add(longer, fidelity=1.0, stage="search", why="longer")
+    store.finish(trial.number, Outcome(state="completed", eval_loss=1.0, num_train_tokens=3000))
+    store.keep_ready(Ready(card=DataCard(fixed_share=0.25)))
+    store.close()
+    live = LiveStudy(folder)
+    live.look()
+    live._weigher.join(60)
+    assert study_status(folder).spent == live.state["spent"] == pytest.approx(0.25 + 0.75 * 3)

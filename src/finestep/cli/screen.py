@@ -20,7 +20,7 @@ from finestep.search.study_space import objective_of
 from finestep.search.traits import traits_of
 from finestep.studies.data_words import data_notes
 from finestep.studies.event import TuneEvent
-from finestep.studies.spent import runs_spent
+from finestep.studies.spent import study_spent
 from finestep.study import Budget, StudySpec
 from finestep.trial import BASE_GENERAL_PERPLEXITY, GENERAL_PERPLEXITY, EvalRecord, StepRecord, Trial
 
@@ -56,6 +56,7 @@ class Screen:
             Live(Text(""), console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         )
         self._trials: dict[int, Trial] = {}
+        self._known: Ready | None = None
         self._said = ""
         self._running: dict[int, UnderWay] = {}
         self._last_line = time.monotonic()
@@ -104,6 +105,7 @@ class Screen:
     def _ready(self, event: TuneEvent) -> None:
         self._trials |= {trial.number: trial for trial in event.trials}
         if event.ready is not None:
+            self._known = event.ready
             self._found(event.ready, is_finished=event.is_finished)
         if event.is_finished:
             self.say("finished before; nothing is left to do" + self._more_words())
@@ -193,7 +195,7 @@ class Screen:
             if best and best.outcome
             else "no full run yet"
         ]
-        spent = runs_spent(list(self._trials.values()), num_epochs=self._spec.recipe.num_epochs)
+        spent = study_spent(self._spec, list(self._trials.values()), self._known)
         parts.append(f"{spent:.1f} of at most {self._budget.full_runs:g} runs")
         left = [seconds for one in self._running.values() if (seconds := one.left_s()) is not None]
         if left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -102,7 +103,7 @@ class ReportView(_Value):
     lost: tuple[str, ...] = Field((), description="What the page leaves out, because the study is large.")
     answers: tuple[Answered, ...] = ()
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The trials as texts, in their order."""
         return [_row(trial, self.basin.best) for trial in self.trials]

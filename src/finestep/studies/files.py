@@ -33,7 +33,7 @@ from finestep.studies.data_words import result_notes
 from finestep.studies.page import write_page
 from finestep.studies.placed_model import place_model
 from finestep.studies.saved_check import how_to_load, known_check
-from finestep.studies.spent import runs_spent, time_spent_s
+from finestep.studies.spent import study_spent, time_spent_s
 from finestep.studies.with_result import config_path, write_config
 from finestep.study import Budget, StudySpec
 from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS
@@ -182,10 +182,7 @@ def _standing(
         next_command=next_command(command, budget) if answer and not answer.settled else None,
         trials=tuple(_figures(spec, trial) for trial in trials),
         spent=Spent(
-            full_runs=round(
-                runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=(ready or Ready()).card.fixed_share),
-                3,
-            ),
+            full_runs=round(study_spent(spec, trials, ready), 3),
             budget_full_runs=budget.full_runs,
             tokens=sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             elapsed_s=round(time_spent_s(trials, sharing), 1),

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finestep.ready import SharePlan
-from finestep.study import Budget
+from finestep.ready import Ready, SharePlan
+from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
 
 def time_spent_s(trials: Sequence[Trial], sharing: SharePlan) -> float:
     """Seconds by the clock that the trials took together, as if no process had ever waited for another."""
     return sum(trial.outcome.elapsed_s for trial in trials if trial.outcome) / sharing.num_workers
+
+
+def study_spent(spec: StudySpec, trials: Sequence[Trial], ready: Ready | None) -> float:
+    """Cost of a study so far, in its own full runs; everything that states or compares a budget counts so.
+
+    Args:
+        ready: what the trainer found at its start; None before that.
+    """
+    fixed_share = ready.card.fixed_share if ready else 0.0
+    return runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=fixed_share)
 
 
 def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixed_share: float = 0.0) -> float:
@@ -42,19 +52,14 @@ def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixe
 
 
 def runs_left(
-    trials: Sequence[Trial],
-    budget: Budget,
-    sharing: SharePlan,
-    *,
-    num_under_way: int,
-    num_epochs: float,
-    fixed_share: float,
+    spec: StudySpec, trials: Sequence[Trial], budget: Budget, *, ready: Ready | None, num_under_way: int
 ) -> float:
     """Budget that is left, in full runs; zero when a further trial would not end in time."""
+    sharing = ready.sharing if ready is not None else SharePlan()
     further = _trial_time_s(trials) * max((num_under_way + 1) / sharing.num_workers, 1.0)
     if budget.time_s is not None and time_spent_s(trials, sharing) + further > budget.time_s:
         return 0.0
-    return max(budget.full_runs - runs_spent(trials, num_epochs=num_epochs, fixed_share=fixed_share), 0.0)
+    return max(budget.full_runs - study_spent(spec, trials, ready), 0.0)
 
 
 def _trial_time_s(trials: Sequence[Trial]) -> float:

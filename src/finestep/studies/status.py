@@ -14,7 +14,7 @@ from finestep.store.commands import read_steering
 from finestep.store.running import read_running
 from finestep.store.study_files import StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
-from finestep.studies.spent import runs_spent
+from finestep.studies.spent import study_spent
 from finestep.study_layout import SPEC
 from finestep.trial import StepRecord, Trial
 
@@ -72,6 +72,20 @@ class StudyStatus:
         return {**asdict(self), "folder": str(self.folder)}
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What a study's trials say together; it changes only when one of them begins or ends.
+
+    Attributes:
+        trials: number of trials by state.
+        spent: cost of the trials that have ended, in full runs.
+    """
+
+    trials: dict[str, int]
+    spent: float
+    best: BestSoFar | None
+
+
 def studies_in(folder: Path) -> Iterator[Path]:
     """The folders of studies at a place: itself, or those below it, in the order of their names.
 
@@ -90,27 +104,40 @@ def studies_in(folder: Path) -> Iterator[Path]:
     yield from found
 
 
-def study_status(folder: Path) -> StudyStatus:
+def tally(files: StudyFiles) -> Tally:
+    """What the trials of a study say together."""
+    trials = files.trials()
+    best = leader(files.spec, trials)
+    return Tally(
+        trials=dict(Counter(trial.state for trial in trials)),
+        spent=round(study_spent(files.spec, trials, files.known_ready()), 3),
+        best=None if best is None else _figures(best),
+    )
+
+
+def study_status(folder: Path, *, known: Tally | None = None) -> StudyStatus:
     """How one study stands.
+
+    Args:
+        known: what its trials say, by whom follows them anyway; then no trial is read, and `under_way` is empty.
 
     Raises:
         BadInput: the folder holds no study.
         StudyDamaged: its database is lost or damaged.
     """
-    spec = read_spec(folder)
-    files, working = StudyFiles(folder, spec), is_locked(folder)
-    trials = files.trials()
+    files, working = StudyFiles(folder, read_spec(folder)), is_locked(folder)
+    trials = () if known else files.trials()
     steering, running = read_steering(folder), read_running(folder)
     result = read_result(folder)
-    best = leader(spec, trials)
+    said = known or tally(files)
     return StudyStatus(
         folder,
         working,
-        trials=dict(Counter(trial.state for trial in trials)),
-        spent=round(runs_spent(trials), 3),
+        trials=said.trials,
+        spent=said.spent,
         budget=_budget(running, steering.full_runs, result),
         under_way=tuple(_under_way(files, trial) for trial in trials if trial.state == "running"),
-        best=None if best is None else _figures(best),
+        best=said.best,
         settled=result is not None and bool(result.settled) and not working,
         next_command=None if working or result is None else result.next_command,
         command=(result.command if result is not None else None) or _text(running.get("command")),

@@ -13,7 +13,7 @@ from finestep.errors import BadInput, first_complaint
 from finestep.store.commands import Command, ask, read_steering
 from finestep.store.study_files import StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
-from finestep.studies.spent import runs_spent
+from finestep.studies.spent import study_spent
 from finestep.studies.status import study_status
 from finestep.study import StudySpec
 from finestep.trial import Trial
@@ -100,7 +100,8 @@ def _check(command: Command, spec: StudySpec, folder: Path, *, working: bool) ->
             next_step="`finestep tune` makes a study that takes trials of yours",
         )
     if command.kind == "extend":
-        spent = runs_spent(StudyFiles(folder, spec).trials())
+        files = StudyFiles(folder, spec)
+        spent = study_spent(spec, files.trials(), files.known_ready())
         if (command.full_runs or 0.0) <= spent:
             raise BadInput(
                 f"the budget must be larger than what is spent, {spent:.3g} full runs",

@@ -144,12 +144,7 @@ class Tuning:
     def remaining_runs(self) -> float:
         """Budget that is left, in full runs; zero when a further trial would not end in time."""
         return runs_left(
-            self.store.trials(),
-            self.budget,
-            self._sharing,
-            num_under_way=len(self._running),
-            num_epochs=self.store.spec.recipe.num_epochs,
-            fixed_share=self._card.fixed_share,
+            self.store.spec, self.store.trials(), self.budget, ready=self.ready, num_under_way=len(self._running)
         )
 
     def _steered(self, *, at_start: bool = False) -> Iterator[TuneEvent]:

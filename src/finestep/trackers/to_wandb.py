@@ -20,9 +20,8 @@ class WandbSink(Sink):
     def __init__(self, folder: Path, study: str):
         self._folder, self._study = folder.resolve(), study
         self._runs: dict[int, wandb.Run] = {}
-        self._mode: Literal["online", "offline"] | None = "online" if _has_key() else "offline"
-        if os.environ.get("WANDB_MODE"):
-            self._mode = None  # the client reads it by itself
+        says_mode = bool(os.environ.get("WANDB_MODE"))
+        self._mode: Literal["offline"] | None = None if says_mode or _has_key() else "offline"
 
     def open(self, run: Run) -> int:
         self._runs[run.number] = wandb.init(

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from finestep.errors import FinestepError
 from finestep.language.catalogue import translations
+from finestep.report.view import ReportView
 from finestep.studies.status import studies_in
 from finestep.studies.steer import steer
 from finestep.watch.pages import list_page, study_page
@@ -40,6 +41,7 @@ class Watched:
         self.place = place
         self._studies: dict[str, LiveStudy] = {}
         self._lock = threading.Lock()
+        self._made: dict[tuple[str, bool, bool], tuple[ReportView, str, str]] = {}
         self._looked = -LIST_EVERY_S
         self.listeners = 0
 
@@ -59,6 +61,15 @@ class Watched:
     def study(self, name: str) -> LiveStudy | None:
         """A study by its id; no path is ever taken from an address."""
         return next((study for study in self.studies() if study.id == name), None)
+
+    def page(self, study: LiveStudy, *, can_steer: bool) -> tuple[str, str]:
+        """(HTML, content security policy) of a study; made once for each state of its report."""
+        (view, data), several = study.page(), len(self.studies()) > 1
+        made = self._made.get((study.id, can_steer, several))
+        if made is None or made[0] is not view:
+            made = (view, *study_page(view, data, can_steer=can_steer, several=several, name=study.id))
+            self._made[study.id, can_steer, several] = made
+        return made[1], made[2]
 
 
 def application(place: Path) -> Starlette:
@@ -96,10 +107,8 @@ def application(place: Path) -> Starlette:
         return found
 
     async def page(request: Request, study: LiveStudy) -> Response:
-        view, data = await run_in_threadpool(study.page)
-        several = len(watched.studies()) > 1
         steers = bool(request.scope.get("finestep_can_steer"))
-        text, policy = await run_in_threadpool(study_page, view, data, can_steer=steers, several=several, name=study.id)
+        text, policy = await run_in_threadpool(watched.page, study, can_steer=steers)
         return _page(text, policy)
 
     async def data(request: Request, study: LiveStudy) -> Response:

@@ -20,9 +20,7 @@ from finestep.report.view import ReportView, build_view
 from finestep.result import Spent
 from finestep.store.commands import read_steering
 from finestep.store.study_files import StudyFiles, read_spec
-from finestep.studies.spent import runs_spent
-from finestep.studies.status import study_status
-from finestep.study import StudySpec
+from finestep.studies.status import Tally, study_status, tally
 from finestep.study_layout import DATABASE, READY, RESULT, RUNNING, STEERING
 from finestep.trial import Trial
 from finestep.watch.courses import Course
@@ -51,6 +49,8 @@ class LiveStudy:
         self._mark: object = None
         self._courses: dict[int, Course] = {}
         self._trials: list[Trial] = []
+        self._tally: Tally | None = None
+        self._full_run_s: float | None = None
         self._weighed: Weighed | None = None
         self._weigher: threading.Thread | None = None
         self._is_stale = False
@@ -139,7 +139,8 @@ class LiveStudy:
         except FinestepError:
             trials = []
         is_new = [(trial.number, trial.state) for trial in self._trials] != [(one.number, one.state) for one in trials]
-        self._trials = trials
+        self._trials, self._full_run_s = trials, _full_run_s(trials)
+        self._tally = tally(StudyFiles(self.folder, self.spec, known=trials))
         for number in list(self._courses):
             if all(trial.number != number or trial.state != "running" for trial in trials):
                 self._courses[number].is_over = True
@@ -169,7 +170,7 @@ class LiveStudy:
             self.version += 1
 
     def _now(self) -> dict[str, Any]:
-        status, steering = study_status(self.folder), read_steering(self.folder)
+        status, steering = study_status(self.folder, known=self._tally), read_steering(self.folder)
         running = [self._running(trial) for trial in self._trials if trial.state == "running"]
         state = (
             "paused"
@@ -191,9 +192,9 @@ class LiveStudy:
             "state": state,
             "settled": status.settled,
             "trials": status.trials,
-            "spent": round(runs_spent(self._trials, num_epochs=self.spec.recipe.num_epochs), 3),
+            "spent": status.spent,
             "budget": status.budget,
-            "left_s": _time_left_s(self._trials, status.budget, self.spec),
+            "left_s": self._time_left_s(status.spent, status.budget),
             "best": None if status.best is None else asdict(status.best),
             "running": running if status.working or status.paused else [],
             "tokens_per_second": round(sum(speeds), 1) if speeds else None,
@@ -230,6 +231,13 @@ class LiveStudy:
             "notes": course.notes[-3:] if course else [],
         }
 
+    def _time_left_s(self, spent: float, budget: float | None) -> float | None:
+        """Seconds until the whole budget is spent; None before the first end."""
+        if self._full_run_s is None or budget is None:
+            return None
+        under_way = sum(trial.fidelity for trial in self._trials if trial.state == "running")
+        return (max(budget - spent, 0.0) + under_way / 2) * self._full_run_s
+
     def _num_steps(self, trial: Trial) -> int | None:
         ready = self._files().known_ready()
         rows = ready.card.facts.num_rows if ready else None
@@ -252,15 +260,11 @@ def as_text(state: Mapping[str, object]) -> str:
     return json.dumps(state, allow_nan=False, separators=(",", ":"), default=str)
 
 
-def _time_left_s(trials: Sequence[Trial], budget: float | None, spec: StudySpec) -> float | None:
-    """If the whole budget is spent: by the median time of what was done; None before the first end."""
+def _full_run_s(trials: Sequence[Trial]) -> float | None:
+    """Seconds of a full run, by the median of what was done; None before the first end."""
     paces = [
         trial.outcome.elapsed_s / trial.fidelity
         for trial in trials
         if trial.outcome and trial.state == "completed" and trial.outcome.elapsed_s
     ]
-    if not paces or budget is None:
-        return None
-    left = max(budget - runs_spent(trials, num_epochs=spec.recipe.num_epochs), 0.0)
-    under_way = sum(trial.fidelity for trial in trials if trial.state == "running")
-    return (left + under_way / 2) * statistics.median(paces)
+    return statistics.median(paces) if paces else None

@@ -16,8 +16,8 @@ from finestep.search.search import length_words
 from finestep.store.study_files import StudyFiles
 from finestep.studies.files import Writes, write_results
 from finestep.studies.page import study_view
-from finestep.studies.spent import runs_spent
-from finestep.studies.status import study_status
+from finestep.studies.spent import study_spent
+from finestep.studies.status import study_status, tally
 from finestep.studies.strategies import make_judge, make_strategy
 from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
@@ -62,7 +62,7 @@ def curve_of(folder: Path, spec: StudySpec, number: int) -> dict[str, object] | 
 
 def _result(files: StudyFiles, trials: Sequence[Trial]) -> StudyResult:
     """What the study's result would say now."""
-    status = study_status(files.folder)
+    status = study_status(files.folder, known=tally(files))
     return write_results(
         files,
         command=status.command or f"finestep report {files.folder}",
@@ -95,10 +95,10 @@ def _next(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, object] | Non
     ready = files.known_ready()
     if files.spec.strategy != "auto" or ready is None:
         return None
-    status = study_status(files.folder)
+    status = study_status(files.folder, known=tally(files))
     budget = Budget(full_runs=status.budget) if status.budget else Budget()
     strategy = make_strategy(files.spec, ready.card, budget=budget)
-    left = max(budget.full_runs - runs_spent(trials, num_epochs=files.spec.recipe.num_epochs), 0.0)
+    left = max(budget.full_runs - study_spent(files.spec, trials, ready), 0.0)
     proposals = strategy.propose(trials, remaining_runs=left, max_proposals=1)
     if not proposals:
         return None
