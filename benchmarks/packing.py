@@ -109,7 +109,7 @@ def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., No
         take=lambda: waiting.pop(0) if waiting else None,
         num_lanes=len(recipes),
     )
-    pack._fill()
+    pack.members.fill(pack.take)
     return pack
 
 
