@@ -375,6 +375,7 @@ def test_what_the_user_fixed_has_no_range():
     assert "usual" not in shown.output
 
 
+@pytest.mark.long
 def test_the_benchmark_keeps_its_promises():
     """The figures of docs/recommend.md: whole sources left out, each counted once, beside the best constant in hindsight; and the regret
     on the sweep with the model's family left out."""

@@ -37,10 +37,14 @@ def _memory_for(num_rows, *, from_call=0):
     return prepare
 
 
+@pytest.fixture(scope="module")
+def plain(shipped_model, instruct_file, tmp_path_factory):
+    """The run with memory enough."""
+    return run_trial(make_resident(shipped_model, instruct_file, RECIPE), RECIPE, tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.parametrize(("fits", "from_call"), [(4, 0), (1, 0), (5, 6)])
-def test_the_trajectory_is_identical(fits, from_call, shipped_model, instruct_file, tmp_path):
-    resident = make_resident(shipped_model, instruct_file, RECIPE)
-    plain = run_trial(resident, RECIPE, tmp_path / "plain")
+def test_the_trajectory_is_identical(fits, from_call, plain, shipped_model, instruct_file, tmp_path):
     short = run_trial(
         make_resident(shipped_model, instruct_file, RECIPE),
         RECIPE,

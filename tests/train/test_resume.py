@@ -26,21 +26,25 @@ def _figures(steps):
     return [tuple(getattr(step, name) for name in COLUMNS) for step in steps]
 
 
-def test_ten_points_on_cpu(shipped_model, instruct_file, tmp_path):
+def test_ten_stops_in_one_run_change_nothing(shipped_model, instruct_file, tmp_path):
+    """The same run goes on from each of ten points, once in a process that knows nothing of the steps before."""
     resident = make_resident(shipped_model, instruct_file, RECIPE)
     whole = run_trial(resident, RECIPE, tmp_path / "whole")
     num_steps = len(whole.steps)
     assert num_steps >= 20
+    folder, steps = tmp_path / "stopped", []
     for point in range(1, num_steps, max(1, num_steps // 10))[:10]:
-        folder = tmp_path / f"at{point}"
-        first = run_trial(resident, RECIPE, folder, stop_after=point)
-        assert first.outcome is None, "a stopped run has no outcome"
-        fresh = make_resident(shipped_model, instruct_file, RECIPE) if point == 1 else resident
-        second = run_trial(fresh, RECIPE, folder)
-        assert second.started["from_step"] == point
-        assert _figures(first.steps + second.steps) == _figures(whole.steps)
-        assert second.outcome.eval_loss == whole.outcome.eval_loss
-        assert all(torch.equal(second.weights[name], whole.weights[name]) for name in whole.weights)
+        part = run_trial(resident, RECIPE, folder, stop_after=point - len(steps))
+        assert part.outcome is None, "a stopped run has no outcome"
+        assert part.started["from_step"] == len(steps)
+        steps += part.steps
+        assert len(steps) == point
+        if point == 1:
+            resident = make_resident(shipped_model, instruct_file, RECIPE)
+    last = run_trial(resident, RECIPE, folder)
+    assert _figures(steps + last.steps) == _figures(whole.steps)
+    assert last.outcome.eval_loss == whole.outcome.eval_loss
+    assert all(torch.equal(last.weights[name], whole.weights[name]) for name in whole.weights)
 
 
 def test_full_fine_tuning_resumes_too(shipped_model, label_file, tmp_path):
