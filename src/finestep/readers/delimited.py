@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
@@ -15,6 +15,7 @@ from finestep.readers.litgpt_logs import MARK, of_steps
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of
 from finestep.readers.text_stream import head, lines
+from finestep.readers.written_alike import cells_of
 
 _DELIMITERS = ",\t;"
 _WANDB_SEPARATOR = " - "
@@ -34,7 +35,8 @@ def delimiter_of(path: Path) -> str | None:
 
 def read_delimited(path: Path) -> list[TrainingLog]:
     """Every row of a table with a header; a W&B panel export gives one log for each of its runs."""
-    rows = csv.reader(_bounded(lines(path)), delimiter=delimiter_of(path) or ",")
+    stream, delimiter = _bounded(lines(path)), delimiter_of(path) or ","
+    rows = csv.reader(stream, delimiter=delimiter)
     table = RowTable()
     header = [name.strip() for name in next(_safely(rows, table), [])[:MAX_NAMES]]
     if _is_panel(header):
@@ -45,6 +47,8 @@ def read_delimited(path: Path) -> list[TrainingLog]:
         return table.logs(name=path.name, source=str(path), format=_format(header))
     names = _tensorboard_names(header, path)
     run_column = header.index("run_name") if "run_name" in header else None
+    if run_column is None:
+        rows = csv.reader(_after_numbers(stream, names, table, delimiter), delimiter=delimiter)
     last_run = None
     batch: list[dict[str, str]] = []
     size = 0
@@ -64,6 +68,16 @@ def read_delimited(path: Path) -> list[TrainingLog]:
             break
     table.add_many(batch)
     return table.logs(name=path.name, source=str(path), format=_format(header))
+
+
+def _after_numbers(stream: Iterator[str], names: list[str], table: RowTable, delimiter: str) -> Iterator[str]:
+    """The lines from the first one on that is not numbers in every cell; those before it are taken at once."""
+    while not table.is_full and len(set(names)) == len(names) > 1:
+        chosen = list(islice(stream, ROWS_AT_ONCE))
+        values = cells_of(chosen, len(names), delimiter) if chosen else None
+        if values is None or not table.add_numbers(tuple(names), values):
+            return chain(chosen, stream)
+    return stream
 
 
 def _means_something(name: str) -> bool:

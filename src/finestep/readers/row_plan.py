@@ -104,16 +104,23 @@ class RowPlans:
 
 def as_columns(rows: list[Mapping[str, object]], plan: Plan) -> Column | None:
     """What `RowTable.add` makes of each row, for rows of plain numbers; None when a value needs a closer look."""
-    matrix = np.full((len(rows), WIDTH), MISSING)
-    for key, slot in plan.train:
+    columns: dict[str, Column] = {}
+    for key, _ in plan.train:
         values = list(map(itemgetter(key), rows))
         if not set(map(type, values)) <= _PLAIN:
             return None
         try:
-            column = np.array(values, dtype=np.float64)
+            columns[key] = np.array(values, dtype=np.float64)
         except (ValueError, OverflowError):
             return None
-        matrix[:, slot] = np.where(np.abs(column) < MAX_MAGNITUDE, column, NOT_FINITE)
+    return in_places(columns, plan, len(rows))
+
+
+def in_places(columns: Mapping[str, Column], plan: Plan, num_rows: int) -> Column:
+    """The rows of a table, from columns of numbers by name."""
+    matrix = np.full((num_rows, WIDTH), MISSING)
+    for key, slot in plan.train:
+        matrix[:, slot] = np.where(np.abs(columns[key]) < MAX_MAGNITUDE, columns[key], NOT_FINITE)
     steps = matrix[:, STEP]
     steps[~((steps >= -1.0) & (steps <= MAX_STEP))] = MISSING
     matrix[:, STEP_RANK], matrix[:, LOSS_RANK] = plan.step_rank, plan.loss_rank
