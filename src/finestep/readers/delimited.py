@@ -19,6 +19,8 @@ from finestep.readers.written_alike import cells_of
 
 _DELIMITERS = ",\t;"
 _WANDB_SEPARATOR = " - "
+END_OF_EPOCH = "-1"
+"""What an evaluator of sentence-transformers writes in place of a step."""
 
 
 def delimiter_of(path: Path) -> str | None:
@@ -45,7 +47,7 @@ def read_delimited(path: Path) -> list[TrainingLog]:
         named = [dict(zip(header, row, strict=False)) for row in islice(_safely(rows, table), MAX_ROWS)]
         table.add_many(of_steps(named))
         return table.logs(name=path.name, source=str(path), format=_format(header))
-    names = _tensorboard_names(header, path)
+    names = _evaluator_names(_tensorboard_names(header, path))
     run_column = header.index("run_name") if "run_name" in header else None
     if run_column is None:
         rows = csv.reader(_after_numbers(stream, names, table, delimiter), delimiter=delimiter)
@@ -61,6 +63,8 @@ def read_delimited(path: Path) -> list[TrainingLog]:
             table.mark_new_run()
         if run_column is not None and len(row) > run_column:
             last_run = row[run_column]
+        if names is not header and row[1:2] == [END_OF_EPOCH]:
+            row[1] = ""
         size += sum(map(len, row))
         pairs = zip(names, row, strict=False)
         batch.append({name: value for name, value in pairs if value} if "" in row else dict(pairs))
@@ -113,6 +117,14 @@ def _tensorboard_names(header: list[str], path: Path) -> list[str]:
     if header[:3] != ["Wall time", "Step", "Value"]:
         return header
     return ["Wall time", "Step", "eval/loss" if "eval" in path.stem.lower() else "train/loss"]
+
+
+def _evaluator_names(header: list[str]) -> list[str]:
+    """The evaluators of sentence-transformers write a table of their own, without a loss: what is beside the counters was measured on
+    validation rows."""
+    if header[:2] != ["epoch", "steps"] or any(looks_like_a_loss(name) or role_of(name) for name in header[2:]):
+        return header
+    return [*header[:2], *(f"eval_{name}" for name in header[2:])]
 
 
 def _is_panel(header: list[str]) -> bool:

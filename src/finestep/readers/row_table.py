@@ -39,7 +39,7 @@ from finestep.readers.row_columns import (
     takes_both_signs,
     with_extra,
 )  # fmt: skip
-from finestep.readers.row_plan import Plan, RowPlans, as_columns, in_places
+from finestep.readers.row_plan import Plan, RowPlans, as_columns, in_places, of_validation
 from finestep.readers.run_boundaries import NEW_RUN_MARK, continued, leftovers, run_starts
 from finestep.readers.run_rows import epochs_tell_more, run_series
 
@@ -84,6 +84,8 @@ class RowTable:
         """Take one row; False when it held nothing that says how the run goes."""
         keys = tuple(row)
         plan = self._plans.plan_of(keys)
+        if plan.split is not None and (renamed := of_validation(row, plan)) is not None:
+            return self.add(renamed)
         if plan.context:
             self._take_context(row, plan)
         if not plan.is_used or self._num_train >= MAX_ROWS:
@@ -127,6 +129,11 @@ class RowTable:
         """Note optimizer steps that the trainer says it left out."""
         before = self.context.get("num_skipped_steps")
         self.context["num_skipped_steps"] = (before if isinstance(before, int) else 0) + count
+
+    def see_skipped(self, total: int) -> None:
+        """Note optimizer steps that the trainer has left out so far."""
+        if total:
+            self.context["num_skipped_steps"] = total
 
     def see_bar(self, done: int, planned: int) -> None:
         """Note what a progress bar shows; the longest bar is that of the steps."""
@@ -301,4 +308,4 @@ class RowTable:
 
 def _is_of_training(plan: Plan) -> bool:
     """True for names that only speak of training, in the common columns."""
-    return plan.is_used and not (plan.evals or plan.context or plan.extra)
+    return plan.is_used and not (plan.evals or plan.context or plan.extra or plan.split)

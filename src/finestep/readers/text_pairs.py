@@ -36,6 +36,7 @@ _WHOLE_EPOCH = re.compile(r"\| ?INFO ?\| ?train ?\|")
 _SHARES = frozenset({"acc", "accuracy", "f1", "wer", "cer", "precision", "recall"})
 """Names whose values are given in per cent; any other per cent is progress."""
 _SKIPPED = re.compile(r"number of (?:skipped|nan) iterations: *(\d+)")
+_SKIPPED_SO_FAR = re.compile(r"\bstep=\d+, skipped=(\d+), lr=")
 _NOT_OF_NOW = frozenset(
     {"best", "min", "max", "ema", "previous", "prev", "last", "target", "lowest", "final", "moving", "initial", "from"}
 )
@@ -52,6 +53,8 @@ def read_pairs(stream: Iterable[str], table: RowTable) -> None:
         if len(raw) > MAX_ROW_CHARS or table.is_full:
             continue
         line = _ESCAPES.sub("", raw[:20000]) if "\x1b" in raw else raw[:20000]
+        for total in _SKIPPED_SO_FAR.findall(line):
+            table.see_skipped(int(total[:6]))
         for skipped in _SKIPPED.findall(line):
             table.count_skipped(int(skipped[:6]))
         if _WHOLE_EPOCH.search(line):
