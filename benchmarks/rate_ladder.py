@@ -44,7 +44,7 @@ class Said(NamedTuple):
 
     def is_right(self, rate: float) -> bool:
         """The wanted label, and a rate that is nearer to the best one where a rate is named."""
-        named = re.search(r"about ([\d.]+(?:e-?\d+)?)", self.advice)
+        named = re.search(r"(?:about|try) ([\d.]+(?:e-?\d+)?)", self.advice)
         is_nearer = named is None or abs(math.log(float(named[1]) / BEST)) < abs(math.log(rate / BEST))
         return self.label in WANTED[rate] and (rate == BEST or is_nearer)
 

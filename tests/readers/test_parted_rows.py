@@ -80,3 +80,18 @@ def test_an_error_with_its_sign_changed_is_better_when_it_is_higher(tmp_path: Pa
     ]
     state = {"log_history": history, "max_steps": 1000, "global_step": 1000}
     assert report(tmp_path, "trainer_state.json", json.dumps(state)).label == "healthy"
+
+
+def test_a_resume_over_streamed_rows_is_no_second_run(tmp_path: Path) -> None:
+    """The count of epochs begins anew then, and steps and losses go on."""
+    rows = [{"step": 50 * n, "loss": 0.8 + 2 * math.exp(-n / 30) + 0.01 * (n % 3), "learning_rate": 1e-5,
+             "epoch": n / 1000 if n < 60 else (n - 60) / 1000} for n in range(1, 161)]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read_logs(tmp_path / "log.jsonl")) == 1
+
+
+def test_epochs_and_losses_that_begin_anew_are_a_second_run(tmp_path: Path) -> None:
+    rows = [{"step": 50 * n, "loss": 0.8 + 2 * math.exp(-(n % 80) / 30), "learning_rate": 1e-5, "epoch": (n % 80) / 1000}
+            for n in range(1, 160)]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read_logs(tmp_path / "log.jsonl")) == 2
