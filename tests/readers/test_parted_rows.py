@@ -95,3 +95,31 @@ def test_epochs_and_losses_that_begin_anew_are_a_second_run(tmp_path: Path) -> N
             for n in range(1, 160)]  # fmt: skip
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert len(read_logs(tmp_path / "log.jsonl")) == 2
+
+
+def test_names_in_columns_of_blanks_keep_the_word_of_their_set(tmp_path: Path) -> None:
+    lines = []
+    for n in range(1, 31):
+        lines += [
+            f"[Epoch {n}/30]",
+            f"INFO - Train Loss: {0.5 + 2 / n:.4f}, Train Acc: 0.7",
+            f"INFO - Val   Loss: {0.9 + 2 / n:.4f}, Val   Acc: 0.6",
+        ]
+    (tmp_path / "train.log").write_text("\n".join(lines) + "\n")
+    [log] = read_logs(tmp_path / "train.log")
+    assert log.train.loss.tolist() == pytest.approx([0.5 + 2 / n for n in range(1, 31)], abs=1e-4)
+    assert log.evaluation is not None
+    assert log.evaluation.loss.tolist() == pytest.approx([0.9 + 2 / n for n in range(1, 31)], abs=1e-4)
+
+
+def test_margins_by_another_name_are_of_preference(tmp_path: Path) -> None:
+    rows = [
+        f"{n},{0.69 * math.exp(-n / 20):.4f},{n / 10 + (n % 3) / 10:.3f},{min(0.5 + n / 50, 0.9):.3f}"
+        for n in range(1, 41)
+    ]
+    (tmp_path / "dpo.csv").write_text(
+        "\n".join(["step,train_loss,train_reward_margin,train_reward_accuracy", *rows]) + "\n"
+    )
+    [log] = read_logs(tmp_path / "dpo.csv")
+    assert log.context.objective == "preference"
+    assert log.train.margin[-1] == pytest.approx(4.1)

@@ -16,7 +16,7 @@ from finestep.readers.text_idioms import plain
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf|NAN|INF)"
 _PAIR = re.compile(
-    r"([A-Za-z][\w./@-]{0,60}(?: [A-Za-z][\w./@-]{0,20}){0,3})(?: ?\([^()]{0,12}\))?(\s{0,12}[:=|]\s{0,12}|\s{1,12})['\"]?"
+    r"([A-Za-z][\w./@-]{0,60}(?: {1,4}[A-Za-z][\w./@-]{0,20}){0,3})(?: ?\([^()]{0,12}\))?(\s{0,12}[:=|]\s{0,12}|\s{1,12})['\"]?"
     r"(?:(?:np|numpy|torch|jnp)\.\w{1,16}\(|tensor\()?("
     + _NUMBER
     + r")(?:\s{0,8}/\s{0,8}(\d{1,12}))?(?![\w.])(\s{0,3}%)?"
@@ -127,7 +127,7 @@ def _counted(line: str) -> tuple[str, list[tuple[str, str, Role]], str, bool]:
 
 def _named(line: str, split: str) -> Iterator[tuple[str, str, Role]]:
     for match in _PAIR.finditer(line):
-        words = match.group(1).strip().lower().split(" ")
+        words = match.group(1).lower().split()
         if _NOT_OF_NOW & set(words[:-1]):
             continue
         if match.group(5) and not _SHARES & set(words):
