@@ -135,3 +135,9 @@ def test_a_counter_of_epochs_that_is_not_finite_makes_no_noise(tmp_path: Path) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert diagnose_file(tmp_path / "log.jsonl").findings
+
+
+def test_a_table_of_a_metric_alone_names_the_step_where_it_was_best(tmp_path: Path) -> None:
+    rows = [f"0,{1000 * n},{0.5 + 3 * math.exp(-n / 2) + max(0, n - 5) * 0.08:.4f}" for n in range(1, 11)]
+    said = report(tmp_path, "mse_evaluation_results.csv", "\n".join(["epoch,steps,MSE", *rows]) + "\n")
+    assert [finding.advice for finding in said.findings if finding.code == "past_its_best"] == ["keep step 6000"]
