@@ -113,12 +113,9 @@ def _parted(metric: MetricCurve, evidence: Evidence) -> Finding:
 def _metric_fell(signals: Signals, metric: MetricCurve, limits: Thresholds) -> Finding | None:
     """Without a validation loss: the metric was better before, and the training loss has fallen to a fraction since."""
     curve = signals.loss
-    if (
-        metric.is_best_at_end
-        or metric.num_after_best < 2
-        or curve is None
-        or not metric.loss_since_best > limits.overfit_rise / 2
-    ):
+    if curve is None:
+        return _metric_was_better(metric, limits)
+    if metric.is_best_at_end or metric.num_after_best < 2 or not metric.loss_since_best > limits.overfit_rise / 2:
         return None
     if curve.start <= 0 or not 0 <= curve.end <= limits.memorised_share * curve.start:
         return None
@@ -130,6 +127,16 @@ def _metric_fell(signals: Signals, metric: MetricCurve, limits: Thresholds) -> F
         keep_step=metric.best_step,
         best=metric.best,
         last=metric.last,
+    )
+
+
+def _metric_was_better(metric: MetricCurve, limits: Thresholds) -> Finding | None:
+    """A table of a metric alone: which step to keep, and no cause."""
+    if metric.num_after_best < 2 or metric.loss_since_best < limits.overfit_despite_metric:
+        return None
+    meaning = f"{metric.name} was best at step {metric.best_step:.0f}: {metric.best:.3g}, now {metric.last:.3g}."
+    return found(
+        "past_its_best", meaning, advice=f"keep step {metric.best_step:.0f}", best=metric.best, last=metric.last
     )
 
 
