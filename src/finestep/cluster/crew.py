@@ -26,6 +26,10 @@ TRY_AGAIN_S = 5.0
 MOST_TRIES = 3
 NO_NODE_S = 60.0
 """A study without any node waits so long for one."""
+GATHER_S = 0.02
+"""A worker gathers its steps so long for each worker that there is: all together answer at most fifty times a second."""
+FEW = 8
+"""So many workers tell the study every step. Of more it hears the newest of each trial; all are on disk."""
 DAMAGED_TRIES = 3
 ANSWER_S = 30.0
 
@@ -87,9 +91,10 @@ class Crew:
         if not pending:
             time.sleep(WAIT_S)
             return
-        done, _ = self._cluster.ray.wait(list(pending), num_returns=1, timeout=WAIT_S)
-        for reference in done:
-            self._answer(pending[reference], reference)
+        wait, every = self._cluster.ray.wait, list(pending)
+        if wait(every, num_returns=1, timeout=WAIT_S)[0]:
+            for reference in wait(every, num_returns=len(every), timeout=0)[0]:
+                self._answer(pending[reference], reference)
         self.trials.hand_out(self._members)
 
     def stop_trial(self, number: int) -> None:
@@ -189,9 +194,19 @@ class Crew:
                 self._told(member, found)
 
     def _poll(self, member: Member) -> None:
-        member.pending = member.actor.poll.remote(member.heard, LONG_POLL_S)
+        gather_s = min(GATHER_S * len(self._members), LONG_POLL_S)
+        member.pending = member.actor.poll.remote(member.heard, LONG_POLL_S, gather_s)
 
     def _told(self, member: Member, found: list[Told]) -> None:
+        """Take up what a worker has told, and ask it again; what was taken up is acknowledged by that."""
+        self.trials.tells_every_step = len(self._members) <= FEW
+        is_there = self._take_up_all(member, found)
+        self.trials.write_steps()
+        if is_there:
+            self._poll(member)
+
+    def _take_up_all(self, member: Member, found: list[Told]) -> bool:
+        """False when the worker is lost by what it told."""
         for number, text, files in found:
             if number <= member.heard:
                 continue
@@ -201,12 +216,12 @@ class Crew:
                 member.damaged += 1
                 if member.damaged >= DAMAGED_TRIES:
                     self._lose(member, f"its files do not arrive: {fault}")
-                    return
+                    return False
                 break  # not acknowledged: it is told again
             if member not in self._members:
-                return
+                return False
             member.heard, member.damaged = number, 0
-        self._poll(member)
+        return True
 
     def _take_up(self, member: Member, event: Event, files: Cargo) -> None:
         if event.kind == "died":

@@ -85,6 +85,7 @@ class StudyStore(StudyFiles):
         super().__init__(folder, spec)
         check_folder(folder)
         self._base: Database | None = None
+        self._known: dict[str, Trial] = {}
         self._lock = lock_study(folder)
         try:
             remove_leftovers(folder)
@@ -118,7 +119,7 @@ class StudyStore(StudyFiles):
         """All trials in order of creation."""
         frozen = self._frozen()
         try:
-            trials = [Trial.model_validate_json(trial.user_attrs["trial"]) for trial in frozen]
+            trials = [self._read(trial.user_attrs["trial"]) for trial in frozen]
         except (ValidationError, KeyError, TypeError) as error:
             raise damaged(
                 self.folder, f"its database holds a trial that cannot be read ({type(error).__name__})"
@@ -126,6 +127,13 @@ class StudyStore(StudyFiles):
         if [trial.number for trial in trials] != [trial.number for trial in frozen]:
             raise damaged(self.folder, "the trials of its database are not numbered in turn")
         return trials
+
+    def _read(self, text: str) -> Trial:
+        """A trial from its text. With hundreds of workers the same thousand trials are asked for at each end of one."""
+        known = self._known.get(text)
+        if known is None:
+            known = self._known[text] = Trial.model_validate_json(text)
+        return known
 
     def _frozen(self) -> list[FrozenTrial]:
         return self._do(lambda: self._study.get_trials(deepcopy=False))
