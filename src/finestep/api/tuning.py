@@ -10,6 +10,7 @@ from finestep.api.rows import Rows, data_path
 from finestep.api.running import RunningStudy, run
 from finestep.api.study import Study
 from finestep.cli.values import checked, one_of
+from finestep.cluster.address import parse_cluster
 from finestep.protocol import TrialOptions
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import parse_tuned
@@ -59,6 +60,8 @@ def tune(
     device: str = "auto",
     threads: int | None = None,
     pack: int | None = None,
+    on: str | None = None,
+    workers: int | None = None,
     check_saved: bool = True,
     on_event: OnEvent | None = None,
     progress: bool = True,
@@ -78,6 +81,8 @@ def tune(
         settings: single fields by dotted name, e.g. `{"lora.rank": 8}`.
         tuned: further fields to search, e.g. `rank=8/16/64`.
         pack: trials that share a forward pass; None: measured.
+        on: `ray://auto` or `ray://HOST:PORT`: train on the nodes of a Ray cluster.
+        workers: with `on`, at most so many; None: one a GPU, else one a node.
         on_event: is called with each event, in the thread that runs the study; what it raises ends the study cleanly.
         progress: show a line an event.
         background: return at once, with a handle that can wait and stop.
@@ -124,6 +129,8 @@ def tune(
         "--no-baseline": not baseline,
         "--tune": tuned,
         "--objective": objective,
+        "--on": on,
+        "--workers": workers,
     }
     command = _command("tune", [model_spec.path, data_spec.path], options, spec, folder)
     study = StudyRun(
@@ -133,6 +140,7 @@ def tune(
         command=command,
         pack=pack,
         check_saved=check_saved,
+        cluster=None if on is None else parse_cluster(on, workers=workers),
     )
     return run(study, notes=notes, on_event=on_event, progress=progress, background=background)
 
@@ -147,6 +155,7 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     on_trouble: str = "rollback",
+    on: str | None = None,
     check_saved: bool = True,
     on_event: OnEvent | None = None,
     progress: bool = True,
@@ -172,7 +181,7 @@ def train(
     )
     folder = Path(out or Path(RUNS_FOLDER) / f"{spec.name}-train").expanduser()
     kept = _kept_recipe(recipe, folder)
-    options: dict[str, object] = {"--on-trouble": on_trouble if on_trouble != "rollback" else None}
+    options: dict[str, object] = {"--on-trouble": on_trouble if on_trouble != "rollback" else None, "--on": on}
     command = _command("train", [kept, model_spec.path, data_spec.path], options, spec, folder)
     study = StudyRun(
         spec,
@@ -181,6 +190,7 @@ def train(
         command=command,
         options=TrialOptions(on_trouble=one_of("on_trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
+        cluster=None if on is None else parse_cluster(on, workers=None),
     )
     return run(study, on_event=on_event, progress=progress, background=background)
 

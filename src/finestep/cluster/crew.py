@@ -169,12 +169,9 @@ class Crew:
         )
         self._line.send("ready", ready[0].model_copy(update={"sharing": sharing}))
         if not self._has_told:  # nobody listens before the first `ready`
-            self._tell_left_out(list(self._left_out.values()))
+            for words in self._left_out.values():
+                self._line.send("note", {"text": f"left out: {words}"})
         self._has_told = True
-
-    def _tell_left_out(self, places: list[str]) -> None:
-        for words in places:
-            self._line.send("note", {"text": f"left out: {words}"})
 
     # ---- what a worker answers
 
@@ -255,7 +252,7 @@ class Crew:
         """This place cannot serve the study, and is not asked again."""
         self._left_out[member.place] = f"{member.place.name}: {why}"
         if self._has_told:
-            self._tell_left_out([self._left_out[member.place]])
+            self._line.send("note", {"text": f"left out: {self._left_out[member.place]}"})
         self._lose(member, why)
 
     def _part(self, reference: object) -> bytes:
