@@ -11,7 +11,8 @@ from finestep.api.running import RunningStudy, run
 from finestep.api.study import Study
 from finestep.cli.values import checked, one_of
 from finestep.cluster.address import parse_cluster
-from finestep.protocol import TrialOptions
+from finestep.errors import BadInput
+from finestep.protocol import ClusterRequest, TrialOptions
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import parse_tuned
 from finestep.search.traits import traits_of
@@ -116,13 +117,13 @@ def tune(
         ),
     )
     folder = Path(out or Path(RUNS_FOLDER) / spec.name).expanduser()
-    runs = traits_of(strategy).default_budget_runs if budget is None else budget
+    limit = _limit(strategy, budget, time_s)
     options: dict[str, object] = {
         "--method": method,
         "--recipe": _kept_recipe(recipe, folder),
         "--epochs": epochs,
         "--set": words,
-        "--budget": runs,
+        "--budget": limit.full_runs,
         "--time": None if time_s is None else f"{time_s:g}s",
         "--strategy": strategy if strategy != "auto" else None,
         "--no-prior": not prior,
@@ -133,15 +134,8 @@ def tune(
         "--workers": workers,
     }
     command = _command("tune", [model_spec.path, data_spec.path], options, spec, folder)
-    study = StudyRun(
-        spec,
-        folder,
-        checked(Budget, "budget", full_runs=runs, time_s=time_s),
-        command=command,
-        pack=pack,
-        check_saved=check_saved,
-        cluster=None if on is None else parse_cluster(on, workers=workers),
-    )
+    where = _cluster(on, workers)
+    study = StudyRun(spec, folder, limit, command=command, pack=pack, check_saved=check_saved, cluster=where)
     return run(study, notes=notes, on_event=on_event, progress=progress, background=background)
 
 
@@ -190,9 +184,22 @@ def train(
         command=command,
         options=TrialOptions(on_trouble=one_of("on_trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
-        cluster=None if on is None else parse_cluster(on, workers=None),
+        cluster=_cluster(on, None),
     )
     return run(study, on_event=on_event, progress=progress, background=background)
+
+
+def _limit(strategy: str, budget: float | None, time_s: float | None) -> Budget:
+    """What a study may cost; full runs by the strategy where nothing is said."""
+    runs = traits_of(strategy).default_budget_runs if budget is None else budget
+    return checked(Budget, "budget", full_runs=runs, time_s=time_s)
+
+
+def _cluster(on: str | None, workers: int | None) -> ClusterRequest | None:
+    """Where the study trains; None: on this machine."""
+    if on is None and workers is not None:
+        raise BadInput("`workers` would change nothing: it counts the workers of `on`", next_step="leave it out")
+    return None if on is None else parse_cluster(on, workers=workers)
 
 
 def _specs(
