@@ -155,7 +155,7 @@ def test_a_recipe_is_trained_as_it_stands(finished, tmp_path):
         (lambda: finestep.tune("shipped", ROWS, budget=-1, progress=False), "--budget"),
         (lambda: finestep.tune("shipped", ROWS, method="lorra", progress=False), "method"),
         (lambda: finestep.tune("shipped", ROWS, on="10.0.0.1", progress=False), "ray://HOST:PORT"),
-        (lambda: finestep.train(Recipe(), "shipped", ROWS, on="ray://", progress=False), "ray://HOST:PORT"),
+        (lambda: finestep.train(finestep.Recipe(), "shipped", ROWS, on="ray://", progress=False), "ray://HOST:PORT"),
         (lambda: finestep.tune("shipped", ROWS, workers=3, progress=False), "change nothing"),
         (lambda: finestep.diagnose(7), "no training log"),
         (lambda: finestep.diagnose([{"loss": 1.0}, 3]), "list of dicts"),
