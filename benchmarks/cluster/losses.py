@@ -209,7 +209,7 @@ def _ensure_nodes() -> None:
     code = "import ray, sys, logging; ray.init('10.77.0.1:6379', log_to_driver=False, logging_level=logging.ERROR); "
     code += "sys.exit(sum(node['Alive'] for node in ray.nodes()) != 3)"
     asked = [sys.executable, str(ROOT / "scripts" / "local_cluster.py"), "run", sys.executable, "-c", code]
-    for _ in range(20):
+    for _ in range(6):
         try:
             if subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0:
                 return

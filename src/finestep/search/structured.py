@@ -37,7 +37,8 @@ CROWD, CROWD_SHORT = 4, 0.25
 runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
 MANY_LANES = 9
 """So many trials at a time train on devices of their own, which one machine's pack does not: what they take off each other is nothing,
-so that a search fills them in its first wave, with half of its budget at most. The other half learns from it."""
+so that a search fills them in its first wave, with half of its budget at most. The other half learns from it. Where the wave is a
+full run in each lane, no short run comes before: it would end after most of them had begun."""
 NEXT_SIDE = (0.3, 1.6)
 """Octaves beyond the best rate where a search looks before it ends: the candidate nearest to one octave."""
 MAX_FAILURES = 6
@@ -276,14 +277,16 @@ class _Purse:
         short = lengths[lengths < -1e-6]
         lanes = len(pending) + idle
         crowd = lanes >= CROWD and remaining_runs >= lanes
+        wave = first_wave(lanes, remaining_runs + float((2.0**lengths).sum()))
+        short_lanes = 0 if wave == lanes else max(1, round(CROWD_SHORT * lanes)) if crowd else lanes
         return cls(
             remaining=remaining_runs,
             short_spent=float((2.0**short).sum()),
             num_full=len(lengths) - len(short),
-            short_lanes=max(1, round(CROWD_SHORT * lanes)) if crowd else lanes,
+            short_lanes=short_lanes,
             num_short_running=int((pending < -1e-6).sum()),
             shortest=float(look.candidates.cost.min()),
-            first_wave=first_wave(lanes, remaining_runs + float((2.0**lengths).sum())),
+            first_wave=wave,
         )
 
     @property
