@@ -38,7 +38,9 @@ def node(shipped_model, instruct_file, tmp_path):
 
 
 def test_events_are_told_until_they_are_acknowledged_and_the_model_comes_with_the_end(node, tmp_path):
-    node.submit(TrialRequest(number=0, recipe=RECIPE, folder=str(tmp_path / "0")).model_dump_json(), {})
+    asked = TrialRequest(number=0, recipe=RECIPE, folder=str(tmp_path / "0")).model_dump_json()
+    node.submit(asked, {}, 1)
+    node.submit(asked, {}, 1)  # the answer to the first call was lost
     heard, files = {}, {}
     after = 0
     while not any(event.kind == "finished" for event in heard.values()):
@@ -49,6 +51,7 @@ def test_events_are_told_until_they_are_acknowledged_and_the_model_comes_with_th
             heard[number], files = Event.model_validate_json(text), cargo or files
             after = number
     assert sorted(heard) == list(range(1, len(heard) + 1)), "numbered without a gap"
+    assert [event.kind for event in heard.values()].count("started") == 1
     assert {"model/manifest.json", "check_rows.json"} <= files.keys()
     assert node.poll(after, 0.0) == []
     assert not (tmp_path / "0").exists(), "nothing is written where the study is"

@@ -53,6 +53,7 @@ class NodeWorker:
         self._most_bytes = most_bytes
         self._asked: SimpleQueue[TrialRequest] = SimpleQueue()
         self._stopped: set[int] = set()
+        self._taken: set[int] = set()
         self._kept: list[Told] = []
         self._number = self._pressing = 0
         self._news = threading.Condition()
@@ -82,8 +83,12 @@ class NodeWorker:
         place = self._folder / PLAN
         return event.model_dump_json(), place.read_text(encoding="utf-8") if place.is_file() else None
 
-    def submit(self, line: str, files: Cargo) -> None:
-        """Take a trial, with the checkpoint that it goes on from."""
+    def submit(self, line: str, files: Cargo, serial: int) -> None:
+        """Take a trial, with the checkpoint that it goes on from; the same serial again is the same call, whose answer was lost."""
+        with self._news:
+            if serial in self._taken:
+                return
+            self._taken.add(serial)
         request = TrialRequest.model_validate_json(line)
         folder = trial_folder(self._folder, request.number)
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,12 +6,15 @@ again is given a node of its own, and fails when that does not help.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from finestep.cluster.cargo import Cargo, newest, packed, unpack_checkpoint, unpack_model
+from finestep.cluster.errands import Errands
 from finestep.cluster.places import Actor, Place, Reference
 from finestep.disk import append_line, json_text, make_folder, remove
 from finestep.errors import WorkerFailed
@@ -33,6 +36,9 @@ class Member:
     Attributes:
         stage: what it was asked last: describe, start or poll.
         pending: the answer that is awaited.
+        asked: when; `older`: the same question asked before, whose answer may still come.
+        errands: calls whose answer carries nothing.
+        serial: of the last trial that was sent.
         heard: the last event that was taken up.
         since: when the first of the calls failed that could not reach it.
         damaged: how often files of the same event arrived damaged.
@@ -47,6 +53,10 @@ class Member:
     heard: int = 0
     since: float | None = None
     damaged: int = 0
+    asked: float = field(default_factory=time.monotonic)
+    older: list[Reference] = field(default_factory=list)
+    errands: Errands = field(default_factory=Errands)
+    serial: int = 0
 
     @property
     def room(self) -> int:
@@ -112,7 +122,7 @@ class Trials:
         self._stopped.add(number)
         for member in members:
             if number in member.open:
-                member.actor.stop_trial.remote(number)
+                member.errands.do(partial(member.actor.stop_trial.remote, number))
 
     def hand_out(self, members: Sequence[Member]) -> None:
         """Send those that wait to where there is most room, with the checkpoint that they go on from."""
@@ -123,12 +133,13 @@ class Trials:
             member = max(fit, key=lambda one: one.room)
             self.waiting.remove(request)
             member.open[request.number] = request
+            member.serial += 1
             folder = Path(request.folder)
             checkpoint = newest(folder)
             files = packed(folder, [f"{CHECKPOINTS}/{checkpoint.name}"]) if checkpoint is not None else {}
-            member.actor.submit.remote(request.model_dump_json(), files)
+            member.errands.do(partial(member.actor.submit.remote, request.model_dump_json(), files, member.serial))
             if request.number in self._stopped:
-                member.actor.stop_trial.remote(request.number)
+                member.errands.do(partial(member.actor.stop_trial.remote, request.number))
 
     def _may_go(self, request: TrialRequest, member: Member) -> bool:
         """A trial that may be the death of its worker gets one for itself."""
