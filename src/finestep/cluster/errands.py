@@ -43,8 +43,9 @@ class Errands:
                     self._open.remove(errand)
                     continue
                 except cluster.ray.exceptions.RayError as error:
-                    if not cluster.is_blip(error):
-                        return error
+                    hopeless: BaseException = error
+                    if not cluster.is_blip(hopeless):
+                        return hopeless
                     is_due = waited > AGAIN_S
             else:
                 is_due = waited > LATE_S
