@@ -4,6 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.ready-docs
 TRACKERS_READY := .venv/.ready-trackers
+RAY_READY := .venv/.ready-ray
 # One test process a core, at least two and at most eight.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -ge 2 ] || n=2; [ $$n -le 8 ] || n=8; echo $$n)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -18,8 +19,8 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST) -m 'not long'
 
-# The tests that take minutes: random kills, signals, a browser, the real trackers, and many more architectures.
-test-long: $(READY) $(TRACKERS_READY)
+# The tests that take minutes: random kills, signals, a browser, the real trackers, a Ray cluster, and many more architectures.
+test-long: $(READY) $(TRACKERS_READY) $(RAY_READY)
 	$(PYTEST) -m long
 
 # Everything but the tests: format, lint, types, the examples in docstrings, and the site.
@@ -63,6 +64,10 @@ $(DOCS_READY): $(READY)
 # The packages of the five trackers; without them their tests are skipped, and the others run.
 $(TRACKERS_READY): $(READY)
 	if $(PIP) -e '.[trackers]'; then touch $@; else echo 'the trackers could not be installed: their tests are skipped'; fi
+
+# Ray; without it the tests of a cluster are skipped, and the others run.
+$(RAY_READY): $(READY)
+	if $(PIP) -e '.[ray]'; then touch $@; else echo 'Ray could not be installed: its tests are skipped'; fi
 
 clean:
 	rm -rf .venv demo build dist site docs/reference .pytest_cache .mypy_cache .ruff_cache

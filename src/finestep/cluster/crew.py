@@ -6,9 +6,11 @@ Workers come as they are ready, and go with their nodes; the study never waits f
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from finestep.cluster.cargo import Cargo, CargoDamaged
+from finestep.cluster.errands import LATE_S
 from finestep.cluster.node import NodeWorker, Told
 from finestep.cluster.places import MOST_HOME_BYTES, Cluster, Place, Reference, lost_cluster
 from finestep.cluster.same_everywhere import description, study_files
@@ -26,6 +28,12 @@ TRY_AGAIN_S = 5.0
 MOST_TRIES = 3
 NO_NODE_S = 60.0
 """A study without any node waits so long for one."""
+GATHER_S = 0.02
+"""A worker gathers its steps so long for each worker that there is: all together answer at most fifty times a second."""
+FEW = 8
+"""So many workers tell the study every step. Of more it hears the newest of each trial; all are on disk."""
+SILENT_S = 300.0
+"""Ray itself gives up a node in a minute; this is for one that its head still reaches and we do not."""
 DAMAGED_TRIES = 3
 ANSWER_S = 30.0
 
@@ -39,7 +47,7 @@ class Crew:
 
     def __init__(self, request: SessionRequest, cluster: Cluster, line: Line):
         self._request, self._cluster, self._line = request, cluster, line
-        self.trials = Trials(line, get=self._part)
+        self.trials = Trials(line, get=partial(_part, cluster))
         self._members: list[Member] = []
         self._tries: dict[Place, tuple[int, float]] = {}
         self._left_out: dict[Place, str] = {}
@@ -83,13 +91,18 @@ class Crew:
         self._check_anybody()
         if time.monotonic() - self._looked > (LOOK_FOR_NODES_S if self._members else TRY_AGAIN_S):
             self.hire()
-        pending = {member.pending: member for member in self._members}
+        for member in list(self._members):
+            self._look_after(member)
+        pending = {reference: one for one in self._members for reference in (one.pending, *one.older)}
         if not pending:
             time.sleep(WAIT_S)
             return
-        done, _ = self._cluster.ray.wait(list(pending), num_returns=1, timeout=WAIT_S)
-        for reference in done:
-            self._answer(pending[reference], reference)
+        wait, every = self._cluster.ray.wait, list(pending)
+        if wait(every, num_returns=1, timeout=WAIT_S)[0]:
+            for reference in wait(every, num_returns=len(every), timeout=0)[0]:
+                member = pending[reference]
+                if reference is member.pending or reference in member.older:
+                    self._answer(member, reference)
         self.trials.hand_out(self._members)
 
     def stop_trial(self, number: int) -> None:
@@ -100,7 +113,7 @@ class Crew:
         """Ask for checkpoints and an end."""
         self.trials.stop()
         for member in self._members:
-            member.actor.stop.remote()
+            member.errands.do(member.actor.stop.remote)
 
     def end(self) -> None:
         """End all actors, and leave nothing on their nodes where they can still be reached."""
@@ -164,12 +177,9 @@ class Crew:
         )
         self._line.send("ready", ready[0].model_copy(update={"sharing": sharing}))
         if not self._has_told:  # nobody listens before the first `ready`
-            self._tell_left_out(list(self._left_out.values()))
+            for words in self._left_out.values():
+                self._line.send("note", {"text": f"left out: {words}"})
         self._has_told = True
-
-    def _tell_left_out(self, places: list[str]) -> None:
-        for words in places:
-            self._line.send("note", {"text": f"left out: {words}"})
 
     # ---- what a worker answers
 
@@ -177,9 +187,13 @@ class Crew:
         try:
             found = self._cluster.ray.get(reference, timeout=ANSWER_S)
         except self._cluster.ray.exceptions.RayError as error:
-            self._unreached(member, error)
+            if reference in member.older:
+                member.older.remove(reference)
+            else:
+                self._unreached(member, error)
             return
         member.since = None
+        member.older.clear()
         match member.stage:
             case "describe":
                 self._described(member, found)
@@ -189,9 +203,36 @@ class Crew:
                 self._told(member, found)
 
     def _poll(self, member: Member) -> None:
-        member.pending = member.actor.poll.remote(member.heard, LONG_POLL_S)
+        gather_s = min(GATHER_S * len(self._members), LONG_POLL_S)
+        member.asked = time.monotonic()
+        member.pending = member.actor.poll.remote(member.heard, LONG_POLL_S, gather_s)
+
+    def _look_after(self, member: Member) -> None:
+        """Ask again where an answer is late: a network that failed for a moment may have taken it, and Ray waits for ever."""
+        error = member.errands.look(self._cluster)
+        if error is not None:
+            self._lose(member, self._cluster.why_lost(error))
+            return
+        late_s = time.monotonic() - member.asked
+        if member.stage != "poll" or late_s < LATE_S:
+            return
+        member.since = member.since or member.asked
+        if time.monotonic() - member.since > SILENT_S:
+            self._lose(member, "it does not answer")
+        else:
+            member.older.append(member.pending)
+            self._poll(member)
 
     def _told(self, member: Member, found: list[Told]) -> None:
+        """Take up what a worker has told, and ask it again; what was taken up is acknowledged by that."""
+        self.trials.tells_every_step = len(self._members) <= FEW
+        is_there = self._take_up_all(member, found)
+        self.trials.write_steps()
+        if is_there:
+            self._poll(member)
+
+    def _take_up_all(self, member: Member, found: list[Told]) -> bool:
+        """False when the worker is lost by what it told."""
         for number, text, files in found:
             if number <= member.heard:
                 continue
@@ -201,12 +242,12 @@ class Crew:
                 member.damaged += 1
                 if member.damaged >= DAMAGED_TRIES:
                     self._lose(member, f"its files do not arrive: {fault}")
-                    return
+                    return False
                 break  # not acknowledged: it is told again
             if member not in self._members:
-                return
+                return False
             member.heard, member.damaged = number, 0
-        self._poll(member)
+        return True
 
     def _take_up(self, member: Member, event: Event, files: Cargo) -> None:
         if event.kind == "died":
@@ -240,9 +281,10 @@ class Crew:
         """This place cannot serve the study, and is not asked again."""
         self._left_out[member.place] = f"{member.place.name}: {why}"
         if self._has_told:
-            self._tell_left_out([self._left_out[member.place]])
+            self._line.send("note", {"text": f"left out: {self._left_out[member.place]}"})
         self._lose(member, why)
 
-    def _part(self, reference: object) -> bytes:
-        part: bytes = self._cluster.ray.get(reference, timeout=2 * NO_NODE_S)
-        return part
+
+def _part(cluster: Cluster, reference: object) -> bytes:
+    part: bytes = cluster.ray.get(reference, timeout=2 * NO_NODE_S)
+    return part

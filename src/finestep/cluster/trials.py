@@ -6,12 +6,15 @@ again is given a node of its own, and fails when that does not help.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from finestep.cluster.cargo import Cargo, newest, packed, unpack_checkpoint, unpack_model
+from finestep.cluster.errands import Errands
 from finestep.cluster.places import Actor, Place, Reference
 from finestep.disk import append_line, json_text, make_folder, remove
 from finestep.errors import WorkerFailed
@@ -22,7 +25,7 @@ from finestep.ready import Ready
 from finestep.study_layout import CHECKPOINTS, EVALUATIONS, NOTES, STEPS
 from finestep.trial import Outcome, recipe_hash
 
-RECORDS = {"step": STEPS, "evaluation": EVALUATIONS, "note": NOTES}
+RECORDS = {"evaluation": EVALUATIONS, "note": NOTES}
 ALONE_AFTER, MOST_DEATHS = 2, 3
 
 
@@ -33,6 +36,9 @@ class Member:
     Attributes:
         stage: what it was asked last: describe, start or poll.
         pending: the answer that is awaited.
+        asked: when; `older`: the same question asked before, whose answer may still come.
+        errands: calls whose answer carries nothing.
+        serial: of the last trial that was sent.
         heard: the last event that was taken up.
         since: when the first of the calls failed that could not reach it.
         damaged: how often files of the same event arrived damaged.
@@ -47,6 +53,10 @@ class Member:
     heard: int = 0
     since: float | None = None
     damaged: int = 0
+    asked: float = field(default_factory=time.monotonic)
+    older: list[Reference] = field(default_factory=list)
+    errands: Errands = field(default_factory=Errands)
+    serial: int = 0
 
     @property
     def room(self) -> int:
@@ -62,6 +72,14 @@ class _Record:
     furthest: int = 0
 
 
+@dataclass
+class _Steps:
+    """Steps of a trial that have arrived and are not written yet."""
+
+    file: Path
+    events: list[Event] = field(default_factory=list)
+
+
 class Trials:
     """Those that were submitted and have not ended.
 
@@ -74,8 +92,11 @@ class Trials:
         self._line, self._get = line, get
         self.waiting: list[TrialRequest] = []
         self.is_stopping = False
+        self.tells_every_step = True
+        """False: of the steps that have come together the study hears the newest of each trial; all are written down."""
         self._stopped: set[int] = set()
         self._records: dict[int, _Record] = {}
+        self._steps: dict[int, _Steps] = {}
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial; it starts where there is room, or waits."""
@@ -101,7 +122,7 @@ class Trials:
         self._stopped.add(number)
         for member in members:
             if number in member.open:
-                member.actor.stop_trial.remote(number)
+                member.errands.do(partial(member.actor.stop_trial.remote, number))
 
     def hand_out(self, members: Sequence[Member]) -> None:
         """Send those that wait to where there is most room, with the checkpoint that they go on from."""
@@ -112,12 +133,13 @@ class Trials:
             member = max(fit, key=lambda one: one.room)
             self.waiting.remove(request)
             member.open[request.number] = request
+            member.serial += 1
             folder = Path(request.folder)
             checkpoint = newest(folder)
             files = packed(folder, [f"{CHECKPOINTS}/{checkpoint.name}"]) if checkpoint is not None else {}
-            member.actor.submit.remote(request.model_dump_json(), files)
+            member.errands.do(partial(member.actor.submit.remote, request.model_dump_json(), files, member.serial))
             if request.number in self._stopped:
-                member.actor.stop_trial.remote(request.number)
+                member.errands.do(partial(member.actor.stop_trial.remote, request.number))
 
     def _may_go(self, request: TrialRequest, member: Member) -> bool:
         """A trial that may be the death of its worker gets one for itself."""
@@ -136,11 +158,15 @@ class Trials:
         if request is None:
             return
         folder, number = Path(request.folder), request.number
+        if event.kind == "step":
+            self._steps.setdefault(number, _Steps(folder / STEPS)).events.append(event)
+            self._count(number, event)
+            return
+        self.write_steps(number)
         match event.kind:
-            case "step" | "evaluation" | "note":
+            case "evaluation" | "note":
                 make_folder(folder)
                 append_line(folder / RECORDS[event.kind], json_text(event.data))
-                self._count(number, event)
             case "checkpoint":
                 unpack_checkpoint(folder, files, get=self._get)
                 if (size := event.data.get("stays_bytes")) is not None:
@@ -156,8 +182,19 @@ class Trials:
                     return
         self._line.send(event.kind, event.data, trial=number)
 
+    def write_steps(self, *numbers: int) -> None:
+        """Write down and tell the steps that have arrived, of these trials or of all."""
+        for number in numbers or tuple(self._steps):
+            steps = self._steps.pop(number, None)
+            if steps is not None:
+                make_folder(steps.file.parent)
+                append_line(steps.file, "\n".join(json_text(event.data) for event in steps.events))
+                for event in steps.events if self.tells_every_step else steps.events[-1:]:
+                    self._line.send(event.kind, event.data, trial=number)
+
     def lost(self, member: Member, why: str) -> None:
         """A node or its actor is gone; nobody blames its trials."""
+        self.write_steps()
         for request in list(member.open.values()):
             self.note(request.number, f"{member.place.name} was lost ({why}); the trial goes on elsewhere")
             self.again(request)
@@ -165,6 +202,7 @@ class Trials:
 
     def worker_died(self, member: Member, why: str) -> None:
         """A worker process died on a node that lives; the node has started another already."""
+        self.write_steps()
         for request in list(member.open.values()):
             record = self._records[request.number]
             record.deaths += 1
@@ -202,5 +240,5 @@ class Trials:
     def _count(self, number: int, event: Event) -> None:
         """Steps that were never made before are progress."""
         step, record = event.data.get("step"), self._records[number]
-        if event.kind == "step" and isinstance(step, int) and step > record.furthest:
+        if isinstance(step, int) and step > record.furthest:
             record.furthest, record.deaths = step, 0
