@@ -109,7 +109,7 @@ def filled_pack(resident: Any, recipes: Sequence[Any], *, emit: Callable[..., No
         take=lambda: waiting.pop(0) if waiting else None,
         num_lanes=len(recipes),
     )
-    pack._fill()
+    pack.members.fill(pack.take)
     return pack
 
 
@@ -247,7 +247,7 @@ class Rivals:
 
     def choice(self) -> str:
         """What `--pack auto` chooses here."""
-        from finestep.train.packing import plan_lanes
+        from finestep.train.lane_plan import plan_lanes
 
         plan = plan_lanes(self.resident, self.recipes[0], asked=None, most_lanes=len(RATES), row_limit=None)
         return f"{plan.num_lanes}"

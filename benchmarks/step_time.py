@@ -62,7 +62,7 @@ class Case:
                 should_stop=lambda: False,
                 take=lambda: waiting.pop() if waiting else None,
             )
-            pack._fill()
+            pack.members.fill(pack.take)
             seconds = _timed(pack._micro_step, self.num_steps)
             pack.lanes[0].leave()
             return seconds

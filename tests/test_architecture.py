@@ -11,7 +11,18 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
-WORDS |= {"plain_text", "saved_model", "disk", "ready", "result", "answer", "executor", "study_layout", "language"}
+WORDS |= {
+    "plain_text",
+    "saved_model",
+    "disk",
+    "ready",
+    "result",
+    "answer",
+    "executor",
+    "study_layout",
+    "language",
+    "wording",
+}
 FLOORS = [
     WORDS,
     {"knowledge", "rules", "diagnosis", "search"},

@@ -9,21 +9,27 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 TORCH_ROOMS = {"train", "probes", "saved", "worker.py"}
 MOST_LINES, MOST_FIELDS, MOST_METHODS = 45, 15, 20
-MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 67, 92
-"""The plan asks for 60 in all. Models of other libraries are still `Any` in many functions of the rooms of torch; elsewhere those of
-`watch`, `trackers` and `trainers` are to go."""
+MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 9, 0
+"""The plan asks for 60 in all. What is left are four names of Ray's, which has no types for its actors, the state of the live page,
+and the state of the live monitor."""
 LONG_FUNCTIONS = {"cli/train.py:train", "watch/server.py:application"}
-LARGE_CLASSES = {
+RECORDS = {
+    # Files whose format is flat: a field each, and a version that splits them could not read what is on disk.
+    "saved_model.py:SavedModel", "study.py:StudySpec", "study.py:FrameworkSpec", "trial.py:Outcome", "probe.py:Measured",
+    # A row of a table of knowledge, as its source states it.
+    "facts.py:ModelFacts", "knowledge/optima.py:MeasuredOptimum", "knowledge/recipes.py:PublicRecipe",
+    "search/prior.py:SearchPrior", "trainers/framework.py:Framework",
+    # What somebody's own file or log may state, or may be asked for: an option list.
+    "foreign/config.py:ForeignConfig", "rules/learning_rate.py:RateRequest", "diagnosis/training_log.py:RunContext",
+    "diagnosis/training_log.py:TrainSeries",
+    # Figures of one log, and the limits that they are compared with.
     "diagnosis/curves.py:LossCurve", "diagnosis/thresholds.py:Thresholds",
-    "diagnosis/training_log.py:RunContext", "diagnosis/training_log.py:TrainSeries", "facts.py:ModelFacts",
-    "foreign/config.py:ForeignConfig", "knowledge/optima.py:MeasuredOptimum", "knowledge/recipes.py:PublicRecipe",
-    "probe.py:Measured", "probes/measure.py:Bench", "readers/row_table.py:RowTable", "report/curves.py:Curve",
-    "report/view.py:ReportView", "report/view.py:Row", "rules/learning_rate.py:RateRequest", "saved_model.py:SavedModel",
-    "search/prior.py:SearchPrior", "study.py:StudySpec", "train/adapters.py:AdapterRows", "train/lane.py:Lane",
-    "study.py:FrameworkSpec", "executors/framework_run.py:FrameworkRun", "trainers/framework.py:Framework", "train/loop.py:Pack",
-    "train/resident.py:Resident", "trial.py:Outcome", "studies/tuning.py:Tuning",
+    # What the page is given, as JSON that its script reads.
+    "report/curves.py:Curve", "report/view.py:ReportView",
 }  # fmt: skip
-"""Most are one row of a table, a file's worth of facts; they may shrink and leave, and no other joins them."""
+"""Classes of more than 15 fields: lists of values and nothing else, so that none of them can do several jobs. They may shrink and
+leave, and no other joins them. Of classes that do something none is larger than the limit."""
+MOST_METHODS_OF_A_RECORD = 2
 
 
 def _trees() -> Iterator[tuple[str, ast.Module]]:
@@ -67,15 +73,26 @@ def test_no_function_is_longer_than_a_screen():
     assert long <= LONG_FUNCTIONS, f"split them: {sorted(long - LONG_FUNCTIONS)}"
 
 
-def test_no_class_does_several_jobs():
-    large = set()
+def _classes() -> Iterator[tuple[str, int, int]]:
+    """(name, fields, methods) of every class."""
     for name, tree in _trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 methods = sum(isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) for one in node.body)
-                if len(_fields(node)) > MOST_FIELDS or methods > MOST_METHODS:
-                    large.add(f"{name}:{node.name}")
-    assert large <= LARGE_CLASSES, f"give each job its file: {sorted(large - LARGE_CLASSES)}"
+                yield f"{name}:{node.name}", len(_fields(node)), methods
+
+
+def test_no_class_does_several_jobs():
+    large = {name for name, fields, methods in _classes() if fields > MOST_FIELDS or methods > MOST_METHODS}
+    assert large <= RECORDS, f"give each job its file: {sorted(large - RECORDS)}"
+
+
+def test_a_large_class_is_a_list_of_values():
+    sizes = {name: (fields, methods) for name, fields, methods in _classes()}
+    gone = {name for name in RECORDS if sizes.get(name, (0, 0))[0] <= MOST_FIELDS}
+    assert not gone, f"small enough to leave the list: {sorted(gone)}"
+    busy = {name for name in RECORDS if sizes[name][1] > MOST_METHODS_OF_A_RECORD}
+    assert not busy, f"these do something besides: {sorted(busy)}"
 
 
 def test_any_is_an_exception():

@@ -97,7 +97,7 @@ def writing(place: Path | str, *, needed_bytes: int | None = None) -> Iterator[N
         fault = fault_of(error, place=place, needed_bytes=needed_bytes)
         if fault is None and isinstance(error, OSError) and error.errno:
             words = WRITING_FAULTS.get(error.errno, error.strerror or type(error).__name__)
-            fault = NotWritable(words, place=str(place), next_step="mend this, and run the same command again")
+            fault = NotWritable(words, place=str(place), next_step="fix this, and run the same command again")
         if fault is None:
             raise
         raise fault from error
@@ -279,7 +279,7 @@ def _place(error: BaseException, place: Path | str | None) -> str | None:
 
 
 def _fault(words: str, number: int, place: str | None, needed_bytes: int | None) -> EnvironmentFault:
-    step = "mend this, and the same command goes on"
+    step = "fix this, and the same command goes on"
     if number in SPACE:
         step = f"free {_room_words(place, needed_bytes)}, and the same command goes on"
     elif number == errno.EROFS:

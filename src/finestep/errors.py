@@ -83,7 +83,7 @@ class StudyDamaged(FinestepError):
 class EnvironmentFault(FinestepError):
     """The machine failed, not the trial: no space, a read-only disk, a process killed while it loads.
 
-    It is never an outcome: the study pauses, and the same command goes on once the fault is mended.
+    It is never an outcome: the study pauses, and the same command goes on once the fault is fixed.
     """
 
     exit_code = 75

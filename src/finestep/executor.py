@@ -12,7 +12,7 @@ relies on these promises, which `tests/executors/conformance.py` checks of every
    while `events` is read belongs to the same reading. With nothing submitted, `events` ends at once.
 4. A failed trial is no exception: it is `finished` with the state `failed`, and the others go on.
 5. Two events end the reading early, and are the last ones. `died`: the trainer is gone, and the trials that have not ended
-   are open; after another `start` they can be submitted again. `error`: a fault that only a user can mend, in words.
+   are open; after another `start` they can be submitted again. `error`: a fault that only a user can fix, in words.
 6. Before `finished` is told, the outcome is in the trial's folder as `outcome.json`, with the hash of what was asked. A
    controller that died in between finds it there.
 7. A trial that was interrupted, or whose trainer died, goes on from its newest checkpoint when it is submitted again, or

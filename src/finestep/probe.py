@@ -152,5 +152,5 @@ class Measured(_Value):
     notes: tuple[str, ...] = ()
 
     def step_timings(self) -> list[tuple[int, float]]:
-        """(tokens with padding, seconds) of one trial's micro-step, as `rules/packing.py` takes them."""
+        """(tokens with padding, seconds) of one trial's micro-step, as `rules/lanes.py` takes them."""
         return [(round(point.num_padded_tokens), point.seconds) for point in self.rates]

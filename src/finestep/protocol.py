@@ -12,7 +12,8 @@ Any trainer that speaks this can take the worker's place.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -97,6 +98,16 @@ class TrialRequest(TrialOptions):
 EventKind = Literal[
     "ready", "started", "step", "evaluation", "checkpoint", "note", "finished", "interrupted", "error", "died", "idle"
 ]
+
+
+Record = BaseModel | Mapping[str, object]
+"""What an event says."""
+
+
+class Emit(Protocol):
+    """Who hears what a trial has to tell."""
+
+    def __call__(self, kind: EventKind, data: Record, *, trial: int) -> None: ...
 
 
 class Event(_Message):

@@ -17,7 +17,7 @@ TrialState = Literal["running", "completed", "stopped", "diverged", "out_of_memo
 
 RANKED_STATES: frozenset[TrialState] = frozenset({"completed", "stopped"})
 KL_TO_BASE, GENERAL_PERPLEXITY, BASE_GENERAL_PERPLEXITY = "kl_to_base", "general_perplexity", "base_general_perplexity"
-"""Metrics of the retention watch."""
+"""Metrics of the watch over forgetting."""
 
 
 class _Value(BaseModel):

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,8 @@ from pydantic import BaseModel, ValidationError
 
 from finestep.disk import append_line, fault_of, json_text, make_folder
 from finestep.errors import FinestepError, WorkerFailed, cause_words
-from finestep.executors.spoken import Line, Silent, complaint
-from finestep.protocol import EventKind, SessionRequest
+from finestep.executors.spoken import Line, Silent, be_quiet, complaint
+from finestep.protocol import Emit, EventKind, Record, SessionRequest
 from finestep.ready import Machine, Ready, SharePlan
 from finestep.study_layout import EVALUATIONS, NOTES, STEPS
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
@@ -38,18 +38,12 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 120.0
 RECORD_FILES = {"step": STEPS, "evaluation": EVALUATIONS}
 """Written here and not by the controller: what is in the pipe when a controller dies would be lost."""
-QUIET = {
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve one session; the exit code is 0 after a clean end, 2 after an error that a user can act on."""
     path = (arguments if arguments is not None else sys.argv[1:])[0]
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    be_quiet()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: STOP.set())
     line = Line(unheard=STOP.set)
@@ -214,10 +208,10 @@ def _train(
             _end(lane, line, request, inbox.hashes)
 
 
-def _recorder(folders: dict[int, Path], line: Line) -> Callable[..., None]:
+def _recorder(folders: dict[int, Path], line: Line) -> Emit:
     """Writes records where the store reads them, and sends them."""
 
-    def emit(kind: EventKind, data: BaseModel | Mapping[str, object], *, trial: int) -> None:
+    def emit(kind: EventKind, data: Record, *, trial: int) -> None:
         if isinstance(data, BaseModel) and kind in RECORD_FILES:
             make_folder(folders[trial])
             append_line(folders[trial] / RECORD_FILES[kind], data.model_dump_json())

@@ -13,7 +13,7 @@ import torch
 
 from finestep.errors import BadInput
 from finestep.recipe import Recipe
-from finestep.train.packing import plan_lanes
+from finestep.train.lane_plan import plan_lanes
 from tests.architectures.zoo import config_of, save_model
 from tests.train.runs import make_resident, run_pack
 

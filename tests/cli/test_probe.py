@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from finestep.cli.main import app
 from finestep.errors import BadInput
-from finestep.flows.probe import best_micro_batch, cached, packing
+from finestep.flows.probe import best_micro_batch, cached, shape_of_pass
 from finestep.studies.asked import starting_recipe
 from finestep.studies.run import StudyRun
 from finestep.studies.spec import StudyOptions, study_spec
@@ -70,7 +70,7 @@ def test_the_machine_is_measured_once(shipped_model, instruct_file, tmp_path):
     assert known.knee == measured["knee"], "the learning rate does not matter"
     assert cached(model, data, recipe.changed(method="full"), num_threads=1) is None
     assert best_micro_batch(known, recipe) <= 16
-    assert packing(known, recipe, wanted=1).lanes == 1
+    assert shape_of_pass(known, recipe, wanted=1).lanes == 1
     spec = study_spec(model=model, data=data, recipe=recipe, strategy="single", options=StudyOptions(num_threads=1))
     study = StudyRun(spec, tmp_path / "study", Budget(full_runs=1), command="finestep", check_saved=False)
     assert study._session().micro_batch_limit == known.largest_micro_batch

@@ -109,7 +109,7 @@ def test_the_knee_is_the_smallest_that_is_nearly_best():
 def test_the_time_of_a_run():
     seconds = run_seconds(
         num_rows=1000,
-        effective_batch=16,
+        effective_batch_size=16,
         micro_batch=8,
         micro_step_s=0.1,
         update_s=0.01,

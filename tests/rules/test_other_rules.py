@@ -14,7 +14,7 @@ from finestep.rules.compose import Ask, compose
 from finestep.rules.fit_in_memory import plan_memory
 from finestep.rules.memory import GIB, Load, largest_micro_batch, memory_need, shape
 from finestep.rules.neighbours import Target, nearest
-from finestep.rules.scaling import capped_batch, scale_betas, scale_epsilon, scale_measured
+from finestep.rules.scaling import capped_batch, measured_exponent, scale_betas, scale_by, scale_epsilon
 
 LLAMA = known_model("Llama-3.1-8B")
 ROWS = st.integers(1, 10_000_000)
@@ -157,10 +157,15 @@ def test_long_rows_take_a_chunked_loss():
 
 
 def test_measured_scaling_lies_below_the_square_root():
-    moved = scale_measured(1e-4, from_batch=16, to_batch=64)
+    exponent, sd = measured_exponent("lora")
+
+    def scaled(to_batch):
+        return scale_by(1e-4, from_batch=16, to_batch=to_batch, exponent=exponent, sd=sd, words="")
+
+    moved = scaled(64)
     assert 1e-4 < moved.value < 2e-4
     assert moved.low < moved.value < moved.high
-    same = scale_measured(1e-4, from_batch=16, to_batch=16)
+    same = scaled(16)
     assert same.low == same.value == same.high == 1e-4
 
 

@@ -33,7 +33,7 @@ def breaks(*culprits: int, step: int = 3, error: type[Exception] = ValueError, a
 
     def prepare(pack: Pack) -> None:
         def fail(module, arguments, keywords):
-            rows, only = pack._rows, pack._rows._seats.only
+            rows, only = pack._trial_rows, pack._trial_rows._seats.only
             served = rows.keys if only is None else [rows.keys[only]]
             reached = all(lane.progress.step + 1 >= step for lane in pack.lanes)
             if torch.is_grad_enabled() and reached and set(culprits) & set(served) and (alone or len(served) > 1):

@@ -133,7 +133,7 @@ def test_mixed_ranks_and_the_padding_stays_zero(resident, tmp_path):
 
     def look(pack):
         def check(*_):
-            buffers = pack._rows.buffers
+            buffers = pack._trial_rows.buffers
             for piece in buffers.layout:
                 for place, rank in enumerate(buffers.ranks):
                     seen.append(piece.view(buffers.rows("value")[place])[rank:].abs().sum().item())
@@ -159,7 +159,7 @@ def test_what_happens_to_one_trial_never_reaches_another(resident, tmp_path):
     def poison(pack):
         def plant(*_):
             if pack.lanes[0].progress.step == 5 and len(pack.lanes) == 4:
-                values = pack._rows.buffers.rows("value")
+                values = pack._trial_rows.buffers.rows("value")
                 values[2, :10] = float("nan")
                 values[3] *= 1e6
 
@@ -206,7 +206,7 @@ def test_random_joins_and_leaves(resident, tmp_path):
 def test_a_pack_of_classifiers_has_a_head_each(encoder_model, label_file, tmp_path):
     recipes = {number: Recipe(learning_rate=rate, num_epochs=1) for number, rate in enumerate((5e-4, 2e-3))}
     resident = make_resident(encoder_model, label_file, recipes[0])
-    resident._has_dropout = False
+    resident._known.has_dropout = False
     packed = run_pack(resident, recipes, tmp_path / "packed")
     for number, recipe in recipes.items():
         alone = run_trial(resident, recipe, tmp_path / str(number))

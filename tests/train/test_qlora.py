@@ -9,7 +9,7 @@ from benchmarks.step_operations import Operations
 
 from finestep.recipe import Recipe
 from finestep.train.batch import collate_lanes
-from finestep.train.packing import plan_lanes
+from finestep.train.lane_plan import plan_lanes
 from finestep.train.whole_model import trained
 from tests.architectures.test_architectures import plain_loss
 from tests.train.runs import make_resident, run_pack

@@ -118,5 +118,5 @@ def _shower() -> Callable[[str], None]:
     """What replaces one output of the running cell."""
     from IPython.display import HTML, display
 
-    handle = display(HTML(""), display_id=True)  # type: ignore[no-untyped-call]
-    return lambda text: handle.update(HTML(text))  # type: ignore[no-untyped-call]
+    handle = display(HTML(""), display_id=True)
+    return lambda text: handle.update(HTML(text))

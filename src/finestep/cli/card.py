@@ -10,8 +10,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from finestep import wording
 from finestep.answer import Answer, TradeOff
-from finestep.cli import words
 from finestep.flows.own_trial import finding_words
 from finestep.language.catalogue import asked_language, translated
 from finestep.plain_text import plain_lines, shortened
@@ -85,16 +85,16 @@ def _use_rows(result: StudyResult) -> list[tuple[str, Text | str]]:
         style = {True: "", False: "bold red", None: "yellow"}[saved.agrees]
         rows.append(("checked", Text(saved.sentence, style=style)))
     if (use := result.use) is not None:
-        near = repr(words.near(use.folder))
+        near = repr(wording.near(use.folder))
         loads = [line.replace(repr(use.folder), near) for line in use.load if repr(use.folder) in line]
         rows.append(("use it", loads[0] if loads else "see README.md in its folder"))
         if use.merge is not None:
-            rows.append(("merge", f"finestep merge {shlex.quote(words.near(use.folder))}"))
+            rows.append(("merge", f"finestep merge {shlex.quote(wording.near(use.folder))}"))
     return rows
 
 
 def _title(best: TrialFigures) -> str:
-    return f"learning rate {words.rate(best.learning_rate)} x effective batch {best.effective_batch_size}"
+    return f"learning rate {wording.learning_rate(best.learning_rate)} x effective batch {best.effective_batch_size}"
 
 
 def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str]]:
@@ -115,7 +115,7 @@ def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str
         *(("data", note) for note in result.data.notes),
         ("trials", _outcomes(result)),
         ("spent", _spent(result.spent)),
-        *((name, words.near(place)) for name, place in places.items() if place),
+        *((name, wording.near(place)) for name, place in places.items() if place),
         *([("model", Text(result.model_note, style="bold red"))] if result.model_note else []),
         *_use_rows(result),
         ("again", result.command),
@@ -150,8 +150,8 @@ def _diagnosis(result: StudyResult) -> list[tuple[str, Text | str]]:
 
 
 def _spent(spent: Spent) -> str:
-    tokens = f"{words.size(spent.tokens)} tokens, " if spent.tokens else ""
-    return f"{spent.full_runs:.1f} full runs, {tokens}{words.duration(spent.elapsed_s)}"
+    tokens = f"{wording.count(spent.tokens)} tokens, " if spent.tokens else ""
+    return f"{spent.full_runs:.1f} full runs, {tokens}{wording.duration(spent.elapsed_s)}"
 
 
 def _belief(result: StudyResult) -> list[tuple[str, Text | str]]:
@@ -164,17 +164,17 @@ def _belief(result: StudyResult) -> list[tuple[str, Text | str]]:
         rows.append(("not settled", Text(said.removeprefix("not settled: "), style="yellow")))
     elif (rate := answer.rate) is not None:
         text, ran = (
-            f"between {words.rate(rate.low)} and {words.rate(rate.high)} at this batch (80 %)",
+            f"between {wording.learning_rate(rate.low)} and {wording.learning_rate(rate.high)} at this batch (80 %)",
             answer.learning_rate,
         )
         if ran is not None and not rate.low <= ran <= rate.high:
-            text += f"; {words.rate(ran)} is the best of those that ran"
+            text += f"; {wording.learning_rate(ran)} is the best of those that ran"
         rows.append(("best rate", text))
     if answer.expected_regret is not None:
-        text = f"expected {words.percent(answer.expected_regret)} above the best"
+        text = f"expected {wording.percent(answer.expected_regret)} above the best"
         gain = answer.expected_gain
         rows.append(
-            ("regret", text + (f"; one more full run would gain {words.percent(gain)}" if gain is not None else ""))
+            ("regret", text + (f"; one more full run would gain {wording.percent(gain)}" if gain is not None else ""))
         )
     rows.append(("by batch", "\n".join(_trade_off(row, settled=answer.settled) for row in _shown(answer))))
     return rows
@@ -192,14 +192,14 @@ def _shown(answer: Answer) -> list[TradeOff]:
 
 def _trade_off(row: TradeOff, *, settled: bool) -> str:
     speed = row.tokens_per_second
-    text = f"{row.effective_batch_size:>4}: {words.rate(row.learning_rate.value)}"
-    text += f"  +{words.percent(row.excess_percent)}" if settled else ""
-    return text + (f"  {words.size(speed)} tokens/s" if speed else "")
+    text = f"{row.effective_batch_size:>4}: {wording.learning_rate(row.learning_rate.value)}"
+    text += f"  +{wording.percent(row.excess_percent)}" if settled else ""
+    return text + (f"  {wording.count(speed)} tokens/s" if speed else "")
 
 
 def _predicted_title(answer: Answer) -> str:
     rate = answer.learning_rate or 0.0
-    return f"learning rate {words.rate(rate)} x effective batch {answer.effective_batch_size} (predicted)"
+    return f"learning rate {wording.learning_rate(rate)} x effective batch {answer.effective_batch_size} (predicted)"
 
 
 def _predicted(result: StudyResult, answer: Answer) -> str:
@@ -209,38 +209,38 @@ def _predicted(result: StudyResult, answer: Answer) -> str:
         + (result.next_command or "a larger --budget"),
     ]
     places = {"recipe": result.paths.recipe, "report": result.paths.report}
-    lines += [f"{name:<7} {words.near(place)}" for name, place in places.items() if place]
+    lines += [f"{name:<7} {wording.near(place)}" for name, place in places.items() if place]
     return "\n".join(lines)
 
 
 def _validation(result: StudyResult, best: TrialFigures) -> str:
     baseline, reached = result.baseline, best.eval_loss
-    text = f"loss {words.loss(reached)}"
+    text = f"loss {wording.loss(reached)}"
     if baseline is not None and baseline.trial != best.trial:
-        gain = "" if reached is None or baseline.eval_loss is None else words.gain(reached, baseline.eval_loss)
+        gain = "" if reached is None or baseline.eval_loss is None else wording.gain(reached, baseline.eval_loss)
         text += (
-            f"; the baseline {words.rate(baseline.learning_rate)} x {baseline.effective_batch_size} has "
-            f"{words.loss(baseline.eval_loss)} ({gain})"
+            f"; the baseline {wording.learning_rate(baseline.learning_rate)} x {baseline.effective_batch_size} has "
+            f"{wording.loss(baseline.eval_loss)} ({gain})"
         )
     elif baseline is not None and len(result.trials) > 1:
         text += "; the baseline itself is the best"
     if best.base_eval_loss is not None:
-        text += f"; before training {words.loss(best.base_eval_loss)}"
+        text += f"; before training {wording.loss(best.base_eval_loss)}"
     return text
 
 
 def _outcomes(result: StudyResult) -> str:
-    counts = Counter(words.STATE_WORDS[trial.state] for trial in result.trials)
+    counts = Counter(wording.STATE_WORDS[trial.state] for trial in result.trials)
     return f"{len(result.trials)}: " + ", ".join(f"{number} {state}" for state, number in counts.most_common())
 
 
 def _no_answer(result: StudyResult) -> str:
     if not result.trials:
         return "no trial was run: the budget allows none"
-    report = f"report: {words.near(result.paths.report)}"
+    report = f"report: {wording.near(result.paths.report)}"
     if result.forgetting is not None and result.forgetting.sentence:
         return f"{result.forgetting.sentence}\n{report}"
     reasons = Counter(trial.reason or trial.state for trial in result.trials)
     lines = [f"{number} x {reason}" for reason, number in reasons.most_common(4)]
-    lines += [f"log: {words.near(log)}" for log in dict.fromkeys(trial.log for trial in result.trials) if log]
+    lines += [f"log: {wording.near(log)}" for log in dict.fromkeys(trial.log for trial in result.trials) if log]
     return "no trial ended with a result:\n  " + "\n  ".join(lines) + f"\n{report}"

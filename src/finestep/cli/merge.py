@@ -25,7 +25,7 @@ def merge(
     """
     import json
 
-    from finestep.cli import words
+    from finestep import wording
     from finestep.flows.merge import merge as merge_adapter
     from finestep.plain_text import plain
 
@@ -33,7 +33,7 @@ def merge(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"merged model: {plain(words.near(str(result['out'])))}")
+    typer.echo(f"merged model: {plain(wording.near(str(result['out'])))}")
     typer.echo(
         f"loaded again, its logits on a probe row are within {result['difference']:.1g} of the adapter's, in units of their "
         f"spread (at most {result['limit']:g} is allowed)"

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from finestep.cli import words
+from finestep import wording
 from finestep.cli.log_report import plot_lines
 from finestep.language.catalogue import asked_language, translated
 from finestep.report.curves import EMA_SHARE
@@ -68,9 +68,11 @@ def scatter_lines(points: Sequence[tuple[float, float | None, bool]], *, width: 
             row = round((high - min(loss, high)) / max(high - low, 1e-12) * (height - 2)) + 1
         is_above = row > 0 and (loss or 0.0) > high
         grid[row][column] = BEST if is_best else ABOVE if is_above else RUN if row else FELL
-    labels = ["", words.loss(high), *[""] * (height - 3), words.loss(low)]
+    labels = ["", wording.loss(high), *[""] * (height - 3), wording.loss(low)]
     drawn = [f"{label:>9} │{''.join(cells)}".rstrip() for label, cells in zip(labels, grid, strict=True)]
-    ends = words.rate(10**left) + words.rate(10**right).rjust(width - len(words.rate(10**left)))
+    ends = wording.learning_rate(10**left) + wording.learning_rate(10**right).rjust(
+        width - len(wording.learning_rate(10**left))
+    )
     return [*(drawn if drawn[0].strip() != "│" else drawn[1:]), " " * 10 + "└" + "─" * width, " " * 11 + ends]
 
 

@@ -80,7 +80,7 @@ def probe(
     """Predict or measure memory, speed, noise, time and price.
 
     With a model alone its memory is predicted. With data too this machine is measured on them: largest micro-batch, speed,
-    gain of packing, gradient noise, and the learning rate that breaks.
+    gain of trials that share a pass, gradient noise, and the learning rate that breaks.
     """
     from finestep.cli.idle_options import given, idle_in_probe, refuse_idle
     from finestep.cli.values import one_of

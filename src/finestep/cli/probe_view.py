@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from finestep.cli.terminal import open_console
-from finestep.cli.words import duration, size
 from finestep.rules.ceiling import ceiling_words
 from finestep.rules.memory_lines import CATEGORY_WORDS, peak_bytes, peak_parts
+from finestep.wording import count, duration
 
 if TYPE_CHECKING:
     from finestep.flows.probe import MemoryAnswer, ProbeReport
@@ -36,8 +36,8 @@ def show_memory(answer: MemoryAnswer, *, as_json: bool) -> None:
     where = answer.hardware.name or answer.hardware.device
     budget = f", {answer.budget_bytes / GIB:.1f} GiB of it usable" if answer.budget_bytes else ""
     out.print(
-        f"[bold]{escape(f'{case.method} of {answer.model.name}')}[/bold], {size(prediction.num_parameters)} parameters "
-        f"({size(prediction.num_trained)} trained), rows of {answer.length:,} tokens, {escape(where)}{budget}",
+        f"[bold]{escape(f'{case.method} of {answer.model.name}')}[/bold], {count(prediction.num_parameters)} parameters "
+        f"({count(prediction.num_trained)} trained), rows of {answer.length:,} tokens, {escape(where)}{budget}",
         soft_wrap=True,
     )
     out.print(_memory_table(answer))
@@ -129,8 +129,8 @@ def _report_rows(report: ProbeReport) -> list[tuple[str, str]]:
         ("largest micro-batch", _largest(found)),
         ("use micro-batch", f"{report.micro_batch} rows: {_best_rate(report):,.0f} tokens a second"),
     ]
-    if report.packing:
-        rows.append(("packing", report.packing.why))
+    if report.sharing:
+        rows.append(("shared pass", report.sharing.why))
     if report.crew.words:
         rows.append(("processes", report.crew.words))
     rows += [(name, noise.words) for name, noise in _noises(found)]
@@ -180,7 +180,7 @@ def report_json(report: ProbeReport) -> dict[str, object]:
     return {
         "measured": report.measured.model_dump(),
         "micro_batch": report.micro_batch,
-        "packing": dataclasses.asdict(report.packing) if report.packing else None,
+        "packing": dataclasses.asdict(report.sharing) if report.sharing else None,
         "processes": report.crew.processes,
         "run_s": report.run_s,
         "study_s": report.study_s,

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from finestep.cli import words
+from finestep import wording
 from finestep.cli.terminal import open_console
 from finestep.disk import json_text
 from finestep.errors import BadInput, did_you_mean
@@ -55,7 +55,7 @@ def show(answer: Recommendation, asked: Asked) -> None:
 def _title(answer: Recommendation) -> str:
     model, rows = answer.model, answer.data.num_rows if answer.data else None
     sized = model.num_parameters and model.source != "--params"
-    size = f", {words.size(model.num_parameters or 0)} parameters" if sized else ""
+    size = f", {wording.count(model.num_parameters or 0)} parameters" if sized else ""
     data = f", {rows:,} training row{'s' * (rows > 1)}" if rows else ""
     where = f", {answer.hardware.name}" if answer.hardware else ""
     return f"{answer.method} of {model.name}{size}{data}{where}"

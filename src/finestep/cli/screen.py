@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from finestep.cli import words
+from finestep import wording
 from finestep.plain_text import plain_lines
 from finestep.ready import Ready
 from finestep.search.further_fields import tuned_values, value_words
@@ -121,14 +121,14 @@ class Screen:
             kind = f"{rows.num_labels} labels" if rows.num_labels else f"{share:.0%} of them trained"
             self.say(
                 f"data: {rows.num_rows or 0:,} rows to train on, {rows.num_eval_rows or 0:,} to validate, "
-                f"{words.size(rows.num_tokens)} tokens, {kind}"
+                f"{wording.count(rows.num_tokens)} tokens, {kind}"
             )
         for note in [*data_notes(ready.card), *ready.card.notes]:
             self.say(f"      {note}")
         if machine.num_parameters:
             adapter = "" if self._spec.recipe.method == "full" else " with the adapter"
             self.say(
-                f"model: {words.size(machine.num_parameters)} parameters{adapter}, {machine.device}, {machine.dtype}"
+                f"model: {wording.count(machine.num_parameters)} parameters{adapter}, {machine.device}, {machine.dtype}"
             )
         reasons = {
             "threads": sharing.threads_why,
@@ -168,7 +168,7 @@ class Screen:
         elif time.monotonic() - self._last_line > QUIET_LINE_EVERY_S:
             self._last_line = time.monotonic()
             for number, one in self._running.items():
-                self.say(f"    trial {number}: step {one.step} of {one.num_steps}, loss {words.loss(one.loss)}")
+                self.say(f"    trial {number}: step {one.step} of {one.num_steps}, loss {wording.loss(one.loss)}")
 
     def standing(self) -> str:
         """How far the running trials are, as plain text; empty when none runs."""
@@ -181,7 +181,7 @@ class Screen:
             text.append(f" {one.trial.number:>3}  {_what(one.trial)}  ", style="bold")
             text.append("━" * filled, style="cyan")
             text.append("━" * (BAR_CELLS - filled), style="dim")
-            text.append(f"  step {one.step}/{one.num_steps}  loss {words.loss(one.loss)}\n")
+            text.append(f"  step {one.step}/{one.num_steps}  loss {wording.loss(one.loss)}\n")
         first = next(iter(self._running.values()), None)
         if first is not None:
             text.append(f"      {first.trial.stage}: {first.trial.why}\n", style="dim")
@@ -191,7 +191,7 @@ class Screen:
     def _summary(self) -> str:
         best = leader(self._spec, list(self._trials.values()))
         parts = [
-            f"best so far {_what(best)}: {words.loss(best.outcome.eval_loss)}"
+            f"best so far {_what(best)}: {wording.loss(best.outcome.eval_loss)}"
             if best and best.outcome
             else "no full run yet"
         ]
@@ -200,7 +200,7 @@ class Screen:
         left = [seconds for one in self._running.values() if (seconds := one.left_s()) is not None]
         if left:
             together = "these trials end" if len(self._running) > 1 else "this trial ends"
-            parts.append(f"{together} in {words.duration(max(left))}")
+            parts.append(f"{together} in {wording.duration(max(left))}")
         return " · ".join(parts)
 
     def _outcome_line(self, trial: Trial) -> tuple[str, str]:
@@ -211,12 +211,12 @@ class Screen:
         line = f" {trial.number:>3}  {_what(trial)}  {tuned + '  ' if tuned else ''}{stage:<22} "
         if outcome.forgets_too_much:
             what = "BREAKS A GUARD" if outcome.broken_guard else "FORGETS TOO MUCH"
-            return f"{line} loss {words.loss(outcome.eval_loss)}  {what}: {outcome.reason}", "yellow"
+            return f"{line} loss {wording.loss(outcome.eval_loss)}  {what}: {outcome.reason}", "yellow"
         if not trial.ranks:
-            log = f" (log: {words.near(outcome.log)})" if outcome.log else ""
-            return f"{line} {words.STATE_WORDS[trial.state]}: {outcome.reason}{log}", "red"
+            log = f" (log: {wording.near(outcome.log)})" if outcome.log else ""
+            return f"{line} {wording.STATE_WORDS[trial.state].upper()}: {outcome.reason}{log}", "red"
         if unranked := objective_of(self._spec, ()).unranked_words(trial):
-            return f"{line} loss {words.loss(outcome.eval_loss)}  does not rank: {unranked}", "yellow"
+            return f"{line} loss {wording.loss(outcome.eval_loss)}  does not rank: {unranked}", "yellow"
         best = leader(self._spec, list(self._trials.values()))
         leads = best is not None and best.number == trial.number and self._searches
         extra = "".join(
@@ -224,7 +224,7 @@ class Screen:
             for name, value in outcome.metrics.items()
             if name not in QUIET_METRICS
         )
-        text = f"{line} loss {words.loss(outcome.eval_loss)}{extra}  {words.duration(outcome.elapsed_s)}"
+        text = f"{line} loss {wording.loss(outcome.eval_loss)}{extra}  {wording.duration(outcome.elapsed_s)}"
         text += "  <- best so far" if leads else ""
         if trial.state == "stopped":
             text += f"  ({outcome.reason})"
@@ -232,4 +232,4 @@ class Screen:
 
 
 def _what(trial: Trial) -> str:
-    return f"{words.rate(trial.recipe.learning_rate)} x {trial.recipe.effective_batch_size:<3}"
+    return f"{wording.learning_rate(trial.recipe.learning_rate)} x {trial.recipe.effective_batch_size:<3}"

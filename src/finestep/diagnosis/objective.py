@@ -29,7 +29,6 @@ NO_SPREAD_SHARE, CLIPPED_SHARE = 0.8, 0.8
 SMALL_PREFERENCE_RATE = 1e-7
 """Peak rates below this move no policy; practice is 5e-7 for all weights and 5e-6 for adapters."""
 STILL_WARMING = 0.9
-LN2 = math.log(2)
 
 
 def objective_findings(signals: Signals, limits: Thresholds) -> list[Finding]:

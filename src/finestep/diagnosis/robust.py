@@ -108,19 +108,6 @@ def sorted_median(ordered: list[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else 0.5 * (ordered[middle - 1] + ordered[middle])
 
 
-def sorted_mad(ordered: list[float], centre: float) -> float:
-    """Median absolute deviation of a sorted list, by walking outwards from its middle; no new list is made."""
-    need = (len(ordered) + 1) // 2
-    left, right = 0, len(ordered) - 1
-    # Drop the farther end until only the nearer half remains; the last survivor's distance is the (lower) median.
-    while right - left + 1 > need:
-        if centre - ordered[left] > ordered[right] - centre:
-            left += 1
-        else:
-            right -= 1
-    return max(centre - ordered[left], ordered[right] - centre)
-
-
 def _score(past: Column, value: Column, floor: float) -> Column:
     centre = np.median(past)
     scale = max(MAD_TO_SD * float(np.median(np.abs(past - centre))), floor, 1e-12)

@@ -92,7 +92,7 @@ class CommandExecutor(TurnsExecutor):
         if reason == BY_HAND:
             outcome = self._stopped(command, values, outcome)
         if (refusal := self._refusal(command, request, outcome, reason)) is not None:
-            command.forget_end()  # so that it runs again once this is mended
+            command.forget_end()  # so that it runs again once this is fixed
             yield refusal
             return 0
         rows = outcome.micro_batch_size or 1

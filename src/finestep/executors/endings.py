@@ -54,4 +54,4 @@ def machine_fault(output: str, folder: Path) -> EnvironmentFault | None:
     what = (
         f"the command failed, and says: {said[0]}" if said else "the command failed, and no space is left on the disk"
     )
-    return EnvironmentFault(what, place=str(folder / OUTPUT), next_step="mend this, and the same command goes on")
+    return EnvironmentFault(what, place=str(folder / OUTPUT), next_step="fix this, and the same command goes on")

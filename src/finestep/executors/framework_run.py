@@ -70,7 +70,7 @@ class Pace:
     first: float | None = None
     last: float = 0.0
 
-    def hears(self, elapsed: float) -> None:
+    def note(self, elapsed: float) -> None:
         """A row came."""
         self.first = elapsed if self.first is None else self.first
         self.last = elapsed
@@ -123,18 +123,18 @@ class FrameworkRun:
                 self.command.end()
                 return
             if self.around.is_stopped_by_hand():
-                self._is_stopped_by_hand = True
+                self._ended = BY_HAND
                 break
             if (limit := self._limit()) and time.time() - self.command.began() > limit:
                 break
             yield None
         if not self.command.is_over:
-            self._ended = self._why_ended()
+            self._ended = self._ended or self._why_ended()
             self.command.end()
         self.command.reap()
 
     _ended: str = ""
-    _is_stopped_by_hand: bool = False
+    """Why it was ended before its own end."""
 
     def outcome(self) -> Outcome:
         """What became of it.
@@ -202,7 +202,7 @@ class FrameworkRun:
                 append_line(self.folder / EVALUATIONS, record.model_dump_json())
                 yield self._event("evaluation", record.model_dump())
             return
-        self.pace.hears(elapsed)
+        self.pace.note(elapsed)
         self.seen.append(row)
         self._check(self.agreement.broken_by(row))
         step = self._record(row, elapsed)
@@ -249,8 +249,6 @@ class FrameworkRun:
     def _why_ended(self) -> str:
         if (lost := self._lost()) is not None:
             return lost.meaning
-        if self._is_stopped_by_hand:
-            return BY_HAND
         if self.command.is_running():
             source = "--timeout" if self.spec.timeout_s else "ten times what the preflight promised; --timeout sets it"
             return f"ended after {self._limit():.0f} s ({source})"
@@ -259,7 +257,7 @@ class FrameworkRun:
     def _state(self, values: Mapping[str, float]) -> tuple[str, str]:
         if (lost := self._lost()) is not None:
             return "diverged", lost.meaning
-        if self._is_stopped_by_hand:
+        if self._ended == BY_HAND:
             return "stopped", BY_HAND
         if self._ended:
             return "failed", self._ended

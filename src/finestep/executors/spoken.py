@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from pydantic import BaseModel
 
 from finestep.errors import FinestepError
-from finestep.protocol import Event, EventKind
+from finestep.protocol import Event, EventKind, Record
+
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def be_quiet() -> None:
+    """Libraries of such a process say nothing on their own, unless the user's environment asks for it."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
 
 
 class Line:
@@ -24,9 +36,7 @@ class Line:
         self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def send(
-        self, kind: EventKind, data: BaseModel | Mapping[str, object] | None = None, *, trial: int | None = None
-    ) -> None:
+    def send(self, kind: EventKind, data: Record | None = None, *, trial: int | None = None) -> None:
         """Send an event. When nobody reads any more, training goes on to its next checkpoint and ends there."""
         values = data.model_dump() if isinstance(data, BaseModel) else dict(data or {})
         try:
@@ -39,9 +49,7 @@ class Line:
 class Silent(Line):
     """The same for all but the first process of a group: it says nothing."""
 
-    def send(
-        self, kind: EventKind, data: BaseModel | Mapping[str, object] | None = None, *, trial: int | None = None
-    ) -> None:
+    def send(self, kind: EventKind, data: Record | None = None, *, trial: int | None = None) -> None:
         """Nothing."""
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finestep.diagnosis.catalogue import Label, found
 from finestep.diagnosis.comparison import Comparison, compare
@@ -23,6 +23,9 @@ from finestep.flows.known_run import Told, with_knowledge
 from finestep.flows.own_trial import OwnTrial, own_trial
 from finestep.readers.open_logs import find_logs, read_logs
 from finestep.readers.unread import READABLE, first_lines, holds_known_columns, speaks_of_training
+
+if TYPE_CHECKING:
+    from IPython.lib.pretty import RepresentationPrinter
 
 MAIN_SHARE = 0.9
 """Share of the rows of a file that makes one run speak for it; the others are starts that were broken off."""
@@ -60,7 +63,7 @@ class DiagnoseResult:
             lines += [f"  {one.meaning} {one.advice}".rstrip() for one in report.findings]
         return "\n".join([*lines, *(f"{path}: {why}" for path, why in self.unreadable)])
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
         """What a notebook shows."""
         printer.text(str(self))
 

@@ -13,6 +13,7 @@ from finestep.facts import HardwareFacts
 from finestep.recipe import Recipe
 from finestep.store.recipe_file import read_recipe
 from finestep.study import DataSpec
+from finestep.survey.adapter_files import absolute_name
 from finestep.survey.example import Example
 from finestep.survey.shipped import model_path
 
@@ -43,7 +44,7 @@ def export_recipe(
     rows = export_data(spec, place)
     counted = num_rows if rows is None else len(rows.train)
     context = ExportContext(
-        model=_absolute(place),
+        model=absolute_name(place),
         data=spec.path,
         num_steps=None if counted is None else framework_steps(framework, loaded, counted),
         rows=rows,
@@ -101,12 +102,6 @@ def _has_template(folder: Path) -> bool:
         return '"chat_template"' in (folder / "tokenizer_config.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _absolute(model: str) -> str:
-    """A local folder by its whole path, since the exported files lie elsewhere."""
-    folder = Path(model).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def _about_model(model: str) -> dict[str, object]:

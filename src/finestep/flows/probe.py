@@ -23,10 +23,10 @@ from finestep.probe import (
 )
 from finestep.recipe import Recipe
 from finestep.rules.ceiling import Ceiling
+from finestep.rules.lanes import Crew, PackShape, choose_processes, choose_shape, fit_step_cost
 from finestep.rules.memory import usable_bytes
 from finestep.rules.memory_case import levers, memory_case
 from finestep.rules.memory_lines import largest_lanes, largest_rows, lever_words
-from finestep.rules.packing import Crew, PackShape, choose_processes, choose_shape, fit_step_cost
 from finestep.rules.throughput import price, run_seconds
 from finestep.search.search import most_at_once
 from finestep.store.probe_cache import probe_file, read_probe, write_probe
@@ -139,7 +139,7 @@ class ProbeReport:
     measured: Measured
     recipe: Recipe
     micro_batch: int
-    packing: PackShape | None
+    sharing: PackShape | None
     crew: Crew
     run_s: float
     study_s: float
@@ -195,7 +195,7 @@ def best_micro_batch(measured: Measured, recipe: Recipe) -> int:
     return max(1, min(measured.knee or most, most))
 
 
-def packing(measured: Measured, recipe: Recipe, *, wanted: int) -> PackShape | None:
+def shape_of_pass(measured: Measured, recipe: Recipe, *, wanted: int) -> PackShape | None:
     """How many of `wanted` LoRA trials should share a step; None when they cannot, or too little was measured."""
     rows = best_micro_batch(measured, recipe)
     tokens = {point.micro_batch: point.num_padded_tokens for point in measured.rates if point.micro_batch <= rows}
@@ -284,11 +284,11 @@ def _report(
     wanted = most_at_once(full_runs)
     timed = measured.seconds_of_threads
     crew = choose_processes(timed, cores=max(timed), wanted=wanted) if timed else Crew(1, measured.num_threads)
-    choice = packing(measured, recipe, wanted=crew.share(wanted))
+    choice = shape_of_pass(measured, recipe, wanted=crew.share(wanted))
     point = _point(measured, rows)
     run_s = run_seconds(
         num_rows=round((measured.card.facts.num_rows or 0) * recipe.num_epochs),
-        effective_batch=recipe.effective_batch_size,
+        effective_batch_size=recipe.effective_batch_size,
         micro_batch=rows,
         micro_step_s=point.seconds * rows / point.micro_batch,
         update_s=measured.update_s,
@@ -300,7 +300,7 @@ def _report(
         measured=measured,
         recipe=recipe,
         micro_batch=rows,
-        packing=choice,
+        sharing=choice,
         crew=crew,
         run_s=run_s,
         study_s=study_s,

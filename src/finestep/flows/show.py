@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 
-def show_study(folder: Path) -> dict[str, Any]:
+def show_study(folder: Path) -> dict[str, JsonValue]:
     """The figures of a study, as in `result.json`."""
-    values: dict[str, Any] = import_module("finestep.studies.show").show_study(folder).as_values()
+    values: dict[str, JsonValue] = import_module("finestep.studies.show").show_study(folder).as_values()
     return values

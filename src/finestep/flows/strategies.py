@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     return getattr(import_module("finestep.studies.strategies"), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ class RandomState:
     """Where every generator of chance stands."""
 
     python: tuple[object, ...]
-    numpy: dict[str, Any]
+    numpy: dict[str, object]
     cpu: torch.Tensor
     cuda: list[torch.Tensor] | None
 
@@ -60,7 +59,7 @@ def output_size(model: torch.nn.Module | None) -> tuple[int, int | None]:
 
 def random_state() -> RandomState:
     """Every generator of chance that a forward pass or a data loader may draw from."""
-    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()
     cuda = torch.cuda.get_rng_state_all() if is_used else None
     return RandomState(random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state(), cuda)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +11,21 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from finestep.errors import BadInput, FinestepError
+from finestep.executors.spoken import Line, be_quiet
 from finestep.probe import PredictRequest, ProbeRequest
-from finestep.protocol import Event, EventKind
+from finestep.protocol import EventKind
 from finestep.survey.installed import PROBING, check_installed
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 Say = Callable[[EventKind, dict[str, object]], None]
 
 
 def main(path: str) -> int:
     """Answer one request: notes on the way, then `finished` or `error`."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def say(kind: EventKind, data: dict[str, object]) -> None:
-        out.write(Event(kind=kind, data=data).model_dump_json() + "\n")
-
+    be_quiet()
+    say = Line(unheard=lambda: None).send
     try:
         request = TypeAdapter(ProbeRequest).validate_json(Path(path).read_text(encoding="utf-8"))
         say("finished", _answer(request, say))

@@ -86,7 +86,7 @@ def _fits(resident: Resident, recipe: Recipe, rows: int) -> bool:
         )
         for step in (1, 2):
             losses = resident.token_loss.lane_sums(model, batch, units) / rows
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            losses.sum().backward()
             rows_of_trial.after_pass()
             rows_of_trial.add_losses(losses.detach())
             rows_of_trial.update({0: UpdatePlan(recipe.optimizer, (), num_steps=step, learning_rate=1e-6)})

@@ -35,7 +35,7 @@ class Timeline:
         return int(self.bytes_EC.sum(axis=1).max())
 
 
-class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveStorages(TorchDispatchMode):
     """Follows the storages that operations make, from birth to death, by weak references.
 
     Set `phase` to "forward", "loss", "backward" or "optimizer", with any suffix, while the step goes on.

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 FEW_ROWS, MORE_ROWS = 2, 4
-"""Not one row: tensors of one row can be views where others are copies."""
+"""Memory of two rows is predicted, not of one: PyTorch gives some tensors of a single row as views, which take no memory, and copies them
+where there are more rows."""
 CHUNKS_SEEN = 3
 
 

@@ -9,7 +9,7 @@ import contextlib
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -57,7 +57,7 @@ class Shadow:
                 _materialise(model)
             self._prepare(model, shapes)
 
-    def _prepare(self, model: Any, shapes: dict[str, torch.Size]) -> None:
+    def _prepare(self, model: PreTrainedModel, shapes: dict[str, torch.Size]) -> None:
         self.model = model.eval()
         placement = Placement(
             CPU, DTYPES[self._case.weights_dtype], self._case.autocast, native_rows=_is_native(self._case)
@@ -76,7 +76,7 @@ class Shadow:
         self._eight_bit = EightBitAdamW(self._trained) if self._case.optimizer == "adamw_8bit" else None
         self._watch_layers(checkpointable_layers(model))
         for value in self._trained:
-            value.register_post_accumulate_grad_hook(self._gradient_arrived)  # type: ignore[no-untyped-call]
+            value.register_post_accumulate_grad_hook(self._gradient_arrived)
         self._first_update()
 
     def step(self, rows: int, length: int, *, lever: Lever, loss_tokens: int | None = None) -> Timeline:
@@ -126,7 +126,7 @@ class Shadow:
         losses = each.view(self._lanes, -1).sum(1) / len(each)
         loss = losses.sum()
         self._tracker.phase = "backward:head"
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._rows.after_pass()
         losses = losses.detach()
         del each, loss
@@ -200,7 +200,7 @@ class Shadow:
             self._enter("loss")
         hidden = out[0] if isinstance(out, tuple) else out
         if hidden.requires_grad:
-            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))  # type: ignore[no-untyped-call]
+            hidden.register_hook(lambda _: self._enter(f"backward:{name}"))
 
     @contextlib.contextmanager
     def _levered(self, lever: Lever) -> Iterator[None]:
@@ -327,7 +327,7 @@ def _adapter_shapes(model: PreTrainedModel, case: MemoryCase) -> dict[str, torch
     return shapes
 
 
-def _other_parts(model: Any) -> list[str]:
+def _other_parts(model: PreTrainedModel) -> list[str]:
     """Children of a multimodal model beside its language model and its head: no text passes them, and nothing runs here to see it."""
     if model.config.get_text_config() is model.config:
         return []

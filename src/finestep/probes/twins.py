@@ -93,7 +93,7 @@ def _whole_state(value: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def quantise(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
     """Put `FourBitLinear` in the place of every linear layer but the output head, as transformers does."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear and child is not head:

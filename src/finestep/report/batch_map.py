@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finestep.report import axes, wording
+from finestep import wording
+from finestep.report import axes
 from finestep.report.measured import FALLEN_STATES, final_loss, has_fallen
 from finestep.trial import Trial
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finestep.report import wording
+from finestep import wording
 from finestep.report.series import debiased_ema, kept_indices, rounded
 from finestep.trial import EvalRecord, StepRecord, Trial
 

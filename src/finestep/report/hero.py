@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from finestep.report import wording
+from finestep import wording
 from finestep.report.measured import Verdict, final_loss
 from finestep.report.told import Interval, Told
 from finestep.trial import Trial

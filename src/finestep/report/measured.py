@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from finestep.report import wording
+from finestep import wording
 from finestep.report.told import Told
 from finestep.trial import Trial
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
-from finestep.report import axes, wording
+from finestep import wording
+from finestep.report import axes
 from finestep.report.basin import Basin, BasinLine, FallenRun
 
 WIDTH, HEIGHT = 720, 360

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep import wording
 from finestep.errors import BadInput
-from finestep.report import wording
 from finestep.report.basin import Basin, basin_finding, build_basin
 from finestep.report.batch_map import BatchMap, build_maps, map_finding
 from finestep.report.curves import EMA_SHARE, Curve, build_curves, curves_finding, gradient_finding

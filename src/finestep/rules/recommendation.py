@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep.estimate import Estimate
 from finestep.facts import DataFacts, HardwareFacts, ModelFacts
 from finestep.recipe import Recipe
+
+if TYPE_CHECKING:
+    from IPython.lib.pretty import RepresentationPrinter
 
 
 class _Value(BaseModel):
@@ -76,6 +79,6 @@ class Recommendation(_Value):
                 lines.append(f"{name.replace('_', ' ')}: {one.value:.3g} (between {one.low:.3g} and {one.high:.3g})")
         return "\n".join([*lines, *self.assumptions, *self.notes])
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
         """What a notebook shows."""
         printer.text(str(self))

@@ -16,7 +16,6 @@ MOST_RECORDINGS = 8
 """Each takes memory for the intermediate results of its shape."""
 SEEN_BEFORE_RECORDING = 4
 """A recording costs about three passes (two to warm up, one to record), and is checked by one more."""
-PASSES_TO_RECORD = 4
 
 Action = Literal["plain", "record", "play"]
 

@@ -52,19 +52,6 @@ def measured_exponent(group: Group) -> tuple[float, float]:
     return exponent, math.hypot(law.coefficient_sd(weights), math.sqrt(2) * law.spreads["slope"])
 
 
-def scale_measured(learning_rate: float, *, from_batch: float, to_batch: float, group: Group = "lora") -> ScaledRate:
-    """The rate at `to_batch` by the measured exponent of the same data, with its interval."""
-    exponent, sd = measured_exponent(group)
-    return scale_by(
-        learning_rate,
-        from_batch=from_batch,
-        to_batch=to_batch,
-        exponent=exponent,
-        sd=sd,
-        words="at the same data, by the law of `recommend`",
-    )
-
-
 def scale_by(
     learning_rate: float, *, from_batch: float, to_batch: float, exponent: float, sd: float, words: str
 ) -> ScaledRate:

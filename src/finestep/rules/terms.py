@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -36,17 +36,6 @@ def total(terms: Iterable[Term]) -> LogNormal:
     """The sum of independent terms."""
     listed = list(terms)
     return LogNormal(sum(t.dex for t in listed), math.sqrt(sum(t.sd**2 for t in listed)))
-
-
-def pooled(views: Sequence[LogNormal]) -> LogNormal:
-    """Precision-weighted mean of independent views of one number.
-
-    >>> pooled([LogNormal(0.0, 1.0), LogNormal(1.0, 1.0)]).mean
-    0.5
-    """
-    weights = [1.0 / view.sd**2 for view in views]
-    mean = sum(w * view.mean for w, view in zip(weights, views, strict=True)) / sum(weights)
-    return LogNormal(mean, sum(weights) ** -0.5)
 
 
 def two_digits(value: float) -> float:

@@ -26,7 +26,7 @@ def knee(rates: Sequence[tuple[int, float]]) -> int:
 def run_seconds(
     *,
     num_rows: int,
-    effective_batch: int,
+    effective_batch_size: int,
     micro_batch: int,
     micro_step_s: float,
     update_s: float,
@@ -34,8 +34,8 @@ def run_seconds(
     evaluation_s: float,
 ) -> float:
     """Seconds of one whole run: forward and backward passes, updates and evaluations (one before the first step)."""
-    steps = math.ceil(num_rows / effective_batch)
-    passes = num_rows / min(micro_batch, effective_batch)
+    steps = math.ceil(num_rows / effective_batch_size)
+    passes = num_rows / min(micro_batch, effective_batch_size)
     return passes * micro_step_s + steps * update_s + (num_evaluations + 1) * evaluation_s
 
 

@@ -11,27 +11,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finestep.errors import BadInput, FinestepError, cause_words
-from finestep.protocol import Event, EventKind
+from finestep.executors.spoken import Line, be_quiet
 from finestep.saved_model import FILE, CheckRows, SavedModel, SavedRequest, read_saved
 from finestep.survey.installed import TRAINING, check_installed, leave_out_bitsandbytes
-
-QUIET = {
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
 
 
 def main(path: str) -> int:
     """Answer one request with `finished` or `error`."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def say(kind: EventKind, data: dict[str, object]) -> None:
-        out.write(Event(kind=kind, data=data).model_dump_json() + "\n")
-
+    be_quiet()
+    say = Line(unheard=lambda: None).send
     try:
         say("finished", _answer(SavedRequest.model_validate_json(Path(path).read_text(encoding="utf-8"))))
     except FinestepError as error:

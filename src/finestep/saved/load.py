@@ -78,7 +78,7 @@ def _with_peft(folder: Path, saved: SavedModel, options: dict[str, object]) -> L
 def _four_bits() -> BitsAndBytesConfig:
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

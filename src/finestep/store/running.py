@@ -6,7 +6,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from finestep.disk import read_object, write_whole
 from finestep.study import Budget
@@ -19,6 +18,6 @@ def write_running(folder: Path, *, command: str, budget: Budget) -> None:
     write_whole(folder / RUNNING, json.dumps(told))
 
 
-def read_running(folder: Path) -> dict[str, Any]:
+def read_running(folder: Path) -> dict[str, object]:
     """What the process that runs it, or ran it last, has said; empty when none did."""
     return read_object(folder / RUNNING) or {}

@@ -176,5 +176,5 @@ def _is_name(folder: Path) -> bool:
 
 
 def _is_short(fault: EnvironmentFault) -> bool:
-    """True for what time or a little work mends: space, not the wrong place."""
+    """True for what time or a little work fixes: space, not the wrong place."""
     return fault.next_step is not None and fault.next_step.startswith("free")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 MOST_BYTES_A_LOOK = 8_000_000
 
@@ -16,7 +16,7 @@ class Tail:
     def __init__(self, path: Path):
         self._path, self._offset = path, 0
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[dict[str, object]]:
         """Whole lines since the last call; one that is no JSON object is left out."""
         try:
             with self._path.open("rb") as file:
@@ -33,6 +33,16 @@ class Tail:
                 continue
             if isinstance(found, dict):
                 yield found
+
+
+def whole(value: object) -> int:
+    """A whole number; 0 for what is none.
+
+    >>> whole(12), whole("NaN"), whole(None)
+    (12, 0, 0)
+    """
+    found = number(value)
+    return int(found) if found is not None and math.isfinite(found) else 0
 
 
 def number(value: object) -> float | None:

@@ -15,7 +15,6 @@ from finestep.trainers.command_fields import LENGTH_FIELDS, fields_of
 
 NAME_IN_COMMAND = {"schedule.name": "schedule"}
 """Fields whose name in a command is not the last part of their own."""
-SEARCHED = ("learning_rate", "effective_batch_size")
 PREDICTED = ("method", "lora.rank", "lora.target_modules", "max_length")
 """What a prediction of memory depends on."""
 MEASURED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finestep.ready import Ready, SharePlan
-from finestep.study import StudySpec
+from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
 
@@ -49,3 +49,20 @@ def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixe
             min(trial.outcome.num_train_tokens / full, planned(trial)) if exact and trial.outcome else planned(trial)
         )
     return spent
+
+
+def runs_left(
+    spec: StudySpec, trials: Sequence[Trial], budget: Budget, *, ready: Ready | None, num_under_way: int
+) -> float:
+    """Budget that is left, in full runs; zero when a further trial would not end in time."""
+    sharing = ready.sharing if ready is not None else SharePlan()
+    further = _trial_time_s(trials) * max((num_under_way + 1) / sharing.num_workers, 1.0)
+    if budget.time_s is not None and time_spent_s(trials, sharing) + further > budget.time_s:
+        return 0.0
+    return max(budget.full_runs - study_spent(spec, trials, ready), 0.0)
+
+
+def _trial_time_s(trials: Sequence[Trial]) -> float:
+    """Median time of a full run, by the trials that rank."""
+    times = [trial.outcome.elapsed_s / trial.fidelity for trial in trials if trial.ranks and trial.outcome]
+    return sorted(times)[len(times) // 2] if times else 0.0

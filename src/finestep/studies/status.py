@@ -140,7 +140,7 @@ def study_status(folder: Path, *, known: Tally | None = None) -> StudyStatus:
         best=said.best,
         settled=result is not None and bool(result.settled) and not working,
         next_command=None if working or result is None else result.next_command,
-        command=(result.command if result is not None else None) or running.get("command"),
+        command=(result.command if result is not None else None) or _text(running.get("command")),
         paused=steering.paused,
     )
 
@@ -151,6 +151,10 @@ def _budget(running: Mapping[str, object], extended: float | None, result: Study
     known = asked.get("full_runs") if isinstance(asked, dict) else None
     known = known or (result.spent.budget_full_runs if result else None)
     return max([one for one in (known, extended) if isinstance(one, int | float)], default=None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _figures(trial: Trial) -> BestSoFar:

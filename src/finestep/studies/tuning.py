@@ -9,29 +9,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from finestep.disk import remove
 from finestep.errors import WorkerLost
 from finestep.executor import Executor
 from finestep.executors.process import error_from
 from finestep.protocol import Event, TrialOptions, TrialRequest
 from finestep.ready import DataCard, Ready, SharePlan
-from finestep.search.by_hand import projected
 from finestep.search.strategy import Strategy, apply_proposal
 from finestep.search.sweep import best_trial
 from finestep.search.traits import traits_of
 from finestep.store.study_store import StudyStore
+from finestep.studies.ended import Failures, with_projection, without_weights
 from finestep.studies.event import TuneEvent
-from finestep.studies.spent import study_spent, time_spent_s
+from finestep.studies.spent import runs_left
 from finestep.studies.steering import Steering
 from finestep.study import Budget
-from finestep.study_layout import MODEL
 from finestep.trial import Outcome, Trial
 
 MAX_DEATHS_WITHOUT_PROGRESS = 3
 PAUSED_LOOK_S = 0.3
 MOST_LANES = 1024
-ENOUGH_FAILURES = 2
-"""When the first so many trials fail for the same reason, another learning rate will not help."""
 
 
 def best_alone(trials: Sequence[Trial]) -> set[int]:
@@ -89,8 +85,7 @@ class Tuning:
     _running: dict[int, _Running] = field(default_factory=dict)
     _deaths: int = 0
     _last_death: str = ""
-    _failures: list[str] | None = field(default_factory=list)
-    """Reasons of the trials that failed since the start; None once one ended otherwise."""
+    _failures: Failures = field(default_factory=Failures)
     _most_lanes: int | None = None
     _pausing: bool = False
     """The user wants a pause: what runs writes its checkpoints, and the workers end."""
@@ -141,18 +136,16 @@ class Tuning:
                 self._fill(self.make_strategy(self._card))
             elif self.should_stop():
                 break
-        if self._is_hopeless():
-            text = f"{len(self._failures or [])} trials, and all failed for the same reason: the study ends here"
+        if self._failures.are_hopeless:
+            text = f"{self._failures.number} trials, and all failed for the same reason: the study ends here"
             yield TuneEvent("note", data={"text": text})
         yield TuneEvent("interrupted" if self.should_stop() else "done")
 
     def remaining_runs(self) -> float:
         """Budget that is left, in full runs; zero when a further trial would not end in time."""
-        under_way = self._trial_time_s() * max((len(self._running) + 1) / self._sharing.num_workers, 1.0)
-        if self.budget.time_s is not None and self._time_spent_s() + under_way > self.budget.time_s:
-            return 0.0
-        spent = study_spent(self.store.spec, self.store.trials(), self.ready)
-        return max(self.budget.full_runs - spent, 0.0)
+        return runs_left(
+            self.store.spec, self.store.trials(), self.budget, ready=self.ready, num_under_way=len(self._running)
+        )
 
     def _steered(self, *, at_start: bool = False) -> Iterator[TuneEvent]:
         """What the user asks for through command files, carried out."""
@@ -230,7 +223,7 @@ class Tuning:
 
     def _fill(self, strategy: Strategy) -> None:
         """Give the worker as many trials as it trains together: orphans first, then what the strategy wants."""
-        if self.should_stop() or self.steering.paused or self._pausing or self._is_hopeless():
+        if self.should_stop() or self.steering.paused or self._pausing or self._failures.are_hopeless:
             return
         lanes = self._lanes()
         for trial in self.store.trials():
@@ -239,11 +232,6 @@ class Tuning:
         if len(self._running) < lanes:
             for trial in self._next(strategy, lanes - len(self._running)):
                 self._submit(trial)
-
-    def _is_hopeless(self) -> bool:
-        """True when all trials since the start failed in the same way, by an exception and not by a signal."""
-        failures = self._failures or []
-        return len(failures) >= ENOUGH_FAILURES and len(set(failures)) == 1
 
     def _lanes(self) -> int:
         """Trials that are under way at the same time."""
@@ -362,34 +350,8 @@ class Tuning:
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Record the end of a trial, and keep only the tuned models on disk that may be wanted."""
         self._running.pop(number, None)
-        done = self.store.finish(number, self._with_projection(number, outcome))
+        done = self.store.finish(number, with_projection(self.store, number, outcome))
         self.steering.forget(number)
-        outcome = done.outcome or outcome
-        if outcome.state in ("completed", "stopped") or (outcome.state == "failed" and outcome.log is None):
-            self._failures = None
-        elif self._failures is not None and outcome.state == "failed":
-            self._failures.append(outcome.reason)
-        trials = self.store.trials()
-        kept = self.keeps(trials)
-        for trial in trials:
-            if trial.number not in kept and trial.state != "running":
-                remove(self.store.trial_folder(trial.number) / MODEL)
+        self._failures.note(done.outcome or outcome)
+        without_weights(self.store, self.keeps)
         return done
-
-    def _with_projection(self, number: int, outcome: Outcome) -> Outcome:
-        """The outcome of a trial that was stopped by hand, with what its end would have been; others as they are."""
-        if not outcome.by_hand:
-            return outcome
-        trials = self.store.trials()
-        stopped = next(trial for trial in trials if trial.number == number)
-        logs = {trial.number: self.store.evaluations(trial.number) for trial in trials}
-        return outcome.model_copy(update={"projected": projected(stopped, trials, logs)})
-
-    def _time_spent_s(self) -> float:
-        return time_spent_s(self.store.trials(), self._sharing)
-
-    def _trial_time_s(self) -> float:
-        times = [
-            trial.outcome.elapsed_s / trial.fidelity for trial in self.store.trials() if trial.ranks and trial.outcome
-        ]
-        return sorted(times)[len(times) // 2] if times else 0.0

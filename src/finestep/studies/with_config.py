@@ -19,7 +19,6 @@ from finestep.studies.with_start import start_of_config
 from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StudySpec
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.rows import read_rows
-from finestep.trainers.config_text import Loose
 from finestep.trainers.data_places import rows_of
 from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import FRAMEWORKS, framework
@@ -139,7 +138,7 @@ def _framework(config: ForeignConfig, wishes: Wishes, path: Path) -> Framework:
     return FRAMEWORKS[config.framework]
 
 
-def _task(own: Framework, config: ForeignConfig, wishes: Wishes, tree: dict[str, Loose], base: Path) -> str:
+def _task(own: Framework, config: ForeignConfig, wishes: Wishes, tree: dict[str, object], base: Path) -> str:
     """What is trained: as the launcher says, else the file, else what its rows hold: pairs are for DPO."""
     told = re.search(r"\b(?:trl|swift)\s+(\w+)\b", wishes.launcher or "")
     if told and told[1] != "rlhf":
@@ -153,7 +152,7 @@ def _task(own: Framework, config: ForeignConfig, wishes: Wishes, tree: dict[str,
     return "kto" if {"completion", "label"} <= set(first) else "sft"
 
 
-def _working_dir(path: Path, tree: dict[str, Loose]) -> Path:
+def _working_dir(path: Path, tree: dict[str, object]) -> Path:
     """Where the file's relative paths begin: here, as its framework is started, or beside the file where they only exist there."""
     here, beside = Path.cwd(), path.resolve().parent
     named = [value for value in _texts(tree) if "/" in value or "." in value]
@@ -165,7 +164,7 @@ def _is_relative(value: str) -> bool:
     return not value.startswith(("/", "~")) and len(value) < 500 and "\n" not in value
 
 
-def _texts(tree: Loose) -> list[str]:
+def _texts(tree: object) -> list[str]:
     if isinstance(tree, str):
         return [tree]
     inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
@@ -173,7 +172,7 @@ def _texts(tree: Loose) -> list[str]:
 
 
 def _recipe(
-    own: Framework, config: ForeignConfig, tree: dict[str, Loose], rows: PreparedRows, wishes: Wishes
+    own: Framework, config: ForeignConfig, tree: dict[str, object], rows: PreparedRows, wishes: Wishes
 ) -> tuple[Recipe, list[str]]:
     """The file as a recipe: where a search begins, and what a full run is."""
     devices = config.num_devices or _gpus_each(wishes.parallel)
@@ -189,7 +188,7 @@ def _recipe(
     epochs = wishes.epochs or config.value("num_epochs") or 1.0
     if config.max_steps and wishes.epochs is None and rows.num_rows:
         epochs = config.max_steps * batch / rows.num_rows
-    values: dict[str, Loose] = {
+    values: dict[str, object] = {
         "method": method,
         "learning_rate": rate,
         "effective_batch_size": batch,
@@ -211,7 +210,7 @@ def _gpus_each(parallel: int) -> int:
     return max(1, facts.num_devices // parallel) if facts.device == "cuda" else 1
 
 
-def _beta(tree: dict[str, Loose]) -> float | None:
+def _beta(tree: dict[str, object]) -> float | None:
     """Beta of a preference objective, by the names that TRL, ms-swift and LLaMA-Factory have for it."""
     found = next((number(tree[name]) for name in ("beta", "pref_beta", "dpo_beta") if name in tree), None)
     return found if found and found > 0 else None
@@ -220,7 +219,7 @@ def _beta(tree: dict[str, Loose]) -> float | None:
 def _framework_spec(
     own: Framework,
     config: ForeignConfig,
-    tree: dict[str, Loose],
+    tree: dict[str, object],
     recipe: Recipe,
     rows: PreparedRows,
     wishes: Wishes,

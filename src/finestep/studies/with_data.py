@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from finestep.disk import make_folder, write_whole
 from finestep.errors import BadInput
 from finestep.export.llama_factory import CHAT
+from finestep.export.rows import Row as ExportRow
 from finestep.export.rows import chat_rows, litgpt_rows, trl_rows
 from finestep.flows.export import export_data
 from finestep.foreign.config import ForeignConfig
 from finestep.study import DataSpec
 from finestep.survey.rows import read_rows
 from finestep.survey.split import num_eval_rows
-from finestep.trainers.config_text import Loose
 from finestep.trainers.data_places import Rows, files_for, rows_of
 from finestep.trainers.framework import Framework
 
@@ -30,7 +30,7 @@ ASKED = ("system", "prompt", "instruction", "input", "question", "query")
 class PreparedRows:
     """What the config must say, how many rows there are, and what to tell the user. None = the framework knows."""
 
-    settings: dict[str, Loose]
+    settings: Mapping[str, object]
     num_rows: int | None = None
     num_eval_rows: int | None = None
     note: str = ""
@@ -39,7 +39,7 @@ class PreparedRows:
 def prepared_rows(
     framework: Framework,
     config: ForeignConfig,
-    tree: dict[str, Loose],
+    tree: dict[str, object],
     *,
     base: Path,
     folder: Path,
@@ -76,7 +76,7 @@ def prepared_rows(
 
 
 def _of_data(
-    framework: Framework, config: ForeignConfig, rows: Rows, tree: dict[str, Loose], folder: Path, data: DataSpec
+    framework: Framework, config: ForeignConfig, rows: Rows, tree: dict[str, object], folder: Path, data: DataSpec
 ) -> PreparedRows:
     """Rows that the user names instead of the config's own: answers are written in the framework's format, pairs as they are."""
     single = _places_for_data(framework, rows, folder, is_supervised=config.is_supervised)
@@ -90,7 +90,9 @@ def _of_data(
         found = export_data(data, config.model or "")
         if found is None:
             raise BadInput("data must be a local file or folder", value=data.path, place="--data")
-        one, other = _in_format(framework, found.train, found), _in_format(framework, found.evaluation, found)
+        train, held_out = found.train, found.evaluation
+        one = _in_format(framework, train, has_template=found.has_template)
+        other = _in_format(framework, held_out, has_template=found.has_template)
     else:
         table = [row for _, row in read_rows(data.path, limit=data.max_rows)]
         if data.eval_path:
@@ -141,15 +143,17 @@ def _llama_factory_chat(folder: Path) -> Rows:
     return Rows(settings=lambda _: settings, extra=lambda _: {"dataset_info.json": json.dumps(info, indent=2) + "\n"})
 
 
-def _in_format(framework: Framework, rows: Sequence[Loose], found: Loose) -> list[dict[str, Loose]]:
+def _in_format(framework: Framework, rows: Sequence[ExportRow], *, has_template: bool) -> list[dict[str, object]]:
     if framework.name == "trl":
-        return trl_rows(rows, has_template=found.has_template)
+        return trl_rows(rows, has_template=has_template)
     if framework.name == "litgpt":
         return litgpt_rows(rows, by_style=False)
     return chat_rows(rows)
 
 
-def _split(rows: list[dict[str, Loose]], place: Path, *, share: float | None) -> tuple[list[Loose], list[Loose]]:
+def _split(
+    rows: list[dict[str, object]], place: Path, *, share: float | None
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """(rows to train on, rows held out), by what the rows hold: the same file is split the same way everywhere."""
     if len(rows) < FEWEST_ROWS:
         raise BadInput(f"the data must have at least {FEWEST_ROWS} rows", value=len(rows), place=str(place))
@@ -165,12 +169,12 @@ def _split(rows: list[dict[str, Loose]], place: Path, *, share: float | None) ->
     )
 
 
-def _asked(row: dict[str, Loose]) -> object:
+def _asked(row: dict[str, object]) -> object:
     """What a row asks, so that no prompt stands on both sides; the whole row where that cannot be told."""
     return [row[name] for name in ASKED if row.get(name)] or row
 
 
-def _write(rows: Rows, folder: Path, index: int, train: Sequence[Loose], held_out: Sequence[Loose]) -> None:
+def _write(rows: Rows, folder: Path, index: int, train: Sequence[object], held_out: Sequence[object]) -> None:
     make_folder(folder)
     for path, own in zip(files_for(rows, folder, index), (train, held_out), strict=True):
         if rows.as_list:

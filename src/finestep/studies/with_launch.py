@@ -11,13 +11,12 @@ from pathlib import Path
 from finestep.errors import BadInput
 from finestep.foreign.config import ForeignConfig
 from finestep.survey.hardware import hardware_facts
-from finestep.trainers.config_text import Loose
 from finestep.trainers.framework import Framework
 
 TRL_TASKS = ("sft", "dpo", "kto")
 
 
-def launcher_of(own: Framework, config: ForeignConfig, path: Path, tree: dict[str, Loose]) -> str:
+def launcher_of(own: Framework, config: ForeignConfig, path: Path, tree: dict[str, object]) -> str:
     """The framework's own command for what the file trains."""
     if own.name == "hf":
         return _script_launcher(path)

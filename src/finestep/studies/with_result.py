@@ -11,7 +11,7 @@ from finestep.errors import FinestepError
 from finestep.executors.preflight import FILE as PREFLIGHT
 from finestep.store.study_files import StudyFiles
 from finestep.study import FrameworkSpec
-from finestep.trainers.config_text import Change, ConfigText, Loose
+from finestep.trainers.config_text import Change, ConfigText
 from finestep.trainers.config_text import Path as Place
 from finestep.trainers.framework import Framework
 from finestep.trainers.frameworks import framework
@@ -106,12 +106,10 @@ def _rate_note(best: Trial, answer: Answer | None) -> str:
 
 
 def _batch_notes(own: Framework, plan: TrialPlan) -> Mapping[Place, str]:
-    product = (
-        f"finestep: {plan.effective_batch} rows a step = {plan.micro_batch} x {plan.accumulation} x {plan.num_devices}"
-    )
+    product = f"finestep: {plan.effective_batch_size} rows a step = {plan.micro_batch} x {plan.accumulation} x {plan.num_devices}"
     places = (own.names.micro_batch, own.names.accumulation, own.names.whole_batch)
     return {place: product for place in places if place is not None}
 
 
-def _number(value: Loose) -> float | None:
+def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

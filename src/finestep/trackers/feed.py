@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from finestep.disk import read_object
+from finestep.answer import Answer
 from finestep.errors import FinestepError
+from finestep.result import read_result
 from finestep.search.search import length_words
 from finestep.store.study_files import (
     StudyFiles,
@@ -19,9 +20,9 @@ from finestep.store.study_files import (
     read_study_file,
     spec_in,
 )
-from finestep.store.tail import Tail, number
-from finestep.study_layout import CLAIM, DATABASE, EVALUATIONS, RESULT, STEPS
-from finestep.trackers.sink import Point, Run
+from finestep.store.tail import Tail, number, whole
+from finestep.study_layout import CLAIM, DATABASE, EVALUATIONS, STEPS
+from finestep.trackers.sink import Point, Run, Value
 from finestep.trial import Outcome, Trial
 
 ANSWER = -1
@@ -67,13 +68,15 @@ class Course:
             if isinstance(step, int) and step > self.sent_evaluation:
                 self.sent_evaluation = step
                 values = {"eval/loss": number(record.get("eval_loss"))}
-                values |= {f"eval/{name}": number(value) for name, value in (record.get("metrics") or {}).items()}
+                metrics = record.get("metrics")
+                if isinstance(metrics, dict):
+                    values |= {f"eval/{name}": number(value) for name, value in metrics.items()}
                 self._put(found, step, record, values)
         self.sent_step = max([self.sent_step, self._furthest])
         return [found[step] for step in sorted(found)]
 
-    def _of_step(self, record: Mapping[str, Any]) -> dict[str, float | None]:
-        elapsed, count = number(record.get("elapsed_s")) or 0.0, int(record.get("num_tokens") or 0)
+    def _of_step(self, record: Mapping[str, object]) -> dict[str, float | None]:
+        elapsed, count = number(record.get("elapsed_s")) or 0.0, whole(record.get("num_tokens"))
         self.tokens += count
         since, before = elapsed - self._before[0], self._before[0]
         self._before = (elapsed, self.tokens)
@@ -81,12 +84,12 @@ class Course:
         values["train/tokens"] = float(self.tokens)
         if since > 0 and before > 0:
             values["train/tokens_per_second"] = count / since
-        if record.get("peak_memory_bytes"):
-            values["memory/peak_bytes"] = float(record["peak_memory_bytes"])
+        if memory := number(record.get("peak_memory_bytes")):
+            values["memory/peak_bytes"] = memory
         return values
 
     def _put(
-        self, found: dict[int, Point], step: int, record: Mapping[str, Any], values: Mapping[str, float | None]
+        self, found: dict[int, Point], step: int, record: Mapping[str, object], values: Mapping[str, float | None]
     ) -> None:
         said = {name: value for name, value in values.items() if value is not None}
         known = found.get(step)
@@ -123,19 +126,23 @@ class Feed:
                 course.outcome = (said.outcome if said else None) or _own_outcome(course.folder, said)
         return [self._courses[index] for index in sorted(self._courses)]
 
-    def answer(self) -> tuple[Run, dict[str, Any]] | None:
+    def answer(self) -> tuple[Run, dict[str, Value]] | None:
         """(a run for it, what the study has found); None before it has written its result."""
-        result: dict[str, Any] | None = read_object(self._folder / RESULT)
+        result = read_result(self._folder)
         if result is None:
             return None
-        best, spent = result.get("best") or {}, result.get("spent") or {}
-        told = {
-            f"best/{name}": best.get(name) for name in ("trial", "learning_rate", "effective_batch_size", "eval_loss")
-        }
-        told |= {f"best/{name}": value for name, value in (best.get("metrics") or {}).items()}
-        told |= {"settled": result.get("settled"), "spent/full_runs": spent.get("full_runs")}
-        told |= _interval(result.get("answer") or {})
-        run = Run(ANSWER, self._key("answer"), f"{self.name}: answer", self.name, {"command": result.get("command")})
+        told: dict[str, Value] = {}
+        if (best := result.best) is not None:
+            told |= {
+                "best/trial": best.trial,
+                "best/learning_rate": best.learning_rate,
+                "best/effective_batch_size": best.effective_batch_size,
+                "best/eval_loss": best.eval_loss,
+            }
+            told |= {f"best/{name}": value for name, value in best.metrics.items() if math.isfinite(value)}
+        told |= {"settled": result.settled, "spent/full_runs": result.spent.full_runs}
+        told |= {} if result.answer is None else _interval(result.answer)
+        run = Run(ANSWER, self._key("answer"), f"{self.name}: answer", self.name, {"command": result.command})
         return run, {name: value for name, value in told.items() if value is not None}
 
     def _trials(self) -> list[Trial]:
@@ -166,9 +173,11 @@ class Feed:
         return hashlib.sha256(f"{self._id}/{part}".encode()).hexdigest()[:21]
 
 
-def summary_of(outcome: Outcome) -> dict[str, Any]:
+def summary_of(outcome: Outcome) -> dict[str, Value]:
     """The end of a trial in plain values."""
-    told = outcome.model_dump(exclude={"findings", "interventions", "metrics", "projected", "log", "model_dir"})
+    told: dict[str, Value] = outcome.model_dump(
+        exclude={"findings", "interventions", "metrics", "projected", "log", "model_dir"}
+    )
     told["findings"] = ", ".join(finding.code for finding in outcome.findings)
     told |= {f"final/{name}": value for name, value in outcome.metrics.items()}
     return {name: value for name, value in told.items() if value is not None and value != ""}
@@ -179,19 +188,16 @@ def _own_outcome(folder: Path, trial: Trial | None) -> Outcome | None:
     return read_outcome(folder) if trial is None else None
 
 
-def _interval(answer: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [
-        row
-        for row in answer.get("trade_offs") or ()
-        if row.get("effective_batch_size") == answer.get("effective_batch_size")
-    ]
-    rate = rows[0]["learning_rate"] if rows else {}
-    told = {"best_rate/low": rate.get("low"), "best_rate/high": rate.get("high")}
-    return told | {"expected_regret_percent": answer.get("expected_regret"), "answer": answer.get("sentence")}
+def _interval(answer: Answer) -> dict[str, Value]:
+    rows = [row for row in answer.trade_offs if row.effective_batch_size == answer.effective_batch_size]
+    told: dict[str, Value] = {"expected_regret_percent": answer.expected_regret, "answer": answer.sentence}
+    if rows:
+        told |= {"best_rate/low": rows[0].learning_rate.low, "best_rate/high": rows[0].learning_rate.high}
+    return told
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    out: dict[str, object] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             out |= _flat(value, f"{prefix}{name}.")

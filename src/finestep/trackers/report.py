@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, Field
 
 from finestep.disk import make_folder, read_object, write_whole
 from finestep.errors import FinestepError
@@ -26,6 +27,21 @@ LAST_WORDS_S = 600.0
 """Longest that a tracker may take after the end of its study, e.g. to send what is left."""
 
 
+class Sent(BaseModel):
+    """What a tracker has of one trial."""
+
+    step: int = 0
+    evaluation: int = -1
+    ended: bool = False
+
+
+class Kept(BaseModel):
+    """What `trackers/NAME.json` remembers."""
+
+    trials: dict[str, Sent] = Field(default_factory=dict)
+    answered: str | None = None
+
+
 class Report:
     """One tracker of one study.
 
@@ -38,20 +54,18 @@ class Report:
         self._file = folder / FOLDER / f"{name.replace(':', '.')}.json"
         self.feed = Feed(folder)
         self.sink: Sink = make_sink(name, folder, self.feed.name)
-        kept: dict[str, Any] = read_object(self._file) or {}
-        self._sent: dict[str, Any] = {number: dict(one) for number, one in kept.get("trials", {}).items()}
+        self._kept = Kept.model_validate(read_object(self._file) or {})
         self._open: set[int] = set()
-        self._answered = kept.get("answered")
 
     def look(self) -> None:
         """Send what is new."""
         changed = False
         for course in self.feed.courses():
-            sent = self._sent.setdefault(str(course.run.number), {"step": 0, "evaluation": -1, "ended": False})
-            if sent["ended"]:
+            sent = self._kept.trials.setdefault(str(course.run.number), Sent())
+            if sent.ended:
                 continue
             changed = self._follow(course, sent) or changed
-            if self.sink.one_at_a_time and not sent["ended"]:
+            if self.sink.one_at_a_time and not sent.ended:
                 break
         if changed:
             self.sink.flush()
@@ -61,27 +75,27 @@ class Report:
         """The study has ended: what is left, and its answer."""
         self.look()
         found = self.feed.answer()
-        if found is not None and (told := json.dumps(found[1], sort_keys=True, default=str)) != self._answered:
+        if found is not None and (told := json.dumps(found[1], sort_keys=True, default=str)) != self._kept.answered:
             self._close_open()
             self.sink.answer(*found)
-            self._answered = told
+            self._kept.answered = told
         self.sink.close()
         self._keep()
 
-    def _follow(self, course: Course, sent: dict[str, Any]) -> bool:
+    def _follow(self, course: Course, sent: Sent) -> bool:
         run, outcome = course.run, course.outcome
         if run.number not in self._open:
             known = self.sink.open(run)
-            course.sent_step = max(int(sent["step"]), known)
-            course.sent_evaluation = max(int(sent["evaluation"]), known or -1)
+            course.sent_step = max(sent.step, known)
+            course.sent_evaluation = max(sent.evaluation, known or -1)
             self._open.add(run.number)
         points = course.points()
         if points:
             self.sink.log(run, points)
-            sent |= {"step": course.sent_step, "evaluation": course.sent_evaluation}
+            sent.step, sent.evaluation = course.sent_step, course.sent_evaluation
         if outcome is not None:
             self.sink.end(run, summary_of(outcome))
-            sent["ended"] = True
+            sent.ended = True
             self._open.discard(run.number)
         return bool(points) or outcome is not None
 
@@ -90,9 +104,9 @@ class Report:
         if self.sink.one_at_a_time and self._open:
             self.sink.close()
 
-    def _keep(self, **more: Any) -> None:
+    def _keep(self) -> None:
         make_folder(self._file.parent)
-        write_whole(self._file, json.dumps({"trials": self._sent, "answered": self._answered, **more}))
+        write_whole(self._file, json.dumps(self._kept.model_dump()))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
+
+Value: TypeAlias = str | int | float | bool | None
+"""What is told of an end."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Run:
     key: str
     name: str
     group: str
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     began: float = 0.0
 
 
@@ -50,11 +53,11 @@ class Sink(Protocol):
         """Send points, in order."""
         ...
 
-    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def end(self, run: Run, summary: Mapping[str, Value]) -> None:
         """A trial has ended: its state, its reason, its results."""
         ...
 
-    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def answer(self, run: Run, summary: Mapping[str, Value]) -> None:
         """The study has ended: what the search found, as a run of its own."""
         self.open(run)
         self.end(run, summary)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from finestep.trackers.sink import Point, Run
+from finestep.trackers.sink import Point, Run, Value
 
 VARIABLE, KEY = "MLFLOW_TRACKING_URI", "finestep.key"
 MOST_AT_ONCE = 900
@@ -55,14 +54,14 @@ class MlflowSink:
         for first in range(0, len(metrics), MOST_AT_ONCE):
             self._client.log_batch(self._runs[run.number], metrics=metrics[first : first + MOST_AT_ONCE])
 
-    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def end(self, run: Run, summary: Mapping[str, Value]) -> None:
         state = summary.get("state", "completed")
         self._summary(run, summary)
         ended = _ms(run.began + float(summary.get("elapsed_s") or 0.0)) or None
         status = "FINISHED" if state in ("completed", "stopped") else "FAILED"
         self._client.set_terminated(self._runs.pop(run.number), status=status, end_time=ended)
 
-    def answer(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def answer(self, run: Run, summary: Mapping[str, Value]) -> None:
         self.open(run)
         self._summary(run, summary)
         self._client.set_terminated(self._runs.pop(run.number))
@@ -73,7 +72,7 @@ class MlflowSink:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _summary(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def _summary(self, run: Run, summary: Mapping[str, Value]) -> None:
         at = _ms(run.began + float(summary.get("elapsed_s") or 0.0))
         numbers = [
             Metric(f"outcome/{name}", float(value), at, int(summary.get("num_steps") or 0))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import swanlab
 
-from finestep.trackers.sink import Point, Run, Sink
+from finestep.trackers.sink import Point, Run, Sink, Value
 
 
 class SwanLabSink(Sink):
@@ -19,12 +18,12 @@ class SwanLabSink(Sink):
 
     def __init__(self, folder: Path, study: str):
         self._folder, self._study = folder.resolve() / "swanlog", study
-        self._run: Any = None
+        self._is_open = False
         has_key = os.environ.get("SWANLAB_API_KEY") or (Path.home() / ".swanlab" / ".netrc").exists()
         self._mode = os.environ.get("SWANLAB_MODE") or ("online" if has_key else "offline")
 
     def open(self, run: Run) -> int:
-        self._run = swanlab.init(
+        swanlab.init(
             project=os.environ.get("SWANLAB_PROJECT") or "finestep",
             name=run.name,
             group=run.group,
@@ -35,13 +34,14 @@ class SwanLabSink(Sink):
             id=run.key,
             resume="allow",
         )
+        self._is_open = True
         return 0
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
         for point in points:
             swanlab.log(dict(point.values), step=point.step)
 
-    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def end(self, run: Run, summary: Mapping[str, Value]) -> None:
         numbers = {
             f"outcome/{name}": float(value)
             for name, value in summary.items()
@@ -49,11 +49,11 @@ class SwanLabSink(Sink):
         }
         swanlab.log(numbers, step=int(summary.get("num_steps") or 0))
         swanlab.finish()
-        self._run = None
+        self._is_open = False
 
     def flush(self) -> None:
         """The client writes by itself."""
 
     def close(self) -> None:
-        if self._run is not None:
+        if self._is_open:
             swanlab.finish()

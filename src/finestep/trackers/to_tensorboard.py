@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
@@ -13,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from finestep.readers.tensorboard_events import last_step
-from finestep.trackers.sink import Point, Run, Sink
+from finestep.trackers.sink import Point, Run, Sink, Value
 
 LONGEST = 500
 
@@ -39,7 +38,7 @@ class TensorBoardSink(Sink):
             values = [Summary.Value(tag=name, simple_value=value) for name, value in point.values.items()]
             self._add(run, point.step, point.at, Summary(value=values))
 
-    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def end(self, run: Run, summary: Mapping[str, Value]) -> None:
         numbers = {name: float(v) for name, v in summary.items() if isinstance(v, int | float)}
         values = [Summary.Value(tag=f"outcome/{name}", simple_value=value) for name, value in numbers.items()]
         step = int(summary.get("num_steps") or 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import trackio
+from trackio.run import Run as OpenRun
 from trackio.sqlite_storage import SQLiteStorage
 
-from finestep.trackers.sink import Point, Run, Sink
+from finestep.trackers.sink import Point, Run, Sink, Value
 
 
 class TrackioSink(Sink):
@@ -21,7 +21,7 @@ class TrackioSink(Sink):
     def __init__(self, folder: Path, study: str):
         self._project = os.environ.get("TRACKIO_PROJECT") or study
         self._space = os.environ.get("TRACKIO_SPACE_ID")
-        self._run: Any = None
+        self._run: OpenRun | None = None
 
     def open(self, run: Run) -> int:
         name = _name(run)
@@ -40,10 +40,12 @@ class TrackioSink(Sink):
         return known
 
     def log(self, run: Run, points: Sequence[Point]) -> None:
+        assert self._run is not None
         for point in points:
             self._run.log(dict(point.values), step=point.step)
 
-    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def end(self, run: Run, summary: Mapping[str, Value]) -> None:
+        assert self._run is not None
         values = {f"outcome/{name}": value for name, value in summary.items()}
         self._run.log(values, step=int(summary.get("num_steps") or 0))
         self._run.finish()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import wandb
 
-from finestep.trackers.sink import Point, Run, Sink
+from finestep.trackers.sink import Point, Run, Sink, Value
 
 
 class WandbSink(Sink):
@@ -18,7 +18,8 @@ class WandbSink(Sink):
     one_at_a_time = False
 
     def __init__(self, folder: Path, study: str):
-        self._folder, self._study, self._runs = folder.resolve(), study, dict[int, Any]()
+        self._folder, self._study = folder.resolve(), study
+        self._runs: dict[int, wandb.Run] = {}
         says_mode = bool(os.environ.get("WANDB_MODE"))
         self._mode: Literal["offline"] | None = None if says_mode or _has_key() else "offline"
 
@@ -42,7 +43,7 @@ class WandbSink(Sink):
         for point in points:
             self._runs[run.number].log(dict(point.values), step=point.step)
 
-    def end(self, run: Run, summary: Mapping[str, Any]) -> None:
+    def end(self, run: Run, summary: Mapping[str, Value]) -> None:
         done = self._runs.pop(run.number)
         done.summary.update(dict(summary))
         done.finish(exit_code=0 if summary.get("state", "completed") in ("completed", "stopped") else 1)

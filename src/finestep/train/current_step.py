@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
+from pydantic import BaseModel
 
 from finestep.train.devices import ALONE, Devices
 from finestep.train.order import Order
 from finestep.train.token_rows import TokenRows
+
+
+class HalfStep(BaseModel):
+    """How far a step is; with the gradients so far, this is all that going on in its middle needs."""
+
+    cut: tuple[int, int | None]
+    """Rows of a micro-batch, and rows within which they are sorted by length."""
+    num_micro_batches: int
 
 
 class CurrentStep:
@@ -58,18 +64,18 @@ class CurrentStep:
         """True when some of its micro-batches are in the gradients and others are not."""
         return bool(self._queue) and self.num_micro_batches > 0
 
-    def state(self) -> dict[str, Any]:
-        """How far it is; with the gradients so far, this is all that going on in its middle needs."""
-        return {"cut": list(self._cut), "num_micro_batches": self.num_micro_batches}
+    def state(self) -> HalfStep:
+        """How far it is."""
+        return HalfStep(cut=self._cut, num_micro_batches=self.num_micro_batches)
 
     def seed_place(self) -> int:
         """Which micro-batch of the step this is among those of all devices, for draws that no two of them share."""
         return self.num_micro_batches * self._devices.world + self._devices.rank
 
-    def restore(self, step: int, state: Mapping[str, Any]) -> None:
+    def restore(self, step: int, half: HalfStep) -> None:
         """Go on in the middle of step `step`."""
-        self._begin(step, *state["cut"])
-        self.num_micro_batches = state["num_micro_batches"]
+        self._begin(step, *half.cut)
+        self.num_micro_batches = half.num_micro_batches
         del self._queue[: self.num_micro_batches]
 
     def rewind(self) -> None:

@@ -7,7 +7,6 @@ cannot be told: those that count positions by themselves, or carry a state from 
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ NUM_TRIED = 3
 Failure = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def why_padded(model: Any, token_loss: TokenLoss, data: TrainingData) -> str | None:
+def why_padded(model: torch.nn.Module, token_loss: TokenLoss, data: TrainingData) -> str | None:
     """Why rows of this model and data must be padded, in a clause; None where laying them end to end changes nothing."""
     if data.label_names:
         return "a label is read at the end of its row"
@@ -41,7 +40,7 @@ def why_padded(model: Any, token_loss: TokenLoss, data: TrainingData) -> str | N
 
 
 @torch.no_grad()
-def _apart(model: Any, token_loss: TokenLoss, data: TrainingData) -> float:
+def _apart(model: torch.nn.Module, token_loss: TokenLoss, data: TrainingData) -> float:
     """Largest difference of a token's loss between padded rows and the same rows end to end, over a typical loss."""
     rows, device = data.train, token_loss.placement.device
     by_length = np.argsort(rows.lengths, kind="stable")

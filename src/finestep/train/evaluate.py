@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: Any,
+    model: torch.nn.Module,
     data: TrainingData,
     token_loss: TokenLoss,
     *,
@@ -58,7 +58,7 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_rows(
-    model: Any,
+    model: torch.nn.Module,
     data: TrainingData,
     token_loss: TokenLoss,
     *,
@@ -104,7 +104,7 @@ def evaluate_rows(
 
 
 def extra_metrics(
-    names: tuple[str, ...], model: Any, tokenizer: Tokenizer, data: TrainingData, token_loss: TokenLoss
+    names: tuple[str, ...], model: torch.nn.Module, tokenizer: Tokenizer, data: TrainingData, token_loss: TokenLoss
 ) -> dict[str, float]:
     """`exact_match` and the user's `module:function` metrics, on greedy answers or predicted labels.
 
@@ -131,7 +131,9 @@ def check_metrics(names: tuple[str, ...]) -> None:
 
 
 @torch.no_grad()
-def predict(model: Any, tokenizer: Tokenizer, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
+def predict(
+    model: torch.nn.Module, tokenizer: Tokenizer, data: TrainingData, token_loss: TokenLoss
+) -> tuple[list[str], list[str]]:
     """(answers of the model, answers of the data) for up to 128 validation rows; the last answer of a conversation."""
     rows = data.evaluation
     chosen = np.arange(min(len(rows), GENERATED_ROWS))
@@ -169,7 +171,7 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
+def _predict_labels(model: torch.nn.Module, data: TrainingData, token_loss: TokenLoss) -> tuple[list[str], list[str]]:
     rows = data.evaluation
     predicted = np.zeros(len(rows), dtype=np.int64)
     for chosen in _batches_by_length(rows, EVAL_BATCH_SIZE):
@@ -180,7 +182,7 @@ def _predict_labels(model: Any, data: TrainingData, token_loss: TokenLoss) -> tu
 
 
 def _generate(
-    model: Any, tokenizer: Tokenizer, rows: TokenRows, chosen: np.ndarray, token_loss: TokenLoss
+    model: torch.nn.Module, tokenizer: Tokenizer, rows: TokenRows, chosen: np.ndarray, token_loss: TokenLoss
 ) -> tuple[list[str], list[str]]:
     cut = {int(row): prompt_and_answer(rows, int(row)) for row in chosen}
     predictions: dict[int, str] = {}
@@ -197,7 +199,7 @@ def _generate(
 
 
 def _generate_group(
-    model: Any, tokenizer: Tokenizer, prompts: list[list[int]], token_loss: TokenLoss, max_new: int
+    model: torch.nn.Module, tokenizer: Tokenizer, prompts: list[list[int]], token_loss: TokenLoss, max_new: int
 ) -> list[str]:
     longest = max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
@@ -206,7 +208,7 @@ def _generate_group(
         [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=token_loss.placement.device
     )
     with token_loss.computing():
-        out = model.generate(
+        out = model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=attention,
             max_new_tokens=max_new,
@@ -229,15 +231,15 @@ def prompt_and_answer(rows: TokenRows, row: int) -> tuple[list[int], list[int]]:
     return rows.ids[start : start + first].tolist(), rows.ids[start + first : start + last + 1].tolist()
 
 
-def _user_function(name: str) -> Callable[[list[str], list[str]], Any]:
+def _user_function(name: str) -> Callable[[list[str], list[str]], object]:
     module, colon, function = name.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), function) if colon else None
+        found: object = getattr(importlib.import_module(module), function) if colon else None
     except (ImportError, AttributeError) as error:
         raise BadInput("the metric cannot be imported", value=f"{name}: {error}") from None
     if not callable(found):
         raise BadInput("a metric is `exact_match` or `module:function`", value=name)
-    metric: Callable[[list[str], list[str]], Any] = found
+    metric: Callable[[list[str], list[str]], object] = found
     return metric
 
 
@@ -248,6 +250,6 @@ def _user_metric(name: str, predictions: list[str], references: list[str]) -> di
         raise RuntimeError(f"the metric `{name}` raised {cause_words(error)}") from error
     named = value if isinstance(value, dict) else {name.partition(":")[2]: value}
     try:
-        return {str(key): float(number) for key, number in named.items()}
+        return {str(key): float(number) for key, number in named.items()}  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise BadInput("a metric must return a number, or a mapping of numbers", value=value, place=name) from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -21,7 +19,7 @@ def short_and_long(lengths: np.ndarray) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def padding_changes_loss(model: Any, token_loss: TokenLoss, data: TrainingData) -> bool:
+def padding_changes_loss(model: torch.nn.Module, token_loss: TokenLoss, data: TrainingData) -> bool:
     """True when the loss of a short row differs once padding stands behind it."""
     short, long = short_and_long(data.train.lengths)
     device = token_loss.placement.device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -35,7 +34,7 @@ class Seats:
 class Installed:
     """Packed layers in the place of a base's own."""
 
-    def __init__(self, base: Any, seats: Seats):
+    def __init__(self, base: torch.nn.Module, seats: Seats):
         self._base, self._seats = base, seats
         self._original: dict[str, torch.nn.Module] = {}
 
@@ -61,7 +60,9 @@ class Installed:
     def bound(self) -> Iterator[Bound]:
         """The trained tensors of all packed layers."""
         for path in self._original:
-            yield from self._base.get_submodule(path).bound
+            layer = self._base.get_submodule(path)
+            assert isinstance(layer, PackedLinear | PackedHead)
+            yield from layer.bound
 
     def undo(self) -> None:
         """Put the base's own layers back."""
@@ -74,11 +75,16 @@ class Installed:
         if isinstance(module, PackedLinear | PackedHead):
             return module
         self._original[path] = module
-        packed = PackedLinear(module, self._seats) if is_adapter else PackedHead(module, self._seats)
+        packed: PackedLinear | PackedHead
+        if is_adapter:
+            packed = PackedLinear(module, self._seats)
+        else:
+            assert isinstance(module, torch.nn.Linear)
+            packed = PackedHead(module, self._seats)
         _put(self._base, path, packed)
         return packed
 
 
-def _put(model: Any, path: str, module: torch.nn.Module) -> None:
+def _put(model: torch.nn.Module, path: str, module: torch.nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     model.get_submodule(parent)._modules[name] = module

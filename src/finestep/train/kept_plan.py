@@ -17,7 +17,7 @@ from finestep.protocol import SessionRequest
 from finestep.ready import SharePlan
 from finestep.store.probe_cache import cache_folder
 from finestep.study_layout import PLAN, SPEC
-from finestep.train.packing import plan_lanes, thread_counts
+from finestep.train.lane_plan import plan_lanes, thread_counts
 from finestep.train.resident import Resident
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from finestep.protocol import TrialRequest
+from finestep.protocol import Emit, EventKind, Record, TrialRequest
 from finestep.recipe import Recipe
 from finestep.train.current_step import CurrentStep
 from finestep.train.ending import Ending
@@ -22,7 +21,7 @@ from finestep.train.recovery import Recovery
 from finestep.train.resident import Resident, lora_scale
 from finestep.train.resuming import Resuming
 from finestep.train.rollback import Guard
-from finestep.train.run_state import Emit, RunState
+from finestep.train.run_state import RunState
 from finestep.train.seat import Seat
 from finestep.train.stepping import Stepping
 from finestep.train.trial_rows import TrialRows, Values
@@ -104,7 +103,7 @@ class Lane:
         """The trained tensors as they are now."""
         return self._state.seat.values()
 
-    def emit(self, kind: str, data: Any) -> None:
+    def emit(self, kind: EventKind, data: Record) -> None:
         """Send a record of this trial."""
         self._state.emit(kind, data)
 
@@ -154,7 +153,7 @@ class Lane:
 
     # ---- between steps
 
-    def settle(self) -> None:
+    def between_steps(self) -> None:
         """What is due between two steps: evaluations, the end, a checkpoint.
 
         Raises:

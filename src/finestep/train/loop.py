@@ -11,26 +11,22 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
 
 import torch
 
 from finestep.errors import EnvironmentFault, FinestepError
-from finestep.protocol import TrialRequest
-from finestep.train.devices import AnotherRaised, Found, GroupLost
+from finestep.protocol import Emit, EventKind, Record, TrialRequest
+from finestep.train.agreed import Result, agreed
 from finestep.train.evaluate import StopRequested
 from finestep.train.faults import is_device_lost, logged_cause, raise_machine_fault
 from finestep.train.lane import Lane
 from finestep.train.membership import Fallen, Membership
-from finestep.train.memory import is_out_of_memory, release_memory, unless_out_of_memory
+from finestep.train.memory import is_out_of_memory, release_memory
 from finestep.train.resident import Resident
-from finestep.train.run_state import Emit
 from finestep.train.shared_pass import SharedPass, common_window
 from finestep.train.shortage import NO_ROW_FITS, make_smaller
 from finestep.train.trial_rows import TrialRows
 from finestep.train.update import StepFigures
-
-Result = TypeVar("Result")
 
 
 class Pack:
@@ -72,12 +68,9 @@ class Pack:
         return self.members.lanes
 
     @property
-    def _rows(self) -> TrialRows:
+    def _trial_rows(self) -> TrialRows:
         assert self.members.rows is not None
         return self.members.rows
-
-    def _fill(self) -> bool:
-        return self.members.fill(self.take)
 
     def run(self) -> Iterator[Lane | Fallen]:
         """Train until nothing waits any more; yields each trial as it ends, still holding its row.
@@ -88,12 +81,12 @@ class Pack:
             FinestepError: something that a user can act on; all trials have written their checkpoints before.
         """
         try:
-            while self._fill() or self.members.fallen:
+            while self.members.fill(self.take) or self.members.fallen:
                 try:
                     if self.should_stop():
                         raise StopRequested
                     for lane in self.lanes:
-                        self._guarded(lane, lane.settle) if not lane.step_in_making.num_micro_batches else None
+                        self._guarded(lane, lane.between_steps) if not lane.step_in_making.num_micro_batches else None
                 except StopRequested:
                     self._interrupt(with_half_steps=True)
                 # A trial that has ended keeps its row until the caller has saved it; no pass may change the row meanwhile.
@@ -154,7 +147,7 @@ class Pack:
         losses = self._together(self._forward_backward, self.lanes)
         if losses is None:
             return
-        self._rows.add_losses(losses)
+        self._trial_rows.add_losses(losses)
         due = [lane for lane in self.lanes if lane.step_in_making.add()]
         # Seconds of a shared pass are divided, so that times of trials add up to the time of the study.
         share = (time.monotonic() - began) / len(self.lanes)
@@ -166,7 +159,7 @@ class Pack:
     def _together(self, compute: Callable[[list[Lane]], Result], lanes: list[Lane]) -> Result | None:
         """What `compute` gives for trials together; None when the pack was made smaller, and the same step comes again."""
         try:
-            found = self._agreed(compute, lanes)
+            found = agreed(self.resident.devices, compute, lanes)
         except FinestepError:
             raise
         except Exception as error:
@@ -175,25 +168,6 @@ class Pack:
         if found is None:
             self._take_less_memory()
         return found
-
-    def _agreed(self, compute: Callable[[list[Lane]], Result], lanes: list[Lane]) -> Result | None:
-        """What `compute` gives; None where memory was too short here or on another device. It raises on all devices or on none."""
-        devices, error = self.resident.devices, None
-        try:
-            found = unless_out_of_memory(compute, lanes)
-        except Exception as raised:
-            if devices.world == 1 or is_device_lost(raised):
-                raise
-            if devices.is_sharded:  # the others are in the middle of the same pass, and wait for this device
-                raise GroupLost(f"a pass over a base in parts failed: {logged_cause(raised)}") from raised
-            found, error = None, raised
-        if found is None and error is None and devices.is_sharded:
-            raise GroupLost("a pass over a base in parts ran out of memory; set a smaller micro_batch_size")
-        mine = Found.RAISED if error else Found.SHORT if found is None else Found.FINE
-        worst = devices.meet(mine)
-        if worst is Found.RAISED:
-            raise error or AnotherRaised()
-        return None if worst is Found.SHORT else found
 
     def _take_less_memory(self) -> None:
         """Give up what only saves time first; the same steps are made again."""
@@ -217,7 +191,7 @@ class Pack:
         # Gradients of the pass that raised are of no use, and each try below must begin without any.
         self.members.rewind()
         for lane in self.lanes:
-            with self._rows.only(lane.number):
+            with self._trial_rows.only(lane.number):
                 self._guarded(lane, partial(self._try_step, lane), is_agreed=True)
             self.members.rewind()
         if not any(lane.outcome for lane in self.lanes):
@@ -228,14 +202,14 @@ class Pack:
 
     def _try_step(self, lane: Lane) -> None:
         """What comes before an optimizer step, of one trial."""
-        if self._agreed(self._forward_backward, [lane]) is None:
+        if agreed(self.resident.devices, self._forward_backward, [lane]) is None:
             raise MemoryError(NO_ROW_FITS)
 
     def _forward_backward(self, lanes: Sequence[Lane]) -> torch.Tensor:
         """Gradients of each trial's part of its own mean loss; the parts, [lanes]."""
         return self._pass.forward_backward(
             lanes,
-            self._rows,
+            self._trial_rows,
             micro_batch_size=self.members.micro_batch_size(),
             window=common_window(self.lanes),
             may_draw=len(self.lanes) == 1,
@@ -259,11 +233,11 @@ class Pack:
     def _make_room(self, due: list[Lane]) -> bool:
         """What the optimizer will hold is allocated apart: in the step itself all devices speak, and none may fall silent."""
         for lane in due:
-            self._rows.make_room(lane.update_plan())
+            self._trial_rows.make_room(lane.update_plan())
         return True
 
     def _update(self, due: list[Lane]) -> dict[int, StepFigures]:
-        return self._rows.update({lane.number: lane.update_plan() for lane in due})
+        return self._trial_rows.update({lane.number: lane.update_plan() for lane in due})
 
     def _lane(self, request: TrialRequest) -> Lane:
         return Lane(
@@ -279,5 +253,5 @@ class Pack:
     def _note(self, text: str) -> None:
         self.lanes[0].emit("note", {"text": text})
 
-    def _send(self, kind: str, data: Any, *, trial: int) -> None:
+    def _send(self, kind: EventKind, data: Record, *, trial: int) -> None:
         self.emit(kind, data, trial=trial)

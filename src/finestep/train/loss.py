@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from finestep.train.batch import NO_LOSS, Batch
 from finestep.train.chunked_loss import chunked_nll
 from finestep.train.model import Placement
 from finestep.train.row_masks import texts_of_rows
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 LEAST_CHUNK = 64
 
@@ -29,7 +32,7 @@ class TokenLoss:
     the memory and much of the time of the head. With `chunk_tokens` the logits never exist as a whole.
     """
 
-    def __init__(self, model: Any, placement: Placement):
+    def __init__(self, model: PreTrainedModel, placement: Placement):
         self.placement = placement
         self.chunk_tokens: int | None = None
         self.one_length_at_a_time = False
@@ -40,7 +43,7 @@ class TokenLoss:
         self._kept: torch.Tensor | None = None
         self._hidden_KD: torch.Tensor | None = None
         self._wants_hidden = False
-        self._head = model.get_output_embeddings()
+        self._head: torch.nn.Module | None = model.get_output_embeddings()
         self._config = model.config
         if self._head is not None:
             self._head.register_forward_pre_hook(self._keep_trained)
@@ -49,18 +52,18 @@ class TokenLoss:
         """A context for forward passes: autocast where the placement asks for it, unless the layers choose their own precision."""
         return nullcontext() if self.is_native else self.placement.computing()
 
-    def sum(self, model: Any, batch: Batch) -> torch.Tensor:
+    def sum(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Sum of the negative log-likelihoods of a batch in nats."""
         return self.each(model, batch).sum()
 
-    def lane_sums(self, model: Any, batch: Batch, units: Sequence[int]) -> torch.Tensor:
+    def lane_sums(self, model: torch.nn.Module, batch: Batch, units: Sequence[int]) -> torch.Tensor:
         """Sums of the negative log-likelihoods of each lane, [lanes]; `batch` and `units` are from `collate_lanes`.
 
         Each lane is a row of its own in the sum, so that what happens in another one cannot reach it.
         """
         return self.each(model, batch).view(len(units), -1).sum(1)
 
-    def each(self, model: Any, batch: Batch) -> torch.Tensor:
+    def each(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Negative log-likelihoods of the trained tokens in row order, [K]; for labels of all rows, [N] (0 without a label).
 
         Causal rows are padded on the right and need no attention mask: no real token looks at a later one.
@@ -83,7 +86,7 @@ class TokenLoss:
             self._texts = (None, None)
 
     def each_of_tokens(
-        self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor
+        self, model: torch.nn.Module, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor
     ) -> torch.Tensor:
         """The same for tokens given by their places in the flat batch and what should follow each of them.
 
@@ -93,7 +96,7 @@ class TokenLoss:
             return F.cross_entropy(self._trained_logits(model, ids_NS, kept).float(), labels_K, reduction="none")
         return self._chunked(model, ids_NS, kept, labels_K)
 
-    def class_logits(self, model: Any, batch: Batch) -> torch.Tensor:
+    def class_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Logits of the labels, [N, C], fp32."""
         if self.one_length_at_a_time and len(parts := by_length(batch)) > 1:
             logits = torch.cat([self.class_logits(model, part) for _, part in parts])
@@ -105,7 +108,7 @@ class TokenLoss:
         return logits_NC
 
     @torch.no_grad()
-    def cut_into_chunks(self, model: Any, chunk_tokens: int) -> None:
+    def cut_into_chunks(self, model: torch.nn.Module, chunk_tokens: int) -> None:
         """From now on compute head and loss for `chunk_tokens` tokens at a time, after a check that the loss stays the same.
 
         Raises:
@@ -128,13 +131,16 @@ class TokenLoss:
                 next_step="this model changes its logits in a way that finestep does not know: use whole logits",
             )
 
-    def _chunked(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor) -> torch.Tensor:
+    def _chunked(
+        self, model: torch.nn.Module, ids_NS: torch.Tensor, kept: torch.Tensor, labels_K: torch.Tensor
+    ) -> torch.Tensor:
         hidden_KD = self._hidden(model, ids_NS, kept)
+        assert self._head is not None
         trained = [value for value in self._head.parameters() if value.requires_grad]
         with self.computing():
             return chunked_nll(hidden_KD, labels_K, self._logits, trained, chunk=self.chunk_tokens or LEAST_CHUNK)
 
-    def _hidden(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, model: torch.nn.Module, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Hidden states before the head, [K, D]; the model's own head gets an empty batch."""
         self._wants_hidden = True
         try:
@@ -145,9 +151,10 @@ class TokenLoss:
             self._wants_hidden, self._hidden_KD = False, None
 
     def _logits(self, hidden_KD: torch.Tensor) -> torch.Tensor:
+        assert self._head is not None
         return _after_head(self._head(hidden_KD), self._config.get_text_config())
 
-    def _trained_logits(self, model: Any, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    def _trained_logits(self, model: torch.nn.Module, ids_NS: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         # The hook below sees these places only during this call: other callers of the model want all logits.
         self._kept = kept
         try:
@@ -160,7 +167,9 @@ class TokenLoss:
         # Models without a known head have computed all logits, [N, S, V]; elsewhere the hook has left [K, V].
         return logits if logits.ndim == 2 else logits.flatten(0, 1).index_select(0, kept)
 
-    def _keep_trained(self, head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _keep_trained(
+        self, head: torch.nn.Module, arguments: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...] | None:
         if self._kept is None:
             return None
         hidden_KD = arguments[0].flatten(0, 1).index_select(0, self._kept)
@@ -192,7 +201,7 @@ def _places_with_loss(labels_NS: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return kept, labels[kept]
 
 
-def _after_head(logits: torch.Tensor, config: Any) -> torch.Tensor:
+def _after_head(logits: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
     """What models do to their logits: Cohere and Granite scale, Falcon H1 multiplies, Gemma caps them."""
     for name, power in (("logit_scale", 1.0), ("lm_head_multiplier", 1.0), ("logits_scaling", -1.0)):
         factor = getattr(config, name, None)

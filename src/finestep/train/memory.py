@@ -6,12 +6,13 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 Found = TypeVar("Found")
+Given = ParamSpec("Given")
 
 OUT_OF_MEMORY_WORDS = (
     "out of memory",
@@ -30,10 +31,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
 
 
-def unless_out_of_memory(compute: Callable[..., Found], *arguments: Any) -> Found | None:
+def unless_out_of_memory(
+    compute: Callable[Given, Found], *arguments: Given.args, **options: Given.kwargs
+) -> Found | None:
     """What `compute` gives; None when memory was too short. The error is over then, and with it what its frames held."""
     try:
-        return compute(*arguments)
+        return compute(*arguments, **options)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -16,9 +16,15 @@ from finestep.survey.adapter_files import adapter_folder, base_of
 from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_weights
 from finestep.train.memory import is_out_of_memory
 from finestep.train.model_class import auto_class, check_new
+from finestep.train.tokenizer import SavedTokenizer
 from finestep.train.tokens import TrainingData
 
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+
 BITSANDBYTES_ON_CPU = (0, 50)
+FAST_PRODUCT = "support_avx512bf16_for_cpu"
+"""The switch of a layer of bitsandbytes."""
 LONGEST_TABLE_OF_POSITIONS = 8192
 """Models for longer texts compute positions; only short tables are learned."""
 
@@ -72,7 +78,7 @@ def based_on(spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update={"path": base_of(spec.path)})
 
 
-def load_tokenizer(spec: ModelSpec) -> Any:
+def load_tokenizer(spec: ModelSpec) -> SavedTokenizer:
     """The model's tokenizer, with its chat template if it has one."""
     from transformers import AutoTokenizer
 
@@ -82,9 +88,14 @@ def load_tokenizer(spec: ModelSpec) -> Any:
     if not has_own:
         _check_folder(based_on(spec))
     try:
-        return AutoTokenizer.from_pretrained(place, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+        # Its own signatures are wider: they answer by options that this room never gives.
+        found = cast(
+            "SavedTokenizer",
+            AutoTokenizer.from_pretrained(place, revision=spec.revision, trust_remote_code=spec.trust_remote_code),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput("the tokenizer cannot be loaded", value=_short(error), place=spec.path) from None
+    return found
 
 
 def context_length(spec: ModelSpec) -> int | None:
@@ -102,13 +113,13 @@ def context_length(spec: ModelSpec) -> int | None:
     return None
 
 
-def _positions_lost(config: Any) -> int:
+def _positions_lost(config: PretrainedConfig) -> int:
     """Places of a learned table of positions that no token gets, because numbering starts behind the padding id."""
     from transformers import AutoModel
 
     try:
         with torch.device("meta"):
-            model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+            model = AutoModel.from_config(config)
     except (ValueError, TypeError, RuntimeError, ImportError, KeyError, AttributeError, NotImplementedError):
         return 0
     for name, module in model.named_modules():
@@ -119,7 +130,7 @@ def _positions_lost(config: Any) -> int:
 
 def load_model(
     spec: ModelSpec, data: TrainingData, recipe: Recipe, placement: Placement
-) -> tuple[Any, list[str], list[str]]:
+) -> tuple[PreTrainedModel, list[str], list[str]]:
     """(model, names of its newly initialised parameters, what a user should know); a causal model has no new parameters.
 
     Raises:
@@ -130,7 +141,7 @@ def load_model(
     config = _config(spec)
     _check_checkpoint(config, spec)
     kind = auto_class(config, data, spec)
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
         "dtype": placement.weights_dtype,
@@ -145,7 +156,7 @@ def load_model(
             "ignore_mismatched_sizes": True,
         }
     if recipe.method == "qlora":
-        options["quantization_config"] = _four_bit(transformers, placement)
+        options["quantization_config"] = _four_bit(placement)
     torch.manual_seed(recipe.seed)
     try:
         model, loading = getattr(transformers, kind).from_pretrained(spec.path, **options)
@@ -166,7 +177,7 @@ def load_model(
     return model if recipe.method == "qlora" else model.to(placement.device), new, _notes(model, replaced, data)
 
 
-def _notes(model: Any, replaced: list[str], data: TrainingData) -> list[str]:
+def _notes(model: PreTrainedModel, replaced: list[str], data: TrainingData) -> list[str]:
     notes = []
     if replaced:
         notes.append(
@@ -181,7 +192,7 @@ def _notes(model: Any, replaced: list[str], data: TrainingData) -> list[str]:
     return notes
 
 
-def _prepared_for_adapters(model: Any) -> Any:
+def _prepared_for_adapters(model: PreTrainedModel) -> PreTrainedModel:
     """PEFT's preparation of a base in 4 bits: what is not quantised goes to float32.
 
     On a CPU bitsandbytes repacks weights for a faster product that has no gradient once a layer is called in evaluation
@@ -190,9 +201,10 @@ def _prepared_for_adapters(model: Any) -> Any:
     import peft
 
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+        if hasattr(module, FAST_PRODUCT):
+            setattr(module, FAST_PRODUCT, False)
+    prepared: PreTrainedModel = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return prepared
 
 
 def _device_name(asked: str) -> str:
@@ -219,9 +231,11 @@ def _check_qlora(device: torch.device) -> None:
         )
 
 
-def _four_bit(transformers: Any, placement: Placement) -> Any:
+def _four_bit(placement: Placement) -> BitsAndBytesConfig:
     """NF4 with quantised scales (arXiv 2305.14314); products in bfloat16, on a CPU in float32."""
-    return transformers.BitsAndBytesConfig(
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -241,7 +255,7 @@ def _check_folder(spec: ModelSpec) -> None:
         raise BadInput("a model folder needs a config.json", place=spec.path)
 
 
-def _check_checkpoint(config: Any, spec: ModelSpec) -> None:
+def _check_checkpoint(config: PretrainedConfig, spec: ModelSpec) -> None:
     """Raise BadInput for quantised or damaged weights, with the words that `recommend` uses."""
     refuse_packed_weights(config.to_dict(), spec.path)
     place = Path(spec.path).expanduser()
@@ -249,14 +263,17 @@ def _check_checkpoint(config: Any, spec: ModelSpec) -> None:
         check_weights(place)
 
 
-def _config(spec: ModelSpec) -> Any:
+def _config(spec: ModelSpec) -> PretrainedConfig:
     from transformers import AutoConfig
 
     _check_folder(spec)
     try:
-        return AutoConfig.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise BadInput("the model's config cannot be read", value=_short(error), place=spec.path) from None
+    return config
 
 
 def _loading_hint(spec: ModelSpec) -> str | None:

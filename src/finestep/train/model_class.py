@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finestep.errors import BadInput
 from finestep.study import ModelSpec
@@ -10,8 +10,11 @@ from finestep.survey.weights import SEQ2SEQ_LAW, SEQ2SEQ_NEXT_STEP
 from finestep.train.optimizer import HEAD_NAMES
 from finestep.train.tokens import TrainingData
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
-def auto_class(config: Any, data: TrainingData, spec: ModelSpec) -> str:
+
+def auto_class(config: PretrainedConfig, data: TrainingData, spec: ModelSpec) -> str:
     """The class of transformers that has the head for the task.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -69,12 +69,12 @@ class PackedLinear(torch.nn.Module):
         self.bound: list[Bound] = []
 
     @property
-    def weight(self) -> Any:
+    def weight(self) -> torch.Tensor | torch.nn.Module:
         """The base's weight, for models that look at it (its dtype, its shape) without calling the layer."""
         return self.base.weight
 
     @property
-    def bias(self) -> Any:
+    def bias(self) -> torch.Tensor | torch.nn.Module | None:
         """The base's bias, or None."""
         return getattr(self.base, "bias", None)
 

@@ -76,7 +76,7 @@ class PassClock:
         return min(seconds)
 
     def _pass(self, rows: TrialRows, chosen: list[np.ndarray], *, end_to_end: bool) -> None:
-        self._losses(chosen, end_to_end=end_to_end).sum().backward()  # type: ignore[no-untyped-call]
+        self._losses(chosen, end_to_end=end_to_end).sum().backward()
         rows.after_pass()
 
     def fault(self) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -28,11 +27,17 @@ class Progress:
     kl_now: float | None = None
     """KL from the base at the last evaluation, nats a token; None: not watched."""
 
-    def values(self) -> dict[str, Any]:
-        """A copy of all fields by name."""
-        return {**vars(self), "best_metrics": dict(self.best_metrics)}
+    def copied(self) -> Progress:
+        """The same, which stays as it is while training goes on."""
+        return replace(self, best_metrics=dict(self.best_metrics))
 
-    def gone_back_to(self, earlier: dict[str, Any]) -> Progress:
+    def gone_back_to(self, earlier: Progress) -> Progress:
         """An earlier state, with the best evaluation and the time spent since: both stay when a run goes back."""
-        best = {name: value for name, value in vars(self).items() if name.startswith("best_")}
-        return Progress(**{**earlier, **best, "elapsed_s": self.elapsed_s})
+        return replace(
+            earlier,
+            best_step=self.best_step,
+            best_loss=self.best_loss,
+            best_metrics=self.best_metrics,
+            best_sums=self.best_sums,
+            elapsed_s=self.elapsed_s,
+        )

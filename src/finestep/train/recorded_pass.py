@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +17,9 @@ from finestep.rules.recorded_passes import PassKey, Recordings
 from finestep.train.adapters import AdapterRows
 from finestep.train.batch import Batch
 from finestep.train.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE
 
 WARM_UP_PASSES = 2
 """Libraries choose their kernels and take their workspaces in the first passes, which must not be recorded."""
@@ -29,7 +32,7 @@ Compute = Callable[[Batch], torch.Tensor]
 class Recording:
     """A graph, the batch that it reads, and the losses that it writes."""
 
-    graph: Any
+    graph: torch.cuda.CUDAGraph
     batch: Batch
     losses: torch.Tensor
 
@@ -47,7 +50,7 @@ class RecordedPasses:
         self._recordings: dict[PassKey, Recording] = {}
         self._needed: dict[PassKey, int] = {}
         """What a plain pass of each shape has taken at most, which a recording of it keeps reserved."""
-        self._pool: Any = None
+        self._pool: _POOL_HANDLE | None = None
         self._has_told = False
 
     def losses(self, batch: Batch, rows: AdapterRows, compute: Compute) -> torch.Tensor:
@@ -110,7 +113,7 @@ class RecordedPasses:
 
     def _recorded(self, batch: Batch, compute: Compute, grads: torch.Tensor, before: torch.Tensor) -> Recording:
         static = own_copy(batch)
-        stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self._device)
         # CUDA records what happens on a stream; warming up on the same one would leave its own work in the recording.
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

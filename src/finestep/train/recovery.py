@@ -33,7 +33,7 @@ class Recovery:
                 values=run.seat.kept(run.seat.values()),
                 moments=run.seat.kept(run.seat.moments()),
                 optimizer_steps=run.num_updates,
-                progress=run.progress.values(),
+                progress=run.progress.copied(),
                 monitor=run.guard.monitor.state(),
             )
         )

@@ -6,11 +6,11 @@ For LoRA the base stays frozen and trials are rows of adapters on it; for method
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,18 +31,23 @@ from finestep.train.behaviour import (
 )
 from finestep.train.devices import ALONE, Devices
 from finestep.train.end_to_end import why_padded
+from finestep.train.evaluate import Evaluation
+from finestep.train.forgetting import ForgettingWatch, read_general_text
 from finestep.train.independence import padding_changes_loss
 from finestep.train.longest_row import longest_row
 from finestep.train.loss import TokenLoss
 from finestep.train.model import Placement, based_on, choose_placement, context_length, load_model, load_tokenizer
 from finestep.train.new_weights import reset_new
 from finestep.train.plain_base import PlainBase, copies
-from finestep.train.retention import Retention, read_general_text
 from finestep.train.saving import save_model
 from finestep.train.sharding import shard, tied
 from finestep.train.tokens import TrainingData, prepare_data
 from finestep.train.trial_rows import TrialRows, Values
 from finestep.train.whole_model import WholeModel, load_trained, trained
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 class Resident:
@@ -74,6 +79,7 @@ class Resident:
         self.data: TrainingData = prepare_data(
             data, self.tokenizer, context_length=context_length(model), longest=longest_row(model, recipe)
         )
+        self._known = _Known()
         self.base, self.new_names, self.notes = load_model(self.model_spec, self.data, recipe, self.placement)
         self.outside = self._look_at_base()
         self.token_loss = TokenLoss(self.base, self.placement)
@@ -84,10 +90,9 @@ class Resident:
             self.notes.append(
                 "its answers change with the padding behind a row: rows of one length are computed at a time"
             )
-        self.retention = self._retention(retention)
+        self.forgetting_watch = self._watch(retention)
         self._plain = PlainBase(self.base, self.outside)
         self._rows: AdapterRows | WholeModel | None = None
-        self._known = _Known()
         if recipe.method != "full" and (note := self.family(recipe).targets.note):
             self.notes.append(note)
         card = self.data.card.with_notes(*(f"model: {note}" for note in self.notes))
@@ -111,7 +116,7 @@ class Resident:
                 next_step="an encoder learns from rows with a text and a label; a model that reads its prompt in both directions "
                 "is outside of what finestep trains",
             )
-        self._has_dropout, fault = draws_random_numbers(base, computing=computing)
+        self._known.has_dropout, fault = draws_random_numbers(base, computing=computing)
         if fault:
             self.notes.append(f"a pass in training mode fails ({fault}): it trains as it is evaluated, without dropout")
         outside = outside_of_text(base, computing=computing)
@@ -153,7 +158,7 @@ class Resident:
                 )
         return self._known.families[key]
 
-    def begin(self, recipe: Recipe) -> Any:
+    def begin(self, recipe: Recipe) -> PreTrainedModel | PeftModel:
         """The plain model in the initial state of `recipe`: its seed, its method, its adapter; equal recipes start equal."""
         if recipe.method != "full":
             self.family(recipe)
@@ -199,7 +204,7 @@ class Resident:
             self.token_loss.is_native = self.placement.native_rows
         return self._rows
 
-    def base_evaluation(self, recipe: Recipe, compute: Any) -> Any:
+    def base_evaluation(self, recipe: Recipe, compute: Callable[[], Evaluation]) -> Evaluation:
         """The evaluation of the initial state, which only the seed of a new head can change; computed once."""
         key = recipe.seed if self.new_names else None
         if key not in self._known.base_losses:
@@ -209,26 +214,26 @@ class Resident:
     @property
     def max_forgetting(self) -> float | None:
         """Most KL from the base at the end that the study allows, nats a token."""
-        return self.retention.max_forgetting if self.retention else None
+        return self.forgetting_watch.max_forgetting if self.forgetting_watch else None
 
     def forgetting(self, rows: TrialRows, number: int) -> dict[str, float]:
         """How far the trial has moved from the base on general text; nothing when that is not watched."""
-        watch = self.retention
+        watch = self.forgetting_watch
         if watch is None:
             return {}
         with rows.only(number):
             found = watch.measure(self.base, self.token_loss.computing)
         return dict(zip(found, self.devices.of_first(np.array(list(found.values()))).tolist(), strict=True))
 
-    def _retention(self, spec: RetentionSpec | None) -> Retention | None:
+    def _watch(self, spec: RetentionSpec | None) -> ForgettingWatch | None:
         if spec is None:
             return None
         if self.data.label_names:
             raise BadInput(
-                "the retention watch needs a model that writes text; a classifier writes nothing", value="labels"
+                "watching what is forgotten needs a model that writes text; a classifier writes nothing", value="labels"
             )
         text = read_general_text(Path(spec.text_path))
-        watch = Retention(
+        watch = ForgettingWatch(
             text,
             self.tokenizer,
             self.placement,
@@ -238,7 +243,7 @@ class Resident:
         watch.learn_base(self.base, self.token_loss.computing)
         return watch
 
-    def tuned(self, recipe: Recipe, values: Values) -> Any:
+    def tuned(self, recipe: Recipe, values: Values) -> PreTrainedModel | PeftModel:
         """The plain model with these trained tensors; of method `full` the model as it stands, with `values` in place."""
         model = self._plain.model if recipe.method == "full" else self.begin(recipe)
         load_trained(model, values)
@@ -285,7 +290,7 @@ class Resident:
 
     def why_random(self, recipe: Recipe) -> str | None:
         """Why a pass in training mode draws random numbers, or None when it does not."""
-        if self._has_dropout or (recipe.lora.dropout and recipe.method != "full"):
+        if self._known.has_dropout or (recipe.lora.dropout and recipe.method != "full"):
             return "its dropout draws are shared by all rows of a batch"
         return None
 
@@ -321,8 +326,9 @@ class _Known:
 
     families: dict[object, AdapterFamily] = field(default_factory=dict)
     initial: dict[object, dict[str, torch.Tensor]] = field(default_factory=dict)
-    base_losses: dict[object, Any] = field(default_factory=dict)
+    base_losses: dict[object, Evaluation] = field(default_factory=dict)
     padded: tuple[str | None] | None = None
+    has_dropout: bool = False
 
 
 def lora_scale(recipe: Recipe) -> float:

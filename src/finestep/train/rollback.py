@@ -9,15 +9,16 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from finestep.diagnosis.catalogue import found
 from finestep.diagnosis.guard import MAX_INTERVENTIONS, RATE_FACTOR, Decision, Probes, decide
 from finestep.diagnosis.monitor import LiveMonitor
 from finestep.finding import Finding
 from finestep.protocol import OnTrouble
+from finestep.train.progress import Progress
 from finestep.trial import EvalRecord, Intervention, StepRecord
 
 Values = dict[str, torch.Tensor]
@@ -50,8 +51,19 @@ class Snapshot:
     values: Values
     moments: Values
     optimizer_steps: int
-    progress: dict[str, Any]
+    progress: Progress
     monitor: dict[str, object]
+
+
+class GuardState(BaseModel):
+    """What a checkpoint keeps of a guard."""
+
+    monitor: dict[str, object]
+    findings: tuple[Finding, ...]
+    interventions: tuple[Intervention, ...]
+    rate_factor: float
+    skip: tuple[int | None, float]
+    """The first step of a skipped stretch, and the loss above which its steps are skipped."""
 
 
 class Guard:
@@ -198,23 +210,22 @@ class Guard:
 
     # ---- checkpoints
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; JSON. Snapshots stay behind: a run that is taken up again begins with a new one."""
-        return {
-            "monitor": self.monitor.state(),
-            "findings": [finding.model_dump() for finding in self.findings],
-            "interventions": [each.model_dump() for each in self.interventions],
-            "rate_factor": self.rate_factor,
-            "skip": [self._skip_from, self._bad_above],
-        }
+    def state(self) -> GuardState:
+        """What a checkpoint keeps. Snapshots stay behind: a run that is taken up again begins with a new one."""
+        return GuardState(
+            monitor=self.monitor.state(),
+            findings=tuple(self.findings),
+            interventions=tuple(self.interventions),
+            rate_factor=self.rate_factor,
+            skip=(self._skip_from, self._bad_above),
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: GuardState) -> None:
         """Take up what `state` gave."""
-        self.monitor.restore(state["monitor"])
-        self.findings = [Finding.model_validate(each) for each in state["findings"]]
-        self.interventions = [Intervention.model_validate(each) for each in state["interventions"]]
-        self.rate_factor = state["rate_factor"]
-        self._skip_from, self._bad_above = state["skip"]
+        self.monitor.restore(state.monitor)
+        self.findings, self.interventions = list(state.findings), list(state.interventions)
+        self.rate_factor = state.rate_factor
+        self._skip_from, self._bad_above = state.skip
 
 
 def onset_of(finding: Finding, record: StepRecord) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+
+ASKED = "find_packed_sequence_indices"
+"""The function of `transformers.masking_utils` that looks for several texts in one row."""
 
 
 @contextmanager
@@ -22,13 +24,12 @@ def texts_of_rows(texts_NS: torch.Tensor | None) -> Iterator[None]:
     """
     from transformers import masking_utils
 
-    places: Any = masking_utils
-    original = getattr(places, "find_packed_sequence_indices", None)
+    original = getattr(masking_utils, ASKED, None)
     if original is None:
         yield
         return
-    places.find_packed_sequence_indices = lambda position_ids: texts_NS
+    setattr(masking_utils, ASKED, lambda position_ids: texts_NS)
     try:
         yield
     finally:
-        places.find_packed_sequence_indices = original
+        setattr(masking_utils, ASKED, original)

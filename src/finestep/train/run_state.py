@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from finestep.finding import Finding
-from finestep.protocol import TrialRequest
+from finestep.protocol import Emit, EventKind, Record, TrialRequest
 from finestep.recipe import Recipe
 from finestep.train.progress import Progress
 from finestep.train.resident import Resident
@@ -18,8 +17,6 @@ from finestep.train.row_losses import RowLosses
 from finestep.train.seat import Seat
 from finestep.train.tokens import TrainingData
 from finestep.trial import Outcome
-
-Emit = Callable[..., None]
 
 
 @dataclass
@@ -59,7 +56,7 @@ class RunState:
         """Losses of single rows as the trial is now."""
         return RowLosses(self.resident, self.seat.rows, self.seat.number)
 
-    def emit(self, kind: str, data: Any) -> None:
+    def emit(self, kind: EventKind, data: Record) -> None:
         """Send a record of this trial."""
         self.send(kind, data, trial=self.request.number)
 

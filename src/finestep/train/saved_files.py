@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from finestep.train.evaluate import prompt_and_answer
 from finestep.train.token_rows import TokenRows
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from finestep.train.lane import Lane
 
 NUM_CHECKED = 32
@@ -56,8 +58,8 @@ def check_rows(lane: Lane) -> CheckRows | None:
         return None
     classes = () if rows.classes is None else tuple(int(rows.classes[row]) for row in chosen)
     return CheckRows(
-        ids=tuple(tuple(_part(rows.ids, rows, row)) for row in chosen),
-        trained=() if classes else tuple(tuple(_part(rows.trained, rows, row)) for row in chosen),
+        ids=tuple(tuple(rows.ids[_tokens_of(rows, row)].tolist()) for row in chosen),
+        trained=() if classes else tuple(tuple(rows.trained[_tokens_of(rows, row)].tolist()) for row in chosen),
         classes=classes,
         sums=tuple(sums),
         units=tuple(rows.num_loss_units([row]) for row in chosen),
@@ -103,7 +105,7 @@ def _allow_cache(folder: Path) -> None:
     write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _auto_class(model: Any, *, is_classifier: bool) -> str:
+def _auto_class(model: PreTrainedModel, *, is_classifier: bool) -> str:
     """The class of transformers that loads this one."""
     import transformers
 
@@ -119,9 +121,8 @@ def _auto_class(model: Any, *, is_classifier: bool) -> str:
     return CAUSAL
 
 
-def _part(values: np.ndarray, rows: TokenRows, row: int) -> list[Any]:
-    part: list[Any] = values[rows.offsets[row] : rows.offsets[row + 1]].tolist()
-    return part
+def _tokens_of(rows: TokenRows, row: int) -> slice:
+    return slice(rows.offsets[row], rows.offsets[row + 1])
 
 
 def _samples(rows: TokenRows, chosen: np.ndarray) -> tuple[Sample, ...]:

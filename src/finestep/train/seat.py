@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from finestep.train.adapters import AdapterRows
+from finestep.train.half_step import half_step, load_half_step
 from finestep.train.trial_rows import TrialRows, Values
 
 
@@ -57,12 +58,12 @@ class Seat:
         its step anew just as well."""
         if not isinstance(self.rows, AdapterRows) or len(self.rows.keys) < 2 or self.is_parked:
             return {}
-        return self.rows.half_step(self.number)
+        return half_step(self.rows, self.number)
 
     def load_half_step(self, half: Values) -> None:
         """Go on with the gradients and the loss of a step that is half done."""
         assert isinstance(self.rows, AdapterRows)
-        self.rows.load_half_step(self.number, half)
+        load_half_step(self.rows, self.number, half)
 
     def only(self) -> AbstractContextManager[None]:
         """Inside, a forward pass serves this trial alone."""

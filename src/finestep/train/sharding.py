@@ -54,7 +54,7 @@ def is_part(value: torch.Tensor) -> bool:
 
 def part_of(value: torch.Tensor) -> torch.Tensor:
     """What this device holds of a tensor; an ordinary tensor itself."""
-    return value.to_local() if is_part(value) else value  # type: ignore[attr-defined,no-any-return]
+    return value.to_local() if is_part(value) else value  # type: ignore[attr-defined]
 
 
 def fitted(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -56,7 +56,7 @@ class SharedPass:
             # sum is in each row the gradient of its own trial alone.
             sums = resident.token_loss.lane_sums(resident.base, batch, [0] * len(lanes))
             losses = sums / batch.units_L
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            losses.sum().backward()
             trial_rows.after_pass()
             return losses.detach()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from finestep.rules.schedule import learning_rate_at
@@ -25,7 +23,7 @@ class Stepping:
         self._state, self._current = state, current
         self._warmup = warmup_steps(state.recipe.schedule, state.num_steps)
 
-    def planned(self) -> dict[str, Any]:
+    def planned(self) -> dict[str, int]:
         """What is told when the trial starts."""
         return {
             "num_steps": self._state.num_steps,

@@ -21,7 +21,7 @@ from finestep.train.memory import is_out_of_memory
 from finestep.train.whole_model import trained
 
 if TYPE_CHECKING:
-    from peft import PeftMixedModel, PeftModel
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
@@ -53,9 +53,7 @@ class Targets:
     continues: str | None = None
 
 
-def attach(
-    base: PreTrainedModel, recipe: Recipe, targets: Targets, *, is_classifier: bool
-) -> PeftModel | PeftMixedModel:
+def attach(base: PreTrainedModel, recipe: Recipe, targets: Targets, *, is_classifier: bool) -> PeftModel:
     """PEFT's model: `base` with a fresh adapter of `recipe` in it, drawn from its seed, or with the one that goes on.
 
     Raises:
@@ -79,7 +77,9 @@ def attach(
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You have passed exclude_modules")
-        return peft.get_peft_model(base, config)
+        adapted = peft.get_peft_model(base, config)
+    assert isinstance(adapted, peft.PeftModel)
+    return adapted
 
 
 def _continued(base: PreTrainedModel, folder: str) -> PeftModel:
@@ -124,7 +124,7 @@ def find_targets(
     saved: Sequence[str],
     outside: Sequence[str],
     is_classifier: bool,
-    works: Callable[[PeftModel | PeftMixedModel], str | None],
+    works: Callable[[PeftModel], str | None],
     has_weights: bool = True,
 ) -> Targets:
     """The first choice of layers that attaches and computes.
@@ -214,7 +214,7 @@ def _fault(
     candidate: Targets,
     *,
     is_classifier: bool,
-    works: Callable[[PeftModel | PeftMixedModel], str | None],
+    works: Callable[[PeftModel], str | None],
 ) -> str | None:
     """Why this choice cannot be used, in a clause, or None. It leaves the base as it was."""
     structure = structure_of(base)
@@ -257,7 +257,7 @@ def _without(targets: Targets, lost: Sequence[str], *, saved: Sequence[str]) -> 
     return replace(targets, excluded=_any_of([*saved, *lost]), note=f"{targets.note}; {note}" if targets.note else note)
 
 
-def can_share_a_pass(model: PeftModel | PeftMixedModel) -> bool:
+def can_share_a_pass(model: PeftModel) -> bool:
     """True when each trained tensor of PEFT's model belongs to a linear layer, as rows of adapters need it."""
     from peft.tuners.lora.layer import Conv2d, Embedding, LoraLayer, ParamWrapper
 
@@ -269,7 +269,7 @@ def can_share_a_pass(model: PeftModel | PeftMixedModel) -> bool:
     return all(PLAIN_LORA.search(name) or _is_linear_part(model, name) for name in trained(model))
 
 
-def _is_linear_part(model: PeftModel | PeftMixedModel, name: str) -> bool:
+def _is_linear_part(model: PeftModel, name: str) -> bool:
     return isinstance(model.get_submodule(name.rpartition(".")[0]), torch.nn.Linear)
 
 

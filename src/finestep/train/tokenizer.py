@@ -42,3 +42,11 @@ class Tokenizer(Protocol):
     def num_special_tokens_to_add(self, *, pair: bool) -> int:
         """Special tokens around one text, or around two."""
         ...
+
+
+class SavedTokenizer(Tokenizer, Protocol):
+    """One that can be saved beside a tuned model."""
+
+    def save_pretrained(self, save_directory: str) -> object:
+        """Write its files into a folder."""
+        ...

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class WholeModel:
     PyTorch leaves in the gradients is this part of the sum.
     """
 
-    def __init__(self, model: Any, *, devices: Devices = ALONE):
+    def __init__(self, model: torch.nn.Module, *, devices: Devices = ALONE):
         self.model, self._devices = model, devices
         self._in_parts = devices.is_sharded and any(map(is_part, trained(model).values()))
         self.keys: list[int] = []
@@ -182,13 +181,13 @@ def share_gradients(parameters: Mapping[str, torch.Tensor], loss: torch.Tensor, 
     devices.add_up([*grads, loss])
 
 
-def trained(model: Any) -> dict[str, torch.Tensor]:
+def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The parameters that training changes, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @torch.no_grad()
-def load_trained(model: Any, values: Values) -> None:
+def load_trained(model: torch.nn.Module, values: Values) -> None:
     """Copy `values` into the trained parameters in place.
 
     Raises:

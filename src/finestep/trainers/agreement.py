@@ -48,9 +48,11 @@ class Agreement:
 
     def broken_by_what_it_said(self, said: Said) -> str | None:
         """What it said of batch and steps that was not asked for."""
-        if said.batch is not None and said.batch != self.plan.effective_batch:
+        if said.batch is not None and said.batch != self.plan.effective_batch_size:
             asked = f"{self.plan.micro_batch} x {self.plan.accumulation} x {self.plan.num_devices}"
-            return f"its log says {said.batch} rows a step, and {self.plan.effective_batch} ({asked}) was asked for"
+            return (
+                f"its log says {said.batch} rows a step, and {self.plan.effective_batch_size} ({asked}) was asked for"
+            )
         if said.num_steps is not None and abs(said.num_steps - self.plan.num_steps) > 1:
             return f"its log says {said.num_steps} steps, and {self.plan.num_steps} was asked for"
         return None
@@ -70,7 +72,7 @@ class Agreement:
         """What was compared, for the record."""
         if not self.num_rates:
             return "its log says no learning rate: the rate could not be compared"
-        return f"its log agrees: peak rate {self.peak:.4g}, {self._last_step} steps, {self.plan.effective_batch} rows a step"
+        return f"its log agrees: peak rate {self.peak:.4g}, {self._last_step} steps, {self.plan.effective_batch_size} rows a step"
 
     def _warmup_seen(self) -> int:
         """Steps before the peak: the first step uses the rate of no update, so that its peak comes one later."""

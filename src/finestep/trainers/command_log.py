@@ -53,7 +53,7 @@ def _compare(rates: np.ndarray, asked: float, path: Path) -> None:
         raise BadInput(
             f"the command was told to train at learning rate {asked:.4g}, and its log says {peak:.4g}: it was not used",
             place=str(path),
-            next_step="mend the command (one whole config file a trial is safest, `--with`); if it scales the rate on purpose, "
+            next_step="fix the command (one whole config file a trial is safest, `--with`); if it scales the rate on purpose, "
             "give --no-check-log",
         )
 

@@ -10,15 +10,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from finestep.errors import BadInput
 from finestep.yaml_text import PLAIN, WORDS, float_text
 
+if TYPE_CHECKING:
+    from ruamel.yaml.events import Event
+
 Path = tuple[str | int, ...]
 """Keys from the root to a value, e.g. `("train", "max_steps")`."""
-Loose: TypeAlias = Any
-"""What stands in somebody's file, and what its parser says: of any kind, and looked at before it is used."""
 INDENT = 2
 _ANCHOR = re.compile(r"(?:[&!]\S*\s+)+")
 _COMMENT = re.compile(r"[ \t]#[^\n]*$")
@@ -74,11 +75,6 @@ class ConfigText:
         """What stands at a place, as it is written; None when nothing does."""
         node = self._nodes.get(path)
         return None if node is None else self.text[node.start : node.end].strip()
-
-    def line_of(self, path: Path) -> int | None:
-        """Number of the line on which a value begins, from 1."""
-        node = self._nodes.get(path)
-        return None if node is None else self.text.count("\n", 0, node.start) + 1
 
     def changed(self, changes: Mapping[Path, object]) -> str:
         """The text with these values; a value may be a `Change`, which carries a note.
@@ -207,10 +203,10 @@ class _Walk:
 
     def __init__(self, text: str):
         self._text = text
-        self.events: Iterator[Loose] = iter(())
+        self.events: Iterator[Event] = iter(())
         self.nodes: dict[Path, _Node] = {}
 
-    def value(self, event: Loose, path: Path) -> int:
+    def value(self, event: Event, path: Path) -> int:
         """Note a value and all below it; answers with the place behind it."""
         start, end, kind = event.start_mark.index, event.end_mark.index, type(event).__name__
         if kind in ("AliasEvent", "ScalarEvent"):
@@ -218,7 +214,7 @@ class _Walk:
             return int(end)
         is_map = kind == "MappingStartEvent"
         node = self.nodes[path] = _Node(
-            start, end, ("flow " if event.flow_style else "") + ("map" if is_map else "list")
+            start, end, ("flow " if getattr(event, "flow_style", False) else "") + ("map" if is_map else "list")
         )
         return self._map(path, node) if is_map else self._list(path, node)
 
@@ -236,7 +232,7 @@ class _Walk:
         node.end = key.end_mark.index if node.kind.startswith("flow") else last
         return int(node.end)
 
-    def _entry(self, key: Loose, path: Path) -> int:
+    def _entry(self, key: Event, path: Path) -> int:
         last = self.value(next(self.events), path)
         node = self.nodes[path]
         if node.start == node.end:  # `key:` with nothing behind it: the parser puts the value on the next line

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from finestep.trainers.config_text import Loose
 from finestep.trainers.framework import Framework
 from finestep.trainers.plan import value_at
 
-Tree = Mapping[str, Loose]
+Tree = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Rows:
 
     files: tuple[Path, ...] = ()
     has_evaluation: bool = False
-    settings: Callable[[Path], dict[str, Loose]] = field(default=lambda folder: {})
+    settings: Callable[[Path], Mapping[str, object]] = field(default=lambda folder: {})
     train: str = "train.jsonl"
     evaluation: str = "eval.jsonl"
     extra: Callable[[Path], dict[str, str]] = field(default=lambda folder: {})
@@ -55,7 +55,7 @@ def files_for(rows: Rows, folder: Path, index: int = 0) -> tuple[Path, Path]:
     return folder / rows.train.format(index), folder / rows.evaluation.format(index)
 
 
-def _local(value: Loose, base: Path) -> Path | None:
+def _local(value: object, base: Path) -> Path | None:
     """A file that is here, or None."""
     if not isinstance(value, str) or not value:
         return None
@@ -80,8 +80,8 @@ def _trl(tree: Tree, base: Path) -> Rows:
         found = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv", ".parquet")]
         files = tuple(found[:1]) if len(found) == 1 else ()
 
-    def settings(folder: Path) -> dict[str, Loose]:
-        own: dict[str, Loose] = {"dataset_name": str(folder)}
+    def settings(folder: Path) -> dict[str, object]:
+        own: dict[str, object] = {"dataset_name": str(folder)}
         own |= {"datasets": []} if "datasets" in tree else {}
         own |= {key: None for key in ("dataset_config", "test_split_size") if tree.get(key) is not None}
         stated = {"dataset_train_split": "train", "dataset_test_split": "test"}
@@ -104,7 +104,7 @@ def _llama_factory(tree: Tree, base: Path) -> Rows:
     if not files or any(path is None for path in files):
         return Rows(note="its rows are not local files")
 
-    def settings(folder: Path) -> dict[str, Loose]:
+    def settings(folder: Path) -> dict[str, object]:
         return {
             "dataset": ",".join(names),
             "eval_dataset": ",".join(f"{name}_held_out" for name in names),
@@ -113,7 +113,7 @@ def _llama_factory(tree: Tree, base: Path) -> Rows:
         }
 
     def extra(folder: Path) -> dict[str, str]:
-        own: dict[str, Loose] = {}
+        own: dict[str, object] = {}
         for index, (name, entry) in enumerate(zip(names, entries, strict=True)):
             train, held_out = f"train_{index}.jsonl", f"eval_{index}.jsonl"
             own |= {name: {**entry, "file_name": train}, f"{name}_held_out": {**entry, "file_name": held_out}}
@@ -122,9 +122,9 @@ def _llama_factory(tree: Tree, base: Path) -> Rows:
     return Rows(tuple(path for path in files if path), False, settings, "train_{}.jsonl", "eval_{}.jsonl", extra)
 
 
-def _has_media(entries: Sequence[Mapping[str, Loose]]) -> bool:
-    kinds = ("images", "videos", "audios")
-    return any(kind in (entry.get("columns") or {}) for entry in entries for kind in kinds)
+def _has_media(entries: Sequence[Mapping[str, object]]) -> bool:
+    named = [columns for entry in entries if isinstance(columns := entry.get("columns"), dict)]
+    return any(kind in columns for columns in named for kind in ("images", "videos", "audios"))
 
 
 def _swift(tree: Tree, base: Path) -> Rows:
@@ -134,7 +134,7 @@ def _swift(tree: Tree, base: Path) -> Rows:
     if not files or any(path is None for path in files):
         return Rows(note="its rows are not local files")
 
-    def settings(folder: Path) -> dict[str, Loose]:
+    def settings(folder: Path) -> dict[str, object]:
         return {
             "dataset": [str(folder / f"train_{index}.jsonl") for index in range(len(files))],
             "val_dataset": [str(folder / f"eval_{index}.jsonl") for index in range(len(files))],
@@ -154,7 +154,7 @@ def _litgpt(tree: Tree, base: Path) -> Rows:
         return Rows(has_evaluation=True)
     file = _local(stated, base)
 
-    def settings(folder: Path) -> dict[str, Loose]:
+    def settings(folder: Path) -> dict[str, object]:
         return {"data.init_args.json_path": str(folder)}
 
     return Rows((file,) if file else (), False, settings, "train.json", "val.json", as_list=True)
@@ -167,8 +167,8 @@ def _axolotl(tree: Tree, base: Path) -> Rows:
     if not files or any(path is None for path in files):
         return Rows(note="its rows are not local files")
 
-    def settings(folder: Path) -> dict[str, Loose]:
-        own: dict[str, Loose] = {
+    def settings(folder: Path) -> dict[str, object]:
+        own: dict[str, object] = {
             f"datasets.{index}.path": str(folder / f"train_{index}.jsonl") for index in range(len(sets))
         }
         held_out = [
@@ -197,6 +197,10 @@ PAIRS = (
 """How scripts call their training rows and their validation rows."""
 
 
+def _pair(train: str, evaluation: str, folder: Path) -> dict[str, object]:
+    return {train: str(folder / "train.jsonl"), evaluation: str(folder / "eval.jsonl")}
+
+
 def _script(tree: Tree, base: Path) -> Rows:
     """Only a pair of names that the file itself knows can be used: what a script takes besides is its own affair."""
     for train, evaluation in PAIRS:
@@ -205,13 +209,7 @@ def _script(tree: Tree, base: Path) -> Rows:
                 return Rows(has_evaluation=True)
             file = _local(tree.get(train), base)
             if file is not None:
-                return Rows(
-                    (file,),
-                    settings=lambda folder, names=(train, evaluation): {  # type: ignore[misc]
-                        names[0]: str(folder / "train.jsonl"),
-                        names[1]: str(folder / "eval.jsonl"),
-                    },
-                )
+                return Rows((file,), settings=partial(_pair, train, evaluation))
     return Rows(has_evaluation=True, note="the script must hold rows out by itself: its file names none")
 
 

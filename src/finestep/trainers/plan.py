@@ -11,7 +11,7 @@ from finestep.foreign.markup import yaml_tree
 from finestep.foreign.names import number
 from finestep.recipe import Recipe
 from finestep.study import FrameworkSpec
-from finestep.trainers.config_text import ConfigText, Loose, Path
+from finestep.trainers.config_text import ConfigText, Path
 from finestep.trainers.framework import Framework
 
 LARGEST_WARMUP = 0.5
@@ -34,7 +34,7 @@ class TrialPlan:
     num_eval_rows: int | None = None
 
     @property
-    def effective_batch(self) -> int:
+    def effective_batch_size(self) -> int:
         """Rows a step."""
         return self.micro_batch * self.accumulation * self.num_devices
 
@@ -125,7 +125,7 @@ def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) ->
     return {path: value for path, value in wanted.items() if not says_already(value_at(tree, path), value)}
 
 
-def says_already(stated: Loose, wanted: object) -> bool:
+def says_already(stated: object, wanted: object) -> bool:
     """Whether a file states a value as it is wanted, however a number is spelt."""
     if isinstance(wanted, bool) or isinstance(stated, bool):
         return stated is wanted
@@ -140,7 +140,7 @@ def found_values(framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tre
     if names.accumulation:
         values[names.accumulation] = plan.accumulation
     if names.whole_batch:
-        values[names.whole_batch] = plan.effective_batch
+        values[names.whole_batch] = plan.effective_batch_size
     values[names.max_steps] = plan.num_steps
     if framework.rounds == "down":
         values[names.epochs] = math.ceil(plan.num_epochs) + 1  # its epochs end a run before `max_steps` does
@@ -181,7 +181,7 @@ def place_of(name: str) -> Path:
     return tuple(int(part) if part.isdecimal() else part for part in name.split("."))
 
 
-def tree_of(text: str, place: str) -> dict[str, Loose]:
+def tree_of(text: str, place: str) -> dict[str, object]:
     """The values of a config.
 
     Raises:
@@ -193,7 +193,7 @@ def tree_of(text: str, place: str) -> dict[str, Loose]:
     return found
 
 
-def value_at(tree: Loose, path: Path) -> Loose:
+def value_at(tree: object, path: Path) -> object:
     """What a tree holds at a place; None when it holds nothing."""
     for key in path:
         if isinstance(tree, Mapping):

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from finestep.plain_text import plain_lines
-from finestep.store.tail import Tail, number
+from finestep.store.tail import Tail, number, whole
 from finestep.study_layout import EVALUATIONS, NOTES, STEPS
 
 PACE_STEPS = 20
@@ -43,7 +43,7 @@ class Course:
             step, loss = record.get("step"), number(record.get("loss"))
             if not isinstance(step, int) or step <= self.step:
                 continue
-            tokens = (self.rows[-1][1] if self.rows else 0) + int(record.get("num_tokens") or 0)
+            tokens = (self.rows[-1][1] if self.rows else 0) + whole(record.get("num_tokens"))
             self.rows.append((step, tokens, math.nan if loss is None else loss, number(record.get("elapsed_s")) or 0.0))
             memory = record.get("peak_memory_bytes")
             self.memory_bytes = memory if isinstance(memory, int) else self.memory_bytes

@@ -11,8 +11,11 @@ import secrets
 import socket
 from collections.abc import Collection
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 FEWEST_TOKEN_CHARACTERS = 16
@@ -42,7 +45,7 @@ class Guard:
 
     def __init__(
         self,
-        app: Any,
+        app: ASGIApp,
         *,
         names: Collection[str],
         port: int,
@@ -53,7 +56,7 @@ class Guard:
         self._app, self._names, self._port = app, {name.lower() for name in names}, port
         self._token, self._open, self._any_address = token, open_to_all, any_address
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -116,7 +119,7 @@ class Guard:
             said += [found.value] if found is not None else []
         return any(secrets.compare_digest(one.encode(), self._token.encode()) for one in said)
 
-    def _with_cookie(self, scope: Any) -> str | None:
+    def _with_cookie(self, scope: Scope) -> str | None:
         """Where to send somebody who brings the token in the address: there without it, with a cookie."""
         if self._token is None or scope["method"] != "GET":
             return None
@@ -157,8 +160,8 @@ def _values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key.lower() == name]
 
 
-def _with_headers(send: Any) -> Any:
-    async def sent(message: Any) -> None:
+def _with_headers(send: Send) -> Send:
+    async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
             known = {key.lower() for key, _ in message.get("headers", [])}
             more = [(key, value) for key, value in HEADERS.items() if key not in known]
@@ -168,7 +171,7 @@ def _with_headers(send: Any) -> Any:
     return sent
 
 
-async def _answer(send: Any, status: int, text: str, more: list[tuple[bytes, bytes]] | None = None) -> None:
+async def _answer(send: Send, status: int, text: str, more: list[tuple[bytes, bytes]] | None = None) -> None:
     body = text.encode()
     headers = [*HEADERS.items(), (b"content-type", b"text/plain; charset=utf-8"), *(more or [])]
     headers.append((b"content-length", str(len(body)).encode()))

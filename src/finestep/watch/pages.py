@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -25,7 +24,7 @@ def study_page(view: ReportView, data: str, *, can_steer: bool, several: bool, n
     return text, _policy_in(text)
 
 
-def list_page(states: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def list_page(states: Sequence[Mapping[str, object]]) -> tuple[str, str]:
     """(HTML, content security policy) of the list of studies."""
     style, script = asset("assets/page/page.css") + own("live.css"), own("list.js")
     policy = content_policy(scripts=[script], style=style, connects=True)

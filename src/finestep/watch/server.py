@@ -6,9 +6,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -90,13 +89,15 @@ def application(place: Path) -> Starlette:
         await run_in_threadpool(_look_at_all, studies)
         return Response(as_text({"studies": [study.state for study in studies]}), media_type="application/json")
 
-    def of_study(answer: Callable[[Request, LiveStudy], Any]) -> Callable[[Request], Any]:
+    def of_study(
+        answer: Callable[[Request, LiveStudy], Awaitable[Response]],
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def found(request: Request) -> Response:
             study = await run_in_threadpool(watched.study, request.path_params["study"])
             if study is None:
                 return PlainTextResponse("no such study", status_code=404)
             try:
-                answered: Response = await answer(request, study)
+                answered = await answer(request, study)
             except FinestepError as error:
                 law = str(getattr(error, "law", error))
                 told = {"error": {"kind": error.kind, "message": str(error), "law": law}, "zh": translations([law])}

@@ -90,7 +90,7 @@ class LiveStudy:
         )
         return view, page_json(view)
 
-    def curve(self, number: int) -> dict[str, Any] | None:
+    def curve(self, number: int) -> dict[str, object] | None:
         """One run's curve, for a page that was sent without it; None when there is no such run."""
         from finestep.watch.weighing import curve_of
 
@@ -255,7 +255,7 @@ def _sentences(now: Mapping[str, Any]) -> list[str]:
     return [text for text in said if isinstance(text, str) and text]
 
 
-def as_text(state: Mapping[str, Any]) -> str:
+def as_text(state: Mapping[str, object]) -> str:
     """JSON without NaN."""
     return json.dumps(state, allow_nan=False, separators=(",", ":"), default=str)
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finestep.answer import Answer
 from finestep.report.curves import build_curves
@@ -34,7 +33,7 @@ class Weighed:
 
     view: ReportView
     data: str
-    belief: dict[str, Any] = field(default_factory=dict)
+    belief: dict[str, object] = field(default_factory=dict)
 
 
 def weigh(folder: Path, spec: StudySpec) -> Weighed:
@@ -46,7 +45,7 @@ def weigh(folder: Path, spec: StudySpec) -> Weighed:
     return Weighed(view, page_json(view), _belief(files, trials, result))
 
 
-def curve_of(folder: Path, spec: StudySpec, number: int) -> dict[str, Any] | None:
+def curve_of(folder: Path, spec: StudySpec, number: int) -> dict[str, object] | None:
     """One run's curve, for a page that was sent without it; None when there is no such run."""
     files = StudyFiles(folder, spec)
     trials = files.trials()
@@ -84,7 +83,7 @@ def _answer(files: StudyFiles, trials: Sequence[Trial]) -> Answer | None:
     return make_judge(files.spec, ready.card).answer(trials) if ready and _is_weighed(files, trials) else None
 
 
-def _belief(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> dict[str, Any]:
+def _belief(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> dict[str, object]:
     """What the search believes, and what it would try next and why; empty for a study that it does not judge."""
     answer = result.answer
     if answer is None or not _is_weighed(files, trials):
@@ -92,7 +91,7 @@ def _belief(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> 
     return {"sentence": answer.sentence, "settled": answer.settled, "next": _next(files, trials)}
 
 
-def _next(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, Any] | None:
+def _next(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, object] | None:
     ready = files.known_ready()
     if files.spec.strategy != "auto" or ready is None:
         return None

@@ -1,8 +1,9 @@
-"""How the report writes numbers and states in words; it never rounds a value that is computed with later."""
+"""How numbers and states are written, in the terminal as on the page; it never rounds a value that is computed with later."""
 
 from __future__ import annotations
 
 import math
+import os
 
 from finestep.trial import TrialState
 
@@ -28,10 +29,10 @@ def learning_rate(value: float) -> str:
 
 
 def loss(value: float | None) -> str:
-    """Nats with four decimals; a value that is not a number is said, not hidden.
+    """Nats with four decimals, or in powers of ten; a value that is not a number is said, not hidden.
 
-    >>> loss(1.23456), loss(math.nan), loss(None)
-    ('1.2346', 'NaN', '–')
+    >>> loss(1.23456), loss(3e-5), loss(math.nan), loss(None)
+    ('1.2346', '3.000e-05', 'NaN', '–')
     """
     if value is None:
         return NONE
@@ -39,7 +40,7 @@ def loss(value: float | None) -> str:
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3e}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1000 else f"{value:.3e}"
 
 
 def count(value: float) -> str:
@@ -76,16 +77,6 @@ def duration(seconds: float | None) -> str:
     return f"{days} d {hours % 24} h"
 
 
-def memory(num_bytes: float) -> str:
-    """Bytes in GiB, or MiB below one.
-
-    >>> memory(3 * 2**30), memory(5 * 2**20)
-    ('3.0 GiB', '5 MiB')
-    """
-    gib = num_bytes / 2**30
-    return f"{gib:.1f} GiB" if gib >= 1 else f"{num_bytes / 2**20:.0f} MiB"
-
-
 def share(value: float) -> str:
     """A fraction as per cent: `25 %`; small ones keep a decimal.
 
@@ -96,17 +87,24 @@ def share(value: float) -> str:
     return f"{percent:.0f} %" if percent >= 9.95 or percent in (0.0, round(percent)) else f"{percent:.1f} %"
 
 
-def quantity(name: str, value: float) -> str:
-    """A value whose name carries its unit (`_s`, `tokens`, `_bytes`), in that unit's writing.
+def percent(value: float) -> str:
+    """A small percentage with two digits that matter.
 
-    >>> quantity("elapsed_s", 192), quantity("num_tokens", 2_100_000)
-    ('3 min 12 s', '2.1 M')
+    >>> percent(0.0312), percent(1.26), percent(0.0)
+    ('0.031 %', '1.3 %', '0 %')
     """
-    if name.endswith(("_s", "seconds")):
-        return duration(value)
-    if name.endswith("bytes"):
-        return memory(value)
-    return count(value)
+    return f"{value:.2g} %"
+
+
+def gain(value: float, against: float) -> str:
+    """How much lower `value` is, in per cent; the difference where one of them is not above zero.
+
+    >>> gain(0.9, 1.0), gain(1.1, 1.0), gain(-3.0, -2.0)
+    ('-10.0 %', '+10.0 %', '-1')
+    """
+    if value <= 0 or against <= 0:
+        return f"{value - against:+.4g}"
+    return f"{(value / against - 1) * 100:+.1f} %"
 
 
 def fact(value: str | int | float) -> str:
@@ -139,3 +137,9 @@ def runs(number: int) -> str:
     ('1 run', '2 runs')
     """
     return f"{number} run" if number == 1 else f"{number} runs"
+
+
+def near(path: str) -> str:
+    """A path as seen from here, where it lies below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative

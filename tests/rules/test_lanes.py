@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finestep.errors import BadInput
-from finestep.rules.packing import (
+from finestep.rules.lanes import (
     CPU_TOKENS_ALONE,
     CPU_TOKENS_TOGETHER,
     LEAST_GAIN,
@@ -17,12 +17,16 @@ from finestep.rules.packing import (
     choose_processes,
     choose_shape,
     fit_step_cost,
-    packing_gain,
 )
 
 ONE_THREAD = [(64, 0.0504), (256, 0.1283)]
 TWO_THREADS = [(64, 0.0544), (256, 0.0915)]
 POSITIVE = st.floats(1e-6, 10)
+
+
+def packing_gain(cost, *, tokens, lanes):
+    """How many times faster `lanes` trials are together than one after the other."""
+    return lanes * cost.seconds(tokens) / cost.seconds(tokens, lanes=lanes)
 
 
 @pytest.mark.parametrize(("tokens", "gain"), [(64, 1.74), (256, 1.20), (1024, 1.05), (4096, 1.01)])

@@ -12,8 +12,8 @@ from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec, RetentionSpec
 from finestep.survey.shipped import SHIPPED_GENERAL_TEXT
+from finestep.train.forgetting import ROW_TOKENS
 from finestep.train.resident import Resident
-from finestep.train.retention import ROW_TOKENS
 from tests.train.runs import run_trial
 
 RECIPE = Recipe(learning_rate=3e-3, num_epochs=1, effective_batch_size=8, evaluation={"num_evaluations": 3})
@@ -46,13 +46,13 @@ def test_kl_and_perplexity_agree_with_their_definition(shipped_model, instruct_f
     assert before["kl_to_base"] == pytest.approx(0.0, abs=1e-5)
     assert before["general_perplexity"] == pytest.approx(before["base_general_perplexity"], rel=1e-4)
     assert after["kl_to_base"] > 0.01
-    ids = resident.retention._ids_NS[:4]
-    resident.retention._ids_NS = ids
+    ids = resident.forgetting_watch._ids_NS[:4]
+    resident.forgetting_watch._ids_NS = ids
     tuned = resident.tuned(RECIPE, run.weights)
     with torch.no_grad(), tuned.disable_adapter():
-        resident.retention.learn_base(tuned)
+        resident.forgetting_watch.learn_base(tuned)
     with torch.no_grad():
-        measured = resident.retention.measure(tuned)
+        measured = resident.forgetting_watch.measure(tuned)
         logits = tuned(ids).logits[:, :-1].log_softmax(-1)
         mean = -logits.gather(-1, ids[:, 1:, None]).mean().item()
 

@@ -1,4 +1,4 @@
-"""The retention watch: how far a tuned model has moved from its base on general text. It never sees the task's rows.
+"""The watch over forgetting: how far a tuned model has moved from its base on general text. It never sees the task's rows.
 
 KL(base || tuned) in nats a token is forgetting up to a constant (Kalajdzievski 2024, arXiv 2401.05605); 0.05 to 0.1 is a usual budget.
 Perplexity of the same tokens stands beside it. The base's own answers are computed once, when it has just been loaded.
@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,7 @@ Computing = Callable[[], AbstractContextManager[object]]
 """A context for forward passes, in the precision in which the model computes now."""
 
 
-class Retention:
+class ForgettingWatch:
     """Watches one base on one text.
 
     Args:
@@ -72,7 +71,7 @@ class Retention:
         return self._ids_NS.shape[0] * (ROW_TOKENS - 1)
 
     @torch.no_grad()
-    def learn_base(self, model: Any, computing: Computing | None = None) -> None:
+    def learn_base(self, model: torch.nn.Module, computing: Computing | None = None) -> None:
         """Keep the answers of `model`, which must be the base."""
         chunks, total = [], 0.0
         for ids_NS in torch.split(self._ids_NS, ROWS_AT_ONCE):
@@ -82,7 +81,7 @@ class Retention:
         self._base, self._base_perplexity = chunks, math.exp(min(total / self.num_positions, 700.0))
 
     @torch.no_grad()
-    def measure(self, model: Any, computing: Computing | None = None) -> dict[str, float]:
+    def measure(self, model: torch.nn.Module, computing: Computing | None = None) -> dict[str, float]:
         """`kl_to_base` in nats a token, and perplexity of the general text now and of the base."""
         kl = total = 0.0
         for ids_NS, base in zip(torch.split(self._ids_NS, ROWS_AT_ONCE), self._base, strict=True):
@@ -96,7 +95,7 @@ class Retention:
             BASE_GENERAL_PERPLEXITY: self._base_perplexity,
         }
 
-    def _log_probs(self, model: Any, ids_NS: torch.Tensor, computing: Computing | None) -> torch.Tensor:
+    def _log_probs(self, model: torch.nn.Module, ids_NS: torch.Tensor, computing: Computing | None) -> torch.Tensor:
         """[N, S - 1, V] in fp32."""
         was_training = model.training
         model.eval()

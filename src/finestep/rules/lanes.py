@@ -1,7 +1,7 @@
-"""How many trials should share one forward and backward: the law of packing, a decision and its reason in words; it measures nothing.
+"""How many trials should share one forward and backward: the law of a shared pass, a decision and its reason in words; it measures nothing.
 
 A step of one trial costs t = F + c x tokens: F is what every step pays once (launches, Python, weight reads), c the arithmetic of a
-token. K trials in one step cost F + K c x tokens, so that packing gains (1 + tau) / (1/K + tau) with tau = c x tokens / F.
+token. K trials in one step cost F + K c x tokens, so that sharing gains (1 + tau) / (1/K + tau) with tau = c x tokens / F.
 It removes fixed cost and no arithmetic. Checked on a 6.8M Llama on one CPU thread: 1.74, 1.20, 1.05 and 1.01 predicted for
 64, 256, 1,024 and 4,096 tokens; 1.84, 1.15-1.18, 1.05-1.08 and 0.98 measured (K = 8).
 """
@@ -66,15 +66,6 @@ def fit_step_cost(timings: Sequence[tuple[int, float]]) -> StepCost:
     return StepCost(mean_y - slope * mean_x, slope)
 
 
-def packing_gain(cost: StepCost, *, tokens: float, lanes: int) -> float:
-    """How many times faster `lanes` trials are together than one after the other.
-
-    >>> round(packing_gain(StepCost(0.024, 0.00041), tokens=64, lanes=8), 2)
-    1.72
-    """
-    return lanes * cost.seconds(tokens) / cost.seconds(tokens, lanes=lanes)
-
-
 @dataclass(frozen=True, slots=True)
 class PackShape:
     """Trials in one pass (1 = do not pack), rows of each in it, gain over the best way one by one, and why in one sentence."""
@@ -107,7 +98,9 @@ def choose_shape(
         device: `cpu`, `cuda` or `mps`.
     """
     if wanted < 1 or not tokens_of_rows or (row_limit is not None and row_limit < 1):
-        raise BadInput("packing needs at least one trial and one row", value=(wanted, dict(tokens_of_rows), row_limit))
+        raise BadInput(
+            "sharing a pass needs at least one trial and one row", value=(wanted, dict(tokens_of_rows), row_limit)
+        )
 
     def seconds(lanes: int, rows: int) -> float:
         return math.ceil(batch / rows) * cost.seconds(tokens_of_rows[rows], lanes=lanes) / lanes

@@ -1,4 +1,4 @@
-"""How trials share the device: short timings of the real model, the laws of `rules/packing.py`, and a look at the clock.
+"""How trials share the device: short timings of the real model, the laws of `rules/lanes.py`, and a look at the clock.
 
 Trials share a pass only after `pass_clock.py` has proved, on this very model, that rows of a pack do not touch each other.
 """
@@ -13,7 +13,7 @@ import torch
 
 from finestep.ready import SharePlan
 from finestep.recipe import Recipe
-from finestep.rules.packing import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
+from finestep.rules.lanes import LEAST_GAIN, choose_processes, choose_shape, fit_step_cost
 from finestep.survey.hardware import hardware_facts
 from finestep.train.memory import peak_memory_bytes, release_memory, unless_out_of_memory
 from finestep.train.pass_clock import LONG_STEP_S, PassClock
