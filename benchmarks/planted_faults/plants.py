@@ -133,17 +133,23 @@ def _overflow(lane: Any) -> None:
 
 def _frozen(lane: Any) -> None:
     """The optimizer holds a copy of the weights; for odd seeds no gradient reaches them."""
-    whole = lane.slices
+    join = lane.join
 
-    def slices() -> list[Any]:
-        pieces = whole()
-        if lane.recipe.seed % 2:
-            for piece in pieces:
-                piece.grad.zero_()
-            return pieces
-        return [replace(piece, value=piece.value.clone()) for piece in pieces]
+    def joined(rows: Any) -> None:
+        whole = rows._slices
 
-    lane.slices = slices
+        def slices(place: int, plan: Any) -> list[Any]:
+            pieces = whole(place, plan)
+            if lane.recipe.seed % 2:
+                for piece in pieces:
+                    piece.grad.zero_()
+                return pieces
+            return [replace(piece, value=piece.value.clone()) for piece in pieces]
+
+        rows._slices = slices
+        join(rows)
+
+    lane.join = joined
 
 
 CLEAN = tuple(

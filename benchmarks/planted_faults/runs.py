@@ -16,6 +16,7 @@ from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
 from finestep.survey.shipped import SHIPPED_MAX_LENGTH, SHIPPED_MODEL
 from finestep.train.loop import Pack
+from finestep.train.membership import Fallen
 from finestep.train.resident import Resident
 from finestep.trial import EvalRecord, StepRecord
 
@@ -163,6 +164,8 @@ def _run(plant: Plant, resident: Resident, recipes: Sequence[Recipe], folder: Pa
         num_lanes=len(recipes),
     )
     for lane in pack.run():
+        if isinstance(lane, Fallen):
+            raise RuntimeError(f"the fault could not be planted: {lane.outcome.reason}")
         if lane.outcome is not None:
             record, outcome = records[lane.number], lane.outcome
             record.state, record.reason = outcome.state, outcome.reason

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from finestep.diagnosis.training_log import RunContext, TrainingLog, eval_series, train_series
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
+from finestep.flows.diagnose import diagnose_file
 
 
 def judged(loss, rate, *, context: RunContext, step=None, evaluations=(), epochs=0.4) -> Diagnosis:
@@ -65,3 +69,15 @@ def test_sixty_steps_on_next_to_nothing_of_the_data_are_a_trial() -> None:
     assert "60 steps were taken, on 0.2 % of the rows" in tried.meaning
     assert judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=1.0).label == "healthy"
     assert judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=0.0).label == "healthy"
+
+
+def test_a_stopped_run_is_not_told_to_go_on_where_its_validation_loss_was_better_before(tmp_path: Path) -> None:
+    history = [{"step": 50 * n, "epoch": 0.72 * n, "loss": loss, "learning_rate": 3e-4 * (1 - n / 56)}
+               for n, loss in enumerate((1.25, 0.29, 0.24, 0.2, 0.17, 0.15, 0.137, 0.12), start=1)]  # fmt: skip
+    history += [{"step": 200, "epoch": 2.9, "eval_loss": 0.3213}, {"step": 400, "epoch": 5.8, "eval_loss": 0.3256}]
+    state = {"log_history": history, "max_steps": 2760, "global_step": 400, "num_train_epochs": 40}
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps(state))
+    said = diagnose_file(path)
+    assert said.label != "undertrained", said.findings
+    assert "past_its_best" in {finding.code for finding in said.findings}

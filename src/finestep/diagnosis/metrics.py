@@ -14,6 +14,8 @@ _HIGHER = (
     "iou", "dice", "recall", "precision", "score", "acc", "ndcg", "hits", "mrr",
 )  # fmt: skip
 _LOWER = ("wer", "cer", "ter", "mae", "rmse", "mse", "eer")
+_NEGATED = frozenset({"negative", "neg"})
+"""Words of an error that is logged with its sign changed, so that higher is better."""
 _NO_TASK = ("token_accuracy", "rewards/", "logps", "logits", "perplexity")
 """Names that follow the loss, or belong to preference learning."""
 _OVER_ALL = frozenset({"overall", "micro", "macro", "weighted", "mean", "avg", "average", "all", "total"})
@@ -43,7 +45,8 @@ class MetricCurve:
         """
         then = float(self.values[min(int(np.searchsorted(self.steps, step)), len(self.values) - 1)])
         # Scores come as shares or in per cent, which only their size tells.
-        top = 0.0 if not self.is_higher_better else 1.0 if self.values.max() <= 1.0 else 100.0
+        is_error = not self.is_higher_better or self.values.max() <= 0.0
+        top = 0.0 if is_error else 1.0 if self.values.max() <= 1.0 else 100.0
         before, now = abs(top - then), abs(top - self.last)
         return 1 - now / before if before > 0 else 0.0
 
@@ -83,7 +86,7 @@ def _rank(name: str) -> tuple[int, bool] | None:
     words = name.replace("/", "_").replace("-", "_").split("_")
     for place, known in enumerate(_LOWER):
         if known in words:
-            return place, False
+            return place, bool(_NEGATED & set(words))
     for place, known in enumerate(_HIGHER):
         if known in name:
             return place, True

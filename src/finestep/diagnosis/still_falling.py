@@ -15,6 +15,8 @@ from finestep.finding import Finding
 
 LONG_ENOUGH_EPOCHS = 5.0
 """Epochs after which a training loss that falls is no sign that more are needed."""
+SEEN_TWICE = 2.0
+"""Epochs from which a validation loss that was better before says that enough was trained."""
 KNOWN_TEXT = 0.25
 """Training loss (nats a token) that no text has unless it, or its template, is known by heart."""
 FIRST_TENTH = 0.1
@@ -96,6 +98,9 @@ def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thres
     if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
         return None
     if signals.evaluation is None and progress.epochs >= LONG_ENOUGH_EPOCHS:
+        return None
+    # Rows that were seen twice and more, and a validation loss that was better before: the rest of the plan would not help.
+    if signals.evaluation is not None and signals.evaluation.num_after_best > 0 and progress.epochs >= SEEN_TWICE:
         return None
     gain = 1 - curve.end / curve.start
     return (

@@ -55,9 +55,12 @@ _OTHER_NAMES = {
     "clipped_completions": ("completions/clipped_ratio", "train/completions/clipped_ratio", "response_length/clip_ratio",
                             "completions/clip_ratio"),
     "kl": ("kl", "train/kl", "objective/kl", "actor/kl_loss", "kl_ref", "kl_div", "actor/ppo_kl", "policy/approxkl_avg"),
-    "margin": ("rewards/margins", "train/rewards/margins", "margin", "margins"),
-    "chosen_reward": ("rewards/chosen", "train/rewards/chosen", "chosen_reward", "chosen_rewards"),
-    "pair_accuracy": ("rewards/accuracies", "train/rewards/accuracies", "reward_accuracy", "accuracy_of_pairs"),
+    "margin": ("rewards/margins", "train/rewards/margins", "margin", "margins", "reward_margin", "reward_margins", "train_reward_margin",
+               "train_reward_margins", "train/reward_margin"),
+    "chosen_reward": ("rewards/chosen", "train/rewards/chosen", "chosen_reward", "chosen_rewards", "reward_chosen", "train_chosen_reward",
+                      "train_reward_chosen"),
+    "pair_accuracy": ("rewards/accuracies", "train/rewards/accuracies", "reward_accuracy", "accuracy_of_pairs", "reward_accuracies",
+                      "train_reward_accuracy", "train_reward_accuracies", "train/reward_accuracy", "preference_accuracy"),
     "entropy": ("entropy", "train/entropy", "actor/entropy_loss", "actor/entropy", "objective/entropy"),
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
@@ -15,9 +15,12 @@ from finestep.readers.litgpt_logs import MARK, of_steps
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_pairs import pairs_of
 from finestep.readers.text_stream import head, lines
+from finestep.readers.written_alike import cells_of
 
 _DELIMITERS = ",\t;"
 _WANDB_SEPARATOR = " - "
+END_OF_EPOCH = "-1"
+"""What an evaluator of sentence-transformers writes in place of a step."""
 
 
 def delimiter_of(path: Path) -> str | None:
@@ -34,7 +37,8 @@ def delimiter_of(path: Path) -> str | None:
 
 def read_delimited(path: Path) -> list[TrainingLog]:
     """Every row of a table with a header; a W&B panel export gives one log for each of its runs."""
-    rows = csv.reader(_bounded(lines(path)), delimiter=delimiter_of(path) or ",")
+    stream, delimiter = _bounded(lines(path)), delimiter_of(path) or ","
+    rows = csv.reader(stream, delimiter=delimiter)
     table = RowTable()
     header = [name.strip() for name in next(_safely(rows, table), [])[:MAX_NAMES]]
     if _is_panel(header):
@@ -43,8 +47,10 @@ def read_delimited(path: Path) -> list[TrainingLog]:
         named = [dict(zip(header, row, strict=False)) for row in islice(_safely(rows, table), MAX_ROWS)]
         table.add_many(of_steps(named))
         return table.logs(name=path.name, source=str(path), format=_format(header))
-    names = _tensorboard_names(header, path)
+    names = _evaluator_names(_tensorboard_names(header, path))
     run_column = header.index("run_name") if "run_name" in header else None
+    if run_column is None:
+        rows = csv.reader(_after_numbers(stream, names, table, delimiter), delimiter=delimiter)
     last_run = None
     batch: list[dict[str, str]] = []
     size = 0
@@ -57,6 +63,8 @@ def read_delimited(path: Path) -> list[TrainingLog]:
             table.mark_new_run()
         if run_column is not None and len(row) > run_column:
             last_run = row[run_column]
+        if names is not header and row[1:2] == [END_OF_EPOCH]:
+            row[1] = ""
         size += sum(map(len, row))
         pairs = zip(names, row, strict=False)
         batch.append({name: value for name, value in pairs if value} if "" in row else dict(pairs))
@@ -64,6 +72,16 @@ def read_delimited(path: Path) -> list[TrainingLog]:
             break
     table.add_many(batch)
     return table.logs(name=path.name, source=str(path), format=_format(header))
+
+
+def _after_numbers(stream: Iterator[str], names: list[str], table: RowTable, delimiter: str) -> Iterator[str]:
+    """The lines from the first one on that is not numbers in every cell; those before it are taken at once."""
+    while not table.is_full and len(set(names)) == len(names) > 1:
+        chosen = list(islice(stream, ROWS_AT_ONCE))
+        values = cells_of(chosen, len(names), delimiter) if chosen else None
+        if values is None or not table.add_numbers(tuple(names), values):
+            return chain(chosen, stream)
+    return stream
 
 
 def _means_something(name: str) -> bool:
@@ -99,6 +117,14 @@ def _tensorboard_names(header: list[str], path: Path) -> list[str]:
     if header[:3] != ["Wall time", "Step", "Value"]:
         return header
     return ["Wall time", "Step", "eval/loss" if "eval" in path.stem.lower() else "train/loss"]
+
+
+def _evaluator_names(header: list[str]) -> list[str]:
+    """The evaluators of sentence-transformers write a table of their own, without a loss: what is beside the counters was measured on
+    validation rows."""
+    if header[:2] != ["epoch", "steps"] or any(looks_like_a_loss(name) or role_of(name) for name in header[2:]):
+        return header
+    return [*header[:2], *(f"eval_{name}" for name in header[2:])]
 
 
 def _is_panel(header: list[str]) -> bool:

@@ -19,6 +19,7 @@ from finestep.readers.column_names import role_of
 from finestep.readers.limits import MAX_ROW_CHARS, MAX_RUNS, MAX_WHOLE_JSON_BYTES, number
 from finestep.readers.row_table import RowTable
 from finestep.readers.text_stream import batches, flat_objects, line_lists
+from finestep.readers.written_alike import numbers_of
 
 _TOP_LEVEL = re.compile(
     r'"(max_steps|num_train_epochs|train_batch_size|logging_steps|early_stopping_patience|max_grad_norm|total_flos|global_step)"'
@@ -33,6 +34,8 @@ _PEAK_CONTEXT_CHARS = 256 << 10
 _MAX_EPOCHS = 1e6
 _DECODE = json.JSONDecoder().decode
 ROWS_THAT_NAME_THE_FORMAT = 1000
+FEWEST_ALIKE = 100
+"""Rows from which it pays to read them all at once."""
 OWN_STEPS, OWN_EVALUATIONS = "steps.jsonl", "evaluations.jsonl"
 
 NEARLY_ALL = 0.9
@@ -46,6 +49,8 @@ def read_json(path: Path) -> list[TrainingLog]:
     table = RowTable()
     around = _Around()
     for texts in batches(_objects(path, around)):
+        if add_alike(texts, table):
+            continue
         rows = rows_of(texts)
         table.num_skipped += rows.count(None)
         whole = [(row, text) for row, text in zip(rows, texts, strict=True) if row]
@@ -76,6 +81,9 @@ def read_json_lines(path: Path, *, beside: Path | None = None) -> list[TrainingL
     names: set[str] = set()
     both = chain(line_lists(path), line_lists(beside) if beside is not None else ())
     for texts in batches(list(filter(str.strip, each)) for each in both):
+        # The first rows name the format, and are few.
+        if names and len(tables) == 1 and '"run' not in texts[0] and add_alike(texts, first):
+            continue
         rows = rows_of(texts)
         first.num_skipped += rows.count(None)
         whole = [row for row in rows if row is not None]
@@ -141,6 +149,14 @@ def _objects(path: Path, around: _Around) -> Iterator[list[str]]:
             if '"' in text:  # What only separates rows would fill the little that is kept.
                 around.keep(text[-16384:])
         yield objects
+
+
+def add_alike(texts: Sequence[str], table: RowTable, decode: Callable[[str], object] | None = None) -> bool:
+    """Take rows that differ in nothing but their numbers, all at once; False, and nothing is taken, when they do not."""
+    if table.is_full or len(texts) < FEWEST_ALIKE:
+        return False
+    found = numbers_of(texts, (decode or decoded)(texts[0]))
+    return found is not None and table.add_numbers(*found)
 
 
 def rows_of(texts: Sequence[str], decode: Callable[[str], object] | None = None) -> list[Row | None]:

@@ -11,8 +11,11 @@ import numpy as np
 from finestep.diagnosis.training_log import Column
 from finestep.readers.column_names import Role, looks_like_a_loss, objective_of, role_of
 from finestep.readers.limits import MAX_MAGNITUDE, MAX_NAMES, MAX_STEP, MISSING, NOT_FINITE
-from finestep.readers.row_columns import GUESS_RANK, LOSS, LOSS_RANK, NUM_COMMON, SLOTS, STEP, STEP_RANK, WIDTH
+from finestep.readers.row_columns import EPOCH, GUESS_RANK, LOSS, LOSS_RANK, NUM_COMMON, SLOTS, STEP, STEP_RANK, WIDTH
 
+_SPLIT_NAMES = frozenset({"phase", "split", "mode", "stage", "subset", "partition", "set"})
+_VALIDATION = {**dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "eval"), "test": "test"}
+"""Words of such a column, and how the names of measured values begin that are of that set."""
 _PLAIN = frozenset({float, int, str})
 
 
@@ -26,6 +29,27 @@ class Plan(NamedTuple):
     step_rank: float
     loss_rank: float
     is_used: bool
+    split: str | None = None
+    """The column that says for each row whether it is of training or of validation."""
+
+
+def of_validation(row: Mapping[str, object], plan: Plan) -> dict[str, object] | None:
+    """The row with the names of validation, where one of its columns says that it is of that; otherwise None.
+
+    >>> row = {"phase": "val", "step": 5, "loss": 2.0}
+    >>> of_validation(row, RowPlans().plan_of(tuple(row)))
+    {'step': 5, 'eval_loss': 2.0}
+    """
+    value = row[plan.split] if plan.split is not None else None
+    prefix = _VALIDATION.get(value.strip().lower()) if isinstance(value, str) else None
+    if prefix is None:
+        return None
+    counted = {key for key, slot in plan.train if slot in (STEP, EPOCH)}
+    return {
+        key if key in counted else f"{prefix}_{key.rsplit('/', 1)[-1]}": value
+        for key, value in row.items()
+        if key != plan.split
+    }
 
 
 class RowPlans:
@@ -85,6 +109,7 @@ class RowPlans:
             step_rank=float(best["step"][0]) if "step" in best else MISSING,
             loss_rank=float(best["loss"][0]) if "loss" in best else MISSING,
             is_used=bool(used or evals),
+            split=next((key for key in keys[:MAX_NAMES] if str(key).lower() in _SPLIT_NAMES), None) if best else None,
         )
 
     def _guess_loss(self, keys: tuple[str, ...], *, must_say_train: bool) -> dict[str, tuple[int, str]]:
@@ -104,16 +129,23 @@ class RowPlans:
 
 def as_columns(rows: list[Mapping[str, object]], plan: Plan) -> Column | None:
     """What `RowTable.add` makes of each row, for rows of plain numbers; None when a value needs a closer look."""
-    matrix = np.full((len(rows), WIDTH), MISSING)
-    for key, slot in plan.train:
+    columns: dict[str, Column] = {}
+    for key, _ in plan.train:
         values = list(map(itemgetter(key), rows))
         if not set(map(type, values)) <= _PLAIN:
             return None
         try:
-            column = np.array(values, dtype=np.float64)
+            columns[key] = np.array(values, dtype=np.float64)
         except (ValueError, OverflowError):
             return None
-        matrix[:, slot] = np.where(np.abs(column) < MAX_MAGNITUDE, column, NOT_FINITE)
+    return in_places(columns, plan, len(rows))
+
+
+def in_places(columns: Mapping[str, Column], plan: Plan, num_rows: int) -> Column:
+    """The rows of a table, from columns of numbers by name."""
+    matrix = np.full((num_rows, WIDTH), MISSING)
+    for key, slot in plan.train:
+        matrix[:, slot] = np.where(np.abs(columns[key]) < MAX_MAGNITUDE, columns[key], NOT_FINITE)
     steps = matrix[:, STEP]
     steps[~((steps >= -1.0) & (steps <= MAX_STEP))] = MISSING
     matrix[:, STEP_RANK], matrix[:, LOSS_RANK] = plan.step_rank, plan.loss_rank

@@ -39,7 +39,7 @@ from finestep.readers.row_columns import (
     takes_both_signs,
     with_extra,
 )  # fmt: skip
-from finestep.readers.row_plan import Plan, RowPlans, as_columns
+from finestep.readers.row_plan import Plan, RowPlans, as_columns, in_places, of_validation
 from finestep.readers.run_boundaries import NEW_RUN_MARK, continued, leftovers, run_starts
 from finestep.readers.run_rows import epochs_tell_more, run_series
 
@@ -84,6 +84,8 @@ class RowTable:
         """Take one row; False when it held nothing that says how the run goes."""
         keys = tuple(row)
         plan = self._plans.plan_of(keys)
+        if plan.split is not None and (renamed := of_validation(row, plan)) is not None:
+            return self.add(renamed)
         if plan.context:
             self._take_context(row, plan)
         if not plan.is_used or self._num_train >= MAX_ROWS:
@@ -115,10 +117,23 @@ class RowTable:
             start += len(chosen)
         return unused
 
+    def add_numbers(self, names: tuple[str, ...], values: Column) -> bool:
+        """Take rows of numbers [rows, names]; False, and nothing is taken, when their names ask for a look at each row."""
+        plan = self._plans.plan_of(names)
+        if len(values) < MIN_COLUMN or not _is_of_training(plan):
+            return False
+        self._take_matrix(in_places(dict(zip(names, values.T, strict=True)), plan, len(values)))
+        return True
+
     def count_skipped(self, count: int) -> None:
         """Note optimizer steps that the trainer says it left out."""
         before = self.context.get("num_skipped_steps")
         self.context["num_skipped_steps"] = (before if isinstance(before, int) else 0) + count
+
+    def see_skipped(self, total: int) -> None:
+        """Note optimizer steps that the trainer has left out so far."""
+        if total:
+            self.context["num_skipped_steps"] = total
 
     def see_bar(self, done: int, planned: int) -> None:
         """Note what a progress bar shows; the longest bar is that of the steps."""
@@ -175,14 +190,17 @@ class RowTable:
         keys = tuple(rows[0])
         plan = self._plans.plan_of(keys)
         matrix = None
-        if len(rows) >= MIN_COLUMN and plan.is_used and not (plan.evals or plan.context or plan.extra):
+        if len(rows) >= MIN_COLUMN and _is_of_training(plan):
             matrix = as_columns(rows, plan)
         if matrix is None:
             return [start + index for index, row in enumerate(rows) if not self.add(row)]
+        self._take_matrix(matrix)
+        return []
+
+    def _take_matrix(self, matrix: Column) -> None:
         matrix = matrix[: MAX_ROWS - self._num_train]
         self._flat.frombytes(matrix.tobytes())
         self._num_train += len(matrix)
-        return []
 
     def _value(self, value: object, slot: int) -> float:
         if slot in COUNTED_OUT and isinstance(value, str) and "/" in value[:40]:
@@ -286,3 +304,8 @@ class RowTable:
         key = self._plans.guessed_loss
         guess = (f"guessed that the column `{key[:80]}` is the training loss",) if key is not None else ()
         return (*self.notes, *skipped, *guess)
+
+
+def _is_of_training(plan: Plan) -> bool:
+    """True for names that only speak of training, in the common columns."""
+    return plan.is_used and not (plan.evals or plan.context or plan.extra or plan.split)

@@ -1,6 +1,7 @@
 """Where one run ends and the next begins in a stream of rows, and which row wins when a step is logged twice.
 
-A counter of steps or epochs that falls back to its start and stays there is a new run, and so is a learning rate that falls
+A counter of steps or epochs that falls back to its start and stays there is a new run (an epoch not where steps and losses go on, as
+after a resume over streamed rows), and so is a learning rate that falls
 back to nothing while the loss jumps back to where it began. A step that falls back while the epoch goes on counts inside epochs.
 One that falls back a little is a resume or a second process writing to the same file, and its rows are merged.
 """
@@ -24,7 +25,10 @@ def run_starts(step: Column, epoch: Column, loss: Column, rate: Column | None = 
     falls: set[int] = set()
     for counter in (clean, epoch):
         rows = np.flatnonzero(~np.isnan(counter) & ~np.isnan(loss))
-        falls |= {int(rows[i]) for i in _restarts(counter[rows])}
+        found = _restarts(counter[rows])
+        if counter is epoch:
+            found = [i for i in found if not _is_resumed(clean[rows], loss[rows], i)]
+        falls |= {int(rows[i]) for i in found}
     if rate is not None:
         rows = np.flatnonzero(np.isfinite(loss) & np.isfinite(rate))
         falls |= {int(rows[i]) for i in _begun_again(loss[rows], rate[rows])}
@@ -85,6 +89,18 @@ def _goes_on(step: Column, loss: Column, starts: list[int]) -> bool:
         if after - before > max(0.2 * (first - before), 0.02 * abs(before)):
             return False
     return True
+
+
+def _is_resumed(step: Column, loss: Column, row: int) -> bool:
+    """True where steps count on over a row, and the loss stays where it had come to: streamed rows begin anew after a resume, and with
+    them the count of epochs."""
+    if not step[row] > step[row - 1]:
+        return False
+    first, before, after = (
+        float(np.median(part))
+        for part in (loss[:MIN_ROWS_OF_A_RUN], loss[max(0, row - 5) : row], loss[row : row + MIN_ROWS_OF_A_RUN])
+    )
+    return bool(after - before <= max(0.2 * (first - before), 0.05 * abs(before)))
 
 
 def _begun_again(loss: Column, rate: Column) -> list[int]:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 
 _TRIGGER = re.compile(
-    r"batch=\d|Eval |Ep\. \d|epoch results: \[|\.\.\. ?\(\d|(?:DEV|TEST) ?: |(?:Train|Epoch): ?\[?\d+\]? +\[|Iter\(\w+\)|^ppl: "
+    r"batch=\d|skipped=\d|micro_step=|Eval "
+    r"|Ep\. \d|epoch results: \[|\.\.\. ?\(\d|(?:DEV|TEST) ?: |(?:Train|Epoch): ?\[?\d+\]? +\[|Iter\(\w+\)|^ppl: "
     r"|\*{4}|\bvalidate step|after step:|│|[À-ÿ]|[\u0400-\u04ff]|[\u3040-\u30ff]|[\u4e00-\u9fff]|[\uac00-\ud7a3]"
 )
 """What every idiom holds, so that any other line costs one search."""
@@ -113,11 +114,18 @@ def _as_evaluation(found: re.Match[str]) -> str:
     return step + re.sub(r"\b(loss|ppl|perplexity|accuracy)\b", r"eval/\1", found["rest"])
 
 
+def _deepspeed(found: re.Match[str]) -> str:
+    """DeepSpeed says the rates of its parameter groups on a line of its own; the loss of the same step stands on another."""
+    return f"step: {found['step']}, learning_rate: {found['rate']}"
+
+
 def _nothing(found: re.Match[str]) -> str:
     return ""
 
 
 _IDIOMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"\bstep=(?P<step>\d+), skipped=\d+, lr=\[(?P<rate>[\d.e+-]+)"), _deepspeed),
+    (re.compile(r"\bmicro_step=\d+/global_step=\d+, RunningAvg"), _nothing),
     (re.compile(r"\[Eval batch=[^\]]*\](?! *\w+ metrics/)"), _nothing),
     (
         re.compile(r"(?:\[epoch=(?P<epoch>\d+)(?:/\d+)?\])?\[batch=(?P<batch>\d+)(?P<of>/\d+)?\](?P<rest>.*)"),

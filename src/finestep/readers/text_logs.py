@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.readers.column_names import role_of
-from finestep.readers.json_logs import decoded, rows_of
+from finestep.readers.json_logs import add_alike, decoded, rows_of
 from finestep.readers.limits import MAX_NAMES, MAX_ROW_CHARS
 from finestep.readers.litgpt_logs import is_printed, read_printed
 from finestep.readers.row_table import RowTable
@@ -21,6 +21,7 @@ from finestep.readers.text_stream import batches, lines
 from finestep.readers.text_tables import read_table, table_header
 
 _PRINTED_ROW = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
+_ROW_STARTS, LONGEST_ROW = ("{'", '{"'), 20000
 _BARE_WORD = re.compile(r"(?<=[:\s,\[])(-?)(nan|inf|None|True|False)(?=[\s,}\]])")
 _BAR = (
     r"(?:^|(?<=[}A]))\s*(?:Train(?:ing)?:\s+)?\d{1,3}%\|[^|\n]{0,200}\|\s*(?P<done>\d{1,9})/(?P<total>\d{1,9})"
@@ -147,6 +148,8 @@ def _read_printed_rows(stream: Iterator[str], table: RowTable) -> None:
     printed = _with_bars(stream, table)
     for chosen in iter(lambda: list(islice(printed, 400)), []):
         steps = [step for _, step in chosen]
+        if not any(steps) and not table.notes and add_alike([text for text, _ in chosen], table, _decode_printed):
+            continue
         if sum(step is not None for step in steps) <= len(steps) / 2:
             steps = [None] * len(steps)  # a bar that stands behind few of the rows says nothing of the others
         rows: list[dict[str, object] | None] = []
@@ -185,6 +188,11 @@ def _with_bars(stream: Iterator[str], table: RowTable) -> Iterator[tuple[str, in
             table.count_skipped(line.count("OVERFLOW"))
         if "{" not in line and "/" not in line:
             continue
+        if _is_row_alone(line):  # As most lines of a long log are, and much sooner told than searched for.
+            if waiting is not None:
+                yield waiting, None
+            waiting = line
+            continue
         for found in _ROW_OR_BAR.finditer(line):
             if found["row"] is not None:
                 if waiting is not None:
@@ -199,6 +207,16 @@ def _with_bars(stream: Iterator[str], table: RowTable) -> Iterator[tuple[str, in
                 waiting = None
     if waiting is not None:
         yield waiting, None
+
+
+def _is_row_alone(line: str) -> bool:
+    """True when a line is a printed row and nothing else."""
+    return (
+        line[:2] in _ROW_STARTS
+        and line[-1] == "}"
+        and len(line) < LONGEST_ROW
+        and line.count("{") == line.count("}") == 1
+    )
 
 
 def _at_step(row: dict[str, object], step: int | None) -> dict[str, object]:

@@ -16,7 +16,7 @@ from finestep.readers.text_idioms import plain
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf|NAN|INF)"
 _PAIR = re.compile(
-    r"([A-Za-z][\w./@-]{0,60}(?: [A-Za-z][\w./@-]{0,20}){0,3})(?: ?\([^()]{0,12}\))?(\s{0,12}[:=|]\s{0,12}|\s{1,12})['\"]?"
+    r"([A-Za-z][\w./@-]{0,60}(?: {1,4}[A-Za-z][\w./@-]{0,20}){0,3})(?: ?\([^()]{0,12}\))?(\s{0,12}[:=|]\s{0,12}|\s{1,12})['\"]?"
     r"(?:(?:np|numpy|torch|jnp)\.\w{1,16}\(|tensor\()?("
     + _NUMBER
     + r")(?:\s{0,8}/\s{0,8}(\d{1,12}))?(?![\w.])(\s{0,3}%)?"
@@ -36,6 +36,7 @@ _WHOLE_EPOCH = re.compile(r"\| ?INFO ?\| ?train ?\|")
 _SHARES = frozenset({"acc", "accuracy", "f1", "wer", "cer", "precision", "recall"})
 """Names whose values are given in per cent; any other per cent is progress."""
 _SKIPPED = re.compile(r"number of (?:skipped|nan) iterations: *(\d+)")
+_SKIPPED_SO_FAR = re.compile(r"\bstep=\d+, skipped=(\d+), lr=")
 _NOT_OF_NOW = frozenset(
     {"best", "min", "max", "ema", "previous", "prev", "last", "target", "lowest", "final", "moving", "initial", "from"}
 )
@@ -52,6 +53,8 @@ def read_pairs(stream: Iterable[str], table: RowTable) -> None:
         if len(raw) > MAX_ROW_CHARS or table.is_full:
             continue
         line = _ESCAPES.sub("", raw[:20000]) if "\x1b" in raw else raw[:20000]
+        for total in _SKIPPED_SO_FAR.findall(line):
+            table.see_skipped(int(total[:6]))
         for skipped in _SKIPPED.findall(line):
             table.count_skipped(int(skipped[:6]))
         if _WHOLE_EPOCH.search(line):
@@ -124,7 +127,7 @@ def _counted(line: str) -> tuple[str, list[tuple[str, str, Role]], str, bool]:
 
 def _named(line: str, split: str) -> Iterator[tuple[str, str, Role]]:
     for match in _PAIR.finditer(line):
-        words = match.group(1).strip().lower().split(" ")
+        words = match.group(1).lower().split()
         if _NOT_OF_NOW & set(words[:-1]):
             continue
         if match.group(5) and not _SHARES & set(words):
