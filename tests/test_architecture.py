@@ -106,6 +106,21 @@ def test_torch_stays_behind_its_door(path):
     assert not loaded & NEVER_IN_CONTROLLER - ({"datasets"} if path.name == "rows.py" else set())
 
 
+def test_who_trains_on_one_device_of_one_machine_loads_nothing_for_many():
+    """Groups of devices are known in two files and Ray in one room, and nobody imports them, or the first of these, at the top."""
+    for path in _modules():
+        for module, is_at_top in _imports(path):
+            name = path.relative_to(SOURCE).as_posix()
+            if module.startswith("torch.distributed"):
+                assert name in {"train/ranks.py", "train/sharding.py"}
+                assert not is_at_top, name
+            if module == "finestep.train.ranks":
+                assert not is_at_top, name
+            if module.split(".")[0] == "ray":
+                assert _room(path) == "cluster"
+                assert not is_at_top, name
+
+
 def test_pure_rooms_have_no_clock_and_no_chance():
     for room in ("rules", "diagnosis", "search", "knowledge"):
         for path in (SOURCE / room).rglob("*.py"):

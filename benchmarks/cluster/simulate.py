@@ -24,6 +24,7 @@ from finestep.recipe import Recipe
 from finestep.trial import EvalRecord, Outcome, StepRecord
 
 NUM_ROWS = 10_000
+LOWEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,14 @@ class Account:
     """Processor seconds of controller, store and search."""
     messages: int = 0
     num_lost: int = 0
+    ended: list[tuple[float, float]] = field(default_factory=list)
+    """(second, how far above the best possible loss its recipe truly lies, %) of each full run."""
     fills: list[float] = field(default_factory=list)
     """Seconds after the end of a trial until the controller listens again: record, search, submit."""
+
+    def seconds_to(self, percent: float) -> float:
+        """When the first full run ended whose recipe lies so near to the best; never: infinity."""
+        return min((when for when, excess in self.ended if excess <= percent), default=math.inf)
 
 
 class VirtualCluster:
@@ -74,6 +81,7 @@ class VirtualCluster:
         self._free = list(range(workers))
         self._waiting: list[TrialRequest] = []
         self._order = itertools.count()
+        self._excess: dict[int, float] = {}
         self._heap: list[tuple[float, int, Event | int]] = []
         self._clock = 0.0
 
@@ -103,6 +111,8 @@ class VirtualCluster:
             self.account.thinking_s += thought
             if what.kind == "finished":
                 self.account.fills.append(time.perf_counter() - began)
+                if what.trial in self._excess:
+                    self.account.ended.append((self._clock, self._excess[what.trial]))
             self._clock += thought
             self.account.end_s = self._clock
 
@@ -132,6 +142,8 @@ class VirtualCluster:
         for step in range(1, steps + 1):
             self._at(now + left * step / steps, Event(kind="step", trial=trial, data=_step(step).model_dump()))
         loss = _loss(request.recipe, request.fidelity, self._draw)
+        if request.fidelity == 1.0:
+            self._excess[trial] = 100 * math.log(true_loss(request.recipe) / LOWEST)
         for part in range(1, 6):
             value = loss + 0.3 * (5 - part) / 5
             record = EvalRecord(step=max(1, steps * part // 5), num_tokens=part, eval_loss=value)
@@ -148,11 +160,16 @@ class VirtualCluster:
         heapq.heappush(self._heap, (when, next(self._order), what))
 
 
-def _loss(recipe: Recipe, fidelity: float, draw: np.random.Generator) -> float:
-    """A bowl over the logarithms of rate and batch, higher for short runs."""
+def true_loss(recipe: Recipe) -> float:
+    """A bowl over the logarithms of rate and batch."""
     rate = math.log2(recipe.learning_rate / 3e-4) - 0.5 * math.log2(recipe.effective_batch_size / 16)
     batch = max(0.0, math.log2(recipe.effective_batch_size / 32))
-    return 1.5 + 0.01 * rate**2 + 0.01 * batch**2 + 0.2 * (1 - fidelity) + draw.normal(0, 0.002)
+    return LOWEST + 0.01 * rate**2 + 0.01 * batch**2
+
+
+def _loss(recipe: Recipe, fidelity: float, draw: np.random.Generator) -> float:
+    """What a run measures: higher where it is short, and different from one seed to the next."""
+    return true_loss(recipe) + 0.2 * (1 - fidelity) + draw.normal(0, 0.002)
 
 
 def _step(step: int) -> StepRecord:

@@ -112,8 +112,28 @@ def test_new_steps_clear_a_trial_of_suspicion(tmp_path):
     for step in range(1, 2 * MOST_DEATHS):
         trials.hand_out([node])
         trials.take_up(node, Event(kind="step", trial=0, data={"step": step}), {})
+        trials.write_steps()
         trials.worker_died(node, "killed")
     assert "finished" not in said.kinds(0)
+
+
+@pytest.mark.parametrize("tells_all", [True, False])
+def test_every_step_is_written_down_in_its_place_also_where_only_the_newest_is_told(tmp_path, tells_all):
+    trials, said = _trials(tmp_path, 1)
+    trials.tells_every_step = tells_all
+    node = _member("one")
+    trials.hand_out([node])
+    for step in (1, 2, 3):
+        trials.take_up(node, Event(kind="step", trial=0, data={"step": step}), {})
+    trials.take_up(node, Event(kind="evaluation", trial=0, data={"step": 3}), {})
+    trials.take_up(node, Event(kind="step", trial=0, data={"step": 4}), {})
+    trials.lost(node, "its node is gone")
+    written = [json.loads(line)["step"] for line in (tmp_path / "0" / "steps.jsonl").read_text().splitlines()]
+    assert written == [1, 2, 3, 4]
+    assert [event.data["step"] for event in said.events if event.kind == "step"] == (
+        [1, 2, 3, 4] if tells_all else [3, 4]
+    )
+    assert said.kinds(0)[-3:] == ["evaluation", "step", "note"]
 
 
 def test_after_a_stop_what_waits_is_given_back(tmp_path):

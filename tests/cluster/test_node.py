@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import time
 
-from finestep.cluster.node import NodeWorker
+import pytest
+from filelock import FileLock
+
+from finestep.cluster.node import NodeWorker, remove_orphans
 from finestep.protocol import Event, SessionRequest, TrialRequest
 from finestep.ready import Ready
 from finestep.recipe import Recipe
@@ -48,3 +52,33 @@ def test_events_are_told_until_they_are_acknowledged_and_the_model_comes_with_th
     assert {"model/manifest.json", "check_rows.json"} <= files.keys()
     assert node.poll(after, 0.0) == []
     assert not (tmp_path / "0").exists(), "nothing is written where the study is"
+
+
+def test_what_a_killed_actor_left_on_a_node_is_taken_away_and_what_is_in_use_is_not(tmp_path):
+    held = {}
+    for name, age_s in (("dead", 3600), ("living", 3600), ("new", 0)):
+        folder = tmp_path / f"finestep-node-{name}"
+        (folder / "study").mkdir(parents=True)
+        held[name] = FileLock(folder / "held.lock")
+        held[name].acquire()
+        os.utime(folder / "held.lock", (time.time() - age_s,) * 2)
+    held["dead"].release()
+    held["new"].release()
+    remove_orphans(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {"finestep-node-living", "finestep-node-new"}
+
+
+def test_steps_gather_for_one_answer_and_what_presses_is_told_at_once():
+    node = NodeWorker("study", 10**9)
+    try:
+        for step in (1, 2):
+            node._keep(Event(kind="step", trial=0, data={"step": step}))
+        began = time.monotonic()
+        assert len(node.poll(0, 5.0, 0.5)) == 2
+        assert time.monotonic() - began >= 0.5
+        node._keep(Event(kind="note", trial=0, data={"text": "said"}))
+        began = time.monotonic()
+        assert len(node.poll(0, 60.0, 60.0)) == 3
+        assert time.monotonic() - began < 30
+    finally:
+        node.end()

@@ -76,6 +76,16 @@ def test_the_baseline_comes_first_and_the_search_finds_better():
     assert sum(t.fidelity for t in trials) <= 6.0 + 1e-9
 
 
+@pytest.mark.parametrize("lanes", [4, 8, 32])
+def test_the_baseline_is_not_run_twice_where_the_search_begins_at_the_same_place(lanes):
+    start = StartingPoint(learning_rate=2e-4, learning_rate_sd=1.0, batch_size=16, batch_size_sd=1.0)
+    search = automatic(spec(start=start), budget=100.0, start=start)
+    found = search.propose([], remaining_runs=100, max_proposals=lanes)
+    assert found[0].is_baseline
+    assert len({(p.learning_rate, p.effective_batch_size, p.fidelity) for p in found}) == len(found) <= lanes
+    assert len(found) >= min(lanes, 8) - 1
+
+
 @pytest.mark.parametrize("budget", [2.0, 3.0])
 def test_a_small_budget_leaves_the_baseline_out(budget):
     assert all(t.stage != "baseline" for t in play(automatic(budget=budget), budget))

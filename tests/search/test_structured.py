@@ -93,6 +93,26 @@ def test_many_lanes_start_full_runs_at_once_when_the_budget_allows():
     assert sum(p.fidelity < 1.0 for p in poor) > 2
 
 
+def test_a_cluster_is_filled_in_the_first_wave_with_half_of_the_budget_at_most():
+    search = StructuredSearch(SPACE, PRIOR)
+
+    def places(found):
+        return {(p.learning_rate, p.effective_batch_size, p.fidelity) for p in found}
+
+    rich = search.propose([], remaining_runs=300, max_proposals=64)
+    assert len(rich) == len(places(rich)) == 64
+    poorer = search.propose([], remaining_runs=41, max_proposals=64)
+    assert 10 <= sum(p.fidelity for p in poorer) <= 22
+    whole = StructuredSearch(SPACE.model_copy(update={"fidelities": (1.0,)}), PRIOR)
+    wave = whole.propose([], remaining_runs=300, max_proposals=64)
+    running = [
+        trial(number, p.learning_rate, p.effective_batch_size, state="running" if number else "completed")
+        for number, p in enumerate(wave)
+    ]
+    assert len(wave) == 64
+    assert len(whole.propose(running, remaining_runs=236, max_proposals=1)) == 0, "the second wave waits for results"
+
+
 def test_running_trials_are_not_proposed_again():
     search = StructuredSearch(SPACE, PRIOR)
     (first,) = search.propose([], remaining_runs=5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -38,7 +39,11 @@ def run_on(world, cases, *, model, data, folder):
         )
         for rank in range(world)
     ]
-    assert [process.wait(timeout=400) for process in processes] == [0] * world
+    try:
+        assert [process.wait(timeout=500) for process in processes] == [0] * world
+    finally:
+        for process in processes:
+            process.kill()
     return json.loads((folder / "out.json").read_text())
 
 
@@ -113,19 +118,33 @@ def test_two_devices_train_what_one_does(alone, small_model, instruct_file, tmp_
 
 
 @pytest.mark.long
-def test_three_and_four_devices_and_a_checkpoint_of_any_number_on_any_other(
-    alone, small_model, instruct_file, tmp_path
+@pytest.mark.parametrize("world", [3, 4])
+def test_three_and_four_devices_train_what_one_does(alone, small_model, instruct_file, tmp_path, world):
+    found = run_on(world, _cases(tmp_path), model=small_model, data=instruct_file, folder=tmp_path / "job")
+    assert len(found) == 2 * len(KINDS)
+    _compare(found, alone)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def stopped(request, small_model, instruct_file, tmp_path_factory):
+    """Trials that were stopped after some steps on so many devices."""
+    folder = tmp_path_factory.mktemp(f"stopped-{request.param}")
+    place = {"model": small_model, "data": instruct_file, "folder": folder / "job"}
+    first = run_on(request.param, _cases(folder / "trials", stop_after=11), **place)
+    assert all(one["outcome"] is None for case in first.values() for one in case["trials"].values())
+    return folder / "trials"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("goes_on", [1, 2, 4])
+def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(
+    alone, small_model, instruct_file, tmp_path, stopped, goes_on
 ):
-    place = {"model": small_model, "data": instruct_file}
-    _compare(run_on(3, _cases(tmp_path / "three"), folder=tmp_path / "job3", **place), alone)
-    for stopped_on in (1, 2, 4):
-        for goes_on in (1, 2, 4):
-            folder = tmp_path / f"{stopped_on}-{goes_on}"
-            first = run_on(stopped_on, _cases(folder, stop_after=11), folder=folder / "first", **place)
-            assert all(one["outcome"] is None for case in first.values() for one in case["trials"].values())
-            second = run_on(goes_on, _cases(folder), folder=folder / "second", **place)
-            assert all(one["from_step"] for case in second.values() for one in case["trials"].values())
-            _compare(second, alone)
+    shutil.copytree(stopped, tmp_path / "trials")
+    place = {"model": small_model, "data": instruct_file, "folder": tmp_path / "job"}
+    second = run_on(goes_on, _cases(tmp_path / "trials"), **place)
+    assert all(one["from_step"] for case in second.values() for one in case["trials"].values())
+    _compare(second, alone)
 
 
 def test_the_rows_of_a_step_do_not_depend_on_how_many_devices_share_it(tmp_path):

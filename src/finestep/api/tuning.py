@@ -10,7 +10,9 @@ from finestep.api.rows import Rows, data_path
 from finestep.api.running import RunningStudy, run
 from finestep.api.study import Study
 from finestep.cli.values import checked, one_of
-from finestep.protocol import TrialOptions
+from finestep.cluster.address import parse_cluster
+from finestep.errors import BadInput
+from finestep.protocol import ClusterRequest, TrialOptions
 from finestep.recipe import Method, Recipe
 from finestep.search.further_fields import parse_tuned
 from finestep.search.traits import traits_of
@@ -59,6 +61,8 @@ def tune(
     device: str = "auto",
     threads: int | None = None,
     pack: int | None = None,
+    on: str | None = None,
+    workers: int | None = None,
     check_saved: bool = True,
     on_event: OnEvent | None = None,
     progress: bool = True,
@@ -78,6 +82,8 @@ def tune(
         settings: single fields by dotted name, e.g. `{"lora.rank": 8}`.
         tuned: further fields to search, e.g. `rank=8/16/64`.
         pack: trials that share a forward pass; None: measured.
+        on: `ray://auto` or `ray://HOST:PORT`: train on the nodes of a Ray cluster.
+        workers: with `on`, at most so many; None: one a GPU, else one a node.
         on_event: is called with each event, in the thread that runs the study; what it raises ends the study cleanly.
         progress: show a line an event.
         background: return at once, with a handle that can wait and stop.
@@ -111,29 +117,25 @@ def tune(
         ),
     )
     folder = Path(out or Path(RUNS_FOLDER) / spec.name).expanduser()
-    runs = traits_of(strategy).default_budget_runs if budget is None else budget
+    limit = _limit(strategy, budget, time_s)
     options: dict[str, object] = {
         "--method": method,
         "--recipe": _kept_recipe(recipe, folder),
         "--epochs": epochs,
         "--set": words,
-        "--budget": runs,
+        "--budget": limit.full_runs,
         "--time": None if time_s is None else f"{time_s:g}s",
         "--strategy": strategy if strategy != "auto" else None,
         "--no-prior": not prior,
         "--no-baseline": not baseline,
         "--tune": tuned,
         "--objective": objective,
+        "--on": on,
+        "--workers": workers,
     }
     command = _command("tune", [model_spec.path, data_spec.path], options, spec, folder)
-    study = StudyRun(
-        spec,
-        folder,
-        checked(Budget, "budget", full_runs=runs, time_s=time_s),
-        command=command,
-        pack=pack,
-        check_saved=check_saved,
-    )
+    where = _cluster(on, workers)
+    study = StudyRun(spec, folder, limit, command=command, pack=pack, check_saved=check_saved, cluster=where)
     return run(study, notes=notes, on_event=on_event, progress=progress, background=background)
 
 
@@ -147,6 +149,7 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     on_trouble: str = "rollback",
+    on: str | None = None,
     check_saved: bool = True,
     on_event: OnEvent | None = None,
     progress: bool = True,
@@ -172,7 +175,7 @@ def train(
     )
     folder = Path(out or Path(RUNS_FOLDER) / f"{spec.name}-train").expanduser()
     kept = _kept_recipe(recipe, folder)
-    options: dict[str, object] = {"--on-trouble": on_trouble if on_trouble != "rollback" else None}
+    options: dict[str, object] = {"--on-trouble": on_trouble if on_trouble != "rollback" else None, "--on": on}
     command = _command("train", [kept, model_spec.path, data_spec.path], options, spec, folder)
     study = StudyRun(
         spec,
@@ -181,8 +184,22 @@ def train(
         command=command,
         options=TrialOptions(on_trouble=one_of("on_trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
+        cluster=_cluster(on, None),
     )
     return run(study, on_event=on_event, progress=progress, background=background)
+
+
+def _limit(strategy: str, budget: float | None, time_s: float | None) -> Budget:
+    """What a study may cost; full runs by the strategy where nothing is said."""
+    runs = traits_of(strategy).default_budget_runs if budget is None else budget
+    return checked(Budget, "budget", full_runs=runs, time_s=time_s)
+
+
+def _cluster(on: str | None, workers: int | None) -> ClusterRequest | None:
+    """Where the study trains; None: on this machine."""
+    if on is None and workers is not None:
+        raise BadInput("`workers` would change nothing: it counts the workers of `on`", next_step="leave it out")
+    return None if on is None else parse_cluster(on, workers=workers)
 
 
 def _specs(

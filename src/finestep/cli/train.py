@@ -63,6 +63,7 @@ def train(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
+    on: o.On = None,
     devices_per_trial: o.DevicesPerTrial = None,
     sharding: o.ShardingOption = "auto",
     check_saved: o.CheckSaved = True,
@@ -80,6 +81,7 @@ def train(
     from finestep.cli.study import run_study, this_command
     from finestep.cli.values import named_specs, one_of, parse_retention, with_devices
     from finestep.cli.with_config import refuse_without_file, run_with
+    from finestep.cluster.address import parse_cluster
     from finestep.errors import BadInput
     from finestep.protocol import TrialOptions
     from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
@@ -124,6 +126,7 @@ def train(
         command=this_command(),
         options=TrialOptions(on_trouble=one_of("--on-trouble", on_trouble, ("rollback", "stop", "ignore"))),
         check_saved=check_saved,
+        cluster=None if on is None else parse_cluster(on, workers=None),
         sharding=one_of("--sharding", sharding, ("auto", "on", "off")),
     )
     run_study(study, as_json=as_json, trackers=trackers, watch=watch)

@@ -26,6 +26,10 @@ TRY_AGAIN_S = 5.0
 MOST_TRIES = 3
 NO_NODE_S = 60.0
 """A study without any node waits so long for one."""
+GATHER_S = 0.02
+"""A worker gathers its steps so long for each worker that there is: all together answer at most fifty times a second."""
+FEW = 8
+"""So many workers tell the study every step. Of more it hears the newest of each trial; all are on disk."""
 DAMAGED_TRIES = 3
 ANSWER_S = 30.0
 
@@ -87,9 +91,10 @@ class Crew:
         if not pending:
             time.sleep(WAIT_S)
             return
-        done, _ = self._cluster.ray.wait(list(pending), num_returns=1, timeout=WAIT_S)
-        for reference in done:
-            self._answer(pending[reference], reference)
+        wait, every = self._cluster.ray.wait, list(pending)
+        if wait(every, num_returns=1, timeout=WAIT_S)[0]:
+            for reference in wait(every, num_returns=len(every), timeout=0)[0]:
+                self._answer(pending[reference], reference)
         self.trials.hand_out(self._members)
 
     def stop_trial(self, number: int) -> None:
@@ -164,12 +169,9 @@ class Crew:
         )
         self._line.send("ready", ready[0].model_copy(update={"sharing": sharing}))
         if not self._has_told:  # nobody listens before the first `ready`
-            self._tell_left_out(list(self._left_out.values()))
+            for words in self._left_out.values():
+                self._line.send("note", {"text": f"left out: {words}"})
         self._has_told = True
-
-    def _tell_left_out(self, places: list[str]) -> None:
-        for words in places:
-            self._line.send("note", {"text": f"left out: {words}"})
 
     # ---- what a worker answers
 
@@ -189,9 +191,19 @@ class Crew:
                 self._told(member, found)
 
     def _poll(self, member: Member) -> None:
-        member.pending = member.actor.poll.remote(member.heard, LONG_POLL_S)
+        gather_s = min(GATHER_S * len(self._members), LONG_POLL_S)
+        member.pending = member.actor.poll.remote(member.heard, LONG_POLL_S, gather_s)
 
     def _told(self, member: Member, found: list[Told]) -> None:
+        """Take up what a worker has told, and ask it again; what was taken up is acknowledged by that."""
+        self.trials.tells_every_step = len(self._members) <= FEW
+        is_there = self._take_up_all(member, found)
+        self.trials.write_steps()
+        if is_there:
+            self._poll(member)
+
+    def _take_up_all(self, member: Member, found: list[Told]) -> bool:
+        """False when the worker is lost by what it told."""
         for number, text, files in found:
             if number <= member.heard:
                 continue
@@ -201,12 +213,12 @@ class Crew:
                 member.damaged += 1
                 if member.damaged >= DAMAGED_TRIES:
                     self._lose(member, f"its files do not arrive: {fault}")
-                    return
+                    return False
                 break  # not acknowledged: it is told again
             if member not in self._members:
-                return
+                return False
             member.heard, member.damaged = number, 0
-        self._poll(member)
+        return True
 
     def _take_up(self, member: Member, event: Event, files: Cargo) -> None:
         if event.kind == "died":
@@ -240,7 +252,7 @@ class Crew:
         """This place cannot serve the study, and is not asked again."""
         self._left_out[member.place] = f"{member.place.name}: {why}"
         if self._has_told:
-            self._tell_left_out([self._left_out[member.place]])
+            self._line.send("note", {"text": f"left out: {self._left_out[member.place]}"})
         self._lose(member, why)
 
     def _part(self, reference: object) -> bytes:

@@ -12,8 +12,11 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
+
+from filelock import FileLock, Timeout
 
 from finestep.cluster.cargo import Cargo, folder_bytes, newest, packed, unpack_plain
 from finestep.disk import write_whole
@@ -26,6 +29,9 @@ from finestep.survey.fingerprint import VERSIONED, installed_version, model_hash
 
 TOLD_AT_ONCE = 500
 """Events of one answer, at most."""
+SCRATCH, HELD = "finestep-node-", "held.lock"
+ORPHANED_AFTER_S = 600.0
+"""A worker whose actor is gone needs a moment for its last checkpoint."""
 Told = tuple[int, str, Cargo]
 """(number, event as JSON, files)."""
 
@@ -38,14 +44,17 @@ class NodeWorker:
     """
 
     def __init__(self, name: str, most_bytes: int):
-        self._scratch = Path(tempfile.mkdtemp(prefix="finestep-node-"))
+        remove_orphans(Path(tempfile.gettempdir()))
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
+        self._lock = FileLock(self._scratch / HELD)
+        self._lock.acquire()
         self._folder = self._scratch / name
         self._folder.mkdir()
         self._most_bytes = most_bytes
         self._asked: SimpleQueue[TrialRequest] = SimpleQueue()
         self._stopped: set[int] = set()
         self._kept: list[Told] = []
-        self._number = 0
+        self._number = self._pressing = 0
         self._news = threading.Condition()
         self._is_over = False
         self._executor: LocalExecutor | None = None
@@ -81,12 +90,20 @@ class NodeWorker:
         unpack_plain(folder, files)
         self._asked.put(request.model_copy(update={"folder": str(folder)}))
 
-    def poll(self, after: int, wait_s: float) -> list[Told]:
-        """What has happened since event `after`, which is forgotten here with all before it; waits for something to tell."""
+    def poll(self, after: int, wait_s: float, gather_s: float = 0.0) -> list[Told]:
+        """What has happened since event `after`, which is forgotten here with all before it; waits for something to tell.
+
+        Args:
+            gather_s: where there are only steps to tell, wait so long for more of them: whoever asks a thousand nodes would answer
+                nothing else.
+        """
+        until = time.monotonic() + gather_s
         with self._news:
             self._kept = [told for told in self._kept if told[0] > after]
             if not self._kept:
                 self._news.wait(wait_s)
+            while self._kept and self._pressing <= after and (left := until - time.monotonic()) > 0:
+                self._news.wait(left)
             return self._kept[:TOLD_AT_ONCE]
 
     def stop(self) -> None:
@@ -164,6 +181,8 @@ class NodeWorker:
             files, event = self._files(event, trial_folder(self._folder, event.trial))
         with self._news:
             self._number += 1
+            if event.kind != "step":
+                self._pressing = self._number
             self._kept.append((self._number, event.model_dump_json(), files))
             self._news.notify_all()
 
@@ -177,6 +196,15 @@ class NodeWorker:
         if size > self._most_bytes:
             return {}, event.model_copy(update={"data": {**event.data, "stays_bytes": size}})
         return packed(folder, [f"{CHECKPOINTS}/{checkpoint.name}"], put=_put), event
+
+
+def remove_orphans(place: Path) -> None:
+    """Take away the scratch folders of actors that were killed, which could not do it themselves; what is held by one stays."""
+    for lock in place.glob(f"{SCRATCH}*/{HELD}"):
+        with contextlib.suppress(OSError, Timeout):
+            if time.time() - lock.stat().st_mtime > ORPHANED_AFTER_S:
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _put(part: bytes) -> object:

@@ -22,7 +22,7 @@ from finestep.ready import Ready
 from finestep.study_layout import CHECKPOINTS, EVALUATIONS, NOTES, STEPS
 from finestep.trial import Outcome, recipe_hash
 
-RECORDS = {"step": STEPS, "evaluation": EVALUATIONS, "note": NOTES}
+RECORDS = {"evaluation": EVALUATIONS, "note": NOTES}
 ALONE_AFTER, MOST_DEATHS = 2, 3
 
 
@@ -62,6 +62,14 @@ class _Record:
     furthest: int = 0
 
 
+@dataclass
+class _Steps:
+    """Steps of a trial that have arrived and are not written yet."""
+
+    file: Path
+    events: list[Event] = field(default_factory=list)
+
+
 class Trials:
     """Those that were submitted and have not ended.
 
@@ -74,8 +82,11 @@ class Trials:
         self._line, self._get = line, get
         self.waiting: list[TrialRequest] = []
         self.is_stopping = False
+        self.tells_every_step = True
+        """False: of the steps that have come together the study hears the newest of each trial; all are written down."""
         self._stopped: set[int] = set()
         self._records: dict[int, _Record] = {}
+        self._steps: dict[int, _Steps] = {}
 
     def submit(self, request: TrialRequest) -> None:
         """Take a trial; it starts where there is room, or waits."""
@@ -136,11 +147,15 @@ class Trials:
         if request is None:
             return
         folder, number = Path(request.folder), request.number
+        if event.kind == "step":
+            self._steps.setdefault(number, _Steps(folder / STEPS)).events.append(event)
+            self._count(number, event)
+            return
+        self.write_steps(number)
         match event.kind:
-            case "step" | "evaluation" | "note":
+            case "evaluation" | "note":
                 make_folder(folder)
                 append_line(folder / RECORDS[event.kind], json_text(event.data))
-                self._count(number, event)
             case "checkpoint":
                 unpack_checkpoint(folder, files, get=self._get)
                 if (size := event.data.get("stays_bytes")) is not None:
@@ -156,8 +171,19 @@ class Trials:
                     return
         self._line.send(event.kind, event.data, trial=number)
 
+    def write_steps(self, *numbers: int) -> None:
+        """Write down and tell the steps that have arrived, of these trials or of all."""
+        for number in numbers or tuple(self._steps):
+            steps = self._steps.pop(number, None)
+            if steps is not None:
+                make_folder(steps.file.parent)
+                append_line(steps.file, "\n".join(json_text(event.data) for event in steps.events))
+                for event in steps.events if self.tells_every_step else steps.events[-1:]:
+                    self._line.send(event.kind, event.data, trial=number)
+
     def lost(self, member: Member, why: str) -> None:
         """A node or its actor is gone; nobody blames its trials."""
+        self.write_steps()
         for request in list(member.open.values()):
             self.note(request.number, f"{member.place.name} was lost ({why}); the trial goes on elsewhere")
             self.again(request)
@@ -165,6 +191,7 @@ class Trials:
 
     def worker_died(self, member: Member, why: str) -> None:
         """A worker process died on a node that lives; the node has started another already."""
+        self.write_steps()
         for request in list(member.open.values()):
             record = self._records[request.number]
             record.deaths += 1
@@ -202,5 +229,5 @@ class Trials:
     def _count(self, number: int, event: Event) -> None:
         """Steps that were never made before are progress."""
         step, record = event.data.get("step"), self._records[number]
-        if event.kind == "step" and isinstance(step, int) and step > record.furthest:
+        if isinstance(step, int) and step > record.furthest:
             record.furthest, record.deaths = step, 0

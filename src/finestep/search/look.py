@@ -9,6 +9,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from finestep.search.acquisition import capped_improvement, knowledge_gain
 from finestep.search.divergence import divergence_probability
@@ -115,8 +116,7 @@ class Look:
         self._pretended: list[Array] = []
         self.closed = self._closed(space)
         self.opened = _lengths(observations.points.take(np.flatnonzero(~observations.failed)))
-        for pending in range(len(self.candidates.points), len(self.points)):
-            self.pretend(pending)
+        self._pretend_pending()
 
     def _noise(self) -> Array:
         """Variance of a look at each point: grows with the predicted excess."""
@@ -136,6 +136,20 @@ class Look:
                 closed |= _same_place(self.candidates.points, points, index)
         return closed
 
+    def _pretend_pending(self) -> None:
+        """Pretend that all running trials have been measured, at once: rows of a Cholesky factor are what one after the other gives."""
+        every = np.arange(len(self.points))
+        pending = every[len(self.candidates.points) :]
+        if not len(pending):
+            return
+        rows = self._prediction.covariance(pending, every)
+        root = np.linalg.cholesky(rows[:, pending] + np.diag(self.noise[pending] + 1e-10))
+        drops = solve_triangular(root, rows, lower=True)
+        self._pretended = list(drops)
+        self.cross = self.cross - drops[:, self.full].T @ drops
+        self.variance = np.maximum(self.variance - (drops**2).sum(axis=0), 1e-10)
+        self.opened = self.opened | _lengths(self.observations.pending)
+
     def pretend(self, index: int) -> None:
         """Condition on one more look at a point; variances fall, means stay."""
         drop = self._drop(index)
@@ -147,8 +161,9 @@ class Look:
 
     def _drop(self, index: int) -> Array:
         row = self._prediction.covariance(np.array([index]), np.arange(len(self.points)))[0]
-        for earlier in self._pretended:
-            row = row - earlier[index] * earlier
+        if self._pretended:
+            earlier = np.stack(self._pretended)
+            row = row - earlier[:, index] @ earlier
         drop: Array = row / np.sqrt(max(row[index], 1e-10) + self.noise[index])
         return drop
 

@@ -154,7 +154,7 @@ class Search:
         view = self._view(trials)
         if len(proposals) < max_proposals and not self._has_answer(view):
             search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
-            wanted = search.propose(view.trials, remaining_runs=left, max_proposals=max_proposals - len(proposals))
+            wanted = _beside(proposals, partial(search.propose, view.trials, remaining_runs=left), max_proposals)
             # What is believed is said once for all proposals of a wave: sampling the surfaces behind it is the costly part.
             said = self._answer(view) if wanted else None
             proposals += [_explained(one, said) for one in wanted]
@@ -303,6 +303,18 @@ class Search:
         """The best full-length trial of one batch size."""
         here = [trial for trial in trials if trial.recipe.effective_batch_size == batch]
         return leading(self.objective(trials), here)
+
+
+def _beside(others: Sequence[Proposal], propose: Callable[..., list[Proposal]], most: int) -> list[Proposal]:
+    """What a search wants that does not know of others that run beside it (the baseline); none of it is the same run again."""
+    same = {(one.learning_rate, one.effective_batch_size, one.fidelity) for one in others}
+
+    def is_new(one: Proposal) -> bool:
+        return bool(one.changes) or (one.learning_rate, one.effective_batch_size, one.fidelity) not in same
+
+    room = most - len(others)
+    wanted = propose(max_proposals=room)
+    return wanted if all(map(is_new, wanted)) else list(filter(is_new, propose(max_proposals=most)))[:room]
 
 
 def _explained(proposal: Proposal, said: Answer | None) -> Proposal:

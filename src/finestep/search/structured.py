@@ -35,6 +35,10 @@ less than a full run, which is a result and tells more."""
 CROWD, CROWD_SHORT = 4, 0.25
 """With so many lanes, and a budget for a full run in each, this share of them does short runs and the others start full
 runs at once: waiting for short runs would leave them idle, and the first wave of full runs already covers the prior."""
+MANY_LANES = 9
+"""So many trials at a time train on devices of their own, which one machine's pack does not: what they take off each other is nothing,
+so that a search fills them in its first wave, with half of its budget at most. The other half learns from it. Where the wave is a
+full run in each lane, no short run comes before: it would end after most of them had begun."""
 NEXT_SIDE = (0.3, 1.6)
 """Octaves beyond the best rate where a search looks before it ends: the candidate nearest to one octave."""
 MAX_FAILURES = 6
@@ -122,7 +126,8 @@ class StructuredSearch:
             return int(short.argmax()), "short runs"
         if gains is None and len(open_full):
             return int(open_full[look.mean[open_full].argmin()]), "full runs"
-        if gains is not None and gains.max(initial=0.0) > self.stop_below and len(open_full):
+        worth = 0.0 if purse.fills_first_wave else self.stop_below
+        if gains is not None and gains.max(initial=0.0) > worth and len(open_full):
             return int(gains.argmax()), "full runs"
         if gains is None and short.max() > 0:
             return int(short.argmax()), "short runs"
@@ -262,6 +267,8 @@ class _Purse:
     num_short_running: int
     shortest: float
     """Cost of the shortest run."""
+    first_wave: int = 0
+    """Full runs that start before the search weighs whether another is worth its cost."""
 
     @classmethod
     def of(cls, look: Look, remaining_runs: float, idle: int) -> _Purse:
@@ -270,14 +277,21 @@ class _Purse:
         short = lengths[lengths < -1e-6]
         lanes = len(pending) + idle
         crowd = lanes >= CROWD and remaining_runs >= lanes
+        wave = first_wave(lanes, remaining_runs + float((2.0**lengths).sum()))
+        short_lanes = 0 if wave == lanes else max(1, round(CROWD_SHORT * lanes)) if crowd else lanes
         return cls(
             remaining=remaining_runs,
             short_spent=float((2.0**short).sum()),
             num_full=len(lengths) - len(short),
-            short_lanes=max(1, round(CROWD_SHORT * lanes)) if crowd else lanes,
+            short_lanes=short_lanes,
             num_short_running=int((pending < -1e-6).sum()),
             shortest=float(look.candidates.cost.min()),
+            first_wave=wave,
         )
+
+    @property
+    def fills_first_wave(self) -> bool:
+        return self.num_full < self.first_wave
 
     @property
     def short_runs_pay(self) -> bool:
@@ -304,6 +318,15 @@ class _Purse:
             self.num_short_running += 1
         else:
             self.num_full += 1
+
+
+def first_wave(lanes: int, full_runs: float) -> int:
+    """Full runs of the first wave where many trials train at a time: half of the budget, at most one a lane.
+
+    >>> first_wave(64, 300), first_wave(64, 21), first_wave(8, 300), first_wave(64, 3)
+    (64, 10, 0, 1)
+    """
+    return min(lanes, int((full_runs - 1) / 2)) if lanes >= MANY_LANES else 0
 
 
 def _worth_of_full(gains: Array | None, knowledge: Array) -> float:

@@ -85,6 +85,7 @@ class StudyStore(StudyFiles):
         super().__init__(folder, spec)
         check_folder(folder)
         self._base: Database | None = None
+        self._known: list[Trial] | None = None
         self._lock = lock_study(folder)
         try:
             remove_leftovers(folder)
@@ -115,7 +116,16 @@ class StudyStore(StudyFiles):
         self._lock.release()
 
     def trials(self) -> list[Trial]:
-        """All trials in order of creation."""
+        """All trials in order of creation.
+
+        A file has this process as its only writer, and what it wrote is known: with a hundred workers Optuna would read all that
+        run from the file several times for each that ends. A server is asked, since it may have gone to somebody else.
+        """
+        if self._known is None or not isinstance(self._base, FileDatabase):
+            self._known = self._read_trials()
+        return list(self._known)
+
+    def _read_trials(self) -> list[Trial]:
         frozen = self._frozen()
         try:
             trials = [Trial.model_validate_json(trial.user_attrs["trial"]) for trial in frozen]
@@ -145,7 +155,7 @@ class StudyStore(StudyFiles):
         command: str | None = None,
     ) -> Trial:
         """Create a running trial; it is in the store as a whole or not at all. `command` is the user's who asked for it."""
-        number, asked = len(self._frozen()), {"is_baseline": is_baseline, "command": command}
+        number, asked = len(self.trials()), {"is_baseline": is_baseline, "command": command}
         trial = Trial(number=number, recipe=recipe, fidelity=fidelity, stage=stage, why=why, **asked)
         self._claim(trial)
         self._insert(trial)
@@ -178,12 +188,13 @@ class StudyStore(StudyFiles):
         )
 
         def add() -> None:
-            if (
-                len(self._study.get_trials(deepcopy=False)) <= trial.number
-            ):  # else it arrived, and only the answer was lost
-                self._study.add_trial(created)
+            is_file = isinstance(self._base, FileDatabase)  # it is not asked twice
+            if is_file or len(self._study.get_trials(deepcopy=False)) <= trial.number:
+                self._study.add_trial(created)  # else it arrived, and only the answer was lost
 
         self._do(add)
+        if self._known is not None:
+            self._known.append(trial)
 
     def _claim(self, trial: Trial) -> None:
         """A new trial's folder holds nothing of another one: what stands there already is set aside, and never taken for a result."""
@@ -213,6 +224,8 @@ class StudyStore(StudyFiles):
             storage.set_trial_state_values(key, *_optuna_end(done))
 
         self._do(write)
+        if self._known is not None:
+            self._known[number] = done
         return done
 
     def repair(self) -> None:
