@@ -16,7 +16,9 @@ class TradeOff(BaseModel):
 
     effective_batch_size: int
     learning_rate: Estimate = Field(description="Best learning rate at this batch size, full length; central 80 %.")
-    excess_percent: float = Field(description="Predicted loss above the best batch size, %.")
+    excess_percent: float | None = Field(
+        None, description="Predicted loss above the best batch size, %; stated if the answer is settled."
+    )
     tokens_per_second: float | None = Field(None, description="Measured in this study; None = no trial at this batch.")
 
 
@@ -50,6 +52,13 @@ class Answer(BaseModel):
         """The answer with only what was earned: no per cent before it is settled."""
         return self if self.settled else self.model_copy(update={"expected_regret": None, "expected_gain": None})
 
+    def stated(self) -> Answer:
+        """What people and programs read: no per cent of a batch size either, before it is settled."""
+        if self.settled:
+            return self
+        rows = tuple(row.model_copy(update={"excess_percent": None}) for row in self.trade_offs)
+        return self.told().model_copy(update={"trade_offs": rows})
+
     @property
     def rate(self) -> Estimate | None:
         """The best learning rate at the chosen batch size."""
@@ -58,7 +67,11 @@ class Answer(BaseModel):
 
     def fastest(self, *, max_excess_percent: float = 0.1) -> TradeOff | None:
         """The fastest batch size whose predicted loss is at most so much above the best (`--prefer speed`)."""
-        near = [row for row in self.trade_offs if row.excess_percent <= max_excess_percent and row.tokens_per_second]
+        near = [
+            row
+            for row in self.trade_offs
+            if row.excess_percent is not None and row.excess_percent <= max_excess_percent and row.tokens_per_second
+        ]
         return max(near, key=lambda row: row.tokens_per_second or 0.0, default=None)
 
 

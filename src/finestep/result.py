@@ -73,6 +73,7 @@ class TrialFigures(AskedFigures):
     reason: str = ""
     stopped_by_hand: bool = Field(False, description="What it measured is not the end of its schedule.")
     log: str | None = Field(None, description="Where the whole traceback of a failed trial is.")
+    folder: str = Field("", description="Where its files are; `finestep diagnose` reads its course there.")
     num_train_tokens: int = 0
     seconds: float = Field(0.0, description="Time that it took, over all its sessions.")
 

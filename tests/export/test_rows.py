@@ -11,7 +11,9 @@ import yaml
 
 from finestep.errors import BadInput
 from finestep.flows.export import export_recipe, framework_steps
+from finestep.ready import DataCard, Ready
 from finestep.recipe import Recipe
+from finestep.store.recipe_file import write_recipe
 
 RECIPE = Recipe(learning_rate=1e-4, effective_batch_size=8, micro_batch_size=2, num_epochs=2, max_length=128)
 FRAMEWORKS = ("hf", "trl", "llamafactory", "ms-swift", "axolotl", "litgpt", "unsloth")
@@ -123,3 +125,13 @@ def test_steps_are_counted_as_the_framework_counts_them(framework, rows, micro, 
     """The Trainer rounds the last batch of an epoch up; litgpt drops what does not fill a step."""
     recipe = Recipe(effective_batch_size=batch, micro_batch_size=micro, num_epochs=epochs)
     assert framework_steps(framework, recipe, rows) == steps
+
+
+def test_rows_are_cut_where_the_study_or_the_model_cuts_them(tmp_path, questions, shipped_model):
+    """The shipped model reads 512 tokens, and TRL would let 1,024 through."""
+    open_recipe = RECIPE.changed(max_length=None)
+    place = {"model": str(shipped_model), "data": str(questions), "hardware": "cpu"}
+    assert "max_length: 512" in export_recipe(open_recipe, "trl", **place).files["trl_sft.yaml"]
+    write_recipe(tmp_path / "recipe.yaml", open_recipe)
+    (tmp_path / "ready.json").write_text(Ready(card=DataCard(max_length=96)).model_dump_json())
+    assert "max_length: 96" in export_recipe(tmp_path / "recipe.yaml", "trl", **place).files["trl_sft.yaml"]

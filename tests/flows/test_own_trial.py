@@ -9,12 +9,14 @@ import pytest
 
 from finestep.answer import Answer, TradeOff
 from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.pairing import pairing_findings
 from finestep.estimate import Estimate
 from finestep.flows.diagnose import diagnose_file
 from finestep.flows.own_trial import finding_words, own_trial, trial_of
 from finestep.recipe import Recipe
 from finestep.result import ChosenFinding, StudyResult, TrialFigures
 from finestep.study import ModelSpec
+from finestep.trial import Outcome
 from tests.flows.studies import spec
 
 RATE = 1e-4
@@ -66,6 +68,17 @@ def test_a_trial_far_from_the_studys_best_is_told_so(tmp_path):
     said = [finding for finding in report.findings if finding.code.startswith("rate_")]
     assert [finding.code for finding in said] in (["rate_below_usual"], ["rate_far_below_usual"]) or not said
     assert not trial_of(spec(), StudyResult(), number=0).is_chosen
+
+
+def test_what_only_the_trainer_could_measure_is_in_the_verdict(tmp_path):
+    """A page said of one trial both that it was healthy and that its answers do not follow their prompts."""
+    log = study(tmp_path, settled=True)
+    unrelated = pairing_findings(0.001, 0.002)
+    outcome = Outcome(state="completed", eval_loss=1.0, findings=tuple(unrelated))
+    (log.parent / "outcome.json").write_text(outcome.model_dump_json())
+    codes = [finding.code for finding in diagnose_file(log).findings]
+    assert codes[0] == "answers_unrelated"
+    assert "healthy" not in codes
 
 
 @pytest.mark.parametrize(("settled", "code"), [(True, "healthy"), (False, "learning_rate_too_low")])

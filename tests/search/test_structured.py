@@ -321,3 +321,13 @@ def test_a_short_run_must_beat_the_result_and_the_knowledge_of_a_full_run():
     assert _worth_of_full(gains, knowledge) == pytest.approx(0.35)
     assert _worth_of_full(None, knowledge) == pytest.approx(0.3)
     assert _worth_of_full(None, np.zeros(2)) == WORTH
+
+
+def test_no_per_cent_and_no_measurement_is_stated_that_was_not_earned():
+    search = StructuredSearch(SPACE, PRIOR)
+    told = search.answer([trial(0, 4e-4, 32, value=2.0), trial(1, 2e-4, 32, value=2.001)]).stated()
+    assert not told.settled
+    assert {row.excess_percent for row in told.trade_offs} == {None}
+    sources = {row.effective_batch_size: row.learning_rate.source for row in told.trade_offs}
+    assert sources.pop(32) == "measured here"
+    assert set(sources.values()) == {"predicted from other batch sizes"}

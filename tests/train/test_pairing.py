@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finestep.diagnosis.pairing import pairing_findings
 from finestep.recipe import Recipe
 from finestep.train.pairing import exchanged
 from tests.train.runs import make_resident, run_trial
@@ -40,7 +41,7 @@ def test_sound_rows_are_not_accused(shipped_model, rows, tmp_path):
 
 def test_prompts_stay_and_answers_go_round(shipped_model, instruct_file):
     rows = make_resident(shipped_model, instruct_file, RECIPE).data.evaluation
-    chosen, others = exchanged(rows)
+    chosen, others, partner = exchanged(rows)
     for place, row in enumerate(chosen):
         old = rows.ids[rows.offsets[row] : rows.offsets[row + 1]]
         new = others.ids[others.offsets[place] : others.offsets[place + 1]]
@@ -48,3 +49,14 @@ def test_prompts_stay_and_answers_go_round(shipped_model, instruct_file):
         length = int((~answer).sum())
         assert old[:length].tolist() == new[:length].tolist()
         assert old[length:].tolist() != new[length:].tolist()
+        theirs = rows.ids[: rows.offsets[chosen[partner[place]] + 1]]
+        assert new[length:].tolist() == theirs[len(theirs) - (len(new) - length) :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "is_said"),
+    [(0.003, 0.014, True), (0.015, 0.116, False), (0.022, 0.008, False), (0.001, 0.001, True), (2.5, 0.2, False)],
+)
+def test_what_is_known_too_badly_is_not_said(gap, error, is_said):
+    """0.022 is small, but it is not nothing; and a gap of 0.015 that may as well be 0.2 says nothing."""
+    assert bool(pairing_findings(gap, error)) == is_said

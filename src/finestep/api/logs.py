@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from finestep.errors import BadInput
 from finestep.flows.diagnose import DiagnoseResult, diagnose_paths
 
 STATE_FILE = "trainer_state.json"
+IN_MEMORY = "the history"
 
 
 def diagnose(
@@ -48,7 +50,8 @@ def diagnose(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / STATE_FILE
         path.write_text(_state_text(history, state), encoding="utf-8")
-        return judge([str(path)])
+        found = judge([str(path)])
+    return replace(found, reports=tuple(replace(report, path=IN_MEMORY) for report in found.reports))
 
 
 def _state_text(history: Sequence[Mapping[str, object]], state: object) -> str:

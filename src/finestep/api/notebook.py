@@ -77,7 +77,9 @@ def _lines(result: StudyResult, folder: Path) -> Markup:
             smooth = debiased_ema([record.loss for record in records], span=EMA_SHARE * len(records))
             kept = range(0, len(records), max(1, len(records) // MOST_POINTS))
             lines.append(Line([records[i].step for i in kept], [smooth[i] for i in kept], _colour(result, row.trial)))
-    return lines_svg(lines, title=translated("training loss of the chosen run and the usual default", asked_language()))
+    both = len(lines) > 1
+    title = f"training loss of the chosen run{' and the usual default' if both else ''}, over optimizer steps"
+    return lines_svg(lines, title=translated(title, asked_language()))
 
 
 class NotebookScreen:
@@ -85,7 +87,11 @@ class NotebookScreen:
 
     def __init__(self, spec: StudySpec, budget: Budget, show: Callable[[str], None] | None = None):
         self._text = io.StringIO()
-        self._screen = Screen(PlainConsole(file=self._text, width=COLUMNS, force_jupyter=False), spec, budget)
+        self._screen = Screen(
+            PlainConsole(file=self._text, width=COLUMNS, force_jupyter=False, force_terminal=False, color_system=None),
+            spec,
+            budget,
+        )
         self._show = show or _shower()
         self._shown_at = 0.0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from finestep.answer import Answer
 from finestep.errors import BadInput, MissingDependency
+from finestep.flows.own_trial import finding_words
 from finestep.recipe import Recipe
 from finestep.result import StudyResult, read_result
 from finestep.saved_model import read_saved
@@ -126,14 +127,25 @@ class Study:
         rows = [
             ("learning rate", f"{best.recipe.learning_rate:.2g}"),
             ("batch", f"{best.recipe.effective_batch_size}"),
-            ("loss", f"{best.eval_loss:.4g}"),
+            ("loss", self._loss(best)),
             *((name, f"{value:.4g}") for name, value in best.metrics.items()),
         ]
         if answer is not None:
             rows.append(("answer", answer.sentence))
+        if said := finding_words(self.result.finding):
+            rows.append(("seen in the run", said))
+        rows += [("data", note) for note in self.result.data.notes]
+        if self.result.saved is not None:
+            rows.append(("checked", self.result.saved.sentence))
         if not self.settled and self.next_command:
             rows.append(("go on with", self.next_command))
         return [*rows, ("report", str(self.report))]
+
+    def _loss(self, best: Best) -> str:
+        """The loss, and what it was before training."""
+        row = next((row for row in self.result.trials if row.trial == best.trial), None)
+        before = row.base_eval_loss if row is not None else None
+        return f"{best.eval_loss:.4g}" + (f" (before training {before:.4g})" if before is not None else "")
 
 
 def open_study(folder: str | Path) -> Study:

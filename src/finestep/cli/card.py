@@ -186,14 +186,15 @@ def _shown(answer: Answer) -> list[TradeOff]:
     return [
         row
         for row in answer.trade_offs
-        if row.excess_percent <= NEARLY_AS_GOOD_PERCENT or batch / 2 <= row.effective_batch_size <= 2 * batch
+        if (row.excess_percent is not None and row.excess_percent <= NEARLY_AS_GOOD_PERCENT)
+        or batch / 2 <= row.effective_batch_size <= 2 * batch
     ]
 
 
 def _trade_off(row: TradeOff, *, settled: bool) -> str:
     speed = row.tokens_per_second
     text = f"{row.effective_batch_size:>4}: {wording.learning_rate(row.learning_rate.value)}"
-    text += f"  +{wording.percent(row.excess_percent)}" if settled else ""
+    text += f"  +{wording.percent(row.excess_percent)}" if settled and row.excess_percent is not None else ""
     return text + (f"  {wording.count(speed)} tokens/s" if speed else "")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from finestep.studies.status import StudyStatus
+    from finestep.studies.status import StudyStatus, UnderWay
 
 
 def status(
@@ -47,20 +47,30 @@ def status(
 
 def words_of(found: StudyStatus) -> list[str]:
     """One study in a few lines."""
+    from finestep.studies.progress import time_words
+
     count = ", ".join(f"{number} {state}" for state, number in found.trials.items()) or "none yet"
     budget = f" of {found.budget:g}" if found.budget else ""
-    state = "paused" if found.paused else "running" if found.working else "stopped" if found.under_way else "ended"
-    lines = [f"{found.folder}: {state}; trials: {count}; {found.spent:.3g}{budget} full runs spent"]
-    for trial in found.under_way:
-        where = "before its first step" if trial.step is None else f"step {trial.step}, loss {trial.loss:.4g}"
-        lines.append(f"    trial {trial.trial}: {trial.learning_rate:.1e} x {trial.effective_batch_size}, {where}")
+    left = f"; at most {time_words(found.seconds_left)} left" if found.seconds_left is not None else ""
+    lines = [f"{found.folder}: {found.state}; trials: {count}; {found.spent:.3g}{budget} full runs spent{left}"]
+    lines += [f"    {_trial_words(trial, is_running=found.state == 'running')}" for trial in found.under_way]
+    if found.reason is not None:
+        lines.append(f"    no trial has a result: {found.reason}")
     if (best := found.best) is not None:
         settled = "" if found.working else "; settled" if found.settled else "; not settled"
         lines.append(
             f"    best: trial {best.trial}, {best.learning_rate:.1e} x {best.effective_batch_size}, "
             f"loss {best.eval_loss:.4g}{settled}"
         )
-    if state == "paused":
+    if found.state == "paused":
         return [*lines, f"    go on with: finestep resume {found.folder}"]
-    onward = found.command if state == "stopped" and found.command else found.next_command
-    return [*lines, f"    go on with: {onward}"] if onward else lines
+    return [*lines, f"    go on with: {found.next_command}"] if found.next_command else lines
+
+
+def _trial_words(trial: UnderWay, *, is_running: bool) -> str:
+    from finestep.studies.progress import time_words
+
+    planned = f" of {trial.steps_planned}" if trial.steps_planned else ""
+    where = "before its first step" if trial.step is None else f"step {trial.step}{planned}, loss {trial.loss:.4g}"
+    left = f", {time_words(trial.seconds_left)} left" if is_running and trial.seconds_left is not None else ""
+    return f"trial {trial.trial}: {trial.learning_rate:.1e} x {trial.effective_batch_size}, {where}{left}"

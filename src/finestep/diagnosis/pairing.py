@@ -5,13 +5,17 @@ from __future__ import annotations
 from finestep.diagnosis.catalogue import found
 from finestep.finding import Finding
 
-UNRELATED_GAP, UNRELATED_Z = 0.05, 3.0
-"""Rise of the loss of exchanged answers, nats a token and standard errors, below which they are unrelated to their prompts."""
+UNRELATED_GAP, UNRELATED_Z = 0.05, 2.0
+"""Exchanged answers are unrelated to their prompts when the rise of their loss, nats a token, is less than so many standard errors
+from zero, and so many above it are still less than this gap. What is known less well says nothing either way."""
+MEASURED = frozenset({"answers_unrelated"})
+"""Findings that took a measurement of their own: no record of a run shows them, so that its outcome must tell them."""
 
 
 def pairing_findings(gap: float, standard_error: float) -> list[Finding]:
-    """What it means when answers fit other prompts as well: `gap` is the rise of their loss in nats a token, paired by prompt."""
-    if not (gap < UNRELATED_GAP and gap < UNRELATED_Z * standard_error):
+    """What it means when answers fit other prompts as well: `gap` is the rise of their loss in nats a token, paired by answer."""
+    doubt = UNRELATED_Z * standard_error
+    if not (gap < doubt and gap + doubt < UNRELATED_GAP):
         return []
     return [
         found(

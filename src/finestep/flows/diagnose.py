@@ -55,6 +55,17 @@ class DiagnoseResult:
     unreadable: tuple[tuple[str, str], ...]
     comparison: Comparison | None
 
+    @property
+    def verdict(self) -> Finding:
+        """The finding that decides, of the first file.
+
+        Raises:
+            BadInput: no file could be read.
+        """
+        if not self.reports:
+            raise BadInput("no log could be read", value="; ".join(why for _, why in self.unreadable) or None)
+        return self.reports[0].verdict
+
     def __str__(self) -> str:
         """A line a file, and below it what was found and what to do."""
         lines = []

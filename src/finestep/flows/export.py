@@ -12,10 +12,14 @@ from finestep.export.rows import ExportData, Row
 from finestep.facts import HardwareFacts
 from finestep.recipe import Recipe
 from finestep.store.recipe_file import read_recipe
+from finestep.store.study_files import read_ready
 from finestep.study import DataSpec
 from finestep.survey.adapter_files import absolute_name
 from finestep.survey.example import Example
 from finestep.survey.shipped import model_path
+
+LEAST_DEFAULT = 1024
+"""The smallest default of the frameworks: a model that reads more than this is cut by none of them beyond its context."""
 
 
 def export_recipe(
@@ -39,6 +43,7 @@ def export_recipe(
     if num_rows is not None and num_rows < 1:
         raise BadInput("the number of training rows must be >= 1", value=num_rows)
     loaded = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    loaded = _with_length(loaded, recipe, model_path(model))
     spec = data if isinstance(data, DataSpec) else DataSpec(path=data)
     place = model_path(model)
     rows = export_data(spec, place)
@@ -52,6 +57,31 @@ def export_recipe(
         **_about_machine(hardware),  # type: ignore[arg-type]
     )
     return exporter(framework).write(loaded, context)
+
+
+def _with_length(recipe: Recipe, source: Path | Recipe, model: str) -> Recipe:
+    """The recipe with the length at which its rows are cut, where it leaves that open: as its study did, or as the model must.
+
+    Other frameworks have defaults of their own, which may lie beyond what the model can read.
+    """
+    if recipe.max_length is not None:
+        return recipe
+    ready = None if isinstance(source, Recipe) else read_ready(source.parent)
+    length = ready.card.max_length if ready is not None else None
+    if length is None:
+        context = _context(model)
+        length = context if context is not None and context <= LEAST_DEFAULT else None
+    return recipe.changed(max_length=length)
+
+
+def _context(model: str) -> int | None:
+    """Tokens that a model can read; None where its files are not here or do not say."""
+    from finestep.survey.model import model_facts
+
+    try:
+        return model_facts(model).context_length
+    except BadInput:
+        return None
 
 
 def framework_steps(framework: str, recipe: Recipe, num_rows: int) -> int:

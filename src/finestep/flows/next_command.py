@@ -124,6 +124,16 @@ def next_command(command: str, budget: Budget) -> str | None:
     return shlex.join(words)
 
 
+def with_budget(command: str, full_runs: float) -> str:
+    """A command with another `--budget`; one that takes none, such as `finestep train`, as it is.
+
+    >>> with_budget("finestep tune m d.jsonl --budget 2.0", 3)
+    'finestep tune m d.jsonl --budget 3'
+    """
+    words = shlex.split(command)
+    return shlex.join(_with_option(words, "--budget", f"{full_runs:g}")) if words[:2] == [PROGRAM, COMMAND] else command
+
+
 def _with_option(words: list[str], name: str, value: str) -> list[str]:
     """The words with the option's value replaced, wherever it stands, or added at the end."""
     kept = list(words)

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finestep.diagnosis.catalogue import Label, found
+from finestep.diagnosis.pairing import MEASURED
+from finestep.diagnosis.run_verdict import merged
 from finestep.diagnosis.training_log import TrainingLog
 from finestep.diagnosis.verdict import Diagnosis
 from finestep.errors import BadInput
 from finestep.finding import Finding
 from finestep.flows.known_run import Told
 from finestep.result import ChosenFinding, Standing, read_result
-from finestep.store.study_files import read_spec
+from finestep.store.study_files import read_outcome, read_spec
 from finestep.study import StudySpec
 from finestep.study_layout import TRIALS
+from finestep.trial import Outcome
 
 OF_THE_RATE = frozenset(
     {
@@ -40,6 +43,8 @@ class OwnTrial:
     is_chosen: bool = False
     is_settled: bool = False
     num_epochs: float | None = None
+    said: tuple[Finding, ...] = ()
+    """What its trainer measured and no record shows."""
 
     def told(self, told: Told) -> Told:
         """What the user says, and what the study says where the user says nothing."""
@@ -53,7 +58,11 @@ class OwnTrial:
         return replace(log, context=replace(log.context, usual_rate=self.usual_rate, usual_method=None))
 
     def agrees(self, run: Diagnosis) -> Diagnosis:
-        """The diagnosis without what the study has refuted by trying it."""
+        """The diagnosis without what the study has refuted by trying it, and with what only the trainer could measure."""
+        run = self._unrefuted(run)
+        return merged(run, self.said) if self.said else run
+
+    def _unrefuted(self, run: Diagnosis) -> Diagnosis:
         if not (self.is_chosen and self.is_settled):
             return run
         kept = tuple(finding for finding in run.findings if finding.code not in OF_THE_RATE)
@@ -81,11 +90,11 @@ def own_trial(log: Path) -> OwnTrial | None:
         spec = read_spec(study)
     except BadInput:
         return None
-    return trial_of(spec, read_result(study) or Standing(), number=int(folder.name))
+    return trial_of(spec, read_result(study) or Standing(), number=int(folder.name), outcome=read_outcome(folder))
 
 
-def trial_of(spec: StudySpec, standing: Standing, *, number: int) -> OwnTrial:
-    """A trial by its number, from the study's specification and its results as they stand."""
+def trial_of(spec: StudySpec, standing: Standing, *, number: int, outcome: Outcome | None = None) -> OwnTrial:
+    """A trial by its number, from the study's specification, its results as they stand, and how the trial itself ended."""
     answer = standing.answer
     row = next((one for one in standing.trials if one.trial == number), None)
     batch = row.effective_batch_size if row is not None else None
@@ -99,6 +108,7 @@ def trial_of(spec: StudySpec, standing: Standing, *, number: int) -> OwnTrial:
         is_chosen=standing.best is not None and standing.best.trial == number,
         is_settled=answer is not None and answer.settled,
         num_epochs=spec.recipe.num_epochs,
+        said=tuple(one for one in (outcome.findings if outcome else ()) if one.code in MEASURED),
     )
 
 

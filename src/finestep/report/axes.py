@@ -18,7 +18,21 @@ def log_ticks(low: float, high: float) -> list[float]:
     factors = (1, 2, 5) if high - low <= 2.6 else (1,)
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [decade + math.log10(factor) for decade in decades for factor in factors]
-    return [round(tick, 6) for tick in ticks if low <= tick <= high]
+    inside = [round(tick, 6) for tick in ticks if low <= tick <= high]
+    return inside if len(inside) > 1 else [low + share * (high - low) for share in (0.1, 0.5, 0.9)]
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Numbers with as few digits as tell them apart.
+
+    >>> tick_labels([4.4168, 4.4172])
+    ['4.4168', '4.4172']
+    """
+    for digits in range(4, 10):
+        labels = [f"{tick:.{digits}g}" for tick in ticks]
+        if len(set(labels)) == len(set(ticks)):
+            break
+    return labels if ticks else []
 
 
 def linear_ticks(low: float, high: float) -> list[float]:

@@ -38,7 +38,7 @@ def dots_svg(dots: Sequence[Dot], *, title: str) -> Markup:
     if len(set(places)) < 2:
         return Markup("")
     (left, right), (low, high) = axes.padded(places, share=0.06, least=0.05), _range([dot.loss for dot in dots])
-    parts = _frame([(tick, f"{10**tick:.0e}") for tick in axes.log_ticks(left, right)], left, right, low, high)
+    parts = _frame([(tick, f"{10**tick:.1e}") for tick in axes.log_ticks(left, right)], left, right, low, high)
     for dot, place in sorted(zip(dots, places, strict=True), key=lambda pair: pair[0].colour == ACCENT):
         x, y = _x(place, left, right), _y(min(dot.loss, high), low, high)
         look = f'fill="{dot.colour}"' if dot.is_full else f'fill="none" stroke="{dot.colour}" stroke-width="1.5"'
@@ -85,7 +85,9 @@ def _frame(ticks: Sequence[tuple[float, str]], left: float, right: float, low: f
     base = HEIGHT - BOTTOM
     parts = [f'<path d="M{LEFT} {TOP}V{base}H{WIDTH - 12}" fill="none" stroke="{SOFT}" stroke-opacity=".5"/>']
     parts += [_text(_x(tick, left, right), base + 16, label, "middle") for tick, label in ticks]
-    parts += [_text(LEFT - 6, _y(tick, low, high) + 4, f"{tick:.4g}", "end") for tick in axes.linear_ticks(low, high)]
+    heights = axes.linear_ticks(low, high)
+    labels = zip(heights, axes.tick_labels(heights), strict=True)
+    parts += [_text(LEFT - 6, _y(tick, low, high) + 4, label, "end") for tick, label in labels]
     return parts
 
 

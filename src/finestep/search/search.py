@@ -220,7 +220,7 @@ class Search:
                 "effective_batch_size": found.recipe.effective_batch_size,
                 "expected_regret": None
                 if answer.expected_regret is None
-                else answer.expected_regret + row.excess_percent,
+                else answer.expected_regret + (row.excess_percent or 0.0),
             }
         )
 
@@ -230,7 +230,7 @@ class Search:
         # of the loss again.
         said = view.search.answer(view.trials, winner=view.best)
         rows = tuple(
-            row.model_copy(update={"excess_percent": row.excess_percent * view.unit}) for row in said.trade_offs
+            row.model_copy(update={"excess_percent": _times(row.excess_percent, view.unit)}) for row in said.trade_offs
         )
         scaled = said.model_copy(
             update={

@@ -238,13 +238,15 @@ class StructuredSearch:
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
         speeds = _speeds(trials)
+        measured = {trial.recipe.effective_batch_size for trial in trials if trial.outcome is not None}
         ended = [trial.fidelity < 1 for trial in trials if trial.state != "running"]
         factor = width_factor(num_full=ended.count(False), num_short=ended.count(True))
         rows: dict[int, TradeOff] = {}
         for batch in self.space.batch_sizes:
             here = np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01)
             if len(here):
-                rate = widened(_rate_estimate(points.x[here], mean[here], samples[:, here]), factor)
+                estimate = _rate_estimate(points.x[here], mean[here], samples[:, here], is_measured=batch in measured)
+                rate = widened(estimate, factor)
                 excess = float(mean[here].min() - mean.min())
                 rows[batch] = TradeOff(
                     effective_batch_size=batch,
@@ -362,7 +364,7 @@ def _speeds(trials: Sequence[Trial]) -> dict[int, float]:
     return {batch: tokens / seconds for batch, (tokens, seconds) in totals.items() if tokens}
 
 
-def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
+def _rate_estimate(x: Array, mean: Array, samples: Array, *, is_measured: bool) -> Estimate:
     """Best learning rate of one batch size: the predicted best, and the central 80 % of the sampled bests.
 
     A sampled best stands for its whole step of the grid, so that a coarse grid does not make the interval wide.
@@ -379,7 +381,7 @@ def _rate_estimate(x: Array, mean: Array, samples: Array) -> Estimate:
         low=2 ** min(low, value),
         high=2 ** max(high, value),
         unit="1",
-        source="measured here",
+        source="measured here" if is_measured else "predicted from other batch sizes",
         coverage=0.8,
     )
 

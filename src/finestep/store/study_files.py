@@ -77,13 +77,7 @@ class StudyFiles:
 
     def known_ready(self) -> Ready | None:
         """What the trainer found at its last start; None when it never started, or when the file is damaged."""
-        found = read_object(self.folder / READY)
-        if not found or "card" not in found:
-            return None
-        try:
-            return Ready.model_validate(found)
-        except ValidationError:
-            return None
+        return read_ready(self.folder)
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its files."""
@@ -108,6 +102,17 @@ def read_claim(folder: Path) -> tuple[str, Trial] | None:
     found = read_object(folder / CLAIM) or {}
     try:
         return str(found.get("study", "")), Trial.model_validate_json(json.dumps(found.get("trial")))
+    except ValidationError:
+        return None
+
+
+def read_ready(study: Path) -> Ready | None:
+    """What the trainer of a study found at its last start; None when the folder is no study, or the file is damaged."""
+    found = read_object(study / READY)
+    if not found or "card" not in found:
+        return None
+    try:
+        return Ready.model_validate(found)
     except ValidationError:
         return None
 

@@ -32,8 +32,9 @@ from finestep.studies.choose import baseline_trial, chosen_trial, final_recipe, 
 from finestep.studies.data_words import result_notes
 from finestep.studies.page import write_page
 from finestep.studies.placed_model import place_model
+from finestep.studies.progress import progress_of
 from finestep.studies.saved_check import how_to_load, known_check
-from finestep.studies.spent import study_spent, time_spent_s
+from finestep.studies.spent import time_spent_s
 from finestep.studies.with_result import config_path, write_config
 from finestep.study import Budget, StudySpec
 from finestep.study_layout import MODEL, RECIPE, REPORT, RESULT, STEPS
@@ -125,7 +126,7 @@ def _finding(store: StudyFiles, best: Trial | None, standing: Standing) -> Chose
     log = store.trial_folder(best.number) / STEPS if best is not None else None
     if best is None or log is None or not log.exists():
         return None
-    own = trial_of(store.spec, standing, number=best.number)
+    own = trial_of(store.spec, standing, number=best.number, outcome=best.outcome)
     try:
         report = diagnose_file(log, own=own)
     except BadInput:
@@ -174,21 +175,28 @@ def _standing(
     sharing = (ready or Ready()).sharing
     return Standing(
         objective=StudyGoal(name=spec.objective, goal=spec.goal, prefer=spec.prefer),
-        baseline=_figures(spec, baseline) if baseline else None,
-        best=_figures(spec, best) if best else None,
-        leader=_figures(spec, first) if first and best and first.number != best.number else None,
-        answer=answer,
+        baseline=_figures(store, baseline) if baseline else None,
+        best=_figures(store, best) if best else None,
+        leader=_figures(store, first) if first and best and first.number != best.number else None,
+        answer=answer.stated() if answer else None,
         settled=answer.settled if answer else None,
-        next_command=next_command(command, budget) if answer and not answer.settled else None,
-        trials=tuple(_figures(spec, trial) for trial in trials),
+        next_command=_next_command(trials, answer, command, budget),
+        trials=tuple(_figures(store, trial) for trial in trials),
         spent=Spent(
-            full_runs=round(study_spent(spec, trials, ready), 3),
+            full_runs=round(progress_of(store, trials).spent(), 3),
             budget_full_runs=budget.full_runs,
             tokens=sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
             elapsed_s=round(time_spent_s(trials, sharing), 1),
         ),
         command=command,
     )
+
+
+def _next_command(trials: Sequence[Trial], answer: Answer | None, command: str, budget: Budget) -> str | None:
+    """What goes on: the same command with trials that are under way, a larger budget with a study that is not settled."""
+    if answer is None or answer.settled:
+        return None
+    return command if any(trial.state == "running" for trial in trials) else next_command(command, budget)
 
 
 def _with_own_config(store: StudyFiles, paths: Paths, best: Trial, answer: Answer | None, writes: Writes) -> Paths:
@@ -226,8 +234,8 @@ def describe(store: StudyFiles, ready: Ready | None) -> dict[str, str | int | fl
     return out | {name.replace("_", " "): value for name, value in ready.machine.known().items()}
 
 
-def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
-    outcome, recipe = trial.outcome, final_recipe(trial)
+def _figures(store: StudyFiles, trial: Trial) -> TrialFigures:
+    outcome, recipe, spec = trial.outcome, final_recipe(trial), store.spec
     micro = recipe.first_micro_batch()
     return TrialFigures(
         trial=trial.number,
@@ -250,6 +258,7 @@ def _figures(spec: StudySpec, trial: Trial) -> TrialFigures:
         reason=outcome.reason if outcome else "",
         stopped_by_hand=outcome.by_hand if outcome else False,
         log=outcome.log if outcome else None,
+        folder=str(store.trial_folder(trial.number)),
         num_train_tokens=outcome.num_train_tokens if outcome else 0,
         seconds=outcome.elapsed_s if outcome else 0.0,
     )

@@ -33,8 +33,7 @@ def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixe
     """
 
     def planned(trial: Trial) -> float:
-        length = trial.fidelity * (trial.recipe.num_epochs / num_epochs if num_epochs else 1.0)
-        return fixed_share + (1 - fixed_share) * length
+        return planned_runs(trial, num_epochs=num_epochs, fixed_share=fixed_share)
 
     whole = [
         trial.outcome.num_train_tokens / planned(trial)
@@ -49,6 +48,12 @@ def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixe
             min(trial.outcome.num_train_tokens / full, planned(trial)) if exact and trial.outcome else planned(trial)
         )
     return spent
+
+
+def planned_runs(trial: Trial, *, num_epochs: float | None, fixed_share: float) -> float:
+    """What a trial costs in full runs when it comes to its end; the arguments are those of `runs_spent`."""
+    length = trial.fidelity * (trial.recipe.num_epochs / num_epochs if num_epochs else 1.0)
+    return fixed_share + (1 - fixed_share) * length
 
 
 def runs_left(

@@ -80,7 +80,7 @@ def _intervals(answer: Answer | None) -> list[Interval]:
             value=row.learning_rate.value,
             low=row.learning_rate.low,
             high=row.learning_rate.high,
-            excess_percent=row.excess_percent if answer and answer.settled else None,
+            excess_percent=row.excess_percent,
             tokens_per_second=row.tokens_per_second,
         )
         for row in (answer.trade_offs if answer else ())

@@ -74,9 +74,10 @@ class Ending:
         rows, pairs = run.data.evaluation, exchanged(run.data.evaluation)
         if pairs is None:
             return []
-        chosen, others = pairs
+        chosen, others, partner = pairs
         own, mixed = run.losses.in_batches(chosen, rows), run.losses.in_batches(np.arange(len(others)), others)
-        gap, error = paired_gain(mixed.tolist(), own.tolist())
+        # An answer is compared with itself: between two answers the loss differs far more than between two prompts.
+        gap, error = paired_gain(mixed.tolist(), own[partner].tolist())
         found = pairing_findings(gap, error)
         run.guard.findings += found
         return found

@@ -6,6 +6,8 @@ shows it. It trains nothing, and costs one forward pass over at most 64 rows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from finestep.train.token_rows import TokenRows
@@ -14,8 +16,22 @@ MAX_PAIRS = 64
 MIN_PAIRS = 16
 
 
-def exchanged(rows: TokenRows) -> tuple[np.ndarray, TokenRows] | None:
-    """(rows chosen, the same prompts with the answer of another chosen row); None when rows are no pairs of prompt and answer."""
+class Exchanged(NamedTuple):
+    """Some rows, and the same prompts with the answer of another of them.
+
+    Attributes:
+        chosen: the rows, by number.
+        rows: their prompts, each with the answer of its partner.
+        partner: whose answer each prompt was given, by place in `chosen`.
+    """
+
+    chosen: np.ndarray
+    rows: TokenRows
+    partner: np.ndarray
+
+
+def exchanged(rows: TokenRows) -> Exchanged | None:
+    """Validation answers given to other prompts; None when rows are no pairs of prompt and answer."""
     if rows.classes is not None:
         return None
     cuts = {row: start for row in range(len(rows)) if (start := _answer_start(rows, row)) is not None}
@@ -31,7 +47,8 @@ def exchanged(rows: TokenRows) -> tuple[np.ndarray, TokenRows] | None:
         trained += [np.zeros(len(prompt), dtype=bool), np.ones(len(answers[other]), dtype=bool)]
         lengths.append(len(prompt) + len(answers[other]))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(rows.offsets.dtype)
-    return chosen, TokenRows(np.concatenate(ids), np.concatenate(trained), offsets)
+    mixed = TokenRows(np.concatenate(ids), np.concatenate(trained), offsets)
+    return Exchanged(chosen, mixed, np.array(partner, dtype=np.int64))
 
 
 def _answer_start(rows: TokenRows, row: int) -> int | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import statistics
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from finestep.report.view import ReportView, build_view
 from finestep.result import Spent
 from finestep.store.commands import read_steering
 from finestep.store.study_files import StudyFiles, read_spec
+from finestep.studies.progress import Made, Progress
 from finestep.studies.status import Tally, study_status, tally
 from finestep.study_layout import DATABASE, READY, RESULT, RUNNING, STEERING
 from finestep.trial import Trial
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 SENT_OF_A_COURSE = 600
 TOLD_LAST = 6
-PACE_STEPS = 20
 
 
 class LiveStudy:
@@ -50,7 +48,6 @@ class LiveStudy:
         self._courses: dict[int, Course] = {}
         self._trials: list[Trial] = []
         self._tally: Tally | None = None
-        self._full_run_s: float | None = None
         self._weighed: Weighed | None = None
         self._weigher: threading.Thread | None = None
         self._is_stale = False
@@ -139,7 +136,7 @@ class LiveStudy:
         except FinestepError:
             trials = []
         is_new = [(trial.number, trial.state) for trial in self._trials] != [(one.number, one.state) for one in trials]
-        self._trials, self._full_run_s = trials, _full_run_s(trials)
+        self._trials = trials
         self._tally = tally(StudyFiles(self.folder, self.spec, known=trials))
         for number in list(self._courses):
             if all(trial.number != number or trial.state != "running" for trial in trials):
@@ -170,31 +167,23 @@ class LiveStudy:
             self.version += 1
 
     def _now(self) -> dict[str, Any]:
+        progress = self._progress()
+        if self._tally is not None:
+            self._tally = replace(self._tally, spent=round(progress.spent(), 3), progress=progress)
         status, steering = study_status(self.folder, known=self._tally), read_steering(self.folder)
-        running = [self._running(trial) for trial in self._trials if trial.state == "running"]
-        state = (
-            "paused"
-            if status.paused
-            else "loading"
-            if status.working and not self._trials
-            else "running"
-            if status.working
-            else "stopped"
-            if running
-            else "ended"
-        )
+        running = [self._running(trial, progress) for trial in self._trials if trial.state == "running"]
         speeds = [one["tokens_per_second"] for one in running if one["tokens_per_second"]]
         memory = [one["memory_bytes"] for one in running if one["memory_bytes"]]
         return {
             "id": self.id,
             "name": self.spec.name,
             "folder": str(self.folder),
-            "state": state,
+            "state": status.state,
             "settled": status.settled,
             "trials": status.trials,
             "spent": status.spent,
             "budget": status.budget,
-            "left_s": self._time_left_s(status.spent, status.budget),
+            "left_s": status.seconds_left,
             "best": None if status.best is None else asdict(status.best),
             "running": running if status.working or status.paused else [],
             "tokens_per_second": round(sum(speeds), 1) if speeds else None,
@@ -208,11 +197,18 @@ class LiveStudy:
             **(self._weighed.belief if self._weighed else {}),
         }
 
-    def _running(self, trial: Trial) -> dict[str, Any]:
+    def _progress(self) -> Progress:
+        """The trials with what those under way have made until now."""
+        made = {
+            number: Made(step=course.step, num_tokens=course.rows[-1][1], step_s=(course.pace() or {}).get("step_s"))
+            for number, course in self._courses.items()
+            if course.rows
+        }
+        return Progress(self.spec, self._trials, self._files().known_ready(), made)
+
+    def _running(self, trial: Trial, progress: Progress) -> dict[str, Any]:
         course, recipe = self._courses.get(trial.number), trial.recipe
         pace = course.pace() if course else None
-        num_steps = self._num_steps(trial)
-        step = course.step if course else 0
         return {
             "trial": trial.number,
             "rate": recipe.learning_rate,
@@ -221,30 +217,15 @@ class LiveStudy:
             "stage": trial.stage,
             "why": trial.why,
             "by_user": trial.asked_by == "user",
-            "step": step,
-            "num_steps": num_steps,
+            "step": course.step if course else 0,
+            "num_steps": progress.planned_steps(trial),
             "loss": rounded(course.loss, digits=5) if course and course.loss is not None else None,
             "eval_loss": rounded(course.eval_loss, digits=5) if course and course.eval_loss is not None else None,
-            "left_s": (num_steps - step) * pace["step_s"] if pace and num_steps and step < num_steps else None,
+            "left_s": progress.trial_left_s(trial),
             "tokens_per_second": round(pace["tokens_per_second"], 1) if pace else None,
             "memory_bytes": course.memory_bytes if course else None,
             "notes": course.notes[-3:] if course else [],
         }
-
-    def _time_left_s(self, spent: float, budget: float | None) -> float | None:
-        """Seconds until the whole budget is spent; None before the first end."""
-        if self._full_run_s is None or budget is None:
-            return None
-        under_way = sum(trial.fidelity for trial in self._trials if trial.state == "running")
-        return (max(budget - spent, 0.0) + under_way / 2) * self._full_run_s
-
-    def _num_steps(self, trial: Trial) -> int | None:
-        ready = self._files().known_ready()
-        rows = ready.card.facts.num_rows if ready else None
-        if not rows:
-            return None
-        seen = max(1, round(rows * trial.recipe.num_epochs * trial.fidelity))
-        return math.ceil(seen / trial.recipe.effective_batch_size)
 
 
 def _sentences(now: Mapping[str, Any]) -> list[str]:
@@ -258,13 +239,3 @@ def _sentences(now: Mapping[str, Any]) -> list[str]:
 def as_text(state: Mapping[str, object]) -> str:
     """JSON without NaN."""
     return json.dumps(state, allow_nan=False, separators=(",", ":"), default=str)
-
-
-def _full_run_s(trials: Sequence[Trial]) -> float | None:
-    """Seconds of a full run, by the median of what was done; None before the first end."""
-    paces = [
-        trial.outcome.elapsed_s / trial.fidelity
-        for trial in trials
-        if trial.outcome and trial.state == "completed" and trial.outcome.elapsed_s
-    ]
-    return statistics.median(paces) if paces else None
