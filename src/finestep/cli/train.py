@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finestep.cli import options as o
 from finestep.cli import with_options as w
+
+if TYPE_CHECKING:
+    from finestep.recipe import Recipe
 
 
 def train(
@@ -82,9 +86,8 @@ def train(
     from finestep.cli.values import named_specs, one_of, parse_retention, with_devices
     from finestep.cli.with_config import refuse_without_file, run_with
     from finestep.cluster.address import parse_cluster
-    from finestep.errors import BadInput
     from finestep.protocol import TrialOptions
-    from finestep.store.recipe_file import apply_settings, named_fields, read_recipe
+    from finestep.store.recipe_file import named_fields
     from finestep.studies.run import StudyRun
     from finestep.studies.spec import RUNS_FOLDER, StudyOptions, study_spec
     from finestep.study import Budget
@@ -96,16 +99,8 @@ def train(
         return
     refuse_without_file(context)
     refuse_idle(given(context), idle_on_one_device(context.params))
-    if recipe is None:
-        raise BadInput("say which recipe to train", next_step="finestep train RECIPE MODEL DATA, or train --with FILE")
     settings = with_devices(setting, devices_per_trial)
-    wanted = apply_settings(read_recipe(recipe), settings)
-    if model is None or data is None:
-        raise BadInput(
-            "say which model and data the recipe trains",
-            value=f"{recipe}" if model is None else model,
-            next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
-        )
+    wanted = _wanted_recipe(recipe, settings, model=model, data=data)
     named = named_specs(context.params, max_length=wanted.max_length)
     spec = study_spec(
         model=named.model,
@@ -130,3 +125,24 @@ def train(
         sharding=one_of("--sharding", sharding, ("auto", "on", "off")),
     )
     run_study(study, as_json=as_json, trackers=trackers, watch=watch)
+
+
+def _wanted_recipe(recipe: Path | None, settings: Sequence[str], *, model: str | None, data: str | None) -> Recipe:
+    """The recipe with its settings.
+
+    Raises:
+        BadInput: recipe, model or data is missing.
+    """
+    from finestep.errors import BadInput
+    from finestep.store.recipe_file import apply_settings, read_recipe
+
+    if recipe is None:
+        raise BadInput("say which recipe to train", next_step="finestep train RECIPE MODEL DATA, or train --with FILE")
+    wanted = apply_settings(read_recipe(recipe), settings)
+    if model is None or data is None:
+        raise BadInput(
+            "say which model and data the recipe trains",
+            value=f"{recipe}" if model is None else model,
+            next_step="finestep train RECIPE MODEL DATA; `shipped` names the model of the package",
+        )
+    return wanted

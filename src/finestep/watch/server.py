@@ -72,28 +72,32 @@ class Watched:
         return made[1], made[2]
 
 
-def application(place: Path) -> Starlette:
-    """The pages of the studies at a place; who may ask is the guard's affair."""
-    watched = Watched(place)
+class _Answers:
+    """What each address answers with."""
 
-    async def home(request: Request) -> Response:
-        studies = await run_in_threadpool(watched.studies)
+    def __init__(self, watched: Watched):
+        self._watched = watched
+
+    async def home(self, request: Request) -> Response:
+        studies = await run_in_threadpool(self._watched.studies)
         if len(studies) == 1:
             return RedirectResponse(f"/study/{studies[0].id}", status_code=303)
         await run_in_threadpool(_look_at_all, studies)
         text, policy = list_page([study.state for study in studies])
         return _page(text, policy)
 
-    async def states(request: Request) -> Response:
-        studies = await run_in_threadpool(watched.studies)
+    async def states(self, request: Request) -> Response:
+        studies = await run_in_threadpool(self._watched.studies)
         await run_in_threadpool(_look_at_all, studies)
         return Response(as_text({"studies": [study.state for study in studies]}), media_type="application/json")
 
     def of_study(
-        answer: Callable[[Request, LiveStudy], Awaitable[Response]],
+        self, answer: Callable[[Request, LiveStudy], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
+        """An answer about the study that the address names; what goes wrong there is told as JSON."""
+
         async def found(request: Request) -> Response:
-            study = await run_in_threadpool(watched.study, request.path_params["study"])
+            study = await run_in_threadpool(self._watched.study, request.path_params["study"])
             if study is None:
                 return PlainTextResponse("no such study", status_code=404)
             try:
@@ -106,15 +110,15 @@ def application(place: Path) -> Starlette:
 
         return found
 
-    async def page(request: Request, study: LiveStudy) -> Response:
+    async def page(self, request: Request, study: LiveStudy) -> Response:
         steers = bool(request.scope.get("finestep_can_steer"))
-        text, policy = await run_in_threadpool(watched.page, study, can_steer=steers)
+        text, policy = await run_in_threadpool(self._watched.page, study, can_steer=steers)
         return _page(text, policy)
 
-    async def data(request: Request, study: LiveStudy) -> Response:
+    async def data(self, request: Request, study: LiveStudy) -> Response:
         return Response((await run_in_threadpool(study.page))[1], media_type="application/json")
 
-    async def curve(request: Request, study: LiveStudy) -> Response:
+    async def curve(self, request: Request, study: LiveStudy) -> Response:
         found = await run_in_threadpool(study.curve, int(request.path_params["trial"]))
         return (
             PlainTextResponse("no such trial", status_code=404)
@@ -122,12 +126,12 @@ def application(place: Path) -> Starlette:
             else Response(as_text(found), media_type="application/json")
         )
 
-    async def events(request: Request, study: LiveStudy) -> Response:
-        if watched.listeners >= MOST_LISTENERS:
+    async def events(self, request: Request, study: LiveStudy) -> Response:
+        if self._watched.listeners >= MOST_LISTENERS:
             return PlainTextResponse("too many pages are open", status_code=503)
-        return StreamingResponse(_news(watched, study), media_type="text/event-stream")
+        return StreamingResponse(_news(self._watched, study), media_type="text/event-stream")
 
-    async def commands(request: Request, study: LiveStudy) -> Response:
+    async def commands(self, request: Request, study: LiveStudy) -> Response:
         body = await request.body()
         try:
             wanted = json.loads(body) if len(body) <= MOST_COMMAND_BYTES else None
@@ -138,15 +142,20 @@ def application(place: Path) -> Starlette:
         told = await run_in_threadpool(steer, study.folder, wanted, wait_s=2.0)
         return JSONResponse({**told, "zh": translations([told["said"]])})
 
+
+def application(place: Path) -> Starlette:
+    """The pages of the studies at a place; who may ask is the guard's affair."""
+    answers = _Answers(Watched(place))
+    of_study = answers.of_study
     return Starlette(
         routes=[
-            Route("/", home),
-            Route("/studies", states),
-            Route("/study/{study:str}", of_study(page)),
-            Route("/study/{study:str}/data", of_study(data)),
-            Route("/study/{study:str}/events", of_study(events)),
-            Route("/study/{study:str}/curve/{trial:int}", of_study(curve)),
-            Route("/study/{study:str}/commands", of_study(commands), methods=["POST"]),
+            Route("/", answers.home),
+            Route("/studies", answers.states),
+            Route("/study/{study:str}", of_study(answers.page)),
+            Route("/study/{study:str}/data", of_study(answers.data)),
+            Route("/study/{study:str}/events", of_study(answers.events)),
+            Route("/study/{study:str}/curve/{trial:int}", of_study(answers.curve)),
+            Route("/study/{study:str}/commands", of_study(answers.commands), methods=["POST"]),
         ]
     )
 
