@@ -23,9 +23,7 @@ class DataCard(_Value):
     num_cut: int = 0
     num_tokens_cut: int = 0
     num_continued: int = Field(0, description="Long texts that go on in further rows.")
-    is_at_context: bool = Field(False, description="`max_length` is all that the model can read.")
     num_left_out: int = Field(0, description="Training rows of whose answer nothing lies within `max_length`.")
-    num_eval_left_out: int = Field(0, description="The same, of the validation rows.")
     num_duplicates: int = 0
     unused: dict[str, float] = Field(
         default_factory=dict,

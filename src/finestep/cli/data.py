@@ -110,5 +110,4 @@ def _rows(card: DataCard) -> list[tuple[str, str]]:
 
 def _over_long(card: DataCard) -> str:
     text = f"{card.num_cut:,} rows cut at {card.max_length} tokens, {card.num_left_out:,} left out"
-    text += f", {card.num_eval_left_out:,} validation rows left out" if card.num_eval_left_out else ""
     return text + (f", {card.num_continued:,} go on in further rows" if card.num_continued else "")

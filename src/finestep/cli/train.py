@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,7 +126,7 @@ def train(
     run_study(study, as_json=as_json, trackers=trackers, watch=watch)
 
 
-def _wanted_recipe(recipe: Path | None, settings: Sequence[str], *, model: str | None, data: str | None) -> Recipe:
+def _wanted_recipe(recipe: Path | None, settings: list[str], *, model: str | None, data: str | None) -> Recipe:
     """The recipe with its settings.
 
     Raises:

@@ -39,17 +39,16 @@ def _cut(card: DataCard) -> str:
     if not count:
         return ""
     share = count / max(count, (card.facts.num_rows or 0) + card.num_left_out)
-    return f"{count:,} rows ({share:.1%}) are cut at {card.max_length:,} tokens, the longest has {card.longest:,}: " + (
-        "the model reads no more" if card.is_at_context else "--max-length changes it"
+    return (
+        f"{count:,} rows ({share:.1%}) are cut at {card.max_length:,} tokens, the longest has {card.longest:,}: "
+        "--max-length changes it, up to what the model reads"
     )
 
 
 def _left_out(card: DataCard) -> str:
-    if not (card.num_left_out or card.num_eval_left_out):
-        return ""
-    held = f" and {card.num_eval_left_out:,} validation rows" if card.num_eval_left_out else ""
+    count = card.num_left_out
     return (
-        f"{card.num_left_out:,} rows{held} are left out: nothing of their answer lies within {card.max_length:,} tokens"
+        f"{count:,} rows are left out: nothing of their answer lies within {card.max_length:,} tokens" if count else ""
     )
 
 

@@ -21,7 +21,6 @@ from finestep.train.tokenising import (
     check_length,
     cut_labels,
     default_length,
-    known_context,
     takes_pairs,
     tokenise,
     tokenise_labels,
@@ -82,9 +81,12 @@ def _prepare_text(
     train = cut_rows(whole, max_length, goes_on=split.format == "text")
     evaluation = cut_rows(tokenise(split.evaluation, tokenizer, spec, told), max_length, goes_on=split.format == "text")
     _check_trained(train.rows, evaluation.rows, spec, max_length)
+    if lost := evaluation.num_left_out:
+        notes.append(
+            f"{lost:,} validation rows are left out: nothing of their answer lies within {max_length:,} tokens"
+        )
     card = _card(split, train, evaluation.rows, spec, notes + told.notes(), max_length=max_length)
-    more = {"sample": _sample(train.rows, tokenizer), "num_eval_left_out": evaluation.num_left_out}
-    card = card.model_copy(update={**more, "is_at_context": max_length == known_context(limits[0])})
+    card = card.model_copy(update={"sample": _sample(train.rows, tokenizer)})
     return TrainingData(train.rows, evaluation.rows, (), max_length, _pad_id(tokenizer), card)
 
 
@@ -116,7 +118,6 @@ def _prepare_labels(
         update={
             "labels": dict(counts.most_common()),
             "accuracy_error": accuracy_error(len(evaluation)),
-            "is_at_context": max_length == known_context(limits[0]),
             "sample": ((shown, False), (f"  ->  {first.label}", True)),
         }
     )
