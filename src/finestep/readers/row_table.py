@@ -157,7 +157,9 @@ class RowTable:
         evals = {key: rows for key, rows in self._evals.items() if len(rows.loss)}
         matrix = choose_alias(choose_alias(matrix, STEP, STEP_RANK), LOSS, LOSS_RANK)
         self._take_bar(matrix)
-        self._drop_one_step(matrix)
+        if _ends_a_bar(matrix):
+            matrix[:, STEP] = np.nan
+            self.context.pop("max_steps", None)
         shown_again = leftovers(matrix[:, STEP], matrix[:, EPOCH], matrix[:, LOSS])
         matrix[shown_again, STEP] = matrix[shown_again, LOSS] = np.nan
         own_steps = matrix[:, STEP].copy()
@@ -168,7 +170,8 @@ class RowTable:
             told = np.zeros(len(matrix))
         starts = run_starts(matrix[:, STEP], matrix[:, EPOCH], told, matrix[:, RATE])[:MAX_RUNS]
         bounds = list(zip(starts, [*starts[1:], len(matrix)], strict=True))
-        context, notes = self._run_context(matrix), self._all_notes()
+        context = self._run_context(matrix)
+        notes = (*self.notes, *_reading_notes(self.num_skipped, self._plans.guessed_loss))
         runs = [run_series(matrix, evals, bound, self._counts_on) for bound in bounds]
         runs = [run for run in runs if len(run[0]) or run[1]] or (
             [run_series(matrix, evals, (0, len(matrix)), self._counts_on)] if evals else []
@@ -264,19 +267,8 @@ class RowTable:
         self.context.setdefault("max_steps", planned)
         self.notes.append("the log has no step numbers; its rows are spread over the steps of its progress bar")
 
-    def _drop_one_step(self, matrix: Column) -> None:
-        """A step that is the same in every row with a loss is the end of a progress bar, and no counter of the run, unless epochs count
-        and validation has no bar of its own."""
-        has_loss = ~np.isnan(matrix[:, LOSS])
-        steps, others = matrix[has_loss, STEP], matrix[~has_loss, STEP]
-        if len(steps) < FEW_ROWS or not (steps == steps[0]).all():
-            return
-        if np.isnan(matrix[:, EPOCH]).all() or (others[np.isfinite(others)] != steps[0]).any():
-            matrix[:, STEP] = np.nan
-            self.context.pop("max_steps", None)
-
     def _run_context(self, matrix: Column) -> RunContext:
-        objective = self._objective(matrix)
+        objective = _objective(matrix, self._plans.tags)
         known = {key: value for key, value in self.context.items() if key in RunContext.__dataclass_fields__}
         epochs = known.get("num_epochs")
         known["num_epochs"] = float(epochs) if isinstance(epochs, (int, float)) and 0 < epochs < 1e6 else None
@@ -287,25 +279,37 @@ class RowTable:
             known["max_steps"] = None
         return replace(RunContext(), **{**known, "objective": objective})  # type: ignore[arg-type]
 
-    def _objective(self, matrix: Column) -> str:
-        """What the columns with values say; a column that is empty in every row says nothing."""
-        told = {name: int((~np.isnan(matrix[:, slot])).sum()) for name, slot in SLOTS.items() if slot < matrix.shape[1]}
-        # A few rewards among many losses are those of evaluations.
-        known = {name for name, count in told.items() if count > (told["loss"] / MANY_TIMES if name == "reward" else 0)}
-        if "reward" in known and "loss" not in known:
-            return "reinforcement"
-        tags = self._plans.tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}
-        if "loss" in known and not tags and takes_both_signs(matrix[:, LOSS]):
-            return "reinforcement"
-        return next((tag for tag in ("reinforcement", "preference") if tag in tags), "supervised")
-
-    def _all_notes(self) -> tuple[str, ...]:
-        skipped = (f"{self.num_skipped} rows could not be read and were skipped",) if self.num_skipped else ()
-        key = self._plans.guessed_loss
-        guess = (f"guessed that the column `{key[:80]}` is the training loss",) if key is not None else ()
-        return (*self.notes, *skipped, *guess)
-
 
 def _is_of_training(plan: Plan) -> bool:
     """True for names that only speak of training, in the common columns."""
     return plan.is_used and not (plan.evals or plan.context or plan.extra or plan.split)
+
+
+def _ends_a_bar(matrix: Column) -> bool:
+    """A step that is the same in every row with a loss is the end of a progress bar, and no counter of the run, unless epochs count
+    and validation has no bar of its own."""
+    has_loss = ~np.isnan(matrix[:, LOSS])
+    steps, others = matrix[has_loss, STEP], matrix[~has_loss, STEP]
+    if len(steps) < FEW_ROWS or not (steps == steps[0]).all():
+        return False
+    return bool(np.isnan(matrix[:, EPOCH]).all() or (others[np.isfinite(others)] != steps[0]).any())
+
+
+def _objective(matrix: Column, tags: set[str]) -> str:
+    """What the columns with values say; a column that is empty in every row says nothing."""
+    told = {name: int((~np.isnan(matrix[:, slot])).sum()) for name, slot in SLOTS.items() if slot < matrix.shape[1]}
+    # A few rewards among many losses are those of evaluations.
+    known = {name for name, count in told.items() if count > (told["loss"] / MANY_TIMES if name == "reward" else 0)}
+    if "reward" in known and "loss" not in known:
+        return "reinforcement"
+    tags = tags | {objective for name in known if (objective := objective_of(_TAG_NAMES.get(name, "")))}
+    if "loss" in known and not tags and takes_both_signs(matrix[:, LOSS]):
+        return "reinforcement"
+    return next((tag for tag in ("reinforcement", "preference") if tag in tags), "supervised")
+
+
+def _reading_notes(num_skipped: int, guessed_loss: str | None) -> list[str]:
+    """What was not read, and what was guessed."""
+    skipped = [f"{num_skipped} rows could not be read and were skipped"] if num_skipped else []
+    guess = [f"guessed that the column `{guessed_loss[:80]}` is the training loss"] if guessed_loss is not None else []
+    return skipped + guess
