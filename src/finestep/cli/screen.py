@@ -41,6 +41,12 @@ class UnderWay:
     loss: float = math.nan
     began: float = field(default_factory=time.monotonic)
 
+    def standing(self) -> str:
+        """Where it is, in words."""
+        if math.isnan(self.loss) and self.step == self.first_step:
+            return f"before step {self.first_step + 1} of {self.num_steps}"
+        return f"step {self.step} of {self.num_steps}, loss {wording.loss(self.loss)}"
+
     def left_s(self) -> float | None:
         """Seconds to its end, once its pace is known."""
         made = self.step - self.first_step
@@ -168,7 +174,7 @@ class Screen:
         elif time.monotonic() - self._last_line > QUIET_LINE_EVERY_S:
             self._last_line = time.monotonic()
             for number, one in self._running.items():
-                self.say(f"    trial {number}: step {one.step} of {one.num_steps}, loss {wording.loss(one.loss)}")
+                self.say(f"    trial {number}: {one.standing()}")
 
     def standing(self) -> str:
         """How far the running trials are, as plain text; empty when none runs."""
@@ -181,7 +187,7 @@ class Screen:
             text.append(f" {one.trial.number:>3}  {_what(one.trial)}  ", style="bold")
             text.append("━" * filled, style="cyan")
             text.append("━" * (BAR_CELLS - filled), style="dim")
-            text.append(f"  step {one.step}/{one.num_steps}  loss {wording.loss(one.loss)}\n")
+            text.append(f"  {one.standing()}\n")
         first = next(iter(self._running.values()), None)
         if first is not None:
             text.append(f"      {first.trial.stage}: {first.trial.why}\n", style="dim")
