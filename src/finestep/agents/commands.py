@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finestep.agents.next_steps import in_tools
-from finestep.disk import make_folder, read_object, write_whole
+from finestep.disk import make_folder, read_object, write_whole, writing
 from finestep.store.commands import Command, ask
 from finestep.store.running import read_running
 from finestep.store.study_folder import is_locked
@@ -87,7 +87,7 @@ async def start(words: Sequence[str], folder: Path) -> int:
             | {"exit_code": 3}
         )
     make_folder(folder)
-    with (folder / OUTPUT).open("ab") as output:
+    with writing(folder / OUTPUT), (folder / OUTPUT).open("ab") as output:
         began, log_from = time.time(), output.tell()
         process = subprocess.Popen(
             [*PROGRAM, *words, "--json"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -207,7 +207,8 @@ def stop(folder: Path) -> bool:
     """
     pid = process_of(folder)
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+            os.kill(pid, signal.SIGTERM)
         return True
     if is_locked(folder):
         ask(folder, Command(kind="stop"))

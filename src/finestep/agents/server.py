@@ -49,7 +49,7 @@ from finestep.agents.commands import (
 from finestep.errors import BadInput, FinestepError
 from finestep.result import StudyResult
 from finestep.studies.progress import time_words
-from finestep.studies.status import StudyStatus, study_status
+from finestep.studies.status import State, StudyStatus, study_status
 from finestep.study_layout import RECIPE, STEPS, trial_folder
 
 INSTRUCTIONS = """finestep finds the learning rate and the batch size of a fine-tune and trains the winner.
@@ -222,8 +222,9 @@ async def extend_study(
 @server.tool()
 async def study_result(study: Study) -> Annotated[CallToolResult, StudyResult]:
     """The answer of a study: chosen recipe, intervals, whether it is settled, all trials, and how its model is loaded."""
-    _raise_failure(Path(study).expanduser())
-    return await _answer("report", [study])
+    folder = Path(study).expanduser()
+    _raise_failure(folder)
+    return await _answer("report", [folder])
 
 
 @server.tool()
@@ -316,7 +317,7 @@ def _status(folder: Path) -> StudyStatus:
             raise _failed(CommandFailed({"kind": error.kind, "message": str(error), "printed": printed})) from None
         raise _failed(error) from None
     if not found.working and runs:
-        state = "running" if has_begun(folder) else "loading"  # the lock is not yet taken, or given back already
+        state: State = "running" if has_begun(folder) else "loading"  # the lock is not yet taken, or given back already
         return replace(found, working=True, state=state, next_command=None)
     if found.state == "ended" and was_cut_off(folder):
         return replace(found, state="stopped", next_command=found.command)
