@@ -93,6 +93,10 @@ def test_what_fails_says_the_next_step(rows, monkeypatch, tmp_path):
         fine, told = await ask("study_status_of", study=str(tmp_path))
         assert not fine
         assert "no study" in told["message"]
+        assert "`out` has named" in told["next_step"]
+        fine, told = await ask("study_result", study=str(tmp_path))
+        assert not fine
+        assert "`out` has named" in told["next_step"]
 
     talk(conversation, monkeypatch, tmp_path)
 

@@ -59,7 +59,7 @@ def test_a_trial_counts_by_its_steps_for_people_and_whole_for_the_search(store):
     assert now.state == "running"
     assert now.seconds_left == pytest.approx(1.8 * 500)
     (head, line, *_) = words_of(now)
-    assert "0.2 of 2 full runs spent; at most 15 min left" in head
+    assert "0.2 of 2 full runs spent; at most about 15 min of training left" in head
     assert "step 50 of 250" in line
     assert "7 min left" in line
 
@@ -82,6 +82,7 @@ def test_two_workers_need_half_of_the_time(store):
     store.keep_ready(Ready(card=DataCard(facts=CARD.facts), sharing=SharePlan(num_workers=2)))
     assert progress_of(store, store.trials()).left_s(3.0) == pytest.approx(one / 2)
     assert one == pytest.approx(200)
+    assert progress_of(store, store.trials()).left_s(1.0) is None, "its end is written, which is no training"
 
 
 def test_a_study_that_was_stopped_goes_on_by_its_own_command(store):

@@ -164,7 +164,12 @@ def failure_of(folder: Path) -> dict[str, object] | None:
     error = found.get("error")
     if not isinstance(error, dict):
         return None
-    return {"next_step": "start_study with the same arguments", "exit_code": None, **error, "log": str(folder / OUTPUT)}
+    return {
+        "next_step": "start_study with the same arguments",
+        "exit_code": None,
+        **error,
+        "log": str((folder / OUTPUT).absolute()),
+    }
 
 
 def was_cut_off(folder: Path) -> bool:

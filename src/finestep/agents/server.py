@@ -48,7 +48,7 @@ from finestep.agents.commands import (
 )
 from finestep.errors import BadInput, FinestepError
 from finestep.result import StudyResult
-from finestep.studies.progress import time_words
+from finestep.studies.progress import left_words
 from finestep.studies.status import State, StudyStatus, study_status
 from finestep.study_layout import RECIPE, STEPS, trial_folder
 
@@ -160,7 +160,7 @@ async def start_study(
         pid = await start(words_of("tune", [model, data], options), folder)
     except (CommandFailed, FinestepError) as failed:
         raise _failed(failed) from None
-    return _told({"study": str(folder), "pid": pid, "log": str(folder / OUTPUT), "next": "wait_for_study"})
+    return _told({"study": str(folder), "pid": pid, "log": str((folder / OUTPUT).absolute()), "next": "wait_for_study"})
 
 
 @server.tool()
@@ -266,8 +266,9 @@ def progress_words(now: StudyStatus) -> str:
         if one.step is not None
     )
     best = f"; best so far: loss {now.best.eval_loss:.4g}" if now.best and now.best.eval_loss is not None else ""
-    left = f"; at most {time_words(now.seconds_left)} left" if now.seconds_left is not None else ""
-    return ("loading" if now.state == "loading" else running or now.state) + left + best
+    left = f"; {left_words(now.seconds_left)}" if now.seconds_left is not None else ""
+    between = "between trials, or at the end: the best model is checked" if now.state == "running" else now.state
+    return ("loading" if now.state == "loading" else running or between) + left + best
 
 
 async def _steered(name: str, study: str, places: list[object], **options: object) -> CallToolResult:
@@ -325,5 +326,5 @@ def _status(folder: Path) -> StudyStatus:
 
 
 def _plain(status: StudyStatus) -> dict[str, object]:
-    left = None if status.seconds_left is None else f"at most {time_words(status.seconds_left)}"
+    left = None if status.seconds_left is None else left_words(status.seconds_left)
     return {**json.loads(json.dumps(status.as_values())), "time_left": left}

@@ -47,11 +47,11 @@ def status(
 
 def words_of(found: StudyStatus) -> list[str]:
     """One study in a few lines."""
-    from finestep.studies.progress import time_words
+    from finestep.studies.progress import left_words
 
     count = ", ".join(f"{number} {state}" for state, number in found.trials.items()) or "none yet"
     budget = f" of {found.budget:g}" if found.budget else ""
-    left = f"; at most {time_words(found.seconds_left)} left" if found.seconds_left is not None else ""
+    left = f"; {left_words(found.seconds_left)}" if found.seconds_left is not None else ""
     lines = [f"{found.folder}: {found.state}; trials: {count}; {found.spent:.3g}{budget} full runs spent{left}"]
     lines += [f"    {_trial_words(trial, is_running=found.state == 'running')}" for trial in found.under_way]
     if found.reason is not None:
