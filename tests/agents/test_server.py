@@ -136,6 +136,7 @@ def test_a_start_that_fails_is_said_by_every_tool(rows, monkeypatch, tmp_path):
         assert "--out" not in told["message"]
         fine, told = await ask("wait_for_study", study=str(study))
         assert (fine, told["kind"]) == (False, "StudyChanged")
+        assert told["standing"]["best"] == now["best"], "what was there before is not lost"
 
     talk(conversation, monkeypatch, tmp_path)
 
@@ -184,6 +185,8 @@ def test_next_steps_are_tools_and_arguments():
     )
     assert "`settings`" in in_tools({"message": "`--epochs` and the recipe (or `--set`) must agree"})["message"]
     assert "`study_status_of`" in in_tools({"next_step": "`finestep status FOLDER` shows what runs there"})["next_step"]
+    assert in_tools({"place": "--set lora.foo=1"})["place"] == "`settings` lora.foo=1"
+    assert in_tools({"place": "runs/a--out"})["place"] == "runs/a--out"
     assert in_tools({"next_step": "run finestep merge X"})["next_step"] == "run finestep merge X"
 
 

@@ -38,9 +38,14 @@ OPTION = re.compile(r"`?--([a-z][a-z-]*)`?")
 def in_tools(told: Mapping[str, object]) -> dict[str, object]:
     """An error object with its sentences in the words of the tools."""
     return {
-        name: _words(value) if name in ("message", "next_step") and isinstance(value, str) else value
+        name: _words(value) if isinstance(value, str) and _is_said(name, value) else value
         for name, value in told.items()
     }
+
+
+def _is_said(name: str, value: str) -> bool:
+    """A sentence, or an option as the place of an error; files stay as they are."""
+    return name in ("message", "next_step") or (name == "place" and value.startswith("--"))
 
 
 def _words(text: str) -> str:

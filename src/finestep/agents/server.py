@@ -6,6 +6,7 @@ It speaks over standard input and output (`finestep mcp`). Every tool is a comma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -300,9 +301,12 @@ def _log_of(log: str | None, study: str | None, trial: int | None) -> Path | str
 
 
 def _raise_failure(folder: Path) -> None:
-    """An agent must not read an older result for the answer of a start that failed."""
-    if (failure := failure_of(folder)) is not None:
-        raise _failed(CommandFailed(failure))
+    """An agent must not read an older result for the answer of a start that failed; how the study stands is told beside it."""
+    if (failure := failure_of(folder)) is None:
+        return
+    with contextlib.suppress(FinestepError):
+        failure["standing"] = _plain(study_status(folder))
+    raise _failed(CommandFailed(failure))
 
 
 def _status(folder: Path) -> StudyStatus:
