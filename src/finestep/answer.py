@@ -14,7 +14,7 @@ class TradeOff(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    effective_batch_size: int
+    effective_batch_size: int = Field(description="Rows of an optimizer step.")
     learning_rate: Estimate = Field(description="Best learning rate at this batch size, full length; central 80 %.")
     excess_percent: float | None = Field(
         None, description="Predicted loss above the best batch size, %; stated if the answer is settled."
@@ -30,10 +30,10 @@ class Answer(BaseModel):
     trial: int | None = Field(description="Number of the chosen full-length trial; None = none has finished.")
     as_good: int | None = Field(
         None,
-        description="Full-length trial of a smaller rate that is worse by less than the noise; None = there is none.",
+        description="Number of a full-length trial of a smaller rate that is worse by less than the noise; None = there is none.",
     )
     learning_rate: float | None = Field(description="Of the chosen trial, else of the predicted best point.")
-    effective_batch_size: int | None = None
+    effective_batch_size: int | None = Field(None, description="Of the same.")
     changes: Mapping[str, object] = Field(default_factory=dict, description="Further fields, by dotted name.")
     settled: bool = Field(
         False, description="The best full run stands between worse ones; until then no per cent is stated."

@@ -17,11 +17,11 @@ class Estimate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    value: float
-    low: float
-    high: float
-    unit: str
-    source: str
+    value: float = Field(description="The number.")
+    low: float = Field(description="Lower end of its interval or usual range.")
+    high: float = Field(description="Upper end.")
+    unit: str = Field(description="Of the three; `1`: none.")
+    source: str = Field(description="A row of evidence, a rule, `measured here` or `you`.")
     why: str = Field("", description="One clause: why this value and not another.")
     coverage: float | None = Field(
         None, gt=0, lt=1, description="Share of cases that low to high holds, where that was calibrated."

@@ -9,24 +9,30 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from finestep.disk import make_folder, read_object, write_whole
+from finestep.agents.next_steps import in_tools
+from finestep.disk import make_folder, read_object, write_whole, writing
 from finestep.store.commands import Command, ask
+from finestep.store.running import read_running
 from finestep.store.study_folder import is_locked
+from finestep.study_layout import READY, RUNNING, SPEC
 
 PROGRAM = (sys.executable, "-m", "finestep")
 STARTED, OUTPUT = "agent.json", "agent.log"
 """In a study's folder: which process runs it, and what it prints."""
 SHOWN_OF_A_LOG = 2000
+CHECKED_WITHIN_S, EARLY_END_S, LOOK_EVERY_S = 45.0, 6.0, 0.1
+"""How long a start is watched: until its checks are made, then for an early end."""
 
 
 class CommandFailed(Exception):
     """A command ended with an error; `told` is its JSON: kind, message, place, next_step, exit_code."""
 
     def __init__(self, told: Mapping[str, object]):
-        self.told = dict(told)
+        self.told = in_tools(told)
         super().__init__(json.dumps(self.told))
 
 
@@ -66,21 +72,137 @@ async def answer_of(words: Sequence[str]) -> dict[str, object]:
     raise CommandFailed({**(told or {"kind": "Failed", "message": said}), "exit_code": process.returncode})
 
 
-def start(words: Sequence[str], folder: Path) -> int:
+async def start(words: Sequence[str], folder: Path) -> int:
     """Start a study that goes on whatever becomes of this program; the number of its process.
 
+    It comes back when the study has made its checks and goes on, or has ended already.
+
     Raises:
-        CommandFailed: a process works on the folder already.
+        CommandFailed: a process works on the folder already, or the one that was started has ended with an error.
     """
     if is_locked(folder) or process_of(folder) is not None:
-        raise CommandFailed({"kind": "StudyBusy", "message": "a process works on this study", "place": str(folder)})
+        step = "wait_for_study until it has ended, stop_study ends it, or give another folder as `out`"
+        raise CommandFailed(
+            {"kind": "StudyBusy", "message": "a process works on this study", "place": str(folder), "next_step": step}
+            | {"exit_code": 3}
+        )
     make_folder(folder)
-    with (folder / OUTPUT).open("ab") as output:
+    with writing(folder / OUTPUT), (folder / OUTPUT).open("ab") as output:
+        began, log_from = time.time(), output.tell()
         process = subprocess.Popen(
             [*PROGRAM, *words, "--json"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    write_whole(folder / STARTED, json.dumps({"pid": process.pid, "words": list(words)}))
+    told = {"pid": process.pid, "words": list(words), "began": began, "log_from": log_from}
+    write_whole(folder / STARTED, json.dumps(told))
+    await _until_it_goes_on(folder, process, began)
+    if process.poll() is not None and (failure := failure_of(folder)) is not None:
+        raise CommandFailed(failure)
     return process.pid
+
+
+async def _until_it_goes_on(folder: Path, process: subprocess.Popen[bytes], began: float) -> None:
+    """Until a process has ended, has loaded model and data, or has made its checks and lived on for some seconds."""
+    until = time.monotonic() + CHECKED_WITHIN_S
+    checked_at: float | None = None
+    while process.poll() is None and time.monotonic() < until:
+        if _is_newer(folder / READY, began):
+            return
+        if checked_at is None and _is_newer(folder / RUNNING, began):
+            checked_at = time.monotonic()
+        if checked_at is not None and time.monotonic() > checked_at + EARLY_END_S:
+            return
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _is_newer(path: Path, began: float) -> bool:
+    try:
+        return path.stat().st_mtime >= began
+    except OSError:
+        return False
+
+
+def has_begun(folder: Path) -> bool:
+    """The process that was started here has made its checks, and works on the study."""
+    began = (read_object(folder / STARTED) or {}).get("began")
+    return isinstance(began, int | float) and _is_newer(folder / RUNNING, began)
+
+
+async def until_open(folder: Path) -> bool:
+    """Wait for a start that is under way until its process holds the study; False where it does not yet.
+
+    Raises:
+        CommandFailed: it has ended with an error.
+    """
+    until = time.monotonic() + CHECKED_WITHIN_S
+    is_start = False
+    while process_of(folder) is not None and not (is_locked(folder) and (folder / SPEC).is_file()):
+        if time.monotonic() > until:
+            return False
+        is_start = True
+        await asyncio.sleep(LOOK_EVERY_S)
+    if is_start and (failure := failure_of(folder)) is not None:
+        raise CommandFailed(failure)
+    return True
+
+
+def failure_of(folder: Path) -> dict[str, object] | None:
+    """The error that the process which was started here last has ended with; None where it lives, or ended well.
+
+    A study that somebody has started by another way since then has nothing to do with it.
+    """
+    started = read_object(folder / STARTED)
+    if not started or is_locked(folder) or process_of(folder) is not None or _ran_since(folder):
+        return None
+    found = _last_object(folder, started)
+    if found is None:
+        if (folder / SPEC).is_file():
+            return None  # killed: the study waits to go on, as its status says
+        said = last_words(folder).strip()
+        found = {
+            "error": {"kind": "ProcessLost", "message": f"the process ended before it had begun; it printed: {said}"}
+        }
+    error = found.get("error")
+    if not isinstance(error, dict):
+        return None
+    return {
+        "next_step": "start_study with the same arguments",
+        "exit_code": None,
+        **error,
+        "log": str((folder / OUTPUT).absolute()),
+    }
+
+
+def was_cut_off(folder: Path) -> bool:
+    """The process that was started here has ended before it could say how the study stands: it was killed."""
+    started = read_object(folder / STARTED)
+    is_over = bool(started) and process_of(folder) is None and not is_locked(folder) and not _ran_since(folder)
+    return is_over and _last_object(folder, started or {}) is None
+
+
+def _last_object(folder: Path, started: Mapping[str, object]) -> dict[str, object] | None:
+    """The JSON object that a process has ended with."""
+    first = started.get("log_from")
+    try:
+        text = (
+            (folder / OUTPUT).read_bytes()[first if isinstance(first, int) else 0 :].decode("utf-8", errors="replace")
+        )
+    except OSError:
+        return None
+    for line in reversed(text.splitlines()):
+        with contextlib.suppress(ValueError):
+            found = json.loads(line) if line.startswith("{") else None
+            if isinstance(found, dict):
+                return found
+    return None
+
+
+def _ran_since(folder: Path) -> bool:
+    """Another process has worked on the study after the last one that was started here had ended."""
+    began = read_running(folder).get("began")
+    try:
+        return isinstance(began, int | float) and began > (folder / OUTPUT).stat().st_mtime
+    except OSError:
+        return False
 
 
 def stop(folder: Path) -> bool:
@@ -90,7 +212,8 @@ def stop(folder: Path) -> bool:
     """
     pid = process_of(folder)
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+            os.kill(pid, signal.SIGTERM)
         return True
     if is_locked(folder):
         ask(folder, Command(kind="stop"))

@@ -47,13 +47,13 @@ def status(
 
 def words_of(found: StudyStatus) -> list[str]:
     """One study in a few lines."""
-    from finestep.studies.progress import time_words
+    from finestep.studies.progress import left_words
 
     count = ", ".join(f"{number} {state}" for state, number in found.trials.items()) or "none yet"
     budget = f" of {found.budget:g}" if found.budget else ""
-    left = f"; at most {time_words(found.seconds_left)} left" if found.seconds_left is not None else ""
+    left = f"; {left_words(found.seconds_left)}" if found.seconds_left is not None else ""
     lines = [f"{found.folder}: {found.state}; trials: {count}; {found.spent:.3g}{budget} full runs spent{left}"]
-    lines += [f"    {_trial_words(trial, is_running=found.state == 'running')}" for trial in found.under_way]
+    lines += [f"    {_trial_words(trial)}" for trial in found.under_way]
     if found.reason is not None:
         lines.append(f"    no trial has a result: {found.reason}")
     if (best := found.best) is not None:
@@ -67,10 +67,10 @@ def words_of(found: StudyStatus) -> list[str]:
     return [*lines, f"    go on with: {found.next_command}"] if found.next_command else lines
 
 
-def _trial_words(trial: UnderWay, *, is_running: bool) -> str:
+def _trial_words(trial: UnderWay) -> str:
     from finestep.studies.progress import time_words
 
     planned = f" of {trial.steps_planned}" if trial.steps_planned else ""
     where = "before its first step" if trial.step is None else f"step {trial.step}{planned}, loss {trial.loss:.4g}"
-    left = f", {time_words(trial.seconds_left)} left" if is_running and trial.seconds_left is not None else ""
+    left = f", {time_words(trial.seconds_left)} left" if trial.seconds_left is not None else ""
     return f"trial {trial.trial}: {trial.learning_rate:.1e} x {trial.effective_batch_size}, {where}{left}"

@@ -26,14 +26,33 @@ EXPORTERS: dict[str, Exporter] = {
 }
 
 
+def framework_name(name: str) -> str:
+    """The name as it is known here: capitals, hyphens, blanks and underscores are all one.
+
+    Raises:
+        BadInput: no such framework.
+
+    >>> framework_name("LLaMA-Factory"), framework_name("MS_Swift")
+    ('llamafactory', 'ms-swift')
+    """
+    known = {_bare(one): one for one in EXPORTERS} | {"huggingface": "hf", "transformers": "hf"}
+    if _bare(name) not in known:
+        raise BadInput(
+            f"unknown framework{did_you_mean(name.lower(), EXPORTERS)}",
+            value=name,
+            next_step="known: " + ", ".join(EXPORTERS),
+        )
+    return known[_bare(name)]
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 def exporter(name: str) -> Exporter:
     """The exporter of a framework.
 
     Raises:
         BadInput: no such framework.
     """
-    if name not in EXPORTERS:
-        raise BadInput(
-            f"unknown framework{did_you_mean(name, EXPORTERS)}", value=name, next_step="known: " + ", ".join(EXPORTERS)
-        )
-    return EXPORTERS[name]
+    return EXPORTERS[framework_name(name)]

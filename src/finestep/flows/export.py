@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finestep.errors import BadInput
 from finestep.export.exported import ExportContext, Exported, micro_batch
-from finestep.export.registry import exporter
+from finestep.export.registry import exporter, framework_name
 from finestep.export.rows import ExportData, Row
 from finestep.facts import HardwareFacts
 from finestep.recipe import Recipe
@@ -42,6 +42,7 @@ def export_recipe(
     """
     if num_rows is not None and num_rows < 1:
         raise BadInput("the number of training rows must be >= 1", value=num_rows)
+    framework = framework_name(framework)
     loaded = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     loaded = _with_length(loaded, recipe, model_path(model))
     spec = data if isinstance(data, DataSpec) else DataSpec(path=data)

@@ -274,7 +274,8 @@ def read_study_file(folder: Path) -> StudyFile:
     try:
         found = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput("this folder holds no study (no study.json)", value=str(folder)) from None
+        step = "give the folder of a study, which `--out` has named"
+        raise BadInput("this folder holds no study (no study.json)", value=str(folder), next_step=step) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput("study.json cannot be read", value=type(error).__name__, place=str(folder)) from None
     try:

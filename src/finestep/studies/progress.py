@@ -14,6 +14,8 @@ from finestep.study import StudySpec
 from finestep.trial import StepRecord, Trial
 
 PACE_STEPS = 20
+LEAST_LEFT = 0.001
+"""Full runs: with less than that left nothing is trained any more."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,10 @@ class Progress:
         return max(planned - made.step, 0) * made.step_s * max(len(self._running) / self._workers, 1.0)
 
     def left_s(self, budget: float | None) -> float | None:
-        """Seconds until the whole budget is spent, which a search may end before; None before its pace is known."""
+        """Seconds until the whole budget is spent, which a search may end before; None before its pace is known, and after that."""
         full = self._full_run_s()
-        if budget is None or full is None:
-            return None
-        return max(budget - self.spent(), 0.0) * full / self._workers
+        left = 0.0 if budget is None else budget - self.spent()
+        return left * full / self._workers if full is not None and left > LEAST_LEFT else None
 
     @property
     def _running(self) -> list[Trial]:
@@ -122,6 +123,11 @@ def progress_of(files: StudyFiles, trials: Sequence[Trial]) -> Progress:
     """How far the trials are, by the records of those under way."""
     made = {trial.number: made_so_far(files.steps(trial.number)) for trial in trials if trial.state == "running"}
     return Progress(files.spec, trials, files.known_ready(), made)
+
+
+def left_words(seconds: float) -> str:
+    """What is left of a budget: an estimate, of training alone; the end of a study takes its own time."""
+    return f"at most about {time_words(seconds)} of training left"
 
 
 def time_words(seconds: float) -> str:

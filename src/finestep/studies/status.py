@@ -165,7 +165,7 @@ def study_status(folder: Path, *, known: Tally | None = None) -> StudyStatus:
         trials=said.trials if working else {RESUMES if one == "running" else one: n for one, n in said.trials.items()},
         spent=said.spent,
         budget=budget,
-        under_way=() if known else tuple(_under_way(files, said.progress)),
+        under_way=() if known else tuple(_under_way(files, said.progress, is_running=state == "running")),
         best=said.best,
         settled=result is not None and bool(result.settled) and not working,
         next_command=_next_command(folder, state, command, result),
@@ -240,12 +240,12 @@ def _figures(trial: Trial) -> BestSoFar:
     )
 
 
-def _under_way(files: StudyFiles, progress: Progress) -> Iterator[UnderWay]:
+def _under_way(files: StudyFiles, progress: Progress, *, is_running: bool) -> Iterator[UnderWay]:
     for trial in progress.trials:
         if trial.state != "running":
             continue
         steps: list[StepRecord] = files.steps(trial.number)
-        last, left = steps[-1] if steps else None, progress.trial_left_s(trial)
+        last, left = steps[-1] if steps else None, progress.trial_left_s(trial) if is_running else None
         yield UnderWay(
             trial.number,
             trial.recipe.learning_rate,

@@ -49,6 +49,7 @@ def steer(folder: Path, wanted: Mapping[str, object], *, wait_s: float = ANSWER_
     working = is_locked(folder)
     _check(command, spec, folder, working=working)
     name = ask(folder, command)
+    working = working or is_locked(folder)  # it may have been started meanwhile
     said = _answer(folder, name, wait_s) if working else None
     is_heard = said is not None
     if said is None:
