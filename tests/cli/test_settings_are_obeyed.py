@@ -412,7 +412,7 @@ def options():
             yield pytest.param(command, name, marks=[missing] if name in NEED_RAY else [], id=f"{command}-{name}")
 
 
-@pytest.mark.parametrize(("command", "name"), options())
+@pytest.mark.parametrize(("command", "name"), list(options()))
 def test_an_option_changes_what_runs(command, name, plan_of):
     without, with_it = OPTIONS[command][name]
     assert plan_of(*without) != plan_of(*with_it)
