@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finestep.recipe import Recipe
-from finestep.train import packing
+from finestep.train import lane_plan
 from finestep.train.adapters import AdapterRows
 from finestep.train.batch import collate_end_to_end, collate_lanes
 from finestep.train.end_to_end import why_padded
@@ -140,8 +140,8 @@ def test_texts_lie_end_to_end_where_that_was_measured_to_be_faster(
 ):
     recipe = Recipe(learning_rate=1e-3, effective_batch_size=16)
     resident = make_resident(shipped_model, instruct_file, recipe)
-    monkeypatch.setattr(packing.PassClock, "step_seconds", lambda *_, end_to_end=False: seconds[end_to_end])
-    plan = packing.plan_lanes(resident, recipe, asked=1, most_lanes=1, row_limit=None)
+    monkeypatch.setattr(lane_plan.PassClock, "step_seconds", lambda *_, end_to_end=False: seconds[end_to_end])
+    plan = lane_plan.plan_lanes(resident, recipe, asked=1, most_lanes=1, row_limit=None)
     assert plan.end_to_end is chosen
     assert ("padding" in plan.end_to_end_why) is chosen
     pack = Pack(resident, emit=print, should_stop=bool, take=lambda: None, end_to_end=plan.end_to_end)

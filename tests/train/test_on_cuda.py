@@ -11,7 +11,7 @@ import torch
 from finestep.probes.limit import largest_that_fits
 from finestep.recipe import Recipe
 from finestep.study import DataSpec, ModelSpec
-from finestep.train import packing
+from finestep.train import lane_plan
 from finestep.train.resident import Resident
 from tests.train.runs import ON_CUDA, largest_difference, make_resident, run_pack, run_trial
 
@@ -91,7 +91,7 @@ def test_a_whole_model_trains_in_mixed_precision(shipped_model, instruct_file, t
 
 
 def test_the_clock_lets_small_trials_share_a_pass(resident):
-    plan = packing.plan_lanes(resident, RECIPE, asked=None, most_lanes=8, row_limit=None)
+    plan = lane_plan.plan_lanes(resident, RECIPE, asked=None, most_lanes=8, row_limit=None)
     print(plan.why)
     assert plan.num_lanes > 1, plan.why
 

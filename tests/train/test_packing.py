@@ -11,7 +11,7 @@ import torch
 from finestep.recipe import Recipe
 from finestep.rules.schedule import learning_rate_at
 from finestep.rules.warmup import warmup_steps
-from finestep.train import packing
+from finestep.train import lane_plan
 from finestep.train.batch import collate
 from finestep.train.model import Placement
 from finestep.train.order import Order
@@ -334,9 +334,9 @@ def test_the_number_of_threads_is_the_fastest_for_a_trial_alone(resident, monkey
         tried.append(torch.get_num_threads())
         return seconds[tried[-1]]
 
-    monkeypatch.setattr(packing.PassClock, "step_seconds", timed)
+    monkeypatch.setattr(lane_plan.PassClock, "step_seconds", timed)
     try:
-        plan = packing.plan_lanes(resident, _recipe(1e-3), asked=1, most_lanes=8, row_limit=None, threads=(1, 2, 4))
+        plan = lane_plan.plan_lanes(resident, _recipe(1e-3), asked=1, most_lanes=8, row_limit=None, threads=(1, 2, 4))
         assert tried[: len(seconds)] == list(seconds), "then the layout of rows is timed, with the chosen number"
         assert torch.get_num_threads() == chosen
         assert (plan.num_lanes, plan.num_threads or chosen) == (1, chosen)
@@ -362,11 +362,11 @@ def test_cores_that_would_idle_get_processes_of_their_own(resident, monkeypatch,
     seconds = {4: 0.05, 2: 0.03, 1: 0.034}
     before = torch.get_num_threads()
     monkeypatch.setattr(
-        packing.PassClock, "step_seconds", lambda clock, lanes, rows, **_: seconds[torch.get_num_threads()]
+        lane_plan.PassClock, "step_seconds", lambda clock, lanes, rows, **_: seconds[torch.get_num_threads()]
     )
-    monkeypatch.setattr(packing, "_workers_that_fit", lambda resident: fits)
+    monkeypatch.setattr(lane_plan, "_workers_that_fit", lambda resident: fits)
     try:
-        plan = packing.plan_lanes(
+        plan = lane_plan.plan_lanes(
             resident, _recipe(1e-3), asked=asked, most_lanes=most, row_limit=None, threads=(1, 2, 4)
         )
         assert (plan.num_workers, torch.get_num_threads(), plan.at_once) == expected
@@ -390,7 +390,7 @@ def _rounds_by_shape(module, args, kwargs, out):
 def test_a_model_whose_rows_see_each_other_is_not_packed(resident):
     hook = resident.base.register_forward_hook(_leaks)
     try:
-        plan = packing.plan_lanes(resident, _recipe(), asked=4, most_lanes=8, row_limit=None)
+        plan = lane_plan.plan_lanes(resident, _recipe(), asked=4, most_lanes=8, row_limit=None)
     finally:
         hook.remove()
     assert plan.num_lanes == 1
@@ -400,8 +400,8 @@ def test_a_model_whose_rows_see_each_other_is_not_packed(resident):
 def test_rounding_in_bfloat16_does_not_pass_for_dependence(shipped_model, instruct_file):
     resident = make_resident(shipped_model, instruct_file, _recipe())
     resident.base.register_forward_hook(_rounds_by_shape, with_kwargs=True)
-    assert packing.PassClock(resident, _recipe()).fault() is not None
+    assert lane_plan.PassClock(resident, _recipe()).fault() is not None
     resident.placement = Placement(torch.device("cpu"), torch.float32, autocast=True)
-    assert packing.PassClock(resident, _recipe()).fault() is None
+    assert lane_plan.PassClock(resident, _recipe()).fault() is None
     resident.base.register_forward_hook(_leaks)
-    assert packing.PassClock(resident, _recipe()).fault() is not None, "but dependence is still seen"
+    assert lane_plan.PassClock(resident, _recipe()).fault() is not None, "but dependence is still seen"
