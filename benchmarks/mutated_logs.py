@@ -2,6 +2,7 @@
 
     python -m benchmarks.mutated_logs --files 10000                 whole
     python -m benchmarks.mutated_logs --files 2500 --first 2500     a part of it: the file with number n is the same in both
+    python -m benchmarks.mutated_logs --files 1000 --of FOLDER      logs of other layouts, up to a megabyte each
 
 The fixtures of the tests, one of each format, are mutated: bit flips, cuts, splices, deep brackets, huge numbers, noise.
 """
@@ -27,6 +28,7 @@ from finestep.flows.diagnose import diagnose_file
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "readers" / "fixtures"
 MOST_SECONDS, MOST_MEMORY_MB = 2.0, 512.0
+MOST_BYTES = 1 << 20
 A_CLEAN_ERROR = "a clean error"
 HIGH_WATER, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -49,9 +51,9 @@ class Ending:
         return f"{self.name} number {self.number}"
 
 
-def endings(numbers: range) -> Iterator[Ending]:
+def endings(numbers: range, folder: Path = FIXTURES) -> Iterator[Ending]:
     """Break and diagnose one file a number; the same number gives the same bytes."""
-    fixtures = sorted(FIXTURES.iterdir())
+    fixtures = sorted(path for path in folder.iterdir() if path.is_dir() or path.stat().st_size <= MOST_BYTES)
     with tempfile.TemporaryDirectory() as place:
         for number in numbers:
             yield _ending(_broken_copy(fixtures[number % len(fixtures)], Path(place), number), number)
@@ -116,9 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--of", type=Path, default=FIXTURES, metavar="FOLDER")
     options = parser.parse_args()
     warnings.simplefilter("error", RuntimeWarning)  # what a user would see as noise counts as a traceback
-    raise SystemExit(not report(list(endings(range(options.first, options.first + options.files)))))
+    raise SystemExit(not report(list(endings(range(options.first, options.first + options.files), options.of))))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from finestep.diagnosis.training_log import RunContext, TrainingLog, eval_series, train_series
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
@@ -81,3 +82,31 @@ def test_a_stopped_run_is_not_told_to_go_on_where_its_validation_loss_was_better
     said = diagnose_file(path)
     assert said.label != "undertrained", said.findings
     assert "past_its_best" in {finding.code for finding in said.findings}
+
+
+def _log(loss: list[float], rate: float = 2e-4) -> TrainingLog:
+    rows = len(loss)
+    train = train_series(
+        loss=loss, learning_rate=[rate * (1 - n / rows / 2) for n in range(rows)], epoch=[n / 100 for n in range(rows)]
+    )
+    return TrainingLog("run", "run", "made", train, context=RunContext(max_steps=rows))
+
+
+def test_a_run_that_was_lost_for_a_while_is_unstable_though_it_came_back() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.2, 600)
+    level = np.concatenate([np.linspace(8, 6, 200), np.full(150, 23.0), np.linspace(9, 6, 250)])
+    said = diagnose_log(_log((level + noise).tolist()))
+    assert said.label == "lr_too_high_unstable"
+    assert said.verdict.evidence["first_step"] == pytest.approx(200, abs=25)
+
+
+def test_a_fall_from_a_high_start_is_no_such_stay() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 600)
+    level = 1.5 + 10 * np.exp(-np.arange(600) / 40)
+    assert diagnose_log(_log((level + noise).tolist())).label == "healthy"
+
+
+def test_a_loss_that_stays_where_nothing_is_known_had_not_learned_the_data_before() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 700)
+    said = diagnose_log(_log((9.7 - 0.0001 * np.arange(700) + noise).tolist()))
+    assert said.label == "no_learning", said.findings

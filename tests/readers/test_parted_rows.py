@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,14 @@ def test_margins_by_another_name_are_of_preference(tmp_path: Path) -> None:
     [log] = read_logs(tmp_path / "dpo.csv")
     assert log.context.objective == "preference"
     assert log.train.margin[-1] == pytest.approx(4.1)
+
+
+def test_a_counter_of_epochs_that_is_not_finite_makes_no_noise(tmp_path: Path) -> None:
+    rows = [
+        f'{{"step": {n}, "loss": {2 - n / 50}, "epoch": {"1e999" if n in (9, 20) else n / 10 % 2}}}'
+        for n in range(1, 40)
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(rows) + "\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert diagnose_file(tmp_path / "log.jsonl").findings

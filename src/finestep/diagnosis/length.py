@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from finestep.diagnosis.catalogue import found
+from finestep.diagnosis.chance import MOST_IGNORANT
+from finestep.diagnosis.motion import IGNORANT_LOSS
 from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.still_falling import still_falling
+from finestep.diagnosis.stuck import WHEN_AT_CHANCE
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.diagnosis.too_low import LOWEST_USUAL_RATE, slow_from_ignorance, straight_response
 from finestep.finding import Finding
@@ -130,6 +133,8 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
         return None
     if signals.schedule is not None and signals.schedule.peak < LOWEST_USUAL_RATE and curve.end > LEARNED:
         return _rate_of_nothing(signals, signals.schedule.peak, gain)
+    if IGNORANT_LOSS < curve.end < MOST_IGNORANT and signals.loss_factor == 1.0:
+        return _never_began(curve.end, gain)
     return found(
         "already_converged",
         "The loss hardly changes over the whole run: the model had learned this data before, or there is "
@@ -140,6 +145,17 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
         confidence=0.55,
         first_loss=curve.start,
         last_loss=curve.end,
+        gain=gain,
+    )
+
+
+def _never_began(loss: float, gain: float) -> Finding:
+    """A loss that hardly changes, at a level at which there is everything to learn."""
+    return found(
+        "stuck_at_chance",
+        f"The loss hardly moves from {loss:.3g}, where a model knows next to nothing: it learns nothing.",
+        advice=WHEN_AT_CHANCE,
+        loss=loss,
         gain=gain,
     )
 

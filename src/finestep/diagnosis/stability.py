@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finestep.diagnosis.excursion import long_excursion
 from finestep.diagnosis.first_steps import exploded_at_start, jumped_at_start, too_high_from_the_start
 from finestep.diagnosis.lost import lost_findings
 from finestep.diagnosis.signals import Signals
@@ -19,6 +20,6 @@ def stability_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     lost = lost_findings(signals, curve, limits)
     if lost:
         return lost
-    checks = (too_high_from_the_start, worse_than_base, unsettled, jumped_at_start, exploded_at_start)
+    checks = (too_high_from_the_start, worse_than_base, unsettled, jumped_at_start, exploded_at_start, long_excursion)
     findings = [finding for check in checks if (finding := check(signals, curve, limits)) is not None][:1]
     return findings + spike_findings(signals, curve, limits)

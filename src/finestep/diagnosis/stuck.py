@@ -14,9 +14,7 @@ from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
 from finestep.finding import Finding
 
-_WHEN_AT_CHANCE = (
-    "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
-)
+WHEN_AT_CHANCE = "check that labels belong to their inputs and that the head is trained; then try a rate 3 times higher"
 GUESSING = 0.03
 """Distance of an accuracy from that of a guess among k labels, and relative distance of the loss from ln k, of a model that guesses."""
 HARDLY_WORDS = (6.0, 8.5)
@@ -59,7 +57,7 @@ def stuck_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
         found(
             "stuck_at_chance",
             f"The loss stays at {chance.words}: the model learns nothing.",
-            advice=_WHEN_AT_CHANCE,
+            advice=WHEN_AT_CHANCE,
             confidence=0.75,
             known=evidence,
         )
@@ -85,7 +83,7 @@ def _ignorant_to_the_end(signals: Signals, curve: LossCurve, limits: Thresholds)
     meaning = (
         f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach: the model learns nothing."
     )
-    return [found("stuck_at_chance", meaning, advice=_WHEN_AT_CHANCE, loss=level)]
+    return [found("stuck_at_chance", meaning, advice=WHEN_AT_CHANCE, loss=level)]
 
 
 def _stands_still(curve: LossCurve, start: float) -> bool:
@@ -124,7 +122,7 @@ def _guesses(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding 
     return found(
         "stuck_at_chance",
         words + ": it learns nothing.",
-        advice=_WHEN_AT_CHANCE,
+        advice=WHEN_AT_CHANCE,
         loss=curve.end,
         accuracy=float(accuracy[-1]),
     )

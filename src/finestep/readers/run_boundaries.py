@@ -8,6 +8,8 @@ One that falls back a little is a resume or a second process writing to the same
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +26,7 @@ def run_starts(step: Column, epoch: Column, loss: Column, rate: Column | None = 
     clean = np.where(step == NEW_RUN_MARK, np.nan, step)
     falls: set[int] = set()
     for counter in (clean, epoch):
-        rows = np.flatnonzero(~np.isnan(counter) & ~np.isnan(loss))
+        rows = np.flatnonzero(np.isfinite(counter) & ~np.isnan(loss))
         found = _restarts(counter[rows])
         if counter is epoch:
             found = [i for i in found if not _is_resumed(clean[rows], loss[rows], i)]
@@ -100,7 +102,8 @@ def _is_resumed(step: Column, loss: Column, row: int) -> bool:
         float(np.median(part))
         for part in (loss[:MIN_ROWS_OF_A_RUN], loss[max(0, row - 5) : row], loss[row : row + MIN_ROWS_OF_A_RUN])
     )
-    return bool(after - before <= max(0.2 * (first - before), 0.05 * abs(before)))
+    are_known = math.isfinite(first) and math.isfinite(before) and math.isfinite(after)
+    return are_known and after - before <= max(0.2 * (first - before), 0.05 * abs(before))
 
 
 def _begun_again(loss: Column, rate: Column) -> list[int]:
