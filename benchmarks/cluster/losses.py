@@ -33,6 +33,8 @@ ROOT = Path(__file__).parent.parent.parent
 NODE, ADDRESS = "b", "ray://10.77.0.1:6379"
 CUT_S = 30.0
 PATIENCE_S = 600.0
+FROZEN_S = 60.0
+"""A node that cannot speak for longer is taken for dead before it is killed."""
 MOST_ATTEMPTS = 3
 """A moment that lasts milliseconds may be missed; what was killed too late is killed again in another study."""
 PAUSED = 75
@@ -121,12 +123,19 @@ def in_evaluation(watch: NodeWatch, chance: random.Random) -> bool:
 
 def in_transfer(watch: NodeWatch, chance: random.Random) -> bool:
     """A checkpoint is whole on the node, and not yet where the study is."""
-    return watch.wait_for(watch.has_unsent_checkpoint, PATIENCE_S)
+    if not in_step(watch, chance):
+        return False
+    watch.freeze()
+    before = watch.newest_checkpoint()
+    return watch.wait_for(lambda: watch.newest_checkpoint() != before, FROZEN_S)
 
 
 def in_finish(watch: NodeWatch, chance: random.Random) -> bool:
-    """The last evaluation is made, or the outcome written, and the study does not know."""
-    return watch.wait_for(watch.is_finishing, PATIENCE_S)
+    """The outcome is written on the node, and the study does not know."""
+    if not watch.wait_for(watch.is_near_the_end, PATIENCE_S):
+        return False
+    watch.freeze()
+    return watch.wait_for(watch.has_ended, FROZEN_S)
 
 
 PHASES: dict[str, Callable[[NodeWatch, random.Random], bool]] = {

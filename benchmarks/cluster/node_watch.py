@@ -85,18 +85,28 @@ class NodeWatch:
         steps = _records(trial / "steps.jsonl")
         return bool(steps) and steps[-1]["step"] in due - made
 
-    def has_unsent_checkpoint(self) -> bool:
-        """True when its newest checkpoint is not at home."""
+    def newest_checkpoint(self) -> str:
+        """Name of the newest checkpoint of its trial; empty: there is none."""
         trial = self._trial()
-        if trial is None:
-            return False
-        there = sorted((trial / "checkpoints").glob("step-????????"))
-        return bool(there) and not (self._home(trial) / "checkpoints" / there[-1].name).exists()
+        return max((place.name for place in (trial / "checkpoints").glob("step-????????")), default="") if trial else ""
 
-    def is_finishing(self) -> bool:
-        """True when its trial has an outcome that is not at home."""
+    def is_near_the_end(self) -> bool:
+        """True in the last steps of its trial."""
         trial = self._trial()
-        return trial is not None and (trial / "outcome.json").exists() and not self._is_home(trial)
+        total = len(_records(self._alone / "trials" / trial.name / "steps.jsonl")) if trial is not None else 0
+        return total > 0 and self.num_steps() >= total - 4
+
+    def has_ended(self) -> bool:
+        """True when its trial has an outcome."""
+        trial = self._trial()
+        return trial is not None and (trial / "outcome.json").exists()
+
+    def freeze(self) -> None:
+        """Stop all that talks to others; the worker goes on. What it writes from now on cannot leave the node."""
+        for pid in self._processes(anew=True):
+            with contextlib.suppress(OSError):
+                if b"finestep.worker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGSTOP)
 
     def kill(self) -> None:
         """End every process of the node at once."""
@@ -127,12 +137,12 @@ class NodeWatch:
 
     def follow(self, process: subprocess.Popen[bytes], seconds: float) -> int | None:
         """The exit code of the study; None when it did not end. The longest time without any news is kept."""
-        until, last, size = time.monotonic() + seconds, time.monotonic(), -1
+        until, last, size, has_begun = time.monotonic() + seconds, time.monotonic(), _size(self._study), False
         while (code := process.poll()) is None and time.monotonic() < until:
             time.sleep(0.1)
             if (now := _size(self._study)) != size:
-                last, size = time.monotonic(), now
-            if size:  # the first steps wait for models to be loaded
+                last, size, has_begun = time.monotonic(), now, True
+            if has_begun:  # the first news wait for models to be loaded
                 self.silence_s = max(self.silence_s, time.monotonic() - last)
         return code
 
