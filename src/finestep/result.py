@@ -208,6 +208,7 @@ class StudyResult(Standing):
     facts: dict[str, str | int | float] = Field(default_factory=dict, description="Model, data, machine, versions.")
     start: StartingPoint | None = Field(None, description="What was believed before the first trial.")
     data: DataSummary = DataSummary()
+    memory: tuple[str, ...] = Field((), description="What was done in the chosen trial because memory was short.")
     finding: ChosenFinding | None = None
     forgetting: Forgetting | None = Field(None, description="None: it was not watched.")
     saved: SavedCheck | None = None
