@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from finestep.errors import BadInput, first_complaint
 
 Method = Literal["full", "lora", "qlora"]
-ScheduleName = Literal["linear", "cosine", "constant", "polynomial", "inverse_sqrt", "wsd"]
+ScheduleName = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "polynomial",
+    "inverse_sqrt",
+    "wsd",
+]
 
 
 DEFAULT_MICRO_BATCH = 16

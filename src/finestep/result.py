@@ -211,6 +211,7 @@ class StudyResult(Standing):
     facts: dict[str, str | int | float] = Field(default_factory=dict, description="Model, data, machine, versions.")
     start: StartingPoint | None = Field(None, description="What was believed before the first trial.")
     data: DataSummary = Field(DataSummary(), description="What to know of the data beside the answer.")
+    memory: tuple[str, ...] = Field((), description="What was done in the chosen trial because memory was short.")
     finding: ChosenFinding | None = Field(None, description="What the log of the chosen trial says.")
     forgetting: Forgetting | None = Field(None, description="None: it was not watched.")
     saved: SavedCheck | None = Field(None, description="Whether the saved model was loaded again and agrees.")

@@ -34,7 +34,7 @@ def test_every_option_has_its_line_and_its_words(name):
     text = _help(name)
     assert max(map(len, text.splitlines())) <= 80
     for parameter in COMMANDS[name].params:
-        assert len(re.findall(rf"^  {re.escape(parameter.opts[0])}\b", text, flags=re.M)) == 1
+        assert len(re.findall(rf"^  {re.escape(parameter.opts[0])}(?![\w-])", text, flags=re.M)) == 1
         assert parameter.help[-1] in ".]", parameter.name
 
 

@@ -15,6 +15,7 @@ from finestep.errors import BadInput
 from finestep.executors.command import CommandExecutor
 from finestep.protocol import TrialRequest
 from finestep.recipe import Recipe
+from finestep.studies.memory_words import memory_words
 from finestep.study import CommandSpec
 from finestep.trainers.command_fields import check_command, field_values, fields_of
 from finestep.trial import Outcome
@@ -65,6 +66,8 @@ def test_a_command_that_runs_out_of_memory_gets_fewer_rows_a_pass_of_the_same_ba
     assert (tmp_path / "0" / "output.log").read_text().splitlines()[0] == "2 x 16"
     notes = [event.data["text"] for event in events if event.kind == "note"]
     assert [note.partition(":")[0] for note in notes] == [f"memory ran out at micro-batch {rows}" for rows in (8, 4)]
+    assert memory_words(tmp_path / "0") == tuple(notes), "they are kept, for the card and the report"
+    assert "CUDA out of memory" in (tmp_path / "0" / "output.log.stale-1").read_text()
     events, _ = run(trainer(MEMORY_FOR_TWO), tmp_path, number=1)
     assert [event.kind for event in events] == ["started", "finished"]  # it is known from the first trial
 

@@ -91,6 +91,23 @@ def test_an_unknown_layout_is_shown_and_not_blamed(tmp_path: Path) -> None:
     assert "no training loss" not in report.verdict.meaning
 
 
+OUT_OF_MEMORY = """Traceback (most recent call last):
+  File "finetune.py", line 41, in <module>
+    loss.backward()
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB.
+"""
+
+
+@pytest.mark.parametrize("before", ["", "epoch the first, 7 steps\n"])
+def test_an_output_that_ends_out_of_memory_is_named_so(before: str, tmp_path: Path) -> None:
+    path = tmp_path / "output.log"
+    path.write_text(before + OUT_OF_MEMORY)
+    report = diagnose_file(path)
+    assert report.verdict.code == "memory_ran_out"
+    assert "CUDA out of memory" in str(report.verdict.evidence["error"])
+    assert "fewer rows" in report.verdict.advice
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"Dear diary,\nnothing happened.\n", b"\x00\x01\x02" * 100, b"%PDF-1.7 \x00 step 1"]
 )

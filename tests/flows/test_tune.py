@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
+from finestep.cli.card import print_card
 from finestep.errors import FinestepError, StudyBusy, StudyChanged
 from finestep.executors.replay import ReplayExecutor
 from finestep.protocol import Event
@@ -13,8 +16,9 @@ from finestep.recipe import Recipe
 from finestep.search.sweep import Sweep, best_trial
 from finestep.store.records import append_line
 from finestep.studies.files import write_results
-from finestep.studies.spent import runs_spent
+from finestep.studies.spent import runs_spent, study_spent
 from finestep.studies.tuning import Tuning
+from finestep.studies.words import report_notes
 from finestep.study import Budget, DataSpec
 from finestep.trial import Outcome, Trial
 from tests.flows.studies import CARD, READY, basin, open_store, tune
@@ -46,6 +50,41 @@ def test_longer_runs_cost_more_where_epochs_are_tuned():
 
     trials = [trial(0, 1.0), trial(1, 3.0), trial(2, 2.0, 0.5)]
     assert runs_spent(trials, num_epochs=1.0) == pytest.approx(5.0)
+
+
+def out_of_memory(number, tokens):
+    outcome = Outcome(state="out_of_memory", num_train_tokens=tokens)
+    return Trial(number=number, recipe=Recipe(), state="out_of_memory", outcome=outcome)
+
+
+def test_a_trial_that_never_trained_for_want_of_memory_costs_the_search_nothing(tmp_path):
+    whole = Trial(
+        number=0,
+        recipe=Recipe(),
+        state="completed",
+        outcome=Outcome(state="completed", eval_loss=1.0, num_train_tokens=1000),
+    )
+    trials = [whole, out_of_memory(1, 0), out_of_memory(2, 250)]
+    spec = open_store(tmp_path).spec
+    assert study_spent(spec.model_copy(update={"strategy": "auto"}), trials, None) == pytest.approx(1.25)
+    random = spec.model_copy(update={"strategy": "random"})
+    assert study_spent(random, trials, None) == pytest.approx(2.25), "it could draw such batch sizes for ever"
+
+
+def test_what_was_done_for_memory_is_said_with_the_chosen_trial(tmp_path):
+    store = open_store(tmp_path)
+    tune(store, budget=2)
+    best = best_trial(store.trials())
+    told = ["out of memory: micro-batch 2, accumulation 4; the same step again", "the loss rises"]
+    for text in told:
+        append_line(store.trial_folder(best.number) / "notes.jsonl", json.dumps({"text": text}))
+    result = write_results(store, command="again", budget=Budget(full_runs=2))
+    assert result.memory == (told[0],)
+    assert any("micro-batch 2, accumulation 4" in note for note in report_notes(result))
+    page = io.StringIO()
+    print_card(Console(file=page, width=160), result)
+    assert "memory" in page.getvalue()
+    assert told[0] in page.getvalue()
 
 
 def test_a_larger_budget_goes_on_without_repeating(tmp_path):

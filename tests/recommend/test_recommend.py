@@ -330,7 +330,7 @@ def test_rescale_and_export_on_the_terminal(tmp_path):
     moved = run(rescale_command, str(path), "--batch", "256", "--gpus", "4", "--output", str(tmp_path / "new.yaml"))
     assert moved.exit_code == 0
     assert read_recipe(tmp_path / "new.yaml").num_devices == 4
-    written = run(export, str(path), "--to", "trl", "--output", str(tmp_path / "out"))
+    written = run(export, str(path), "--to", "trl", "--out", str(tmp_path / "out"))
     assert written.exit_code == 0
     assert (tmp_path / "out/trl_sft.yaml").exists()
     again = run(export, str(path), "--to", "trl", "--output", str(tmp_path / "out"))

@@ -151,6 +151,19 @@ def test_a_batch_that_memory_does_not_hold_is_left_out_with_all_larger_ones():
     assert failed == sorted(set(failed), reverse=True)
 
 
+def test_the_answer_has_no_rate_for_a_batch_that_memory_does_not_hold():
+    search, done = StructuredSearch(SPACE, PRIOR), [trial(0, 2e-4, 16), trial(1, 2e-4, 64, state="out_of_memory")]
+    assert [row.effective_batch_size for row in search.answer(done).trade_offs] == [8, 16, 32]
+    assert min(row.excess_percent for row in search.answer(done).trade_offs) == 0.0
+    larger = [*done, trial(2, 1e-4, 64, value=1.5)]
+    assert [row.effective_batch_size for row in search.answer(larger).trade_offs] == [8, 16, 32, 64], "it was chosen"
+
+
+def test_what_is_predicted_fits_into_memory():
+    short = [trial(0, 2e-4, 16, fidelity=0.125), trial(1, 2e-4, 32, fidelity=0.125, state="out_of_memory")]
+    assert StructuredSearch(SPACE, PRIOR).answer(short).effective_batch_size < 32
+
+
 def test_a_nan_result_never_ranks():
     trials = [trial(0, 2e-4, value=2.0), trial(1, 4e-4, value=math.nan)]
     assert StructuredSearch(SPACE, PRIOR).answer(trials).trial == 0

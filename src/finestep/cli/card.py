@@ -113,6 +113,7 @@ def _rows(result: StudyResult, best: TrialFigures) -> list[tuple[str, Text | str
     rows += _passed_over(result) + _forgetting(result, best) + _belief(result) + _diagnosis(result)
     rows += [
         *(("data", note) for note in result.data.notes),
+        *(("memory", words) for words in result.memory),
         ("trials", _outcomes(result)),
         ("spent", _spent(result.spent)),
         *((name, wording.near(place)) for name, place in places.items() if place),

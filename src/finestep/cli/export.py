@@ -40,7 +40,9 @@ def export(
             rich_help_panel=o.MODEL,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("."),
+    output: Annotated[Path, typer.Option("--output", "--out", metavar="FOLDER", help="Folder to write into.")] = Path(
+        "."
+    ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -22,7 +22,10 @@ def rescale(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The recipe's model: encoders move otherwise than decoders.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the new recipe here.", rich_help_panel=o.OUTPUT)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", metavar="FILE", help="Write the new recipe here.", rich_help_panel=o.OUTPUT),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=o.OUTPUT)] = False,
 ) -> None:
     """Move a recipe to another batch size or number of GPUs."""

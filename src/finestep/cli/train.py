@@ -20,7 +20,10 @@ def train(
         Path | None,
         typer.Argument(help="Recipe file (YAML): of `tune`, `recommend --yaml`, or your own.", show_default=False),
     ] = None,
-    model: o.ModelArgument = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Model folder or Hub name; shipped: the one in the package.", show_default=False),
+    ] = None,
     data: o.DataArgument = None,
     setting: o.Set = None,
     unsafe_pickle: o.UnsafePickle = False,

@@ -47,6 +47,7 @@ class Kind(NamedTuple):
 
 CATALOGUE: dict[str, Kind] = {
     "several_runs": Kind("notice", "other", 0),
+    "memory_ran_out": Kind("error", "other", 1),
     "unreadable_layout": Kind("warning", "too_little_information", 1),
     # Are the numbers sound?
     "non_finite_loss": Kind("error", "numerical_failure", 10),

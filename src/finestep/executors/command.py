@@ -17,7 +17,7 @@ from finestep.executors.detached import EXIT_CODE, POLL_S, Detached
 from finestep.executors.endings import last_line, machine_fault, memory_ran_out
 from finestep.executors.in_turn import InTurn
 from finestep.executors.memory_limit import MemoryLimit
-from finestep.executors.turns import BY_HAND, IDLE_S, TurnsExecutor, finished, given_back
+from finestep.executors.turns import BY_HAND, IDLE_S, TurnsExecutor, finished, given_back, noted
 from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
@@ -64,7 +64,7 @@ class CommandExecutor(TurnsExecutor):
         steps = int(str(self._values(request).get("num_steps", 0)))
         yield Event(kind="started", trial=request.number, data={"num_steps": steps, "from_step": 0})
         while rows := (yield from self._attempt(request)):
-            yield Event(kind="note", trial=request.number, data={"text": self._memory.ran_out_at(rows)})
+            yield noted(request.number, Path(request.folder), self._memory.ran_out_at(rows))
 
     def _values(self, request: TrialRequest) -> dict[str, object]:
         limit = self._memory.rows if self._can_take_fewer else None

@@ -17,7 +17,7 @@ from finestep.executors.endings import machine_fault
 from finestep.executors.framework_run import GRACE_S, USUAL_TIMES, Circumstances, FrameworkRun
 from finestep.executors.memory_limit import MemoryLimit
 from finestep.executors.preflight import STEPS, Preflight, hash_of, keep_preflight, known_preflight
-from finestep.executors.turns import TurnsExecutor, finished, given_back
+from finestep.executors.turns import TurnsExecutor, finished, given_back, noted
 from finestep.executors.twins import Seen, refuse_twins, remember
 from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
@@ -168,8 +168,7 @@ class FrameworkExecutor(TurnsExecutor):
                 return
             if outcome.state != "out_of_memory" or plan.micro_batch == 1:
                 break
-            text = self._memory.ran_out_at(plan.micro_batch)
-            yield Event(kind="note", trial=number, data={"text": text})
+            yield noted(number, folder, self._memory.ran_out_at(plan.micro_batch))
             plan = self._plan(request.recipe, request.fidelity, folder)
         yield finished(request, outcome)
 

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from finestep.disk import write_whole
+from finestep.disk import append_line, json_text, make_folder, write_whole
 from finestep.protocol import Event, TrialRequest
-from finestep.study_layout import OUTCOME
+from finestep.study_layout import NOTES, OUTCOME
 from finestep.trial import Outcome, recipe_hash
 
 IDLE_S = 0.5
@@ -86,6 +86,13 @@ class TurnsExecutor:
 def given_back(request: TrialRequest) -> Event:
     """A trial that did not begin, or keeps nothing to go on from."""
     return Event(kind="interrupted", trial=request.number, data={"step": 0})
+
+
+def noted(number: int, folder: Path, text: str) -> Event:
+    """Something that is worth knowing of a trial; it is on disk before it is told, as the notes of our own trainer are."""
+    make_folder(folder)
+    append_line(folder / NOTES, json_text({"text": text}))
+    return Event(kind="note", trial=number, data={"text": text})
 
 
 def finished(request: TrialRequest, outcome: Outcome) -> Event:

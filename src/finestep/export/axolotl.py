@@ -14,7 +14,7 @@ from finestep.export.exported import (
     unsupported,
     warmup_share,
 )
-from finestep.export.hugging_face import SCHEDULES, not_here
+from finestep.export.hugging_face import SCHEDULES, not_here, schedule_notes
 from finestep.export.rows import chat_rows, json_lines
 from finestep.recipe import Recipe
 from finestep.yaml_text import Noted, yaml_text
@@ -107,7 +107,7 @@ class Axolotl:
         return fields | ({"load_in_4bit": True} if recipe.method == "qlora" else {})
 
     def _cannot(self, recipe: Recipe) -> list[str]:
-        out = unsupported(recipe)
+        out = [*unsupported(recipe), *schedule_notes(recipe)]
         if recipe.schedule.min_lr_ratio > 0 and recipe.schedule.name != "cosine":
             out.append(
                 f"floor {recipe.schedule.min_lr_ratio:g} of the {recipe.schedule.name} schedule: decays to 0 instead"

@@ -18,11 +18,12 @@ from finestep.diagnosis.thresholds import DEFAULT, Thresholds
 from finestep.diagnosis.training_log import TrainingLog, train_series
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.errors import BadInput
+from finestep.executors.endings import OUT_OF_MEMORY
 from finestep.finding import Finding
 from finestep.flows.known_run import Told, with_knowledge
 from finestep.flows.own_trial import OwnTrial, own_trial
 from finestep.readers.open_logs import find_logs, read_logs
-from finestep.readers.unread import READABLE, first_lines, holds_known_columns, speaks_of_training
+from finestep.readers.unread import READABLE, first_lines, holds_known_columns, last_line_with, speaks_of_training
 
 if TYPE_CHECKING:
     from IPython.lib.pretty import RepresentationPrinter
@@ -198,6 +199,8 @@ def _unread(path: Path, log: TrainingLog) -> FileReport:
         BadInput: no line of the file speaks of losses, steps or epochs.
     """
     lines = first_lines(path)
+    if (error := last_line_with(path, OUT_OF_MEMORY)) is not None:
+        return _memory_ran_out(path, log, error)
     if not speaks_of_training(path):
         shown = lines[0] if lines else "an empty file"
         raise BadInput(
@@ -211,6 +214,17 @@ def _unread(path: Path, log: TrainingLog) -> FileReport:
     )
     run = Diagnosis(log, signals_of(log), "too_little_information", (finding,))
     return FileReport(str(path), "too_little_information", (finding,), (run,))
+
+
+def _memory_ran_out(path: Path, log: TrainingLog, error: str) -> FileReport:
+    finding = found(
+        "memory_ran_out",
+        "The run ended because memory ran out, before it wrote a row that could be judged.",
+        advice="take fewer rows a forward pass and accumulate as many more, or cut rows shorter; "
+        "`finestep probe MODEL --predict --gpu NAME` shows where the memory goes",
+        error=error,
+    )
+    return FileReport(str(path), "other", (finding,), (Diagnosis(log, signals_of(log), "other", (finding,)),))
 
 
 def _empty_log(path: Path) -> TrainingLog:

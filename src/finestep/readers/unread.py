@@ -33,6 +33,14 @@ def first_lines(path: Path) -> list[str]:
     return list(islice((line for line in shown if line), SHOWN_LINES))
 
 
+def last_line_with(path: Path, pattern: re.Pattern[str]) -> str | None:
+    """The last line that the pattern is found in, shortened; None without one, and for bytes that are no text."""
+    if path.is_dir() or b"\0" in head(path):
+        return None
+    found = [line.strip()[:SHOWN_CHARS] for line in lines(path) if pattern.search(line)]
+    return found[-1] if found else None
+
+
 def speaks_of_training(path: Path) -> bool:
     """True when a line names a loss, a step or an epoch beside a number, in text."""
     start = b"" if path.is_dir() else head(path)

@@ -133,6 +133,10 @@ class Observations:
     def __len__(self) -> int:
         return len(self.points)
 
+    def rules_out(self, batch: int) -> bool:
+        """True for a batch size that memory does not hold."""
+        return math.log2(batch) > self.too_large - 1e-6
+
 
 def observe(trials: Sequence[Trial], space: SearchSpace, objective: Objective) -> Observations:
     """Sort trials into finished ones that teach, and running ones."""

@@ -173,10 +173,11 @@ class StructuredSearch:
         look = Look(self.space, self.prior.within(self.space), observations)
         chosen = self._chosen(observations, winner)
         surfaces = look.surfaces(count=NUM_SAMPLES, seed=self.seed)
-        index = int(look.mean[look.full].argmin()) if chosen is None else _nearest(look, observations, chosen)
+        index = _predicted(look) if chosen is None else _nearest(look, observations, chosen)
         gains = self._full_gains(look, ~look.closed)
         gain = None if gains is None else float(gains.max(initial=0.0))
-        rows = self._trade_offs(look, observations.trials, surfaces)
+        batch = None if chosen is None else observations.trials[chosen].recipe.effective_batch_size
+        rows = self._trade_offs(look, observations, surfaces, chosen=batch)
         said = self._said(look, observations, chosen, index, expected_regret(surfaces, index), gain, rows)
         settled = is_settled(observations, self.prior)
         told = said.model_copy(update={"settled": settled}).told()
@@ -233,21 +234,26 @@ class StructuredSearch:
         smaller = observations.points.x[first] < observations.points.x[chosen] - 1e-9
         return observations.trials[first].number if smaller else None
 
-    def _trade_offs(self, look: Look, trials: Sequence[Trial], surfaces: Array) -> dict[int, TradeOff]:
-        samples = surfaces
+    def _trade_offs(
+        self, look: Look, observations: Observations, surfaces: Array, *, chosen: int | None
+    ) -> dict[int, TradeOff]:
+        """One row a batch size that may be trained: the chosen one, and those that memory has not ruled out."""
+        samples, trials = surfaces, observations.trials
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
+        allowed = [batch for batch in self.space.batch_sizes if batch == chosen or not observations.rules_out(batch)]
         speeds = _speeds(trials)
         measured = {trial.recipe.effective_batch_size for trial in trials if trial.outcome is not None}
         ended = [trial.fidelity < 1 for trial in trials if trial.state != "running"]
         factor = width_factor(num_full=ended.count(False), num_short=ended.count(True))
         rows: dict[int, TradeOff] = {}
-        for batch in self.space.batch_sizes:
-            here = np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01)
+        places = {batch: np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01) for batch in allowed}
+        best = min((float(mean[here].min()) for here in places.values() if len(here)), default=0.0)
+        for batch, here in places.items():
             if len(here):
                 estimate = _rate_estimate(points.x[here], mean[here], samples[:, here], is_measured=batch in measured)
                 rate = widened(estimate, factor)
-                excess = float(mean[here].min() - mean.min())
+                excess = float(mean[here].min()) - best
                 rows[batch] = TradeOff(
                     effective_batch_size=batch,
                     learning_rate=rate,
@@ -346,6 +352,13 @@ def _finalists(observations: Observations) -> list[int]:
     """Full-length trials that finished, best first."""
     full = np.flatnonzero((observations.points.length > -1e-6) & ~observations.failed)
     return [int(index) for index in full[np.argsort(observations.excess[full], kind="stable")]]
+
+
+def _predicted(look: Look) -> int:
+    """The place at full length that is expected to be best, of the batch sizes that memory holds."""
+    full = look.candidates.points.take(look.full)
+    fits = full.v <= look.observations.too_large - 1e-6
+    return int(np.where(fits, look.mean[look.full], np.inf).argmin())
 
 
 def _nearest(look: Look, observations: Observations, chosen: int) -> int:

@@ -30,6 +30,7 @@ from finestep.store.recipe_file import write_recipe
 from finestep.store.study_files import StudyFiles
 from finestep.studies.choose import baseline_trial, chosen_trial, final_recipe, predicted_recipe
 from finestep.studies.data_words import result_notes
+from finestep.studies.memory_words import memory_words
 from finestep.studies.page import write_page
 from finestep.studies.placed_model import place_model
 from finestep.studies.progress import progress_of
@@ -96,6 +97,7 @@ def write_results(
         facts=describe(store, ready) if facts is None else {**describe(store, ready), **facts},
         finding=_finding(store, best, standing),
         data=DataSummary(notes=tuple(result_notes(card)), num_eval_rows=card.facts.num_eval_rows),
+        memory=memory_words(store.trial_folder(best.number)) if best is not None else (),
         saved=reloaded.check if reloaded else None,
         answers=reloaded.answers if reloaded else (),
         use=how_to_load(Path(paths.model).resolve()) if paths.model else None,

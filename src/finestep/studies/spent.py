@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finestep.ready import Ready, SharePlan
+from finestep.search.traits import traits_of
 from finestep.study import Budget, StudySpec
 from finestep.trial import Trial
 
@@ -21,7 +22,19 @@ def study_spent(spec: StudySpec, trials: Sequence[Trial], ready: Ready | None) -
         ready: what the trainer found at its start; None before that.
     """
     fixed_share = ready.card.fixed_share if ready else 0.0
+    if spec.trainer is None and spec.framework is None and traits_of(spec.strategy).adapts:
+        trials = [trial for trial in trials if not _never_trained(trial)]
     return runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=fixed_share)
+
+
+def _never_trained(trial: Trial) -> bool:
+    """True when memory ran out before the first step was done.
+
+    It costs nothing where the search learns from it: its batch size and larger ones are left out, so that there are few of them. A
+    strategy that does not learn could go on like that for ever, and another trainer does not say how far it came: both are charged.
+    """
+    outcome = trial.outcome
+    return trial.state == "out_of_memory" and outcome is not None and outcome.num_train_tokens == 0
 
 
 def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixed_share: float = 0.0) -> float:

@@ -50,6 +50,7 @@ def report_notes(result: StudyResult) -> list[str]:
         notes.append(f"not taken: {over}")
     if near := as_good(result):
         notes.append(f"as good: {near}")
+    notes += result.memory
     if result.use is not None:
         notes.append(f"The tuned model is in {result.use.folder}; its README.md has the lines that load it")
     if answer is not None and not (said and answer.learning_rate is None):

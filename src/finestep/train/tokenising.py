@@ -68,7 +68,12 @@ def check_length(spec: DataSpec, context_length: int | None) -> None:
     """Raise BadInput for a length that the model cannot read."""
     context = known_context(context_length)
     if spec.max_length and context and spec.max_length > context:
-        raise BadInput(f"`max_length` must be at most the model's context of {context} tokens", value=spec.max_length)
+        raise BadInput(
+            f"`max_length` must be at most the model's context of {context:,} tokens",
+            value=f"{spec.max_length:,}",
+            place="--max-length, or `max_length` of the recipe",
+            next_step=f"give --max-length {context} (`--set max_length={context}` with `train`), or leave it out",
+        )
 
 
 def known_context(context_length: int | None) -> int | None:
