@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CODE := src tests benchmarks scripts
 
-.PHONY: demo test test-long check docs serve dist bench exports clean
+.PHONY: demo test test-long test-ray check docs serve dist bench exports clean
 
 demo: $(READY)
 	$(BIN)/finestep tune --out demo
@@ -19,9 +19,13 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST) -m 'not long'
 
-# The tests that take minutes: random kills, signals, a browser, the real trackers, a Ray cluster, and many more architectures.
-test-long: $(READY) $(TRACKERS_READY) $(RAY_READY)
+# The tests that take minutes: random kills, signals, a browser, the real trackers, and many more architectures.
+test-long: $(READY) $(TRACKERS_READY)
 	$(PYTEST) -m long
+
+# The executor on a Ray cluster of this machine; in `make test` and `make test-long` its tests are skipped until Ray is here.
+test-ray: $(READY) $(RAY_READY)
+	$(BIN)/python -m pytest -q -p no:xdist tests/executors/test_conformance.py tests/cluster -k 'ray or cluster'
 
 # Everything but the tests: format, lint, types, the examples in docstrings, and the site.
 check: $(READY) docs
@@ -65,9 +69,9 @@ $(DOCS_READY): $(READY)
 $(TRACKERS_READY): $(READY)
 	if $(PIP) -e '.[trackers]'; then touch $@; else echo 'the trackers could not be installed: their tests are skipped'; fi
 
-# Ray; without it the tests of a cluster are skipped, and the others run.
 $(RAY_READY): $(READY)
-	if $(PIP) -e '.[ray]'; then touch $@; else echo 'Ray could not be installed: its tests are skipped'; fi
+	$(PIP) -e '.[ray]'
+	touch $@
 
 clean:
 	rm -rf .venv demo build dist site docs/reference .pytest_cache .mypy_cache .ruff_cache
