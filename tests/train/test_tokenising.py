@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from finestep.errors import BadInput
 from finestep.recipe import Recipe
 from finestep.studies.data_words import result_notes
 from finestep.study import DataSpec, ModelSpec
@@ -17,7 +18,7 @@ from finestep.train.model import load_tokenizer
 from finestep.train.template import pieces_of
 from finestep.train.template_fields import TemplateFields
 from finestep.train.token_rows import TokenBuffer, TokenRows, cut_rows
-from finestep.train.tokenising import default_length
+from finestep.train.tokenising import check_length, default_length
 from finestep.train.tokens import prepare_data
 from tests.train.runs import make_resident
 
@@ -147,6 +148,13 @@ def _rows(*rows: list[tuple[int, bool]]) -> TokenRows:
             buffer.add([token], trained=trained)
         buffer.end_row()
     return buffer.rows()
+
+
+def test_a_length_beyond_the_context_is_refused_with_its_place_and_what_to_give():
+    with pytest.raises(BadInput) as refused:
+        check_length(DataSpec(path="rows.jsonl", max_length=3000), 1024)
+    assert "--max-length" in str(refused.value.place)
+    assert "--max-length 1024" in str(refused.value.next_step)
 
 
 def test_rows_are_cut_and_what_that_loses_is_counted():
