@@ -347,6 +347,7 @@ OPTIONS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
                 "on_trouble": ("--on-trouble", "stop"),
                 "device": ("--device", "cpu"),
                 "threads": ("--threads", "1"),
+                "on": ("--on", "ray://auto"),
                 "devices_per_trial": ("--devices-per-trial", "2"),
                 "out": ("--out", "elsewhere"),
                 "as_json": ("--json",),
