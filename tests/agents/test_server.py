@@ -122,7 +122,7 @@ def test_a_start_that_fails_is_said_by_every_tool(rows, monkeypatch, tmp_path):
             assert not fine or told["working"]
         assert "at most the model's context" in told["message"]
         assert "--help" not in told["next_step"]
-        assert "start_study" in told["next_step"]
+        assert "max_length" in told["next_step"]
         assert told["log"] == str(study / "agent.log")
 
         fine, begun = await ask("start_study", model="shipped", data=str(rows), out=str(study), budget=1, max_length=48)

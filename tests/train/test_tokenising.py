@@ -154,7 +154,7 @@ def test_a_length_beyond_the_context_is_refused_with_its_place_and_what_to_give(
     with pytest.raises(BadInput) as refused:
         check_length(DataSpec(path="rows.jsonl", max_length=3000), 1024)
     assert "--max-length" in str(refused.value.place)
-    assert "--max-length 1024" in str(refused.value.next_step)
+    assert "max_length to at most 1024" in str(refused.value.next_step)
 
 
 def test_rows_are_cut_and_what_that_loses_is_counted():

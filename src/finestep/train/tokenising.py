@@ -72,7 +72,7 @@ def check_length(spec: DataSpec, context_length: int | None) -> None:
             f"`max_length` must be at most the model's context of {context:,} tokens",
             value=f"{spec.max_length:,}",
             place="--max-length, or `max_length` of the recipe",
-            next_step=f"give --max-length {context} (`--set max_length={context}` with `train`), or leave it out",
+            next_step=f"set max_length to at most {context}, or leave it out",
         )
 
 
