@@ -14,6 +14,7 @@ import logging
 import math
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,10 +50,12 @@ class Said(NamedTuple):
         return self.label in WANTED[rate] and (rate == BEST or is_nearer)
 
 
-def encoded_rows(tokenizer: transformers.PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
-    """Question and answer in tokens, only the answer with loss."""
+def encoded_rows(
+    tokenizer: transformers.PreTrainedTokenizerBase, *, most: int | None = None
+) -> list[dict[str, list[int]]]:
+    """Question and answer in tokens, only the answer with loss; of so many rows at most."""
     rows = []
-    for row in task_rows():
+    for row in task_rows()[:most]:
         question = tokenizer(f"{row['instruction']}\n{row['input']}\n")["input_ids"]
         answer = [*tokenizer(row["output"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         labels = ([-100] * len(question) + answer)[:LONGEST]
@@ -61,28 +64,46 @@ def encoded_rows(tokenizer: transformers.PreTrainedTokenizerBase) -> list[dict[s
     return rows
 
 
-def verdicts(rate: float, steps: int, *, is_evaluated: bool, folder: Path) -> dict[str, Said]:
-    """What is said of one run, by its state and by the callback."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(SHIPPED_MODEL)
-    rows = encoded_rows(tokenizer)
+def trained(
+    rate: float,
+    rows: list[dict[str, list[int]]],
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    steps: int,
+    held_back: int,
+    evaluate_every: int | None,
+    callbacks: Sequence[transformers.TrainerCallback] = (),
+) -> transformers.Trainer:
+    """A plain Trainer at its end; the first `held_back` rows are those of validation."""
     torch.manual_seed(0)
-    when = {"eval_strategy": "steps", "eval_steps": max(1, steps // NUM_EVALUATIONS)} if is_evaluated else {}
+    when = {"eval_strategy": "steps", "eval_steps": evaluate_every} if evaluate_every else {}
     arguments = transformers.TrainingArguments(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=rate, logging_steps=1, report_to=[],
         use_cpu=True, disable_tqdm=True, save_strategy="no", **when,
     )  # fmt: skip
-    callback = FinestepCallback()
     trainer = transformers.Trainer(
-        model=transformers.AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL), args=arguments, train_dataset=rows[HELD_BACK:],
-        eval_dataset=rows[:HELD_BACK] if is_evaluated else None, callbacks=[callback],
+        model=transformers.AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL), args=arguments, train_dataset=rows[held_back:],
+        eval_dataset=rows[:held_back] if evaluate_every else None, callbacks=list(callbacks),
         data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
     )  # fmt: skip
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
-    return {"its state": _said(_by_state(trainer.state, folder)), "the callback": _said(callback.diagnosis())}
+    return trainer
 
 
-def _by_state(state: transformers.TrainerState, folder: Path) -> FileReport:
+def verdicts(rate: float, steps: int, *, is_evaluated: bool, folder: Path) -> dict[str, Said]:
+    """What is said of one run, by its state and by the callback."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(SHIPPED_MODEL)
+    callback = FinestepCallback()
+    every = max(1, steps // NUM_EVALUATIONS) if is_evaluated else None
+    trainer = trained(
+        rate, encoded_rows(tokenizer), tokenizer, folder, steps=steps, held_back=HELD_BACK, evaluate_every=every, callbacks=[callback]
+    )  # fmt: skip
+    return {"its state": _said(judged_by_state(trainer.state, folder)), "the callback": _said(callback.diagnosis())}
+
+
+def judged_by_state(state: transformers.TrainerState, folder: Path) -> FileReport:
     """The verdict on the state as the Trainer saves it where no callback measured the base model."""
     path = folder / "plain" / "trainer_state.json"
     path.parent.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -12,13 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from benchmarks.planted_faults.plants import task_rows  # noqa: E402
+from benchmarks.rate_ladder import BATCH, BEST, encoded_rows, judged_by_state  # noqa: E402
+from benchmarks.rate_ladder import trained as train_plainly  # noqa: E402
 
-from finestep.flows.diagnose import diagnose_file  # noqa: E402
 from finestep.integrations.transformers import FinestepCallback  # noqa: E402
 from finestep.survey.shipped import SHIPPED_MODEL  # noqa: E402
 
-STEPS, BATCH, LONGEST = 50, 8, 48
+STEPS, HELD_BACK = 50, 32
 ALLOWED = {
     2e-5: {"lr_too_low"},
     5e-3: {"healthy", "undertrained"},
@@ -26,7 +25,6 @@ ALLOWED = {
     0.5: {"lr_too_high_diverged"},
 }
 """Fifty steps are few: the best rate may be told to go on, and then with the same rate."""
-BEST = 5e-3
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +34,13 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def rows(tokenizer):
-    """Tokenised question and answer, only the answer with loss."""
-    encoded = []
-    for row in task_rows()[: STEPS * BATCH + 32]:
-        question = tokenizer(f"{row['instruction']}\n{row.get('input', '')}\n")["input_ids"]
-        answer = [*tokenizer(row["output"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        labels = ([-100] * len(question) + answer)[:LONGEST]
-        if any(label != -100 for label in labels):
-            encoded.append({"input_ids": (question + answer)[:LONGEST], "labels": labels})
-    return encoded
+    return encoded_rows(tokenizer, most=STEPS * BATCH + HELD_BACK)
 
 
 def trained(folder: Path, rate: float, rows, tokenizer, callbacks=()):
-    torch.manual_seed(0)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=rate, logging_steps=1, report_to=[],
-        eval_strategy="steps", eval_steps=10, use_cpu=True, disable_tqdm=True, save_strategy="no",
-    )  # fmt: skip
-    trainer = transformers.Trainer(
-        model=transformers.AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL), args=arguments, train_dataset=rows[32:],
-        eval_dataset=rows[:32], callbacks=list(callbacks),
-        data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
-    )  # fmt: skip
-    trainer.train()
-    folder.mkdir(exist_ok=True)
-    trainer.state.save_to_json(str(folder / "trainer_state.json"))
-    return trainer
+    return train_plainly(
+        rate, rows, tokenizer, folder, steps=STEPS, held_back=HELD_BACK, evaluate_every=10, callbacks=callbacks
+    )
 
 
 @pytest.mark.parametrize("rate", sorted(ALLOWED))
@@ -69,11 +48,7 @@ def test_only_the_rate_differs(rate: float, tmp_path: Path, rows, tokenizer) -> 
     callback = FinestepCallback()
     trainer = trained(tmp_path / "run", rate, rows, tokenizer, [callback])
     with_callback = callback.diagnosis()
-    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
-    state["log_history"] = [row for row in state["log_history"] if row["step"] > 0]
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "plain" / "trainer_state.json").write_text(json.dumps(state))
-    without = diagnose_file(tmp_path / "plain" / "trainer_state.json")
+    without = judged_by_state(trainer.state, tmp_path)
     assert {with_callback.label, without.label} <= ALLOWED[rate], (with_callback.findings, without.findings)
     assert math.isclose(callback.evaluations[0].eval_loss, trainer.state.log_history[0]["eval_loss"])
     if with_callback.label not in ("healthy", "undertrained"):

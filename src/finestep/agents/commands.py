@@ -150,8 +150,7 @@ def failure_of(folder: Path) -> dict[str, object] | None:
 
     A study that somebody has started by another way since then has nothing to do with it.
     """
-    started = read_object(folder / STARTED)
-    if not started or is_locked(folder) or process_of(folder) is not None or _ran_since(folder):
+    if (started := _ended_start(folder)) is None:
         return None
     found = _last_object(folder, started)
     if found is None:
@@ -174,9 +173,16 @@ def failure_of(folder: Path) -> dict[str, object] | None:
 
 def was_cut_off(folder: Path) -> bool:
     """The process that was started here has ended before it could say how the study stands: it was killed."""
+    started = _ended_start(folder)
+    return started is not None and _last_object(folder, started) is None
+
+
+def _ended_start(folder: Path) -> dict[str, object] | None:
+    """What is known of the last process that was started here; None while it lives, or where another one has worked there since."""
     started = read_object(folder / STARTED)
-    is_over = bool(started) and process_of(folder) is None and not is_locked(folder) and not _ran_since(folder)
-    return is_over and _last_object(folder, started or {}) is None
+    if not started or is_locked(folder) or process_of(folder) is not None or _ran_since(folder):
+        return None
+    return started
 
 
 def _last_object(folder: Path, started: Mapping[str, object]) -> dict[str, object] | None:

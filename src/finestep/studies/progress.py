@@ -25,11 +25,13 @@ class Made:
     Attributes:
         step: its last step; 0 before the first.
         num_tokens: training tokens up to there.
+        loss: of its last step; None before the first.
         step_s: seconds of a step, by its last steps; None before there are two.
     """
 
     step: int = 0
     num_tokens: int = 0
+    loss: float | None = None
     step_s: float | None = None
 
 
@@ -42,6 +44,7 @@ def made_so_far(steps: Sequence[StepRecord]) -> Made:
     return Made(
         step=last.step,
         num_tokens=sum(record.num_tokens for record in steps),
+        loss=last.loss,
         step_s=(last.elapsed_s - first.elapsed_s) / (last.step - first.step) if has_pace else None,
     )
 

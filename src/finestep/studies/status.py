@@ -18,7 +18,7 @@ from finestep.store.study_files import StudyFiles, read_spec
 from finestep.store.study_folder import is_locked
 from finestep.studies.progress import Progress, progress_of
 from finestep.study_layout import READY, SPEC
-from finestep.trial import RANKED_STATES, StepRecord, Trial
+from finestep.trial import RANKED_STATES, Trial
 
 MOST_FOLDERS_DEEP = 3
 State = Literal["loading", "running", "paused", "stopped", "ended"]
@@ -97,13 +97,11 @@ class Tally:
 
     Attributes:
         trials: number of trials by state.
-        spent: cost in full runs of what was made until the tally was taken.
-        seconds_left: from then on, until a budget is spent.
+        progress: what was made until the tally was taken.
         reason: why trials ended, where none has a result.
     """
 
     trials: dict[str, int]
-    spent: float
     best: BestSoFar | None
     progress: Progress
     reason: str | None = None
@@ -131,12 +129,10 @@ def tally(files: StudyFiles) -> Tally:
     """What the trials of a study say together."""
     trials = files.trials()
     best = leader(files.spec, trials)
-    progress = progress_of(files, trials)
     return Tally(
         trials=dict(Counter(trial.state for trial in trials)),
-        spent=round(progress.spent(), 3),
         best=None if best is None else _figures(best),
-        progress=progress,
+        progress=progress_of(files, trials),
         reason=_reason(trials),
     )
 
@@ -163,9 +159,9 @@ def study_status(folder: Path, *, known: Tally | None = None) -> StudyStatus:
         folder,
         working,
         trials=said.trials if working else {RESUMES if one == "running" else one: n for one, n in said.trials.items()},
-        spent=said.spent,
+        spent=round(said.progress.spent(), 3),
         budget=budget,
-        under_way=() if known else tuple(_under_way(files, said.progress, is_running=state == "running")),
+        under_way=() if known else tuple(_under_way(said.progress, is_running=state == "running")),
         best=said.best,
         settled=result is not None and bool(result.settled) and not working,
         next_command=_next_command(folder, state, command, result),
@@ -240,19 +236,18 @@ def _figures(trial: Trial) -> BestSoFar:
     )
 
 
-def _under_way(files: StudyFiles, progress: Progress, *, is_running: bool) -> Iterator[UnderWay]:
+def _under_way(progress: Progress, *, is_running: bool) -> Iterator[UnderWay]:
     for trial in progress.trials:
         if trial.state != "running":
             continue
-        steps: list[StepRecord] = files.steps(trial.number)
-        last, left = steps[-1] if steps else None, progress.trial_left_s(trial) if is_running else None
+        made, left = progress.made[trial.number], progress.trial_left_s(trial) if is_running else None
         yield UnderWay(
             trial.number,
             trial.recipe.learning_rate,
             trial.recipe.effective_batch_size,
             trial.fidelity,
-            step=None if last is None else last.step,
-            loss=None if last is None else last.loss,
+            step=made.step or None,
+            loss=made.loss,
             steps_planned=progress.planned_steps(trial),
             seconds_left=None if left is None else round(left, 1),
         )

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from finestep.plain_text import plain_lines
 from finestep.store.tail import Tail, number, whole
+from finestep.studies.progress import PACE_STEPS, Made
 from finestep.study_layout import EVALUATIONS, NOTES, STEPS
-
-PACE_STEPS = 20
 
 
 class Course:
@@ -50,6 +49,11 @@ class Course:
         for record in self._evaluations.read():
             self.eval_loss = number(record.get("eval_loss"))
         self.notes += [plain_lines(str(one.get("text", "")))[:400] for one in self._notes.read()]
+
+    def made(self) -> Made:
+        """How far it is."""
+        tokens = self.rows[-1][1] if self.rows else 0
+        return Made(step=self.step, num_tokens=tokens, loss=self.loss, step_s=(self.pace() or {}).get("step_s"))
 
     def pace(self) -> dict[str, float] | None:
         """Seconds a step and tokens a second over the last steps; None before there are two."""

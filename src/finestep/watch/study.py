@@ -18,7 +18,7 @@ from finestep.report.view import ReportView, build_view
 from finestep.result import Spent
 from finestep.store.commands import read_steering
 from finestep.store.study_files import StudyFiles, read_spec
-from finestep.studies.progress import Made, Progress
+from finestep.studies.progress import Progress
 from finestep.studies.status import Tally, study_status, tally
 from finestep.study_layout import DATABASE, READY, RESULT, RUNNING, STEERING
 from finestep.trial import Trial
@@ -169,7 +169,7 @@ class LiveStudy:
     def _now(self) -> dict[str, Any]:
         progress = self._progress()
         if self._tally is not None:
-            self._tally = replace(self._tally, spent=round(progress.spent(), 3), progress=progress)
+            self._tally = replace(self._tally, progress=progress)
         status, steering = study_status(self.folder, known=self._tally), read_steering(self.folder)
         running = [self._running(trial, progress) for trial in self._trials if trial.state == "running"]
         speeds = [one["tokens_per_second"] for one in running if one["tokens_per_second"]]
@@ -199,11 +199,7 @@ class LiveStudy:
 
     def _progress(self) -> Progress:
         """The trials with what those under way have made until now."""
-        made = {
-            number: Made(step=course.step, num_tokens=course.rows[-1][1], step_s=(course.pace() or {}).get("step_s"))
-            for number, course in self._courses.items()
-            if course.rows
-        }
+        made = {number: course.made() for number, course in self._courses.items()}
         return Progress(self.spec, self._trials, self._files().known_ready(), made)
 
     def _running(self, trial: Trial, progress: Progress) -> dict[str, Any]:

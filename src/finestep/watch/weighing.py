@@ -88,15 +88,15 @@ def _belief(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> 
     answer = result.answer
     if answer is None or not _is_weighed(files, trials):
         return {}
-    return {"sentence": answer.sentence, "settled": answer.settled, "next": _next(files, trials)}
+    return {"sentence": answer.sentence, "settled": answer.settled, "next": _next(files, trials, result)}
 
 
-def _next(files: StudyFiles, trials: Sequence[Trial]) -> dict[str, object] | None:
+def _next(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> dict[str, object] | None:
     ready = files.known_ready()
     if files.spec.strategy != "auto" or ready is None:
         return None
-    status = study_status(files.folder, known=tally(files))
-    budget = Budget(full_runs=status.budget) if status.budget else Budget()
+    limit = result.spent.budget_full_runs
+    budget = Budget(full_runs=limit) if limit else Budget()
     strategy = make_strategy(files.spec, ready.card, budget=budget)
     left = max(budget.full_runs - study_spent(files.spec, trials, ready), 0.0)
     proposals = strategy.propose(trials, remaining_runs=left, max_proposals=1)
