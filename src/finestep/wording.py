@@ -46,8 +46,8 @@ def loss(value: float | None) -> str:
 def count(value: float) -> str:
     """A count in three digits with its unit prefix: `2.10 M`; below 10,000 it is written out.
 
-    >>> count(2_100_000), count(950)
-    ('2.1 M', '950')
+    >>> count(2_100_000), count(950), count(2534.7), count(0.25)
+    ('2.1 M', '950', '2,535', '0.25')
     """
     if not math.isfinite(value):
         return loss(value)
@@ -55,7 +55,7 @@ def count(value: float) -> str:
         if abs(value) >= size:
             scaled = value / (1e3 if prefix == "k" else size)
             return f"{scaled:.3g} {prefix}" if abs(scaled) < 999.5 else f"{scaled:.0f} {prefix}"
-    return f"{value:,.0f}" if value == round(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:
