@@ -45,6 +45,8 @@ def test_the_second_run_of_a_short_study_trains_more():
     assert second.effective_batch_size == 2
     assert second.learning_rate == pytest.approx(2e-3, rel=0.2)
     assert second.fidelity == 1.0
+    assert "few steps mostly train too little" in second.why
+    assert second.stage == "full runs"
 
 
 def test_it_comes_once():

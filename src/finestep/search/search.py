@@ -13,6 +13,7 @@ from functools import partial
 
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
+from finestep.search import opening
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
@@ -329,7 +330,9 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
-    if rate is None:
+    if proposal.stage == opening.STAGE:
+        text += f": {opening.WHY}"
+    elif rate is None:
         text += ", where the prior points"
     else:
         text += f": the best rate at this batch is between {rate.low:.2g} and {rate.high:.2g}"

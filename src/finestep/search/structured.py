@@ -18,7 +18,7 @@ from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
-from finestep.search.opening import is_second, second_place
+from finestep.search.opening import STAGE, is_second, second_place
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
 from finestep.search.space import Array, Mask, SearchSpace
@@ -121,7 +121,7 @@ class StructuredSearch:
         places = look.candidates.points.take(look.full)
         here = np.flatnonzero((np.abs(places.x - wished[0]) < 0.05) & (np.abs(places.v - wished[1]) < 0.05))
         here = here[~look.closed[here] & (look.candidates.cost[here] <= purse.remaining + 1e-9)]
-        return (int(here[look.mean[here].argmin()]), "full runs") if len(here) else None
+        return (int(here[look.mean[here].argmin()]), STAGE) if len(here) else None
 
     def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
         """Index of the next candidate and the name of the phase."""
