@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from benchmarks.scoreboard.bill import Bill
 from benchmarks.search.recorded import Place, Recorded
@@ -94,11 +95,12 @@ def trial_of(task: Recorded, place: Place, length: float, *, seed: int, number: 
 def cost_to_noise(task: Recorded, advice: Recommendation | None, *, seed: int) -> float:
     """Full runs that a long study needs until the best recipe so far lies within one noise width of the best of the task.
 
-    The usual default is not run: it only shows what the study gains. A recipe is judged by all its seeds. Infinite: not reached.
+    The usual default is not run: it only shows what the study gains. Nor does the study end by itself, so that its stopping rule
+    is not judged here. A recipe is judged by all its seeds. Infinite: not reached.
     """
     width = task.noise_percent()
     if width is None:
         return math.nan
     bill = Bill(task, seed, LONG_STUDY)
-    follow(bill, judge_of(task, advice, budget=LONG_STUDY, seed=seed))
+    follow(bill, replace(judge_of(task, advice, budget=LONG_STUDY, seed=seed), stop_below=0.0))
     return next((cost for cost, place in bill.leaders if task.regret(task.mean(place)) <= width), math.inf)
