@@ -31,7 +31,7 @@ def lines(
                 "",
                 f"Regret in {unit}.",
             ]
-            out += ["", regrets(here), "", *differences(here)]
+            out += ["", regrets(here), "", *([] if by_accuracy else [*geometric(here), ""]), *differences(here)]
             out += [] if by_accuracy else ["", *stated(here)]
     return [*out, "", *costs(reaches)]
 
@@ -78,6 +78,26 @@ def regrets(scores: Sequence[Score]) -> str:
         "worst task",
     )
     return table(head, rows)
+
+
+def geometric(scores: Sequence[Score]) -> list[str]:
+    """The same as geometric means of the loss over the best one, so that a task with a loss of three times the best counts less."""
+    rows = []
+    for rival in RIVALS:
+        means = (by_task(at(scores, rival.name, budget)) for budget in BUDGETS)
+        cells = [f"{geometric_mean(mean.values()):.1f}" if mean else "" for mean in means]
+        rows += [(rival.name, *cells)] if any(cells) else []
+    words = "The same as a geometric mean of the loss over the best one, less 1, in %: one task with a large loss decides less."
+    return [words, "", table(("geometric mean", *(str(budget) for budget in BUDGETS)), rows)]
+
+
+def geometric_mean(regrets: Iterable[float]) -> float:
+    """Of regrets in per cent.
+
+    >>> round(geometric_mean([0.0, 300.0]), 6)
+    100.0
+    """
+    return 100 * math.expm1(statistics.fmean(math.log1p(regret / 100) for regret in regrets))
 
 
 def _costs(scores: Sequence[Score], rival: str, budgets: Sequence[int]) -> str:
@@ -147,7 +167,7 @@ def costs(reaches: Sequence[Reach]) -> list[str]:
         "### Cost to within the noise",
         "",
         "Full runs until the best recipe so far lies within one standard deviation between seeds of the best recipe. "
-        "All tasks, two seeds each; a study of 12 full runs without the usual default.",
+        "All tasks, two seeds each. A study has 12 full runs, none of them of the usual default, and does not end by itself.",
         "",
         table(("prior", "median, full runs", "studies that reached it"), rows),
     ]

@@ -76,7 +76,12 @@ def judge_of(
         "fidelities": tuple(one for one in task.lengths if one >= 0.9 * space.fidelities[0]),
     }
     return Search.of_study(
-        spec, space.model_copy(update=measured), judge.prior, num_eval_rows=judge.num_eval_rows, budget_runs=budget
+        spec,
+        space.model_copy(update=measured),
+        judge.prior,
+        num_eval_rows=judge.num_eval_rows,
+        budget_runs=budget,
+        is_short=judge.is_short,
     )
 
 

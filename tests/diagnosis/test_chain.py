@@ -148,6 +148,14 @@ def test_stairs_at_two_borders_are_memorised_and_one_is_a_remark() -> None:
     assert codes(one)[0] != "memorised"
 
 
+def test_stairs_within_three_epochs_are_a_remark_where_they_are_low_and_not_so_over_more() -> None:
+    for epochs, code in ((3, "stairs"), (5, "memorised")):
+        epoch = np.linspace(0.01, epochs, 100 * epochs)
+        low = codes(a_log(noisy(0.9 * 0.66 ** np.ceil(epoch - 1), seed=1), epochs=float(epochs)))
+        assert code in low
+        assert (low[0] == "memorised") == (epochs == 5)
+
+
 def test_a_warmup_that_never_ended_is_undertrained_whatever_the_loss_does() -> None:
     diagnosis = diagnose_log(a_log(noisy(2.5 - 0.4 * DONE**2), rate=1e-4 * DONE))
     assert diagnosis.verdict.code == "warmup_never_ended"

@@ -12,7 +12,7 @@ from benchmarks.scoreboard.bill import Bill, OverBudget
 from benchmarks.scoreboard.picture import draw
 from benchmarks.scoreboard.rivals import BOUNDS, RIVALS, Rival, playable
 from benchmarks.scoreboard.scores import Reach, Score, by_task, difference, paired, play, reach, stated_over_true
-from benchmarks.scoreboard.tables import lines
+from benchmarks.scoreboard.tables import geometric_mean, lines
 from benchmarks.search.recorded import Place, Recorded, Run
 
 FACTS = {"name": "small", "family": "llama", "num_parameters": 1_000_000, "num_layers": 4, "hidden_size": 128}
@@ -182,6 +182,11 @@ def test_the_prior_brings_a_study_within_the_noise_no_later_than_the_whole_study
 
 def made(rival, budget, *, task="a", seed=0, regret=1.0, stated=None, by_accuracy=False):
     return Score(rival, budget, task, by_accuracy, seed, float(budget), regret, stated)
+
+
+def test_one_task_with_a_large_loss_moves_a_geometric_mean_less():
+    assert geometric_mean([5.0, 5.0]) == pytest.approx(5.0)
+    assert geometric_mean([0.0, 300.0]) == pytest.approx(100.0)
 
 
 def test_few_tasks_are_said_to_be_few_and_get_no_interval():

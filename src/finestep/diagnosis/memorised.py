@@ -14,6 +14,9 @@ from finestep.finding import Finding
 
 STAIR, SMALL_STAIR, STAIRS_SHARE, MAX_BORDERS = 0.25, 0.05, 0.45, 100
 """Drops at two epoch borders, and the end over the first epoch's level, that mean learning by heart; a drop worth a remark."""
+USUAL_EPOCHS, HIGH_STAIR = 3.5, 0.4
+"""Within the usual one to three epochs only stairs so high are learning by heart: the shipped model at its best rate fell in two stairs
+of 25 % and more, one of them lower than this, while its validation loss still went down."""
 MANY_EPOCHS, NEXT_TO_NOTHING = 20.0, 0.01
 """After so many epochs a loss of that share of its first level is learned by heart, whatever its scale."""
 MEMORISED_FROM = 0.5
@@ -36,7 +39,8 @@ def memorised(signals: Signals, limits: Thresholds) -> Finding | None:
     by_heart = epochs >= limits.memorised_epochs and level >= MEMORISED_FROM and share <= limits.memorised_share
     by_heart = by_heart or (epochs >= MANY_EPOCHS and share <= NEXT_TO_NOTHING)
     # Two borders, because one drop may be a change of the rate.
-    in_stairs = sum(drop >= STAIR for drop in drops) >= 2 and share < STAIRS_SHARE
+    least = STAIR if epochs > USUAL_EPOCHS else HIGH_STAIR
+    in_stairs = sum(drop >= least for drop in drops) >= 2 and share < STAIRS_SHARE
     if not (by_heart or in_stairs):
         return _stairs(drops)
     from_epoch = next((number for number, drop in enumerate(drops, start=2) if drop >= STAIR / 2), None)

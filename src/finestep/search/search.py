@@ -13,6 +13,7 @@ from functools import partial
 
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
+from finestep.search import opening
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
@@ -94,6 +95,7 @@ class Search:
         num_eval_rows: rows behind a metric, for its noise.
         baseline: (rate, batch) of the usual default, to run first and compare with; None: none is run.
         prefers_speed: take a faster batch size where that costs little.
+        is_short: the study has few steps (`opening.is_short`).
 
     >>> search = Search(SearchSpace.between((1e-5, 1e-3), (8, 64)), SearchPrior(learning_rate=1e-4, batch_size=16))
     >>> (first,) = search.propose([], remaining_runs=4)
@@ -110,6 +112,7 @@ class Search:
     baseline: tuple[float, int] | None = None
     baseline_name: str = "the usual default"
     prefers_speed: bool = False
+    is_short: bool = False
 
     @classmethod
     def of_study(
@@ -120,12 +123,14 @@ class Search:
         *,
         num_eval_rows: int = 0,
         budget_runs: float = math.inf,
+        is_short: bool = False,
     ) -> Search:
         """The search of a study.
 
         Args:
             num_eval_rows: rows behind a metric, for its noise.
             budget_runs: the whole budget; a small one leaves the baseline out.
+            is_short: the study has few steps (`opening.is_short`).
         """
         rate, batch = BASELINE_RATES[spec.recipe.method], max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
         if spec.framework is not None:  # somebody's config is compared with what it says itself
@@ -140,6 +145,7 @@ class Search:
             baseline=(rate, batch) if wanted else None,
             baseline_name="the usual default" if spec.framework is None else "your file as it is",
             prefers_speed=spec.prefer == "speed",
+            is_short=is_short,
         )
 
     @property
@@ -189,7 +195,7 @@ class Search:
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
         prior = reading.prior(self.prior, metric_noise=noise)
-        search = StructuredSearch(self.space, prior, seed=self.seed, stop_below=self.stop_below)
+        search = StructuredSearch(self.space, prior, seed=self.seed, stop_below=self.stop_below, is_short=self.is_short)
         return _View(search, reading.losses(self.visible(trials)), reading.unit, best.number if best else None)
 
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -324,7 +330,9 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
-    if rate is None:
+    if proposal.stage == opening.STAGE:
+        text += f": {opening.WHY}"
+    elif rate is None:
         text += ", where the prior points"
     else:
         text += f": the best rate at this batch is between {rate.low:.2g} and {rate.high:.2g}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from finestep.errors import BadInput, did_you_mean
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
+from finestep.search.opening import is_short
 from finestep.search.random_search import RandomSearch
 from finestep.search.search import Search
 from finestep.search.single import Single
@@ -96,6 +97,7 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
+        is_short=bool(num_rows) and is_short(spec.start, num_rows=num_rows * spec.recipe.num_epochs),
     )
 
 

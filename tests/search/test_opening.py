@@ -1,0 +1,93 @@
+"""The second full run of a short study: where it goes, and when the search keeps its own mind."""
+
+import pytest
+
+from finestep.facts import DataFacts
+from finestep.ready import DataCard
+from finestep.recipe import Recipe
+from finestep.search.ask_tell import ended
+from finestep.search.opening import FEW_STEPS, is_short
+from finestep.search.strategy import apply_proposal
+from finestep.studies.strategies import make_judge
+from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
+from finestep.trial import Trial
+
+START = StartingPoint(learning_rate=1e-3, learning_rate_sd=1.6, batch_size=4, batch_size_sd=1.0, why="recommend")
+
+
+def search(*, num_rows=300, start=START, budget=3.0, **changes):
+    values = {"name": "t", "model": ModelSpec(path="m"), "data": DataSpec(path="d"), "recipe": Recipe(num_epochs=1)}
+    spec = StudySpec(**{**values, "start": start, "strategy": "auto", **changes})
+    return make_judge(
+        spec, DataCard(facts=DataFacts(name="d", num_rows=num_rows, num_eval_rows=64)), budget=Budget(full_runs=budget)
+    )
+
+
+def played(strategy, losses, *, budget=3.0, at_once=1):
+    """Trials of a study whose runs end with these losses, and what is proposed next."""
+    trials = []
+    for loss in losses:
+        (wish, *_) = strategy.propose(trials, remaining_runs=budget - len(trials))
+        made = Trial(
+            number=len(trials),
+            recipe=apply_proposal(Recipe(num_epochs=1), wish),
+            fidelity=wish.fidelity,
+            is_baseline=wish.is_baseline,
+        )
+        trials.append(ended(made, loss))
+    return trials, strategy.propose(trials, remaining_runs=budget - len(trials), max_proposals=at_once)
+
+
+def test_the_second_run_of_a_short_study_trains_more():
+    trials, (second,) = played(search(), [2.0])
+    assert trials[0].recipe.effective_batch_size == 4
+    assert trials[0].recipe.learning_rate == pytest.approx(1e-3, rel=0.35)
+    assert second.effective_batch_size == 2
+    assert second.learning_rate == pytest.approx(2e-3, rel=0.2)
+    assert second.fidelity == 1.0
+    assert "few steps mostly train too little" in second.why
+    assert second.stage == "full runs"
+
+
+def test_it_comes_once():
+    trials, (third,) = played(search(), [2.0, 1.9])
+    places = [(one.recipe.learning_rate, one.recipe.effective_batch_size) for one in trials]
+    assert (third.learning_rate, third.effective_batch_size) not in places
+
+
+def test_a_baseline_and_a_second_lane_change_nothing_of_it():
+    trials, proposals = played(search(budget=5.0), [3.0], budget=5.0, at_once=2)
+    assert trials[0].is_baseline
+    assert [one.effective_batch_size for one in proposals] == [4, 2]
+    assert proposals[1].learning_rate == pytest.approx(2e-3, rel=0.2)
+
+
+def test_after_a_run_that_diverged_the_search_goes_down():
+    _, (second,) = played(search(), [float("nan")])
+    assert second.learning_rate < 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_rows": 4 * FEW_STEPS},
+        {"start": START.model_copy(update={"learning_rate_reach": 2.0})},
+        {"start": None},
+    ],
+    ids=["many steps", "the user's own rate", "no recommendation"],
+)
+def test_other_studies_choose_by_themselves(changes):
+    made = search(**changes)
+    assert not made.is_short
+    assert search().is_short
+
+
+def test_epochs_count_as_steps():
+    assert is_short(START, num_rows=300)
+    assert not is_short(START, num_rows=300 * 3)
+
+
+def test_the_smallest_batch_size_stays_and_only_the_rate_is_doubled():
+    start = START.model_copy(update={"batch_size": 1.0})
+    _, (second,) = played(search(num_rows=100, start=start), [2.0])
+    assert (second.effective_batch_size, second.learning_rate) == (1, pytest.approx(2e-3, rel=0.2))
