@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from benchmarks.pages import table
@@ -33,7 +34,12 @@ def lines(
             ]
             out += ["", regrets(here), "", *([] if by_accuracy else [*geometric(here), ""]), *differences(here)]
             out += [] if by_accuracy else ["", *stated(here)]
-    return [*out, "", *costs(reaches)]
+    return [_wrapped(line) for line in [*out, "", *costs(reaches)]]
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph in short lines; tables and headings as they are."""
+    return text if text.startswith(("|", "#")) else textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def how_many(scores: Iterable[Score], *, half: str, num_listed: int) -> list[str]:
