@@ -1,0 +1,117 @@
+"""Scores of rivals on tasks, and what may be said of their differences when the task is the unit. It prints nothing."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.scoreboard.bill import Bill
+from benchmarks.scoreboard.rivals import OURS, Rival, budget_of
+from benchmarks.scoreboard.tuned import cost_to_noise
+from benchmarks.search.recorded import Recorded
+
+SEEDS = (0, 1)
+"""Seeds of the searches; every cell about the best one has a third, and the others have at least the first."""
+RESAMPLES = 4000
+LEVEL = 0.90
+
+
+@dataclass(frozen=True)
+class Score:
+    """One rival on one task with one budget and one seed."""
+
+    rival: str
+    budget: int
+    task: str
+    by_accuracy: bool
+    seed: int
+    cost: float
+    regret: float
+    stated: float | None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Full runs that `tune` needed on one task until the best so far was as good as the best but for noise."""
+
+    task: str
+    seed: int
+    with_prior: float
+    without: float
+
+
+def play(task: Recorded, rivals: Iterable[Rival]) -> list[Score]:
+    """All rivals on one task, at each budget with each seed."""
+    advice = task.recommendation()
+    out = []
+    for rival in rivals:
+        for budget in rival.budgets:
+            for seed in SEEDS:
+                bill = Bill(task, seed, budget_of(rival, budget))
+                chosen, stated = rival.play(bill, advice, budget)
+                cost, regret = bill.spent, bill.regret(chosen)
+                out.append(Score(rival.name, budget, task.name, task.by_accuracy, seed, cost, regret, stated))
+    return out
+
+
+def reach(task: Recorded) -> list[Reach]:
+    """The cost of coming within the noise, with what `recommend` says and without."""
+    advice = task.recommendation()
+    return [
+        Reach(task.name, seed, cost_to_noise(task, advice, seed=seed), cost_to_noise(task, None, seed=seed))
+        for seed in SEEDS
+    ]
+
+
+def at(scores: Iterable[Score], rival: str, budget: int) -> list[Score]:
+    """The scores of one rival at one budget."""
+    return [score for score in scores if (score.rival, score.budget) == (rival, budget)]
+
+
+def by_task(scores: Iterable[Score]) -> dict[str, float]:
+    """Task -> mean regret over the seeds."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        found[score.task].append(score.regret)
+    return {task: statistics.fmean(values) for task, values in sorted(found.items())}
+
+
+def paired(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, float, float]:
+    """(mean difference, its interval) by a bootstrap that draws whole tasks.
+
+    >>> paired({"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0})
+    (-2.0, -2.0, -2.0)
+    """
+    apart = np.array([ours[task] - theirs[task] for task in sorted(ours)])
+    drawn = np.random.default_rng(0).integers(len(apart), size=(RESAMPLES, len(apart)))
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(apart[drawn].mean(axis=1), [tail, 1 - tail])
+    return float(apart.mean()), float(low), float(high)
+
+
+def difference(scores: Sequence[Score], rival: Rival, budget: int) -> tuple[float, float, float] | None:
+    """`tune` less a rival at the largest budget that it can be played with; None where it cannot be at this one."""
+    theirs = rival.at(budget)
+    if theirs is None or budget not in OURS.budgets:
+        return None
+    return paired(by_task(at(scores, OURS.name, budget)), by_task(at(scores, rival.name, theirs)))
+
+
+def stated_over_true(scores: Iterable[Score]) -> tuple[float, float, int] | None:
+    """(mean stated regret, mean true regret, number of answers) of those that state one; None where none does."""
+    both = [(score.stated, score.regret) for score in scores if score.stated is not None]
+    if not both:
+        return None
+    stated, true = zip(*both, strict=True)
+    return statistics.fmean(stated), statistics.fmean(true), len(both)
+
+
+def median_cost(costs: Iterable[float]) -> tuple[float, int, int]:
+    """(median, how many reached the aim, how many there are); tasks whose noise is unknown are left out."""
+    known = [cost for cost in costs if not math.isnan(cost)]
+    return (statistics.median(known) if known else math.nan), sum(map(math.isfinite, known)), len(known)
