@@ -80,7 +80,7 @@ def classic_sweep(bill: Bill, advice: Recommendation, budget: float) -> Chosen:
     while bill.affords() and (proposals := sweep.propose(trials, remaining_runs=bill.budget - bill.spent)):
         wish = proposals[0]
         place, _ = bill.run(wish.learning_rate, wish.effective_batch_size)
-        trial = trial_of(bill.task, place, 1.0, seed=bill.seed, number=len(trials), stage=wish.stage)
+        trial = trial_of(bill.task, place, 1.0, seed=bill.seed, number=len(trials), wish=wish)
         # The sweep knows its runs by what it asked for, not by the nearest cell that was measured.
         asked = trial.recipe.changed(learning_rate=wish.learning_rate, effective_batch_size=wish.effective_batch_size)
         trials.append(trial.model_copy(update={"recipe": asked}))

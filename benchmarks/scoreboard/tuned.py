@@ -14,7 +14,7 @@ from finestep.recipe import Recipe
 from finestep.rules.recommendation import Recommendation
 from finestep.search.search import Search
 from finestep.search.starting_point import start_of
-from finestep.search.strategy import Strategy
+from finestep.search.strategy import Proposal, Strategy
 from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
 from finestep.trial import Outcome, Trial
@@ -47,7 +47,7 @@ def follow(bill: Bill, strategy: Strategy) -> tuple[list[Trial], list[Place]]:
             break
         place, _ = bill.run(wish.learning_rate, wish.effective_batch_size, length=length)
         places.append(place)
-        trials.append(trial_of(bill.task, place, length, seed=seed, number=len(trials), stage=wish.stage))
+        trials.append(trial_of(bill.task, place, length, seed=seed, number=len(trials), wish=wish))
     return trials, places
 
 
@@ -85,7 +85,7 @@ def judge_of(
     )
 
 
-def trial_of(task: Recorded, place: Place, length: float, *, seed: int, number: int, stage: str) -> Trial:
+def trial_of(task: Recorded, place: Place, length: float, *, seed: int, number: int, wish: Proposal) -> Trial:
     """A measured run as a trial of a study."""
     run = task.run(place, length=length, seed=seed)
     recipe = Recipe.model_validate(task.card["recipe"]).changed(
@@ -94,7 +94,15 @@ def trial_of(task: Recorded, place: Place, length: float, *, seed: int, number: 
     state = "diverged" if run.loss is None else "completed"
     metrics: Mapping[str, float] = {} if run.accuracy is None or run.loss is None else {"accuracy": run.accuracy}
     outcome = Outcome(state=state, eval_loss=run.loss, metrics=dict(metrics))  # type: ignore[arg-type]
-    return Trial(number=number, recipe=recipe, fidelity=length, stage=stage, state=outcome.state, outcome=outcome)
+    return Trial(
+        number=number,
+        recipe=recipe,
+        fidelity=length,
+        stage=wish.stage,
+        is_baseline=wish.is_baseline,
+        state=outcome.state,
+        outcome=outcome,
+    )
 
 
 def cost_to_noise(task: Recorded, advice: Recommendation | None, *, seed: int) -> float:

@@ -1,4 +1,4 @@
-"""The second full run of a short study: where it goes, and when the search keeps its own mind."""
+"""The first two full runs of a short study: where they go, and when the search keeps its own mind."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def played(strategy, losses, *, budget=3.0, at_once=1):
 def test_the_second_run_of_a_short_study_trains_more():
     trials, (second,) = played(search(), [2.0])
     assert trials[0].recipe.effective_batch_size == 4
-    assert trials[0].recipe.learning_rate == pytest.approx(1e-3, rel=0.35)
+    assert trials[0].recipe.learning_rate == pytest.approx(1e-3, rel=0.2)
     assert second.effective_batch_size == 2
     assert second.learning_rate == pytest.approx(2e-3, rel=0.2)
     assert second.fidelity == 1.0

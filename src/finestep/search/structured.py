@@ -18,7 +18,7 @@ from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
-from finestep.search.opening import STAGE, is_second, second_place
+from finestep.search.opening import STAGE, next_move, place_of
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
 from finestep.search.space import Array, Mask, SearchSpace
@@ -60,7 +60,7 @@ class StructuredSearch:
         objective: validation loss, or a metric.
         seed: of the samples behind the intervals.
         stop_below: end when one more full run promises less than this, % of the loss; 0 = use the whole budget.
-        is_short: the study has few steps, so that its second full run is given (`opening`).
+        is_short: the study has few steps, so that its first two full runs are given (`opening`).
     """
 
     space: SearchSpace
@@ -86,7 +86,7 @@ class StructuredSearch:
         # its uncertainty there shrinks, and the next proposal goes where something else is to be learned.
         proposals: list[Proposal] = []
         while len(proposals) < max_proposals:
-            choice = self._second(look, purse, trials, proposals) or self._choose(look, purse)
+            choice = self._opening(look, purse, trials, proposals) or self._choose(look, purse)
             if choice is None:
                 break
             proposals.append(self._proposal(look, *choice))
@@ -111,17 +111,18 @@ class StructuredSearch:
                 return [self._proposal(look, index, "full runs")]
         return []
 
-    def _second(
+    def _opening(
         self, look: Look, purse: _Purse, trials: Sequence[Trial], proposals: Sequence[Proposal]
     ) -> tuple[int, str] | None:
-        """The given second full run of a short study, where this is its turn and it is open and can be paid."""
-        wished = second_place(self.prior, self.space) if self.is_short and is_second(trials, proposals) else None
+        """The given next run of a short study, where there is one that is open and can be paid."""
+        move = next_move(trials, proposals) if self.is_short else None
+        wished = None if move is None else place_of(move, self.prior, self.space)
         if wished is None:
             return None
         places = look.candidates.points.take(look.full)
         here = np.flatnonzero((np.abs(places.x - wished[0]) < 0.05) & (np.abs(places.v - wished[1]) < 0.05))
         here = here[~look.closed[here] & (look.candidates.cost[here] <= purse.remaining + 1e-9)]
-        return (int(here[look.mean[here].argmin()]), STAGE) if len(here) else None
+        return (int(here[look.mean[here].argmin()]), STAGE if move else "full runs") if len(here) else None
 
     def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
         """Index of the next candidate and the name of the phase."""
