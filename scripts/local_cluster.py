@@ -9,7 +9,9 @@
     python scripts/local_cluster.py down
 
 It needs root, and a machine that allows network namespaces; elsewhere it says so and ends with code 3. Several raylets on one address
-are no substitute: Ray takes them for one machine, and the loss of one confuses the others.
+are no substitute: Ray takes them for one machine, and the loss of one confuses the others. The nodes share one file system. So a
+program in the namespace of a node takes the head's address for its own, by `auto` too, and data that it sends out never arrive:
+start studies with `run`. Real machines have a file system each.
 """
 
 from __future__ import annotations
