@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from benchmarks.scoreboard.bill import Bill
@@ -67,7 +66,7 @@ def advised_race(bill: Bill, advice: Recommendation, budget: float) -> Chosen:
 def short_then_full(bill: Bill, advice: Recommendation, budget: float) -> Chosen:
     """Four short runs about the recommended rate; then a full run an octave below the winner and, with three runs, at the winner."""
     rate, batch = advised(advice)
-    length = _near(bill, EIGHTH)
+    length = bill.task.nearest_length(EIGHTH)
     tried = {rate * factor: bill.run(rate * factor, batch, length=length)[1] for factor in SHORT_FACTORS}
     winner = min(tried, key=lambda one: tried[one])
     wishes = [(winner / 2, batch)] if budget < 2.5 else [(winner, batch), (winner / 2, batch)]
@@ -96,7 +95,7 @@ def _race(bill: Bill, centre: tuple[float, float], rounds: Sequence[tuple[int, f
     """Each round runs the best of the round before at a greater length; the full runs at the end are paid for beforehand."""
     field = _entrants(centre, rounds[0][0], lowest=lowest)
     for count, length in rounds[:-1]:
-        shown = _near(bill, length)
+        shown = bill.task.nearest_length(length)
         values: dict[tuple[float, float], float] = {}
         for wish in field[:count]:
             if bill.affords(shown, keep=rounds[-1][0]):
@@ -111,8 +110,3 @@ def _entrants(centre: tuple[float, float], count: int, *, lowest: float) -> list
     other = batch / 2 if batch >= 2 else 2 * batch
     batches = (batch,) if count <= 8 else (batch, other)
     return [(rate * lowest * 2.0**step, one) for one in batches for step in range(count // len(batches))]
-
-
-def _near(bill: Bill, length: float) -> float:
-    """The measured length nearest to a wished one."""
-    return min(bill.task.lengths, key=lambda one: abs(math.log(one / length)))

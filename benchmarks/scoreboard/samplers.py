@@ -81,10 +81,10 @@ def _botorch(bill: Bill, advice: Recommendation, score: Score) -> Chosen:
     import torch
 
     torch.manual_seed(bill.seed)
-    prior = judge_of(bill.task, advice, budget=bill.budget, seed=bill.seed).prior
+    prior, cells = judge_of(bill.task, advice, budget=bill.budget, seed=bill.seed).prior, _cells(bill, advice)
     place, value = bill.run(*advised(advice))
     tried, values = [place], [value]
-    while bill.affords() and (free := [cell for cell in _cells(bill, advice) if cell not in tried]):
+    while bill.affords() and (free := [cell for cell in cells if cell not in tried]):
         logs = -100 * np.log(np.maximum(_finite(values), 1e-3))
         promise = score(_points(tried), logs, _points(free), prior)
         place = free[int(np.argmax(promise))]

@@ -14,11 +14,11 @@ from benchmarks.scoreboard.bill import Bill
 from benchmarks.scoreboard.rivals import OURS, Rival, budget_of
 from benchmarks.scoreboard.tuned import cost_to_noise
 from benchmarks.search.recorded import Recorded
+from benchmarks.search.report import bootstrap
 
 SEEDS = (0, 1)
 """Seeds of the searches; every cell about the best one has a third, and the others have at least the first."""
 RESAMPLES = 4000
-LEVEL = 0.90
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,13 @@ def by_task(scores: Iterable[Score]) -> dict[str, float]:
 
 
 def paired(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, float, float]:
-    """(mean difference, its interval) by a bootstrap that draws whole tasks.
+    """(mean difference, its 90 % interval) by a bootstrap that draws whole tasks.
 
     >>> paired({"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0})
     (-2.0, -2.0, -2.0)
     """
     apart = np.array([ours[task] - theirs[task] for task in sorted(ours)])
-    drawn = np.random.default_rng(0).integers(len(apart), size=(RESAMPLES, len(apart)))
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(apart[drawn].mean(axis=1), [tail, 1 - tail])
-    return float(apart.mean()), float(low), float(high)
+    return (float(apart.mean()), *bootstrap(apart, count=RESAMPLES))
 
 
 def difference(scores: Sequence[Score], rival: Rival, budget: int) -> tuple[float, float, float] | None:

@@ -42,7 +42,7 @@ def follow(bill: Bill, strategy: Strategy) -> tuple[list[Trial], list[Place]]:
     while proposals := strategy.propose(trials, remaining_runs=bill.budget - bill.spent):
         wish = proposals[0]
         seed = int(str(wish.changes.get("seed", bill.seed)))
-        length = min(bill.task.lengths, key=lambda one: abs(math.log(one / wish.fidelity)))
+        length = bill.task.nearest_length(wish.fidelity)
         if not bill.affords(length):
             break
         place, _ = bill.run(wish.learning_rate, wish.effective_batch_size, length=length)

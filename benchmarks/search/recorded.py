@@ -90,6 +90,10 @@ class Recorded:
             sorted(self.runs[length]), key=lambda one: math.hypot(one.log_rate - wish[0], one.log_batch - wish[1])
         )
 
+    def nearest_length(self, wish: float) -> float:
+        """The measured share of a full run nearest to a wish, by its ratio."""
+        return min(self.lengths, key=lambda one: abs(math.log(one / wish)))
+
     def run(self, place: Place, *, length: float = 1.0, seed: int = 0) -> Run:
         """What a search with this seed sees: the run of its seed, or of the first where that was not measured."""
         by_seed = self.runs[length][place]

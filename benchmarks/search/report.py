@@ -53,11 +53,12 @@ def _difference(target: float, own: dict[tuple[str, int], float], other: dict[tu
     paired = np.array([difference for difference in both if math.isfinite(difference)])
     if not len(paired):
         return f"{target}: -"
-    low, high = _bootstrap(paired)
+    low, high = bootstrap(paired)
     return f"{target}: {paired.mean():+.2f} [{low:+.2f}, {high:+.2f}] ({len(paired) / len(own):4.0%})"
 
 
-def _bootstrap(values: np.ndarray, *, count: int = 2000) -> tuple[float, float]:
+def bootstrap(values: np.ndarray, *, count: int = 2000) -> tuple[float, float]:
+    """The central 90 % of the mean of values that are drawn anew, with replacement."""
     draws = np.random.default_rng(0).integers(0, len(values), (count, len(values)))
     low, high = np.quantile(values[draws].mean(axis=1), (0.05, 0.95))
     return float(low), float(high)

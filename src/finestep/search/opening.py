@@ -13,7 +13,7 @@ from finestep.study import StartingPoint
 from finestep.trial import Trial
 
 STAGE = "second run"
-WHY = "few steps mostly train too little, so more and larger ones than recommended"
+WHY = "few steps mostly train too little, so this run trains more than recommended"
 FEW_STEPS = 200
 """Optimizer steps at the recommended batch size below which a study is short; the surfaces behind the step had 37 to 150. From here on
 an eighth of a run has steps enough to tell where to go (`study_space.lengths`)."""
