@@ -9,14 +9,14 @@ from functools import partial
 
 from benchmarks.scoreboard import rules, samplers
 from benchmarks.scoreboard.bill import Bill
-from benchmarks.scoreboard.tuned import judge_of, tune
+from benchmarks.scoreboard.tuned import Stated, judge_of, tune
 from benchmarks.search.recorded import Place, Recorded
 from finestep.rules.recommendation import Recommendation
 
 BUDGETS = (1, 2, 3, 4, 6)
 Advice = Recommendation
-Play = Callable[[Bill, Advice, float], tuple[Place, float | None]]
-"""From a bill, the advice and the budget to (the chosen recipe, the regret that the rival states of it, if it states one)."""
+Play = Callable[[Bill, Advice, float], tuple[Place, Stated | None]]
+"""From a bill, the advice and the budget to (the chosen recipe, what the rival states of it, if it states something)."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from benchmarks.scoreboard.bill import Bill
 from benchmarks.scoreboard.rivals import OURS, Rival, budget_of
-from benchmarks.scoreboard.tuned import cost_to_noise
-from benchmarks.search.recorded import Recorded
+from benchmarks.scoreboard.tuned import Stated, cost_to_noise
+from benchmarks.search.recorded import Place, Recorded
 from benchmarks.search.report import bootstrap
 
 SEEDS = (0, 1)
@@ -33,6 +34,10 @@ class Score:
     cost: float
     regret: float
     stated: float | None
+    inside: bool | None = None
+    """Whether the stated interval holds the best measured rate of the chosen batch size; None: none is stated."""
+    octaves: float | None = None
+    """Width of this interval."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,19 @@ def play(task: Recorded, rivals: Iterable[Rival]) -> list[Score]:
                 bill = Bill(task, seed, budget_of(rival, budget))
                 chosen, stated = rival.play(bill, advice, budget)
                 cost, regret = bill.spent, bill.regret(chosen)
-                out.append(Score(rival.name, budget, task.name, task.by_accuracy, seed, cost, regret, stated))
+                score = Score(rival.name, budget, task.name, task.by_accuracy, seed, cost, regret, stated=None)
+                out.append(score if stated is None else replace(score, **_held(task, chosen, stated)))
     return out
+
+
+def _held(task: Recorded, chosen: Place, stated: Stated) -> dict[str, Any]:
+    """The stated regret, and whether the stated interval of the rate is true, as fields of a score."""
+    found: dict[str, Any] = {"stated": stated.regret}
+    if stated.rates is not None:
+        low, high = map(math.log2, stated.rates)
+        best = task.best_log_rate(chosen.log_batch)
+        found |= {"inside": low - 1e-6 <= best <= high + 1e-6, "octaves": high - low}
+    return found
 
 
 def reach(task: Recorded) -> list[Reach]:
@@ -97,6 +113,14 @@ def difference(scores: Sequence[Score], rival: Rival, budget: int) -> tuple[floa
     if theirs is None or budget not in OURS.budgets:
         return None
     return paired(by_task(at(scores, OURS.name, budget)), by_task(at(scores, rival.name, theirs)))
+
+
+def intervals(scores: Iterable[Score]) -> tuple[int, int, float] | None:
+    """(intervals that hold the best rate, how many there are, their mean width in octaves); None without any."""
+    found = [(score.inside, score.octaves) for score in scores if score.inside is not None]
+    if not found:
+        return None
+    return sum(bool(inside) for inside, _ in found), len(found), statistics.fmean(width or 0.0 for _, width in found)
 
 
 def stated_over_true(scores: Iterable[Score]) -> tuple[float, float, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from benchmarks.scoreboard.bill import Bill
 from benchmarks.search.recorded import Place, Recorded
@@ -23,16 +23,30 @@ LONG_STUDY = 12.0
 """Full runs that a study may take to come within the noise of the best."""
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What a rival says of its own answer.
+
+    Args:
+        regret: per cent of the loss, where it says one.
+        rates: its 80 % interval for the best rate at the chosen batch size.
+    """
+
+    regret: float | None
+    rates: tuple[float, float] | None
+
+
 def tune(
     bill: Bill, advice: Recommendation | None, budget: float, *, with_baseline: bool = True
-) -> tuple[Place, float | None]:
-    """`finestep tune --budget N`, one trial at a time: (the chosen recipe, the regret that is stated of it)."""
+) -> tuple[Place, Stated]:
+    """`finestep tune --budget N`, one trial at a time: (the chosen recipe, what is stated of it)."""
     strategy = judge_of(bill.task, advice, budget=budget, with_baseline=with_baseline, seed=bill.seed)
     trials, places = follow(bill, strategy)
     said = strategy.answer(trials)
+    stated = Stated(said.expected_regret, None if said.rate is None else (said.rate.low, said.rate.high))
     if said.trial is not None:
-        return places[said.trial], said.expected_regret
-    return bill.task.nearest(said.learning_rate or 1e-4, said.effective_batch_size or 1), said.expected_regret
+        return places[said.trial], stated
+    return bill.task.nearest(said.learning_rate or 1e-4, said.effective_batch_size or 1), stated
 
 
 def follow(bill: Bill, strategy: Strategy) -> tuple[list[Trial], list[Place]]:
@@ -81,7 +95,7 @@ def judge_of(
         judge.prior,
         num_eval_rows=judge.num_eval_rows,
         budget_runs=budget,
-        is_short=judge.is_short,
+        given_runs=judge.given_runs,
     )
 
 

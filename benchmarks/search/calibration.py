@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.pages import table, write_into
 from benchmarks.search.engines import FROM_OTHER_DATA, finished_trial, recipe_at, space_of
+from benchmarks.search.recorded import best_of_row
 from benchmarks.search.simulate import Clock, Wish
 from benchmarks.search.surfaces import Cell, Task, load_tasks, stable_hash
 from finestep.answer import Answer
 from finestep.recipe import Recipe
-from finestep.rules.rate_evidence import vertex
 from finestep.search.prior import SearchPrior
 from finestep.search.search import Search
 from finestep.study import DataSpec, ModelSpec, StudySpec
@@ -124,7 +124,7 @@ def check(task: Task, truth: Task, seed: int, prior: str, budget: float) -> Chec
     chosen = engine.ended[answer.trial].recipe
     batch = math.log2(chosen.effective_batch_size)
     row = [cell for cell in truth.full if cell.value is not None and abs(cell.point[1] - batch) < 0.02]
-    best = best_rate(row)
+    best = best_of_row({cell.point[0]: cell.value or math.inf for cell in row})
     here = min(row, key=lambda cell: abs(cell.point[0] - math.log2(chosen.learning_rate)))
     return Check(
         inside=math.log2(answer.rate.low) - 1e-6 <= best <= math.log2(answer.rate.high) + 1e-6,
@@ -133,13 +133,6 @@ def check(task: Task, truth: Task, seed: int, prior: str, budget: float) -> Chec
         true=truth.regret(here.value),
         settled=answer.settled,
     )
-
-
-def best_rate(row: Sequence[Cell]) -> float:
-    """log2 of the best rate of a batch size: the vertex of the parabola through the three best neighbours, as grids are coarse."""
-    points = sorted((cell.point[0], math.log(cell.value)) for cell in row if cell.value)
-    lowest = min(range(len(points)), key=lambda index: points[index][1])
-    return vertex(points[lowest - 1 : lowest + 2]) if 0 < lowest < len(points) - 1 else points[lowest][0]
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from finestep.errors import BadInput
 from finestep.facts import DataFacts, HardwareFacts, ModelFacts
 from finestep.flows.recommend import recommend
 from finestep.rules.compose import Ask
+from finestep.rules.rate_evidence import vertex
 from finestep.rules.recommendation import Recommendation
 
 FOLDER = Path(__file__).parents[1] / "data" / "tasks"
@@ -162,6 +163,11 @@ class Recorded:
         """The value of a recipe in the mean of all its seeds."""
         return statistics.fmean(self.value(run) for run in self.full[place].values())
 
+    def best_log_rate(self, log_batch: float) -> float:
+        """log2 of the best rate at a batch size: the vertex of the parabola through the best one and its neighbours."""
+        row = {place.log_rate: self.mean(place) for place in self.full if abs(place.log_batch - log_batch) < SAME}
+        return best_of_row(row)
+
     def recommendation(self) -> Recommendation:
         """What `recommend` says today of the task's model and data, as `tune` asks it."""
         recipe = self.card["recipe"]
@@ -175,6 +181,17 @@ class Recorded:
         )
         model, data = ModelFacts(**self.card["model_facts"]), DataFacts(**self.card["data_facts"])
         return recommend(model, data, hardware=HardwareFacts(), ask=ask)
+
+
+def best_of_row(values: Mapping[float, float]) -> float:
+    """log2 of the best rate of a batch size: the vertex of the parabola through the best value and its neighbours, as grids are coarse.
+
+    Args:
+        values: log2 of the rate -> what is minimised; what is not finite and positive diverged, or is perfect, and is left out.
+    """
+    points = sorted((rate, math.log(value)) for rate, value in values.items() if 0 < value < math.inf)
+    lowest = min(range(len(points)), key=lambda index: points[index][1])
+    return vertex(points[lowest - 1 : lowest + 2]) if 0 < lowest < len(points) - 1 else points[lowest][0]
 
 
 def load_recorded(folder: Path = FOLDER, *, half: str | None = None) -> list[Recorded]:

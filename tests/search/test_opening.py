@@ -6,7 +6,8 @@ from finestep.facts import DataFacts
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
-from finestep.search.opening import FEW_STEPS, is_short
+from finestep.search.calibrated import width_factor
+from finestep.search.opening import FEW_STEPS, MOST_MOVES, MOVES, given_runs
 from finestep.search.strategy import apply_proposal
 from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
@@ -72,22 +73,44 @@ def test_after_a_run_that_diverged_the_search_goes_down():
     [
         {"num_rows": 4 * FEW_STEPS},
         {"start": START.model_copy(update={"learning_rate_reach": 2.0})},
-        {"start": None},
+        {"start": None, "num_rows": 16 * FEW_STEPS},
     ],
-    ids=["many steps", "the user's own rate", "no recommendation"],
+    ids=["many steps", "the user's own rate", "many steps and no recommendation"],
 )
 def test_other_studies_choose_by_themselves(changes):
     made = search(**changes)
-    assert not made.is_short
-    assert search().is_short
+    assert not made.given_runs
+    assert search().given_runs == len(MOVES)
 
 
 def test_epochs_count_as_steps():
-    assert is_short(START, num_rows=300)
-    assert not is_short(START, num_rows=300 * 3)
+    assert given_runs(START, num_rows=300, usual=START)
+    assert not given_runs(START, num_rows=300 * 3, usual=START)
 
 
 def test_the_smallest_batch_size_stays_and_only_the_rate_is_doubled():
     start = START.model_copy(update={"batch_size": 1.0})
     _, (second,) = played(search(num_rows=100, start=start), [2.0])
     assert (second.effective_batch_size, second.learning_rate) == (1, pytest.approx(2e-3, rel=0.2))
+
+
+def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
+    made = search(start=None, budget=9.0, with_baseline=False)
+    trials, _ = played(made, [3.0, 2.8, 2.5, 2.6, 2.7], budget=9.0)
+    batches = [one.recipe.effective_batch_size for one in trials]
+    rates = [one.recipe.learning_rate for one in trials]
+    assert made.given_runs == MOST_MOVES
+    assert batches[:4] == [8, 8, 4, 2]
+    assert rates[3] == pytest.approx(8 * rates[0], rel=0.2)
+    assert rates[4] < 16 * rates[0] * 0.9 or batches[4] != 1
+
+
+def test_without_a_recommendation_small_batches_are_within_reach():
+    assert search(start=None).space.batch_sizes[0] == 1
+
+
+def test_the_usual_default_does_not_make_an_interval_narrower():
+    trials, _ = played(search(budget=5.0), [3.0, 2.0, 1.9, 2.1], budget=5.0)
+    assert trials[0].is_baseline
+    own = [one for one in trials if not one.is_baseline]
+    assert width_factor(trials) == width_factor(own)

@@ -1,32 +1,62 @@
 """How wide the interval of the best rate must be to hold as often as it says; the search itself stays as it is.
 
-The posterior of the surrogate is too sure of itself after two full runs, which cannot tell noise from steepness, and not sure enough
-once four or more surround the best one. The factors are those with which 80 % of the intervals held on eight recorded fine-tunes, every
-one left out once: 77 to 81 % (docs/figures/search.md, `python -m benchmarks.search.calibration`).
+The posterior of the surrogate is too sure of itself after two full runs that the search chose, which cannot tell noise from steepness, and
+not sure enough once four or more surround the best one. The first two runs of a short study are given (`opening.py`) and lie apart, so
+that it is not sure enough there. The factors are those with which 80 % of the intervals held on recorded fine-tunes: 77 to 81 % of eight
+with each of them left out once, and 74 to 80 % of twelve short ones (docs/figures/search.md, docs/figures/scoreboard.md).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from finestep.estimate import Estimate
+from finestep.search.opening import MOVES
+from finestep.trial import Trial
 
-ONE_RUN, ONE_RUN_AND_SHORT_ONES, MANY_RUNS = 1.15, 0.85, 0.5
-WIDTHS = {2: 1.5, 3: 0.95}
-"""By the number of full runs, in octaves over octaves; further ones: `MANY_RUNS`."""
+ONE_RUN_AND_SHORT_ONES = 0.85
 
 
-def width_factor(*, num_full: int, num_short: int) -> float:
+@dataclass(frozen=True)
+class Widths:
+    """Octaves over octaves, by the number of full runs."""
+
+    one: float
+    two: float
+    three: float
+    more: float
+
+    def at(self, num_full: int) -> float:
+        """The factor after so many full runs, at least one."""
+        return (self.one, self.two, self.three, self.more)[min(num_full, 4) - 1]
+
+
+USUAL = Widths(one=1.15, two=1.5, three=0.95, more=0.5)
+SHORT = Widths(one=1.0, two=0.8, three=0.7, more=0.6)
+SHORT_WITHOUT_PRIOR = Widths(one=1.05, two=0.85, three=1.0, more=1.25)
+"""Short: the study has few steps, so that its first runs are given."""
+
+
+def width_factor(trials: Sequence[Trial], *, given_runs: int = 0) -> float:
     """What the distance between a predicted best rate and the ends of its interval is multiplied with.
 
-    >>> width_factor(num_full=0, num_short=0), width_factor(num_full=1, num_short=3), width_factor(num_full=7, num_short=0)
-    (1.0, 0.85, 0.5)
+    The run of the usual default does not count: it lies far off, and says little about where the best rate is.
+
+    Args:
+        trials: all of the study.
+        given_runs: of the first full runs of a short study (`opening.given_runs`).
     """
+    ended = [trial.fidelity for trial in trials if trial.state != "running" and not trial.is_baseline]
+    num_full = ended.count(1.0)
     if num_full == 0:
         return 1.0
-    if num_full == 1:
-        return ONE_RUN_AND_SHORT_ONES if num_short else ONE_RUN
-    return WIDTHS.get(num_full, MANY_RUNS)
+    if num_full == 1 and num_full < len(ended):
+        return ONE_RUN_AND_SHORT_ONES
+    if not given_runs:
+        return USUAL.at(num_full)
+    return (SHORT if given_runs == len(MOVES) else SHORT_WITHOUT_PRIOR).at(num_full)
 
 
 def widened(rate: Estimate, factor: float) -> Estimate:

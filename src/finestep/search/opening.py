@@ -1,4 +1,4 @@
-"""The first two full runs of a short study: the recommendation, then twice its learning rate at half its batch size."""
+"""The first full runs of a short study: the recommendation, then twice its learning rate at half its batch size."""
 
 from __future__ import annotations
 
@@ -22,30 +22,42 @@ MOVES = ((0.0, 0.0), (1.0, -1.0))
 mostly trains too little, and the second adds most: twice the updates, each twice as large. Where the search chose by itself, its
 choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left of
 the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md)."""
+MOST_MOVES = 5
+"""Without a recommendation the second move is repeated as long as it pays: the usual rate at batch 16 is mostly far too little for a
+short study. Without the repeats twelve recorded fine-tunes took 7.5 runs to come within their noise (docs/log.md)."""
 FARTHEST = 0.75
 """Octaves: a space whose nearest learning rate is farther off does not hold the place."""
 
 
-def is_short(start: StartingPoint | None, *, num_rows: float) -> bool:
-    """Whether a study that begins from a recommendation has few steps.
+def given_runs(start: StartingPoint | None, *, num_rows: float, usual: StartingPoint) -> int:
+    """How many of the first full runs of a study are given, at most; 0: its steps are many, or the user chose where it begins.
 
     Args:
-        start: None, or one with a reach, is no recommendation: the user's own rate or batch size is searched around.
+        start: None: no recommendation. One with a reach is none either: the user's own rate or batch size is searched around.
         num_rows: rows that a full run trains on, all epochs together.
+        usual: where a study begins without a recommendation.
     """
-    if start is None or start.learning_rate_reach is not None or start.batch_size_reach is not None:
-        return False
-    return num_rows / max(start.batch_size, 1) < FEW_STEPS
+    if start is not None and not (start.learning_rate_reach is None and start.batch_size_reach is None):
+        return 0
+    if num_rows / max((start or usual).batch_size, 1) >= FEW_STEPS:
+        return 0
+    return len(MOVES) if start is not None else MOST_MOVES
 
 
-def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal]) -> int | None:
-    """Which of the `MOVES` is next; None when they are over: a run failed, or a shorter one was made."""
+def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: int) -> int | None:
+    """Which move is next; None when they are over: so many were made, a run failed, or a shorter one was made.
+
+    From the third on, which only a study without a recommendation has, each must have been better than all before it.
+    """
     if any(trial.fidelity < 1.0 for trial in trials) or any(one.fidelity < 1.0 for one in proposals):
         return None
     own = [trial for trial in trials if not trial.is_baseline]
     num_begun = len(own) + len(proposals)
-    go_on = num_begun < len(MOVES) and all(trial.state == "running" or trial.ranks for trial in own)
-    return num_begun if go_on else None
+    goes_on = num_begun < most and all(trial.state == "running" or trial.ranks for trial in own)
+    if goes_on and num_begun >= len(MOVES):
+        losses = [trial.outcome.eval_loss if trial.outcome else None for trial in own]
+        goes_on = not proposals and None not in losses and losses[-1] == min(losses)
+    return num_begun if goes_on else None
 
 
 def place_of(move: int, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
@@ -56,7 +68,7 @@ def place_of(move: int, prior: SearchPrior, space: SearchSpace) -> tuple[float, 
     >>> f"{2**rate:.1e}", 2**batch
     ('2.2e-04', 4.0)
     """
-    rate_step, batch_step = MOVES[move]
+    rate_step, batch_step = (move * step for step in MOVES[1])
     rates, batches = (np.log2(np.array(values, dtype=float)) for values in (space.learning_rates, space.batch_sizes))
     gaps = np.abs(rates - np.log2(prior.learning_rate) - rate_step)
     if gaps.min() > FARTHEST:

@@ -26,7 +26,7 @@ from finestep.search.strategy import Proposal
 from finestep.search.structured import STOP_BELOW, StructuredSearch
 from finestep.search.study_space import metric_noise_percent, objective_of
 from finestep.search.sweep import BASELINE_RATES
-from finestep.search.unit import Reading, mean_unit
+from finestep.search.unit import Reading
 from finestep.study import StudySpec
 from finestep.trial import Trial
 
@@ -95,7 +95,7 @@ class Search:
         num_eval_rows: rows behind a metric, for its noise.
         baseline: (rate, batch) of the usual default, to run first and compare with; None: none is run.
         prefers_speed: take a faster batch size where that costs little.
-        is_short: the study has few steps (`opening.is_short`).
+        given_runs: of the first full runs of a short study (`opening.given_runs`).
 
     >>> search = Search(SearchSpace.between((1e-5, 1e-3), (8, 64)), SearchPrior(learning_rate=1e-4, batch_size=16))
     >>> (first,) = search.propose([], remaining_runs=4)
@@ -112,7 +112,7 @@ class Search:
     baseline: tuple[float, int] | None = None
     baseline_name: str = "the usual default"
     prefers_speed: bool = False
-    is_short: bool = False
+    given_runs: int = 0
 
     @classmethod
     def of_study(
@@ -123,14 +123,14 @@ class Search:
         *,
         num_eval_rows: int = 0,
         budget_runs: float = math.inf,
-        is_short: bool = False,
+        given_runs: int = 0,
     ) -> Search:
         """The search of a study.
 
         Args:
             num_eval_rows: rows behind a metric, for its noise.
             budget_runs: the whole budget; a small one leaves the baseline out.
-            is_short: the study has few steps (`opening.is_short`).
+            given_runs: of the first full runs of a short study (`opening.given_runs`).
         """
         rate, batch = BASELINE_RATES[spec.recipe.method], max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
         if spec.framework is not None:  # somebody's config is compared with what it says itself
@@ -145,7 +145,7 @@ class Search:
             baseline=(rate, batch) if wanted else None,
             baseline_name="the usual default" if spec.framework is None else "your file as it is",
             prefers_speed=spec.prefer == "speed",
-            is_short=is_short,
+            given_runs=given_runs,
         )
 
     @property
@@ -195,7 +195,9 @@ class Search:
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
         prior = reading.prior(self.prior, metric_noise=noise)
-        search = StructuredSearch(self.space, prior, seed=self.seed, stop_below=self.stop_below, is_short=self.is_short)
+        search = StructuredSearch(
+            self.space, prior, seed=self.seed, stop_below=self.stop_below, given_runs=self.given_runs
+        )
         return _View(search, reading.losses(self.visible(trials)), reading.unit, best.number if best else None)
 
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -240,7 +242,7 @@ class Search:
         )
         scaled = said.model_copy(
             update={
-                "expected_regret": _times(said.expected_regret, mean_unit(view.unit)),
+                "expected_regret": _times(said.expected_regret, view.unit),
                 "expected_gain": _times(said.expected_gain, view.unit),
                 "trade_offs": rows,
             }

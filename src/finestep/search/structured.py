@@ -60,7 +60,7 @@ class StructuredSearch:
         objective: validation loss, or a metric.
         seed: of the samples behind the intervals.
         stop_below: end when one more full run promises less than this, % of the loss; 0 = use the whole budget.
-        is_short: the study has few steps, so that its first two full runs are given (`opening`).
+        given_runs: the study has few steps, so that so many of its first full runs are given (`opening`).
     """
 
     space: SearchSpace
@@ -68,7 +68,7 @@ class StructuredSearch:
     objective: Objective = field(default_factory=Objective)
     seed: int = 0
     stop_below: float = STOP_BELOW
-    is_short: bool = False
+    given_runs: int = 0
 
     @property
     def metric(self) -> str | None:
@@ -115,7 +115,7 @@ class StructuredSearch:
         self, look: Look, purse: _Purse, trials: Sequence[Trial], proposals: Sequence[Proposal]
     ) -> tuple[int, str] | None:
         """The given next run of a short study, where there is one that is open and can be paid."""
-        move = next_move(trials, proposals) if self.is_short else None
+        move = next_move(trials, proposals, most=self.given_runs) if self.given_runs else None
         wished = None if move is None else place_of(move, self.prior, self.space)
         if wished is None:
             return None
@@ -260,8 +260,7 @@ class StructuredSearch:
         allowed = [batch for batch in self.space.batch_sizes if batch == chosen or not observations.rules_out(batch)]
         speeds = _speeds(trials)
         measured = {trial.recipe.effective_batch_size for trial in trials if trial.outcome is not None}
-        ended = [trial.fidelity < 1 for trial in trials if trial.state != "running"]
-        factor = width_factor(num_full=ended.count(False), num_short=ended.count(True))
+        factor = width_factor(trials, given_runs=self.given_runs)
         rows: dict[int, TradeOff] = {}
         places = {batch: np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01) for batch in allowed}
         best = min((float(mean[here].min()) for here in places.values() if len(here)), default=0.0)

@@ -58,20 +58,6 @@ def unit_of(trials: Sequence[Trial], objective: Objective, prior: SearchPrior) -
     return min(max(statistics.median(found), 1.0), LARGEST_UNIT) if found else 1.0
 
 
-UNIT_DOUBT = 1.4
-"""Mean over median of a unit that was measured. It is the median of a few ratios: in one and the same recorded surface it comes out
-a factor of 1.3 to 2.2 apart (five surfaces), and far runs, whose loss no longer rises, bend it down."""
-
-
-def mean_unit(unit: float) -> float:
-    """What a regret in units is multiplied with to be stated in per cent.
-
-    >>> mean_unit(1.0), mean_unit(10.0)
-    (1.0, 14.0)
-    """
-    return unit * min(unit, UNIT_DOUBT)
-
-
 @dataclass(frozen=True)
 class Reading:
     """How results become losses that the search can compare, each in its own unit: a difference of `unit` per cent counts as one.

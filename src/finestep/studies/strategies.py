@@ -8,7 +8,7 @@ from collections.abc import Callable
 from finestep.errors import BadInput, did_you_mean
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
-from finestep.search.opening import is_short
+from finestep.search.opening import given_runs
 from finestep.search.random_search import RandomSearch
 from finestep.search.search import Search
 from finestep.search.single import Single
@@ -89,7 +89,7 @@ def _optuna(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
 def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) -> Search:
     """The structured view of a study: it proposes for `auto`, and says what any study has found out."""
     num_rows, num_eval_rows = card.facts.num_rows or 0, card.facts.num_eval_rows or 0
-    start = spec.start or no_prior(spec.recipe)
+    start, rows = spec.start or no_prior(spec.recipe), num_rows * spec.recipe.num_epochs
     space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
     return Search.of_study(
         spec,
@@ -97,7 +97,7 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
-        is_short=bool(num_rows) and is_short(spec.start, num_rows=num_rows * spec.recipe.num_epochs),
+        given_runs=given_runs(spec.start, num_rows=rows, usual=start) if num_rows else 0,
     )
 
 
