@@ -55,8 +55,9 @@ def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: i
     num_begun = len(own) + len(proposals)
     goes_on = num_begun < most and all(trial.state == "running" or trial.ranks for trial in own)
     if goes_on and num_begun >= len(MOVES):
-        losses = [trial.outcome.eval_loss if trial.outcome else None for trial in own]
-        goes_on = not proposals and None not in losses and losses[-1] == min(losses)
+        known = [trial.outcome.eval_loss for trial in own if trial.outcome is not None]
+        losses = [loss for loss in known if loss is not None]
+        goes_on = not proposals and len(losses) == len(own) and losses[-1] == min(losses)
     return num_begun if goes_on else None
 
 
