@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -81,6 +82,8 @@ def serve(folder: Path, kind: str, model: str) -> None:
             importlib.import_module(name)
     if kind == "worker":  # tables that transformers builds when it first loads a model
         importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
+    gc.collect()
+    gc.freeze()  # no fork looks through what was imported, which would also copy it
     door = socket.socket(socket.AF_UNIX)
     door.bind(str(folder / f"{kind}.making"))
     door.listen(64)
