@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.testing
 from benchmarks.reliability.warm import CAN_FORK, Servers, warm, warmed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,6 +26,10 @@ MOODS = {
     "sad": ["i lost my keys again", "it rains and i am alone", "this is bad news", "nobody came to see me"],
     "angry": ["stop shouting at me now", "this is an outrage", "i will never come back", "how dare they do this"],
 }
+
+
+typer.testing._get_command = functools.cache(typer.testing._get_command)
+"""A test runner would build all commands anew for each line that it runs, which takes as long as many a line."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,6 +78,12 @@ def _forked_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shipped_model() -> Path:
+    return SHIPPED / "base"
+
+
+@pytest.fixture(scope="session")
+def whole_model() -> Path:
+    """The shipped model also where `shipped_model` is a part of it."""
     return SHIPPED / "base"
 
 

@@ -43,6 +43,9 @@ MODULES = {
     "finestep.worker": "worker",
     "finestep.saved": "worker",
     "finestep.probes": "worker",
+    "tests.flows.kill_target": "controller",
+    "tests.flows.steer_target": "controller",
+    "tests.train.on_devices": "worker",
 }
 """The server that has imported what a module needs."""
 START_S = 300.0
