@@ -28,13 +28,15 @@ MOODS = {
 }
 
 
+HEAVY = ("tests/train/", "tests/architectures/", "tests/probes/", "tests/integrations/", "tests/executors/")
+"""Where a file takes more than a few seconds."""
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 """A test runner would build all commands anew for each line that it runs, which takes as long as many a line."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long tests first, so that two processes end at about the same time (`make test`)."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The long tests and files first, so that two processes end at about the same time (`make test`)."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.nodeid.startswith(HEAVY)))
 
 
 def pytest_collection_finish() -> None:
