@@ -9,6 +9,8 @@ RAY_READY := .venv/.ready-ray
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -ge 2 ] || n=2; [ $$n -le 8 ] || n=8; echo $$n)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Compiled once: many tests start a process of Python.
+export PYTHONDONTWRITEBYTECODE :=
 CODE := src tests benchmarks scripts
 
 .PHONY: demo test test-long test-ray check docs serve dist bench exports clean

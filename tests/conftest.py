@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 import tempfile
@@ -9,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.reliability.warm import CAN_FORK, warm
+import typer.testing
+from benchmarks.reliability.warm import CAN_FORK, Servers, warm, warmed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,26 +28,64 @@ MOODS = {
 }
 
 
+HEAVY = ("tests/train/", "tests/architectures/", "tests/probes/", "tests/integrations/", "tests/executors/")
+"""Where a file takes more than a few seconds."""
+typer.testing._get_command = functools.cache(typer.testing._get_command)
+"""A test runner would build all commands anew for each line that it runs, which takes as long as many a line."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long tests first, so that two processes end at about the same time (`make test`)."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The long tests and files first, so that two processes end at about the same time (`make test`)."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.nodeid.startswith(HEAVY)))
+
+
+def pytest_collection_finish() -> None:
+    """What is here before the first test stays to the end: looking for garbage in it would take half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+WARM = "FINESTEP_WARM_TESTS"
+"""Names the folder of the servers that all test processes share."""
+IS_WARM = CAN_FORK and not os.environ.get("FINESTEP_COLD_TESTS")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """With several test processes (`-n`) one pair of servers forks for all; they load while the tests are collected."""
+    if IS_WARM:
+        folder = tempfile.TemporaryDirectory(prefix="warm-")
+        config.add_cleanup(folder.cleanup)
+        servers = Servers(Path(folder.name), model=SHIPPED / "base", environment=dict(os.environ))
+        config.add_cleanup(servers.close)
+        servers.begin()
+        os.environ[WARM] = folder.name
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _forked_processes() -> Iterator[None]:
     """Processes of finestep are forks of one that has torch and transformers imported, which takes most of a small study's time."""
-    if not CAN_FORK or os.environ.get("FINESTEP_COLD_TESTS"):
+    if not IS_WARM:
         yield
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix="warm-") as folder,
-        warm(Path(folder), dict(os.environ), model=SHIPPED / "base"),
-    ):
-        yield
+    elif shared := os.environ.pop(WARM, None):
+        with warmed(Path(shared)):
+            yield
+    else:
+        with (
+            tempfile.TemporaryDirectory(prefix="warm-") as folder,
+            warm(Path(folder), dict(os.environ), model=SHIPPED / "base"),
+        ):
+            yield
 
 
 @pytest.fixture(scope="session")
 def shipped_model() -> Path:
+    return SHIPPED / "base"
+
+
+@pytest.fixture(scope="session")
+def whole_model() -> Path:
+    """The shipped model also where `shipped_model` is a part of it."""
     return SHIPPED / "base"
 
 

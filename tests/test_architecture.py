@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ NEVER_IN_CONTROLLER = {"torch", "transformers", "peft", "safetensors", "datasets
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "core", "base", "manager"}
 
 
+@functools.cache
 def _modules():
     return sorted(path for path in SOURCE.rglob("*.py") if "shipped" not in path.parts)
 
@@ -66,8 +68,13 @@ def _floor(room: str) -> int | None:
     return next((level for level, rooms in enumerate(FLOORS) if room in rooms), None)
 
 
-def _imports(path: Path):
+@functools.cache
+def _imports(path: Path) -> list[tuple[str, bool]]:
     """(module, is it at the top of the file) of all imports."""
+    return list(_read_imports(path))
+
+
+def _read_imports(path: Path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top = {id(node) for node in tree.body}
     for node in ast.walk(tree):

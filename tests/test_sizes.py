@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,10 +32,13 @@ leave, and no other joins them. Of classes that do something none is larger than
 MOST_METHODS_OF_A_RECORD = 2
 
 
-def _trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        if "shipped" not in path.parts:
-            yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def _trees() -> list[tuple[str, ast.Module]]:
+    return [
+        (path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(SOURCE.rglob("*.py"))
+        if "shipped" not in path.parts
+    ]
 
 
 def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -88,16 +88,17 @@ def bench(folder: Path, *, is_warm: bool) -> Iterator[Bench]:
         yield cold
 
 
-def small_model(place: Path) -> None:
-    """Write the shipped model with its first layer alone."""
+def small_model(place: Path, *, layers: int = LAYERS) -> None:
+    """Write the shipped model with its first layers alone."""
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(SHIPPED_MODEL, place)
     tensors = load_file(place / "model.safetensors")
-    kept = {name: value for name, value in tensors.items() if ".layers." not in name or ".layers.0." in name}
+    first = tuple(f"model.layers.{number}." for number in range(layers))
+    kept = {name: value for name, value in tensors.items() if ".layers." not in name or name.startswith(first)}
     save_file(kept, place / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((place / "config.json").read_text())
-    (place / "config.json").write_text(json.dumps({**config, "num_hidden_layers": LAYERS}))
+    (place / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
 
 
 def processes(word: str) -> list[tuple[int, str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 LIBRARIES = {
@@ -37,11 +38,22 @@ LIBRARIES = {
     ),
 }
 """What a server has imported; the controller never sees torch, and its server does not either."""
-MODULES = ("finestep", "finestep.worker", "finestep.saved")
+MODULES = {
+    "finestep": "controller",
+    "finestep.worker": "worker",
+    "finestep.saved": "worker",
+    "finestep.probes": "worker",
+    "tests.flows.kill_target": "controller",
+    "tests.flows.steer_target": "controller",
+    "tests.train.on_devices": "worker",
+}
+"""The server that has imported what a module needs."""
+START_S = 300.0
+"""Longest wait for a server that loads its libraries."""
 LAUNCHER = """#!{python} -IS
 import json, os, signal, socket, sys, array
 arguments = sys.argv[1:]
-kind = "worker" if arguments[1] in ("finestep.worker", "finestep.saved") else "controller"
+kind = {modules!r}[arguments[1]]
 child = waiting = None
 def forward(number, frame):
     global waiting
@@ -73,6 +85,8 @@ def serve(folder: Path, kind: str, model: str) -> None:
             importlib.import_module(name)
     if kind == "worker":  # tables that transformers builds when it first loads a model
         importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
+    gc.collect()
+    gc.freeze()  # no fork looks through what was imported, which would also copy it
     door = socket.socket(socket.AF_UNIX)
     door.bind(str(folder / f"{kind}.making"))
     door.listen(64)
@@ -201,25 +215,27 @@ class Servers:
 
         self._folder, self._model = folder.absolute(), model
         # One thread: a fork of a process whose OpenMP has started others would wait for them for ever.
-        quiet = {"TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
         self._environment = {**worker_environment(), **environment, **quiet}
         self._running: list[subprocess.Popen[bytes]] = []
         self._folder.mkdir(parents=True, exist_ok=True)
         launcher = self._folder / "python"
-        launcher.write_text(LAUNCHER.format(python=sys.executable, folder=str(self._folder)))
+        launcher.write_text(LAUNCHER.format(python=sys.executable, folder=str(self._folder), modules=MODULES))
         launcher.chmod(0o755)
         for kind in LIBRARIES:
             (self._folder / kind).unlink(missing_ok=True)
 
-    def start(self) -> None:
-        """Start both and wait for them, unless they run."""
-        if self._running:
-            return
-        for kind in LIBRARIES:
+    def begin(self) -> None:
+        """Start both, unless they run, and do not wait for them."""
+        for kind in LIBRARIES if not self._running else ():
             command = [sys.executable, "-m", "benchmarks.reliability.warm", str(self._folder), kind, str(self._model)]
             root = Path(__file__).parent.parent.parent
             self._running.append(subprocess.Popen(command, env=self._environment, cwd=root))
-        while not all((self._folder / kind).exists() for kind in LIBRARIES):
+
+    def start(self) -> None:
+        """Start both and wait for them, unless they run."""
+        self.begin()
+        while not _are_open(self._folder):
             if any(one.poll() is not None for one in self._running):
                 raise SystemExit("a server ended at its start")
             time.sleep(0.05)
@@ -231,6 +247,19 @@ class Servers:
             server.wait()
 
 
+def _are_open(folder: Path) -> bool:
+    return all((folder / kind).exists() for kind in LIBRARIES)
+
+
+def _await(folder: Path) -> None:
+    """Wait for servers that another process starts."""
+    until = time.monotonic() + START_S
+    while not _are_open(folder):
+        if time.monotonic() > until:
+            raise SystemExit(f"no server opened its door in {folder}")
+        time.sleep(0.05)
+
+
 CAN_FORK = hasattr(os, "pidfd_open")
 """Linux."""
 
@@ -239,16 +268,31 @@ CAN_FORK = hasattr(os, "pidfd_open")
 def warm(folder: Path, environment: dict[str, str], *, model: Path) -> Iterator[None]:
     """Within it, commands `python -m finestep...` that this process starts are forks."""
     servers = Servers(folder, model=model, environment=environment)
-    before = subprocess.Popen.__init__
     try:
-        _reroute(folder.absolute(), servers)
-        yield
+        with _rerouted(folder, servers.start):
+            yield
     finally:
-        subprocess.Popen.__init__ = before  # type: ignore[method-assign]
         servers.close()
 
 
-def _reroute(folder: Path, servers: Servers | None = None) -> None:
+@contextlib.contextmanager
+def warmed(folder: Path) -> Iterator[None]:
+    """As `warm`, by the servers of another process, whose doors are in `folder`."""
+    with _rerouted(folder, lambda: _await(folder)):
+        yield
+
+
+@contextlib.contextmanager
+def _rerouted(folder: Path, ready: Callable[[], None]) -> Iterator[None]:
+    before = subprocess.Popen.__init__
+    try:
+        _reroute(folder.absolute(), ready)
+        yield
+    finally:
+        subprocess.Popen.__init__ = before  # type: ignore[method-assign]
+
+
+def _reroute(folder: Path, ready: Callable[[], None] = lambda: None) -> None:
     """Let `subprocess` hand commands of finestep to the launcher; what passes on more than its standard streams stays as it is."""
     before = subprocess.Popen.__init__
     launcher = str(folder / "python")
@@ -256,8 +300,7 @@ def _reroute(folder: Path, servers: Servers | None = None) -> None:
     def begin(self: subprocess.Popen, args: object, *more: object, **options: object) -> None:  # type: ignore[type-arg]
         plain = not any(options.get(name) for name in ("pass_fds", "preexec_fn", "shell", "executable"))
         if plain and not more and isinstance(args, list) and (wanted := _own_command(args)):
-            if servers is not None:
-                servers.start()
+            ready()
             args = [launcher, *wanted]
         before(self, args, *more, **options)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ FOUND_BY_THE_SEARCH = {"learning_rate", "effective_batch_size"}
 LEFT_TO_THE_MACHINE = {"micro_batch_size"}
 
 
+@functools.cache
 def app_of(function) -> typer.Typer:
     app = typer.Typer()
     app.command()(function)

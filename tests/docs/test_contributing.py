@@ -28,7 +28,7 @@ def block(page: Path, language: str) -> str:
 
 def copied(place: Path) -> Path:
     """What a page may change and run, in a folder of its own."""
-    skipped = shutil.ignore_patterns("shipped", "__pycache__")
+    skipped = shutil.ignore_patterns("shipped")
     shutil.copytree(ROOT / "src", place / "src", ignore=skipped)
     for name in ("__init__.py", "export"):
         source = ROOT / "tests" / name

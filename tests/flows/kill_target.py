@@ -9,10 +9,12 @@ from finestep.protocol import TrialOptions
 from finestep.recipe import Recipe
 from finestep.studies.run import StudyRun
 from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
+from tests.flows.targets import say_number
 
 
 def main() -> None:
     folder, model, data, budget = sys.argv[1:5]
+    say_number(Path(folder))
     recipe = Recipe(effective_batch_size=16, num_epochs=16, max_length=96, lora={"rank": 2})
     spec = StudySpec(
         name="kill",

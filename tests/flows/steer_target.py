@@ -12,10 +12,12 @@ from finestep.studies.tuning import Tuning
 from finestep.study import Budget
 
 from .studies import CARD, basin, open_store
+from .targets import say_number
 
 
 def main() -> None:
     folder, budget, seconds = sys.argv[1:4]
+    say_number(Path(folder))
 
     def slow(recipe, fidelity):
         time.sleep(float(seconds))

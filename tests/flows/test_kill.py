@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,17 +13,14 @@ import pytest
 
 from finestep.store.study_files import read_records
 from finestep.trial import StepRecord, Trial
+from tests.flows.targets import complaints, pid_of, start
 
 NUM_KILLS = 20
 BUDGET = 6
 
 
 def _start(folder: Path, model: Path, data: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.flows.kill_target", str(folder), str(model), str(data), str(BUDGET)],
-        stdout=subprocess.DEVNULL,
-        stderr=(folder.parent / f"{folder.name}.err").open("ab"),
-    )
+    return start("tests.flows.kill_target", folder, model, data, BUDGET)
 
 
 def _trials(folder: Path) -> list[Trial]:
@@ -61,7 +57,7 @@ def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
     while kills < NUM_KILLS and process.poll() is None:
         _await_progress(folder, process)
         time.sleep(chance.uniform(0.0, 1.5))
-        kills += _kill(process, chance)
+        kills += _kill(folder, process, chance)
         if process.poll() is not None and kills < NUM_KILLS:
             now = _results(_trials(folder))
             assert known.items() <= now.items(), "a completed trial is never lost or changed"
@@ -70,7 +66,7 @@ def test_twenty_random_kills(shipped_model, instruct_file, tmp_path):
                 process = _start(folder, shipped_model, instruct_file)
     if process.poll() is not None and len(_results(_trials(folder))) < BUDGET:
         process = _start(folder, shipped_model, instruct_file)
-    assert process.wait(300) == 0, (tmp_path / "killed.err").read_text()[-2000:]
+    assert process.wait(300) == 0, complaints(folder)
     assert kills >= NUM_KILLS // 2, f"the study ended after {kills} kills"
     found = _results(_trials(folder))
     assert {number: values[:3] for number, values in found.items()} == {
@@ -97,13 +93,13 @@ def _furthest(folder: Path) -> int:
     return sum(max((record.step for record in read_records(file, StepRecord)), default=0) for file in files)
 
 
-def _kill(process: subprocess.Popen, chance: random.Random) -> int:
+def _kill(folder: Path, process: subprocess.Popen, chance: random.Random) -> int:
     """Kill the controller or its worker with SIGKILL; 1 if somebody was there to be killed."""
     try:
-        workers = psutil.Process(process.pid).children()
-        victim = chance.choice([psutil.Process(process.pid), *workers])
+        controller = psutil.Process(pid_of(folder))
+        victim = chance.choice([controller, *controller.children()])
         victim.kill()
-        if victim.pid == process.pid:
+        if victim == controller:
             process.wait(10)
         return 1
     except psutil.NoSuchProcess:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from finestep.studies.tuning import Tuning
 from finestep.study import Budget
 
 from .studies import CARD, basin, open_store
+from .targets import complaints, kill, start
 
 ADD = Command(kind="add", learning_rate=7e-4, effective_batch_size=8, fidelity=0.5)
 
@@ -202,8 +202,7 @@ def test_kills_while_commands_wait(tmp_path):
         process = _start(folder)
         _await_step(folder, process)
         time.sleep(chance.uniform(0.0, 0.15))
-        process.kill()
-        process.wait(10)
+        kill(folder, process)
     last = _start(folder, seconds=0.0)
     assert last.wait(120) == 0
     mine = {trial.command: trial for trial in trials(folder) if trial.asked_by == "user"}
@@ -215,17 +214,13 @@ def test_kills_while_commands_wait(tmp_path):
 
 
 def _start(folder: Path, seconds: float = 0.01) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.flows.steer_target", str(folder), "8", str(seconds)],
-        stdout=subprocess.DEVNULL,
-        stderr=(folder.parent / "target.err").open("ab"),
-    )
+    return start("tests.flows.steer_target", folder, 8, seconds)
 
 
 def _await_step(folder: Path, process: subprocess.Popen) -> None:
     """Wait until the controller has carried something out, so that it dies at its work."""
     before, deadline = len(read_steering(folder).done), time.monotonic() + 60
     while len(read_steering(folder).done) == before:
-        assert process.poll() is None, (folder.parent / "target.err").read_text()[-2000:]
+        assert process.poll() is None, complaints(folder)
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -43,10 +44,21 @@ def trained(folder: Path, rate: float, rows, tokenizer, callbacks=()):
     )
 
 
+@pytest.fixture(scope="module")
+def watched(rows, tokenizer, tmp_path_factory):
+    """A run with the callback, and the callback; each rate is trained once."""
+
+    @functools.cache
+    def run(rate: float):
+        callback = FinestepCallback()
+        return callback, trained(tmp_path_factory.mktemp("watched") / "run", rate, rows, tokenizer, [callback])
+
+    return run
+
+
 @pytest.mark.parametrize("rate", sorted(ALLOWED))
-def test_only_the_rate_differs(rate: float, tmp_path: Path, rows, tokenizer) -> None:
-    callback = FinestepCallback()
-    trainer = trained(tmp_path / "run", rate, rows, tokenizer, [callback])
+def test_only_the_rate_differs(rate: float, tmp_path: Path, watched) -> None:
+    callback, trainer = watched(rate)
     with_callback = callback.diagnosis()
     without = judged_by_state(trainer.state, tmp_path)
     assert {with_callback.label, without.label} <= ALLOWED[rate], (with_callback.findings, without.findings)
@@ -60,9 +72,8 @@ def _rate_in(advice: str) -> float:
     return float(re.search(r"about ([\d.]+(?:e-\d+)?)", advice).group(1))
 
 
-def test_the_measurement_of_the_base_changes_nothing(tmp_path: Path, rows, tokenizer) -> None:
-    def losses(name: str, *callbacks) -> list[float]:
-        history = trained(tmp_path / name, BEST, rows, tokenizer, callbacks).state.log_history
-        return [row["loss"] for row in history if "loss" in row]
+def test_the_measurement_of_the_base_changes_nothing(tmp_path: Path, rows, tokenizer, watched) -> None:
+    def losses(trainer) -> list[float]:
+        return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
-    assert losses("plain") == losses("watched", FinestepCallback())
+    assert losses(trained(tmp_path / "plain", BEST, rows, tokenizer)) == losses(watched(BEST)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -28,10 +29,15 @@ from finestep.rules.recommendation import Recommendation
 from finestep.store.recipe_file import read_recipe, write_recipe
 
 
-def run(function, *arguments: str):
+@functools.cache
+def app_of(function) -> typer.Typer:
     app = typer.Typer()
     app.command()(function)
-    return CliRunner().invoke(app, list(arguments), catch_exceptions=True)
+    return app
+
+
+def run(function, *arguments: str):
+    return CliRunner().invoke(app_of(function), list(arguments), catch_exceptions=True)
 
 
 @pytest.fixture

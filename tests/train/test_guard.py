@@ -22,17 +22,17 @@ ACCIDENT_STEP = 60
 
 
 @pytest.fixture(scope="module")
-def rows(shipped_model, tmp_path_factory) -> Path:
+def rows(whole_model, tmp_path_factory) -> Path:
     """440 rows of the shipped instructions: 83 steps of four."""
-    lines = (shipped_model.parent / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:440]
+    lines = (whole_model.parent / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:440]
     path = tmp_path_factory.mktemp("guard") / "rows.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
-def resident(shipped_model, rows):
-    return make_resident(shipped_model, rows, RECIPE, eval_fraction=64 / 440)
+def resident(whole_model, rows):
+    return make_resident(whole_model, rows, RECIPE, eval_fraction=64 / 440)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_a_clean_run_is_left_alone(clean):
     assert clean.outcome.findings == ()
 
 
-def test_batches_of_random_answers_are_left_out(shipped_model, rows, clean, tmp_path):
-    resident = make_resident(shipped_model, rows, RECIPE, eval_fraction=64 / 440)
+def test_batches_of_random_answers_are_left_out(whole_model, rows, clean, tmp_path):
+    resident = make_resident(whole_model, rows, RECIPE, eval_fraction=64 / 440)
     train = resident.data.train
     ids, rng = train.ids.copy(), np.random.default_rng(0)
     order = Order(train.lengths, RECIPE)

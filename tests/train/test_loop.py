@@ -29,7 +29,8 @@ def test_it_learns_and_records_every_step(resident, tmp_path):
     assert run.evaluations[-1].step == outcome.num_steps
 
 
-def test_early_stopping_restores_the_best_weights(resident, tmp_path):
+def test_early_stopping_restores_the_best_weights(whole_model, instruct_file, tmp_path):
+    resident = make_resident(whole_model, instruct_file, Recipe())
     recipe = Recipe(
         learning_rate=2e-2, num_epochs=12, lora={"rank": 32}, evaluation={"num_evaluations": 24, "patience": 2}
     )

@@ -168,7 +168,7 @@ def test_levers_are_pulled_one_after_the_other_and_said(shipped_model, instruct_
     resident = make_resident(shipped_model, instruct_file, recipe)
     resident.open_rows(recipe).join(0, resident.initial_values(recipe), scale=lora_scale(recipe))
     assert relieve(resident).startswith("cross entropy for 4096 tokens at a time")
-    assert "gradient checkpointing of 4 layers" in relieve(resident)
+    assert "gradient checkpointing of 2 layers" in relieve(resident)
     assert relieve(resident) is None, "nothing is left"
 
 

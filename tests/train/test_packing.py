@@ -115,7 +115,7 @@ def test_the_gradients_of_the_first_step_are_pefts(resident):
 
 
 def test_each_trial_has_its_own_clock(resident, tmp_path):
-    recipes = {number: _recipe(1e-3, batch) for number, batch in enumerate((4, 8, 16, 32))}
+    recipes = {number: _recipe(1e-3, batch, num_epochs=0.7) for number, batch in enumerate((4, 8, 16, 32))}
     packed = run_pack(resident, recipes, tmp_path / "packed")
     for number, recipe in recipes.items():
         alone = run_trial(resident, recipe, tmp_path / str(number))
@@ -204,7 +204,7 @@ def test_random_joins_and_leaves(resident, tmp_path):
 
 
 def test_a_pack_of_classifiers_has_a_head_each(encoder_model, label_file, tmp_path):
-    recipes = {number: Recipe(learning_rate=rate, num_epochs=1) for number, rate in enumerate((5e-4, 2e-3))}
+    recipes = {number: Recipe(learning_rate=rate, num_epochs=0.5) for number, rate in enumerate((5e-4, 2e-3))}
     resident = make_resident(encoder_model, label_file, recipes[0])
     resident._known.has_dropout = False
     packed = run_pack(resident, recipes, tmp_path / "packed")

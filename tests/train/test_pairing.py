@@ -17,8 +17,8 @@ RECIPE = Recipe(learning_rate=5e-3, effective_batch_size=4, num_epochs=1, evalua
 
 
 @pytest.fixture(scope="module")
-def rows(shipped_model) -> list[dict]:
-    lines = (shipped_model.parent / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:360]
+def rows(whole_model) -> list[dict]:
+    lines = (whole_model.parent / "instruct.jsonl").read_text(encoding="utf-8").splitlines()[:360]
     return [json.loads(line) for line in lines]
 
 

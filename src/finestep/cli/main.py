@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -29,6 +31,9 @@ from finestep.cli.interrupt import Stoppable, Stopped
 from finestep.cli.last_door import say_error, say_stopped
 from finestep.cli.plain_help import GroupedCommand, QuickGroup
 from finestep.errors import BadInput
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 app = typer.Typer(
     name="finestep",
@@ -73,6 +78,12 @@ def _options(
     pass
 
 
+@functools.cache
+def command() -> TyperGroup:
+    """All commands with their options; built once in a process."""
+    return cast("TyperGroup", typer.main.get_command(app))
+
+
 def main() -> int:
     """Run the command line; whatever ends it is one message and an exit code."""
     # The search's matrices are small, and the cores belong to training.
@@ -82,7 +93,7 @@ def main() -> int:
         return say_error(BadInput("arguments must be text in UTF-8", value=not_text[0]), as_json=as_json)
     with Stoppable() as stop:
         try:
-            code = app(standalone_mode=False)
+            code = command()(standalone_mode=False)
         except Stopped as stopped:
             return say_stopped(stopped.number)
         except (Exception, SystemExit) as error:

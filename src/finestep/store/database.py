@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from finestep.disk import remove, writing
 from finestep.errors import BadInput, EnvironmentFault, FinestepError, StudyBusy
+from finestep.store.new_database import new_storage
 from finestep.store.storage_url import StorageUrl
 from finestep.store.study_files import damaged
 from finestep.study_layout import DATABASE
@@ -59,7 +60,8 @@ class FileDatabase:
             )
         is_new = not self._file.exists()
         try:
-            self.study = self.do(lambda: _create(name, f"sqlite:///{self._file.resolve()}"))
+            file = self._file.resolve()
+            self.study = self.do(lambda: _create(name, new_storage(file) if is_new else f"sqlite:///{file}"))
         except EnvironmentFault:
             if is_new:  # a database without its tables would be taken for a damaged one
                 remove(self._file)

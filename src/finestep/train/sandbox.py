@@ -7,6 +7,7 @@ as JSON. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -76,6 +77,7 @@ def _answer(work: Callable[[], Iterable[object]], writing: int, cpu_s: float, me
     """In the child: compute under the limits, write a line an answer and an empty one at the end, and end without any of this
     process's farewells."""
     code = BROKEN
+    gc.freeze()  # looking for garbage in what the parent has would copy all of it
     try:
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGTERM):
