@@ -19,7 +19,7 @@ from finestep.knowledge.models import known_model, lineage, recipe_family
 from finestep.knowledge.optima import MeasuredOptimum, measured_optima
 from finestep.knowledge.sweep import SWEEP_ALPHA, SWEEP_BATCH, SWEEP_STEPS, SweepCell, sweep_cells
 from finestep.rules.effective_size import effective_parameters
-from finestep.rules.learning_rate import RateRequest, learning_rate, rate_estimate
+from finestep.rules.learning_rate import AskedAdapter, AskedModel, AskedTask, RateRequest, learning_rate, rate_estimate
 from finestep.rules.rate_evidence import FITTED_GRADES, SWEEP, bracketed, evidence_cases
 from finestep.rules.rate_fit import Measurement, estimated_spreads, fit_rate_law
 from finestep.rules.rate_law import RateLaw
@@ -75,11 +75,11 @@ def judge(name: str, cluster: str, request: RateRequest, best: float, law: RateL
 
 def family_of(request: RateRequest) -> str:
     """What coverage is counted by."""
-    if request.is_encoder:
+    if request.model.is_encoder:
         return "encoders, full" if request.method == "full" else "encoders, LoRA"
     if request.method == "full":
         return "full, decoders"
-    return "LoRA and QLoRA" if request.variant == "lora" else "LoRA variants"
+    return "LoRA and QLoRA" if request.adapter.variant == "lora" else "LoRA variants"
 
 
 def published_request(row: MeasuredOptimum) -> RateRequest:
@@ -91,19 +91,18 @@ def published_request(row: MeasuredOptimum) -> RateRequest:
     is_encoder = row.architecture == "encoder"
     return RateRequest(
         method=row.method,
-        params=float(size),
-        active_params=facts.num_active_parameters if facts else None,
+        model=AskedModel(
+            params=float(size),
+            active_params=facts.num_active_parameters if facts else None,
+            name=row.model,
+            lineage=family,
+            recipe_family=recipe_family(family),
+            is_encoder=is_encoder,
+        ),
         batch=row.batch,
         steps=row.steps,
-        variant=row.variant,
-        rank=row.rank or 16,
-        alpha=row.alpha or 32.0,
-        model=row.model,
-        lineage=family,
-        recipe_family=recipe_family(family),
-        is_encoder=is_encoder,
-        classification=is_encoder,
-        num_labels=row.num_labels,
+        adapter=AskedAdapter(variant=row.variant, rank=row.rank or 16, alpha=row.alpha or 32.0),
+        task=AskedTask(is_classification=is_encoder, num_labels=row.num_labels),
         constant_rate=row.constant_rate,
     )
 
@@ -112,16 +111,17 @@ def cell_request(cell: SweepCell) -> RateRequest:
     """The question that the sweep's cell answers."""
     return RateRequest(
         method="lora",
-        params=cell.num_parameters,
-        active_params=cell.num_active_parameters,
+        model=AskedModel(
+            params=cell.num_parameters,
+            active_params=cell.num_active_parameters,
+            name=cell.model,
+            lineage=cell.lineage,
+            recipe_family=recipe_family(cell.lineage),
+        ),
         batch=SWEEP_BATCH,
         steps=SWEEP_STEPS,
-        rank=cell.rank,
-        alpha=SWEEP_ALPHA,
-        model=cell.model,
-        lineage=cell.lineage,
-        recipe_family=recipe_family(cell.lineage),
-        task="instruction",
+        adapter=AskedAdapter(rank=cell.rank, alpha=SWEEP_ALPHA),
+        task=AskedTask(name="instruction"),
     )
 
 

@@ -119,7 +119,7 @@ def _last_fall(
         return 0.0, False
     # At a constant rate nothing but learning brings a loss down, so a weaker trend is believed.
     needed = limits.trend_t * (0.75 if is_constant else 1.0)
-    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > needed or curve.whole.t < -needed)
+    return curve.tail.drop, curve.tail.drop > 0 and (curve.tail.t > needed or curve.whole.t < -needed)
 
 
 def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:
