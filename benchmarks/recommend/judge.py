@@ -61,8 +61,10 @@ def judge_sources() -> list[Judged]:
 
 def judge_weak() -> list[Judged]:
     """Published bests at the edge of their grid, or weak, that the law was not fitted on: shown apart."""
-    rows = [row for row in measured_optima() if row.grade not in FITTED_GRADES]
-    return [judge(row.id, row.cluster, published_request(row), math.log10(row.learning_rate), None) for row in rows]
+    rows = [row for row in measured_optima() if row.origin.grade not in FITTED_GRADES]
+    return [
+        judge(row.id, row.origin.cluster, published_request(row), math.log10(row.learning_rate), None) for row in rows
+    ]
 
 
 def judge(name: str, cluster: str, request: RateRequest, best: float, law: RateLaw | None) -> Judged:
@@ -99,11 +101,11 @@ def published_request(row: MeasuredOptimum) -> RateRequest:
             recipe_family=recipe_family(family),
             is_encoder=is_encoder,
         ),
-        batch=row.batch,
-        steps=row.steps,
+        batch=row.run.batch,
+        steps=row.run.steps,
         adapter=AskedAdapter(variant=row.variant, rank=row.rank or 16, alpha=row.alpha or 32.0),
-        task=AskedTask(is_classification=is_encoder, num_labels=row.num_labels),
-        constant_rate=row.constant_rate,
+        task=AskedTask(is_classification=is_encoder, num_labels=row.run.num_labels),
+        constant_rate=row.run.constant_rate,
     )
 
 
@@ -126,7 +128,7 @@ def cell_request(cell: SweepCell) -> RateRequest:
 
 
 def _requests() -> dict[str, RateRequest]:
-    published = {row.id: published_request(row) for row in measured_optima() if row.grade in FITTED_GRADES}
+    published = {row.id: published_request(row) for row in measured_optima() if row.origin.grade in FITTED_GRADES}
     cells = {f"{c.model} rank {c.rank}": cell_request(c) for c in sweep_cells() if bracketed(c) is not None}
     return published | cells
 

@@ -367,8 +367,8 @@ def near_recipe(neighbour: Neighbour) -> NearRecipe:
         moved_learning_rate=float(f"{neighbour.moved_learning_rate:.1e}"),
         effective_batch_size=row.effective_batch_size,
         similarity=round(min(neighbour.similarity, 1.0), 3),
-        measured=row.measured,
-        source_url=row.source_url,
+        measured=row.origin.measured,
+        source_url=row.origin.source_url,
     )
 
 
