@@ -22,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -47,6 +48,10 @@ from finestep.diagnosis.verdict import diagnose_log
 from finestep.readers.open_logs import read_logs
 from finestep.trial import EvalRecord, StepRecord
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Moved = TypeVar("Moved", bound="DataclassInstance")
 FAULTS = (
     "diverged", "collapsed", "too_low", "memorised", "overfitting", "spike", "overflow", "hidden_nan",
     "nothing_trained",
@@ -124,20 +129,39 @@ def report_sensitivity(folder: Path) -> None:
     """Agreement when one threshold moves by 20 %, and when all move at random within 20 %."""
     total = len(every_label(folder))
     lowest: list[tuple[int, str]] = []
-    for field, factor in itertools.product(fields(Thresholds), (0.8, 1.2)):
-        changed = replace(
-            DEFAULT, **{field.name: type(getattr(DEFAULT, field.name))(getattr(DEFAULT, field.name) * factor)}
-        )
-        lowest.append((_agreed(folder, changed), f"{field.name} x {factor}"))
+    for name, factor in itertools.product(_names(DEFAULT), (0.8, 1.2)):
+        changed = _moved(DEFAULT, {name: factor})
+        lowest.append((_agreed(folder, changed), f"{name} x {factor}"))
     for count, name in sorted(lowest)[:8]:
         print(f"  {name:36} {count} of {total}")
     rng = np.random.default_rng(0)
     counts = []
     for _ in range(20):
-        values = {f.name: getattr(DEFAULT, f.name) * math.exp(rng.uniform(-0.2, 0.2)) for f in fields(Thresholds)}
-        counts.append(_agreed(folder, replace(DEFAULT, **values)))
+        factors = {name: math.exp(rng.uniform(-0.2, 0.2)) for name in _names(DEFAULT)}
+        counts.append(_agreed(folder, _moved(DEFAULT, factors)))
     spread = f"lowest {min(counts)}, median {np.median(counts):.0f}, highest {max(counts)} of {total}"
     print(f"all at random within 20 %, 20 draws: {spread}")
+
+
+def _names(limits: DataclassInstance, prefix: str = "") -> Iterator[str]:
+    """Every threshold by its part and name, e.g. `lost.ratio`."""
+    for field in fields(limits):
+        value, name = getattr(limits, field.name), prefix + field.name
+        yield from _names(value, f"{name}.") if is_dataclass(value) and not isinstance(value, type) else (name,)
+
+
+def _moved(limits: Moved, factors: Mapping[str, float], prefix: str = "") -> Moved:
+    """The thresholds, those that are named times a factor; a number of rows stays a whole one."""
+    changes = {}
+    for field in fields(limits):
+        value, name = getattr(limits, field.name), prefix + field.name
+        inner = (
+            _moved(value, factors, f"{name}.")
+            if is_dataclass(value) and not isinstance(value, type)
+            else type(value)(value * factors.get(name, 1))
+        )
+        changes[field.name] = inner
+    return replace(limits, **changes)
 
 
 def _agreed(folder: Path, limits: Thresholds) -> int:

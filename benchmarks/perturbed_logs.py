@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.labelled_logs import labelled, part_of
-from finestep.diagnosis.training_log import EvalSeries, TrainingLog, TrainSeries
+from finestep.diagnosis.training_log import EvalSeries, TrainingLog, TrainSeries, columns_of
 from finestep.diagnosis.verdict import diagnose_log
+from finestep.flat import from_flat
 from finestep.flows.diagnose import diagnose_file
 from finestep.readers.open_logs import read_logs
 
@@ -41,10 +42,10 @@ def averaged(count: int) -> Callable[[TrainingLog], TrainingLog]:
     def change(log: TrainingLog) -> TrainingLog:
         train, whole = log.train, len(log.train) // count * count
         columns = {}
-        for each in fields(train):
-            blocks = getattr(train, each.name)[:whole].reshape(-1, count)
-            columns[each.name] = blocks.mean(axis=1) if each.name in ("loss", "grad_norm", "reward") else blocks[:, -1]
-        return replace(log, train=TrainSeries(**columns))
+        for name, column in columns_of(train).items():
+            blocks = column[:whole].reshape(-1, count)
+            columns[name] = blocks.mean(axis=1) if name in ("loss", "grad_norm", "reward") else blocks[:, -1]
+        return replace(log, train=from_flat(TrainSeries, columns))
 
     return change
 
@@ -63,7 +64,7 @@ def first_part(share: float) -> Callable[[TrainingLog], TrainingLog]:
 
 
 def _rows(train: TrainSeries, chosen: slice | np.ndarray) -> TrainSeries:
-    return TrainSeries(**{each.name: getattr(train, each.name)[chosen] for each in fields(train)})
+    return from_flat(TrainSeries, {name: column[chosen] for name, column in columns_of(train).items()})
 
 
 def _eval_rows(series: EvalSeries, chosen: np.ndarray) -> EvalSeries:

@@ -235,7 +235,7 @@ def trained_alone(case: Case, folder: Path, study: Path, python: Path) -> float:
     plan = TrialPlan(1.0, 1, 1, 1, 1, 0, 1.0, 0, str(folder / "own-output"))
     rows = [row for row in LiveLog(own, plan, log).rows(is_over=True) if isinstance(row, EvalRow)]
     values = dict(rows[-1].values)
-    for name in own.results:
+    for name in own.written.results:
         values |= json.loads((folder / "own-output" / name).read_text())
     return float(values.get("eval_loss", values.get("val_loss", float("nan"))))
 

@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "finestep"
 WORDS = {"errors", "estimate", "facts", "recipe", "trial", "study", "finding", "protocol", "probe", "yaml_text"}
 WORDS |= {
     "plain_text",
+    "flat",
     "saved_model",
     "disk",
     "ready",

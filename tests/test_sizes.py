@@ -17,13 +17,9 @@ RECORDS = {
     # Files whose format is flat: a field each, and a version that splits them could not read what is on disk.
     "saved_model.py:SavedModel", "study.py:StudySpec", "study.py:FrameworkSpec", "trial.py:Outcome", "probe.py:Measured",
     # A row of a table of knowledge, as its source states it.
-    "facts.py:ModelFacts", "knowledge/optima.py:MeasuredOptimum", "knowledge/recipes.py:PublicRecipe",
-    "search/prior.py:SearchPrior", "trainers/framework.py:Framework",
+    "facts.py:ModelFacts",
     # What somebody's own file or log may state, or may be asked for: an option list.
-    "foreign/config.py:ForeignConfig", "rules/learning_rate.py:RateRequest", "diagnosis/training_log.py:RunContext",
-    "diagnosis/training_log.py:TrainSeries",
-    # Figures of one log, and the limits that they are compared with.
-    "diagnosis/curves.py:LossCurve", "diagnosis/thresholds.py:Thresholds",
+    "foreign/config.py:ForeignConfig",
     # What the page is given, as JSON that its script reads.
     "report/curves.py:Curve", "report/view.py:ReportView",
 }  # fmt: skip

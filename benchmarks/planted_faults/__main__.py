@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.planted_faults.plants import CLEAN, FAULTS, POISONED_STEP, Plant
 from benchmarks.planted_faults.runs import Record, as_columns, load, train_missing
 from finestep.diagnosis.run_verdict import diagnose_run
-from finestep.diagnosis.training_log import RunContext
+from finestep.diagnosis.training_log import RunContext, RunSettings
 from finestep.diagnosis.verdict import Diagnosis
 
 VOCABULARY = 2560
@@ -37,8 +37,7 @@ def judged(record: Record) -> Diagnosis:
         context=RunContext(
             method=record.recipe["method"],
             vocabulary_size=VOCABULARY,
-            max_steps=record.num_steps,
-            max_grad_norm=record.recipe["optimizer"]["max_grad_norm"],
+            settings=RunSettings(max_steps=record.num_steps, max_grad_norm=record.recipe["optimizer"]["max_grad_norm"]),
         ),
         name=f"{record.plant}:{record.seed}",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.recommend.judge import Judged, judge, published_request
 from finestep.errors import BadInput
 from finestep.knowledge.models import known_model
-from finestep.knowledge.optima import MeasuredOptimum
+from finestep.knowledge.optima import MeasuredOptimum, MeasuredRun, Origin
 from finestep.survey.model import facts_from_size
 
 ENCODERS = ("bert", "electra", "minilm")
@@ -42,20 +42,19 @@ def _judged(row: dict[str, str]) -> Judged:
         architecture="encoder" if is_encoder else "causal",
         method="full" if method == "full" else "lora",
         learning_rate=float(row.get("vertex") or row["best"]),
-        grade=row.get("grade") or "A",
-        metric="",
-        source="",
-        cluster=row.get("source") or "",
-        batch=batch,
-        steps=round(float(row.get("steps") or 0)) or max(1, round(num_rows * epochs / batch)),
+        origin=Origin(grade=row.get("grade") or "A", metric="", source="", cluster=row.get("source") or ""),
+        run=MeasuredRun(
+            batch=batch,
+            steps=round(float(row.get("steps") or 0)) or max(1, round(num_rows * epochs / batch)),
+            num_labels=int(float(row["num_labels"])) if row.get("num_labels") else None,
+            constant_rate=(row.get("schedule") or "").startswith("constant"),
+        ),
         variant="lora" if method in ("full", "lora", "qlora") else method,
         rank=int(float(row["rank"])) if row.get("rank") else None,
         alpha=float(row["alpha"]) if row.get("alpha") else None,
-        num_labels=int(float(row["num_labels"])) if row.get("num_labels") else None,
-        constant_rate=(row.get("schedule") or "").startswith("constant"),
         params=None if facts else facts_from_size(_size(row) or "").num_parameters,
     )
-    return judge(asked.id, asked.cluster, published_request(asked), math.log10(asked.learning_rate), None)
+    return judge(asked.id, asked.origin.cluster, published_request(asked), math.log10(asked.learning_rate), None)
 
 
 def _size(row: dict[str, str]) -> str | None:

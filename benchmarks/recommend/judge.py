@@ -19,7 +19,7 @@ from finestep.knowledge.models import known_model, lineage, recipe_family
 from finestep.knowledge.optima import MeasuredOptimum, measured_optima
 from finestep.knowledge.sweep import SWEEP_ALPHA, SWEEP_BATCH, SWEEP_STEPS, SweepCell, sweep_cells
 from finestep.rules.effective_size import effective_parameters
-from finestep.rules.learning_rate import RateRequest, learning_rate, rate_estimate
+from finestep.rules.learning_rate import AskedAdapter, AskedModel, AskedTask, RateRequest, learning_rate, rate_estimate
 from finestep.rules.rate_evidence import FITTED_GRADES, SWEEP, bracketed, evidence_cases
 from finestep.rules.rate_fit import Measurement, estimated_spreads, fit_rate_law
 from finestep.rules.rate_law import RateLaw
@@ -61,8 +61,10 @@ def judge_sources() -> list[Judged]:
 
 def judge_weak() -> list[Judged]:
     """Published bests at the edge of their grid, or weak, that the law was not fitted on: shown apart."""
-    rows = [row for row in measured_optima() if row.grade not in FITTED_GRADES]
-    return [judge(row.id, row.cluster, published_request(row), math.log10(row.learning_rate), None) for row in rows]
+    rows = [row for row in measured_optima() if row.origin.grade not in FITTED_GRADES]
+    return [
+        judge(row.id, row.origin.cluster, published_request(row), math.log10(row.learning_rate), None) for row in rows
+    ]
 
 
 def judge(name: str, cluster: str, request: RateRequest, best: float, law: RateLaw | None) -> Judged:
@@ -75,11 +77,11 @@ def judge(name: str, cluster: str, request: RateRequest, best: float, law: RateL
 
 def family_of(request: RateRequest) -> str:
     """What coverage is counted by."""
-    if request.is_encoder:
+    if request.model.is_encoder:
         return "encoders, full" if request.method == "full" else "encoders, LoRA"
     if request.method == "full":
         return "full, decoders"
-    return "LoRA and QLoRA" if request.variant == "lora" else "LoRA variants"
+    return "LoRA and QLoRA" if request.adapter.variant == "lora" else "LoRA variants"
 
 
 def published_request(row: MeasuredOptimum) -> RateRequest:
@@ -91,20 +93,19 @@ def published_request(row: MeasuredOptimum) -> RateRequest:
     is_encoder = row.architecture == "encoder"
     return RateRequest(
         method=row.method,
-        params=float(size),
-        active_params=facts.num_active_parameters if facts else None,
-        batch=row.batch,
-        steps=row.steps,
-        variant=row.variant,
-        rank=row.rank or 16,
-        alpha=row.alpha or 32.0,
-        model=row.model,
-        lineage=family,
-        recipe_family=recipe_family(family),
-        is_encoder=is_encoder,
-        classification=is_encoder,
-        num_labels=row.num_labels,
-        constant_rate=row.constant_rate,
+        model=AskedModel(
+            params=float(size),
+            active_params=facts.num_active_parameters if facts else None,
+            name=row.model,
+            lineage=family,
+            recipe_family=recipe_family(family),
+            is_encoder=is_encoder,
+        ),
+        batch=row.run.batch,
+        steps=row.run.steps,
+        adapter=AskedAdapter(variant=row.variant, rank=row.rank or 16, alpha=row.alpha or 32.0),
+        task=AskedTask(is_classification=is_encoder, num_labels=row.run.num_labels),
+        constant_rate=row.run.constant_rate,
     )
 
 
@@ -112,21 +113,22 @@ def cell_request(cell: SweepCell) -> RateRequest:
     """The question that the sweep's cell answers."""
     return RateRequest(
         method="lora",
-        params=cell.num_parameters,
-        active_params=cell.num_active_parameters,
+        model=AskedModel(
+            params=cell.num_parameters,
+            active_params=cell.num_active_parameters,
+            name=cell.model,
+            lineage=cell.lineage,
+            recipe_family=recipe_family(cell.lineage),
+        ),
         batch=SWEEP_BATCH,
         steps=SWEEP_STEPS,
-        rank=cell.rank,
-        alpha=SWEEP_ALPHA,
-        model=cell.model,
-        lineage=cell.lineage,
-        recipe_family=recipe_family(cell.lineage),
-        task="instruction",
+        adapter=AskedAdapter(rank=cell.rank, alpha=SWEEP_ALPHA),
+        task=AskedTask(name="instruction"),
     )
 
 
 def _requests() -> dict[str, RateRequest]:
-    published = {row.id: published_request(row) for row in measured_optima() if row.grade in FITTED_GRADES}
+    published = {row.id: published_request(row) for row in measured_optima() if row.origin.grade in FITTED_GRADES}
     cells = {f"{c.model} rank {c.rank}": cell_request(c) for c in sweep_cells() if bracketed(c) is not None}
     return published | cells
 

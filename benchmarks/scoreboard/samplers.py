@@ -168,7 +168,7 @@ def _bowl_mean(prior: SearchPrior, *, unit: float) -> Any:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             batch = x[..., 1] - self.batch
             rate = x[..., 0] - self.rate - prior.slope * batch
-            depth = 0.5 * (prior.rate_curvature * rate**2 + prior.batch_curvature * batch**2)
+            depth = 0.5 * (prior.bowl.rate_curvature * rate**2 + prior.bowl.batch_curvature * batch**2)
             return self.top - torch.exp(self.log_steepness) * depth / unit
 
     return Bowl()

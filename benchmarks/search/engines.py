@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from finestep.answer import Answer
 from finestep.recipe import Recipe
 from finestep.search.hopeless import is_hopeless
 from finestep.search.observations import Objective
-from finestep.search.prior import SearchPrior
+from finestep.search.prior import Bowl, Drift, SearchPrior
 from finestep.search.space import Dimension, SearchSpace
 from finestep.search.strategy import Proposal
 from finestep.search.structured import StructuredSearch
@@ -22,11 +23,11 @@ from finestep.search.unit import Reading
 from finestep.trial import Outcome, Trial
 
 PRIORS = ("good", "off4", "off16", "none")
-FROM_OTHER_DATA = {
-    "grid": {"rate_curvature": 0.48, "batch_curvature": 0.48, "batch_exponent": 0.45},
+FROM_OTHER_DATA: dict[str, dict[str, Any]] = {
+    "grid": {"bowl": Bowl(rate_curvature=0.48, batch_curvature=0.48), "drift": Drift(batch_exponent=0.45)},
     "finetuning": {},
-    "adapter": {"rate_curvature": 0.74, "batch_curvature": 0.60},
-    "pool": {"rate_curvature": 3.0, "batch_curvature": 3.0, "noise": 1.0, "raggedness": 1.0},
+    "adapter": {"bowl": Bowl(rate_curvature=0.74, batch_curvature=0.60)},
+    "pool": {"bowl": Bowl(rate_curvature=3.0, batch_curvature=3.0), "noise": 1.0, "raggedness": 1.0},
 }
 """Shape of the prior by what is judged, always from other data: LoRA sweep for pre-training grids and the reverse.
 
@@ -231,10 +232,10 @@ def search_for(
         batch_size_sd=batch_sd,
         **FROM_OTHER_DATA["finetuning" if task.is_finetuning else task.kind],
     )
-    motion = {name: exponents * getattr(prior, name) for name in ("rate_exponent", "batch_exponent")}
+    motion = {name: exponents * getattr(prior.drift, name) for name in ("rate_exponent", "batch_exponent")}
     return StructuredSearch(
         space_of(task, full_only=full_only),
-        prior.model_copy(update=motion),
+        prior.model_copy(update={"drift": prior.drift.model_copy(update=motion)}),
         objective=Objective(metric="accuracy", goal="maximize") if task.maximize else Objective(),
         seed=seed,
         stop_below=0.0,
@@ -297,5 +298,5 @@ def finished_trial(trial: Trial, cell: Cell, value: float | None, task: Task) ->
     state = "completed" if value is not None else "diverged"
     metrics = {"accuracy": value} if task.maximize and value is not None else {}
     loss = None if value is None else (1 - value if task.maximize else value)
-    outcome = Outcome(state=state, eval_loss=loss, metrics=metrics)  # type: ignore[arg-type]
+    outcome = Outcome(state=state, eval_loss=loss, metrics=metrics)
     return trial.model_copy(update={"recipe": recipe_at(cell.point, task), "state": state, "outcome": outcome})

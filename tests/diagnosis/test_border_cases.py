@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finestep.diagnosis.training_log import RunContext, TrainingLog, eval_series, train_series
+from finestep.diagnosis.training_log import RunContext, RunSettings, TrainingLog, eval_series, train_series
 from finestep.diagnosis.verdict import Diagnosis, diagnose_log
 from finestep.flows.diagnose import diagnose_file
 
@@ -26,7 +26,7 @@ def noisy(level: np.ndarray, sd: float = 0.03) -> np.ndarray:
 
 def test_a_run_that_was_stopped_early_is_unfinished_even_where_its_loss_looks_flat() -> None:
     level = 1.2 + 0.4 * np.exp(-np.arange(200) / 15)
-    verdict = judged(noisy(level), 1e-4, context=RunContext(max_steps=4000)).verdict
+    verdict = judged(noisy(level), 1e-4, context=RunContext(settings=RunSettings(max_steps=4000))).verdict
     assert verdict.code == "undertrained"
     assert "stopped at 5 % of its planned steps" in verdict.meaning
     assert "way down" not in verdict.meaning
@@ -34,18 +34,25 @@ def test_a_run_that_was_stopped_early_is_unfinished_even_where_its_loss_looks_fl
 
 def test_the_same_rows_of_a_whole_run_are_healthy() -> None:
     level = 1.2 + 0.4 * np.exp(-np.arange(200) / 15)
-    assert judged(noisy(level), np.linspace(1e-4, 0, 200), context=RunContext(max_steps=200)).label == "healthy"
+    assert (
+        judged(noisy(level), np.linspace(1e-4, 0, 200), context=RunContext(settings=RunSettings(max_steps=200))).label
+        == "healthy"
+    )
 
 
 def test_a_loss_that_stands_at_a_rate_of_nothing_is_the_rates_fault() -> None:
-    verdict = judged(noisy(np.full(400, 3.9)), np.linspace(2e-8, 0, 400), context=RunContext(max_steps=400)).verdict
+    verdict = judged(
+        noisy(np.full(400, 3.9)), np.linspace(2e-8, 0, 400), context=RunContext(settings=RunSettings(max_steps=400))
+    ).verdict
     assert verdict.code == "learning_rate_too_low"
 
 
 def test_a_resumed_run_is_no_warmup_that_never_ended() -> None:
     rate = np.concatenate([np.linspace(1e-6, 1e-4, 20), np.linspace(1e-4, 1e-6, 180)])
     level = 1.2 + 0.4 * np.exp(-np.arange(200) / 30)
-    run = judged(noisy(level), rate, context=RunContext(max_steps=9200), step=np.arange(9000.0, 9200.0))
+    run = judged(
+        noisy(level), rate, context=RunContext(settings=RunSettings(max_steps=9200)), step=np.arange(9000.0, 9200.0)
+    )
     assert "warmup_never_ended" not in {finding.code for finding in run.findings}
 
 
@@ -53,23 +60,31 @@ def test_without_rewards_the_metric_of_the_evaluations_decides() -> None:
     loss = noisy(np.zeros(120), 0.01)
     accuracy = 0.4 + 0.3 * np.linspace(0, 1, 24) + np.random.default_rng(0).normal(0, 0.01, 24)
     scored = eval_series(5.0 * np.arange(1, 25), np.full(24, np.nan), metrics={"accuracy": accuracy})
-    context = RunContext(objective="reinforcement", max_steps=120)
+    context = RunContext(objective="reinforcement", settings=RunSettings(max_steps=120))
     assert judged(loss, 1e-6, context=context, evaluations=(scored,)).label == "healthy"
     assert judged(loss, 1e-6, context=context).verdict.code == "loss_not_comparable"
 
 
 def test_a_few_rows_of_pairs_are_too_little() -> None:
-    run = judged(noisy(np.full(9, 0.69)), 5e-7, context=RunContext(objective="preference", max_steps=9))
+    run = judged(
+        noisy(np.full(9, 0.69)), 5e-7, context=RunContext(objective="preference", settings=RunSettings(max_steps=9))
+    )
     assert run.label == "too_little_information"
 
 
 def test_sixty_steps_on_next_to_nothing_of_the_data_are_a_trial() -> None:
     level, rate = 1.2 + 2.0 * np.exp(-np.arange(60) / 8), np.linspace(2e-4, 0, 60)
-    tried = judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=0.002).verdict
+    tried = judged(noisy(level), rate, context=RunContext(settings=RunSettings(max_steps=60)), epochs=0.002).verdict
     assert tried.code == "undertrained"
     assert "60 steps were taken, on 0.2 % of the rows" in tried.meaning
-    assert judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=1.0).label == "healthy"
-    assert judged(noisy(level), rate, context=RunContext(max_steps=60), epochs=0.0).label == "healthy"
+    assert (
+        judged(noisy(level), rate, context=RunContext(settings=RunSettings(max_steps=60)), epochs=1.0).label
+        == "healthy"
+    )
+    assert (
+        judged(noisy(level), rate, context=RunContext(settings=RunSettings(max_steps=60)), epochs=0.0).label
+        == "healthy"
+    )
 
 
 def test_a_stopped_run_is_not_told_to_go_on_where_its_validation_loss_was_better_before(tmp_path: Path) -> None:
@@ -89,7 +104,7 @@ def _log(loss: list[float], rate: float = 2e-4) -> TrainingLog:
     train = train_series(
         loss=loss, learning_rate=[rate * (1 - n / rows / 2) for n in range(rows)], epoch=[n / 100 for n in range(rows)]
     )
-    return TrainingLog("run", "run", "made", train, context=RunContext(max_steps=rows))
+    return TrainingLog("run", "run", "made", train, context=RunContext(settings=RunSettings(max_steps=rows)))
 
 
 def test_a_run_that_was_lost_for_a_while_is_unstable_though_it_came_back() -> None:

@@ -10,7 +10,15 @@ import pytest
 from finestep.diagnosis.catalogue import CATALOGUE, NEVER, found
 from finestep.diagnosis.chain import EXCLUSIONS, without_contradictions
 from finestep.diagnosis.simulated import Setting, simulated_log
-from finestep.diagnosis.training_log import EvalSeries, RunContext, TrainingLog, eval_series, train_series
+from finestep.diagnosis.training_log import (
+    EvalSeries,
+    RateAdvice,
+    RunContext,
+    RunSettings,
+    TrainingLog,
+    eval_series,
+    train_series,
+)
 from finestep.diagnosis.verdict import diagnose_log
 
 RNG = np.random.default_rng(0)
@@ -29,7 +37,7 @@ def a_log(loss, *, evaluations=None, metrics=None, rate=None, context=None, epoc
         steps = np.linspace(count / len(values), count, len(values)).round()
         series = (EvalSeries("", steps, np.full(len(steps), np.nan), np.asarray(values, dtype=float),
                              {name: np.asarray(column, dtype=float) for name, column in (metrics or {}).items()}),)  # fmt: skip
-    return TrainingLog("run", "", "test", train, series, context or RunContext(max_steps=count))
+    return TrainingLog("run", "", "test", train, series, context or RunContext(settings=RunSettings(max_steps=count)))
 
 
 def noisy(curve, sd=0.03, seed=0):
@@ -177,7 +185,7 @@ def test_runs_in_which_nothing_trains(loss, norms, code: str) -> None:
 
 def test_a_rate_of_nothing_and_skipped_steps_are_said() -> None:
     assert codes(a_log(noisy(np.full(40, 2.0)), rate=0.0))[0] == "nothing_trained"
-    skipped = RunContext(max_steps=4000, num_skipped_steps=118)
+    skipped = RunContext(settings=RunSettings(max_steps=4000), num_skipped_steps=118)
     assert codes(a_log(noisy(np.full(120, 5.9)), rate=9e-8, context=skipped))[0] == "steps_skipped"
 
 
@@ -213,7 +221,9 @@ def test_a_run_that_is_never_better_than_its_base_is_said() -> None:
 
 
 def test_the_usual_rate_is_evidence() -> None:
-    usual = RunContext(max_steps=120, method="lora", usual_rate=(5e-4, 2.5e-4, 1e-3))
+    usual = RunContext(
+        settings=RunSettings(max_steps=120), method="lora", advice=RateAdvice(usual_rate=(5e-4, 2.5e-4, 1e-3))
+    )
     sound = a_log(noisy(FALLING), rate=1e-5, context=usual)
     assert codes(sound)[0] == "healthy"
     assert "rate_far_below_usual" in codes(sound)
@@ -254,7 +264,7 @@ def test_a_metric_over_all_classes_counts_more_than_one_class() -> None:
 
 
 def test_a_language_model_that_ends_ignorant_at_a_high_rate_is_lost() -> None:
-    log = a_log(noisy(7.3 - 0.4 * DONE, sd=0.01), rate=1e-2, context=RunContext(max_steps=120))
+    log = a_log(noisy(7.3 - 0.4 * DONE, sd=0.01), rate=1e-2, context=RunContext(settings=RunSettings(max_steps=120)))
     assert codes(log)[0] == "stuck_high_rate"
 
 
@@ -268,7 +278,7 @@ def test_a_loss_far_above_a_guess_is_lost_whatever_the_rate_was() -> None:
 
 
 def test_neither_loss_nor_gradients_move() -> None:
-    context = RunContext(max_steps=800, logging_steps=20)
+    context = RunContext(settings=RunSettings(max_steps=800, logging_steps=20))
     still = a_log(noisy(np.full(40, 4.7), 0.002), grad_norm=noisy(np.full(40, 8.6), 0.01), context=context)
     still = TrainingLog("run", "", "test", train_series(step=np.arange(20, 801, 20), loss=still.train.loss, grad_norm=still.train.grad_norm,
                         learning_rate=still.train.learning_rate), (), context)  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finestep.diagnosis.objective import gain_z
-from finestep.diagnosis.training_log import RunContext, TrainingLog, train_series
+from finestep.diagnosis.training_log import RunContext, RunSettings, TrainingLog, train_series
 from finestep.diagnosis.verdict import diagnose_log
 
 ROWS = 200
@@ -20,7 +20,14 @@ def noise(seed: int = 0, sd: float = 0.1) -> np.ndarray:
 def run(objective: str = "reinforcement", *, rate=1e-6, max_steps: int = ROWS, **columns):
     columns.setdefault("loss", noise(9, 0.01))
     columns["learning_rate"] = np.broadcast_to(rate, ROWS)
-    log = TrainingLog("r", "", "t", train_series(**columns), (), RunContext(objective=objective, max_steps=max_steps))
+    log = TrainingLog(
+        "r",
+        "",
+        "t",
+        train_series(**columns),
+        (),
+        RunContext(objective=objective, settings=RunSettings(max_steps=max_steps)),
+    )
     return diagnose_log(log)
 
 

@@ -8,6 +8,7 @@ import pytest
 from finestep.diagnosis.comparison import compare
 from finestep.diagnosis.training_log import RunContext, TrainingLog, eval_series, train_series
 from finestep.diagnosis.verdict import diagnose_log
+from finestep.flat import from_flat
 
 RNG = np.random.default_rng(0)
 
@@ -23,7 +24,7 @@ def a_log(loss, *, evaluations=None, rate=None, norms=None, name="run", **contex
     if evaluations is not None:
         series = (eval_series(np.linspace(0, count, len(evaluations)).round(), evaluations),)
     context.setdefault("max_steps", count)
-    return TrainingLog(name, "", "test", train_series(**columns), series, RunContext(**context))
+    return TrainingLog(name, "", "test", train_series(**columns), series, from_flat(RunContext, context))
 
 
 def codes(log: TrainingLog) -> list[str]:

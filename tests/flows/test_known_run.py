@@ -42,7 +42,7 @@ def test_an_adapter_beside_the_log_tells_method_rank_and_model(tmp_path: Path) -
     known = read_beside(path)
     assert (known.method, known.rank, known.base_model) == ("lora", 8, "meta-llama/Llama-3.1-8B")
     report = diagnose_file(path)
-    assert report.runs[0].log.context.usual_rate is not None
+    assert report.runs[0].log.context.advice.usual_rate is not None
     assert "rate_far_below_usual" in codes(report)
 
 

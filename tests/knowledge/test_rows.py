@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from finestep.flat import flat_values
 from finestep.knowledge.evidence import all_evidence
 from finestep.knowledge.models import known_model, known_names, lineage
 from finestep.knowledge.optima import measured_optima
@@ -38,11 +39,13 @@ def test_every_public_recipe_is_sound():
     assert len({row.id for row in found}) == len(found)
     for row in found:
         assert row.method in METHODS, row.id
-        assert re.match(r"https?://|arXiv:", row.source_url), row.id
+        assert re.match(r"https?://|arXiv:", row.origin.source_url), row.id
         assert row.architecture in {"causal-lm", "encoder", "encoder-decoder"}, row.id
-        assert row.source_kind in {"framework-example", "official-repo", "paper", "model-card", "community"}, row.id
+        assert row.origin.source_kind in {"framework-example", "official-repo", "paper", "model-card", "community"}, (
+            row.id
+        )
         for name, (low, high) in NUMBERS.items():
-            value = getattr(row, name)
+            value = flat_values(row)[name]
             assert value is None or low <= value <= high, (row.id, name, value)
 
 
@@ -73,20 +76,22 @@ def test_every_measured_optimum_is_sound():
     found = measured_optima()
     assert len({row.id for row in found}) == len(found) >= 90
     for row in found:
-        assert row.source in all_evidence(), row.id
-        assert row.grade in {"A", "B", "C"}, row.id
+        assert row.origin.source in all_evidence(), row.id
+        assert row.origin.grade in {"A", "B", "C"}, row.id
         assert 1e-7 < row.learning_rate < 0.1, row.id
         assert known_model(row.model) or row.params, row.id
-        if row.num_rows and row.num_epochs:
-            assert row.steps == pytest.approx(row.num_rows * row.num_epochs / row.batch, rel=0.15, abs=2), row.id
-        assert (row.method == "lora") == (row.rank is not None or row.left_out != ""), row.id
+        if row.run.num_rows and row.run.num_epochs:
+            assert row.run.steps == pytest.approx(
+                row.run.num_rows * row.run.num_epochs / row.run.batch, rel=0.15, abs=2
+            ), row.id
+        assert (row.method == "lora") == (row.rank is not None or row.origin.left_out != ""), row.id
 
 
 def test_figures_that_evidence_cites_stand_in_the_packaged_rows():
     """Rates that a row of evidence names are those of the optima that name it as their source."""
     by_source = {}
     for row in measured_optima():
-        by_source.setdefault(row.source, []).append(row.learning_rate)
+        by_source.setdefault(row.origin.source, []).append(row.learning_rate)
     cited = {name: [float(x) for x in re.findall(r"\d\.?\d*e-\d", all_evidence()[name].table)] for name in by_source}
     for name, rates in cited.items():
         here = [rate for rate in rates if any(math.isclose(rate, own, rel_tol=0.5) for own in by_source[name])]

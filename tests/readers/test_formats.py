@@ -92,7 +92,7 @@ def test_bare_nan_and_a_torn_end_are_read(tmp_path: Path) -> None:
     (log,) = read_logs(path)
     assert log.train.loss.tolist() == [np.inf, 2.5]
     assert np.isinf(log.train.grad_norm[1])
-    assert log.context.max_steps == 9
+    assert log.context.settings.max_steps == 9
 
 
 def test_two_writers_in_one_file_are_merged_and_a_second_run_is_not(tmp_path: Path) -> None:
@@ -218,4 +218,4 @@ def test_files_without_a_log_end_cleanly(content: bytes, tmp_path: Path) -> None
     path.write_text(json.dumps({"log_history": rows, "max_steps": 123_456}, indent=2))
     (log,) = read_logs(path)
     assert len(log.train) == 50_000
-    assert log.context.max_steps == 123_456
+    assert log.context.settings.max_steps == 123_456

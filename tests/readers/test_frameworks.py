@@ -41,7 +41,7 @@ def test_printed_rows_stand_at_the_step_of_the_bar_behind_them(tmp_path, name, e
     log = one(tmp_path, "out.txt", trainer_output(40, 60, every=every, name=name))
     assert log.train.step.tolist() == list(range(every, 41, every))
     assert log.train.learning_rate.tolist() == pytest.approx([step / 1000 for step in range(every, 41, every)])
-    assert log.context.max_steps == 60
+    assert log.context.settings.max_steps == 60
 
 
 def test_a_bar_of_validation_is_no_bar_of_training(tmp_path):

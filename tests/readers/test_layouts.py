@@ -141,7 +141,7 @@ def test_a_progress_bar_numbers_printed_rows(read) -> None:
     )
     (log,) = read(rows)
     assert log.train.step.tolist() == [10 * n for n in range(1, 41)]
-    assert log.context.max_steps == 800
+    assert log.context.settings.max_steps == 800
 
 
 def test_empty_columns_of_rewards_make_no_reinforcement_learning(read) -> None:
@@ -194,7 +194,7 @@ def test_a_finished_bar_before_each_epoch_is_no_counter(tmp_path: Path) -> None:
     log = _read(tmp_path, "".join(lines))
     assert log.train.loss.tolist() == LOSSES[:8]
     assert np.allclose(log.evaluation.metrics["acc"], np.arange(81.5, 89))
-    assert log.context.num_epochs == 10
+    assert log.context.settings.num_epochs == 10
 
 
 def test_epochs_in_brackets_say_how_many_were_planned(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_epochs_in_brackets_say_how_many_were_planned(tmp_path: Path) -> None:
         tmp_path, "".join(f"Epoch [{n}/80], Loss: {x:.4f}, Accuracy: 5{n % 10}%\n" for n, x in enumerate(LOSSES, 1))
     )
     assert log.train.epoch.tolist() == list(range(1, 41))
-    assert log.context.num_epochs == 80
+    assert log.context.settings.num_epochs == 80
 
 
 def test_a_count_that_begins_again_where_the_loss_goes_on_is_one_run(tmp_path: Path) -> None:

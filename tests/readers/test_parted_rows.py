@@ -123,7 +123,7 @@ def test_margins_by_another_name_are_of_preference(tmp_path: Path) -> None:
     )
     [log] = read_logs(tmp_path / "dpo.csv")
     assert log.context.objective == "preference"
-    assert log.train.margin[-1] == pytest.approx(4.1)
+    assert log.train.pairs.margin[-1] == pytest.approx(4.1)
 
 
 def test_a_counter_of_epochs_that_is_not_finite_makes_no_noise(tmp_path: Path) -> None:

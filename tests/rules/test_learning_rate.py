@@ -15,7 +15,16 @@ from finestep.knowledge.evidence import all_evidence
 from finestep.knowledge.optima import measured_optima
 from finestep.rules.basin import FULL, LORA, aim_shift, divergence_probability
 from finestep.rules.effective_size import effective_parameters
-from finestep.rules.learning_rate import RateRequest, learning_rate, rate_estimate, rate_setting, retention_estimate
+from finestep.rules.learning_rate import (
+    AskedAdapter,
+    AskedModel,
+    AskedTask,
+    RateRequest,
+    learning_rate,
+    rate_estimate,
+    rate_setting,
+    retention_estimate,
+)
 from finestep.rules.rate_evidence import evidence_cases, published_setting, vertex
 from finestep.rules.rate_fit import SPREADS, Measurement, fit_rate_law
 from finestep.rules.rate_law import packaged_law
@@ -24,19 +33,21 @@ from finestep.rules.variants import VARIANTS, effective_alpha
 
 ADAPTER = RateRequest(
     method="lora",
-    params=8.03e9,
-    active_params=None,
+    model=AskedModel(
+        params=8.03e9, active_params=None, name="meta-llama/Llama-3.1-8B", lineage="llama", recipe_family="llama"
+    ),
     batch=32,
     steps=600,
-    rank=16,
-    alpha=32.0,
-    model="meta-llama/Llama-3.1-8B",
-    lineage="llama",
-    recipe_family="llama",
-    task="instruction",
+    adapter=AskedAdapter(rank=16, alpha=32.0),
+    task=AskedTask(name="instruction"),
 )
-UNKNOWN = replace(ADAPTER, model="somebody/new-8B", lineage=None, recipe_family=None)
-ENCODER = replace(UNKNOWN, method="full", params=1.25e8, is_encoder=True, classification=True, recipe_family="roberta")
+UNKNOWN = replace(ADAPTER, model=replace(ADAPTER.model, name="somebody/new-8B", lineage=None, recipe_family=None))
+ENCODER = replace(
+    UNKNOWN,
+    method="full",
+    model=replace(UNKNOWN.model, params=1.25e8, is_encoder=True, recipe_family="roberta"),
+    task=replace(UNKNOWN.task, is_classification=True),
+)
 SIZES = st.floats(1e8, 1e12)
 RANKS = st.sampled_from([1, 4, 8, 16, 32, 64, 128, 256])
 
@@ -49,24 +60,35 @@ def test_rates_that_an_expert_expects():
     assert 1e-4 < learning_rate(ADAPTER).aim < 4e-4
     assert 8e-6 < learning_rate(replace(ADAPTER, method="full")).aim < 4e-5
     assert 1.2e-5 < learning_rate(ENCODER).aim < 5e-5
-    chatglm = replace(UNKNOWN, method="p-tuning", params=6.2e9, recipe_family="chatglm")
+    chatglm = replace(UNKNOWN, method="p-tuning", model=replace(UNKNOWN.model, params=6.2e9, recipe_family="chatglm"))
     assert 8e-3 < learning_rate(chatglm).aim < 2.5e-2
 
 
 def test_a_small_model_is_no_outlier():
     """Measured for Qwen3-0.6B and named by other tools: 1e-4 to 1e-3."""
-    answer = learning_rate(replace(ADAPTER, params=5.96e8, lineage="qwen3", model="Qwen/Qwen3-0.6B", steps=625))
+    answer = learning_rate(
+        replace(
+            ADAPTER, model=replace(ADAPTER.model, params=5.96e8, lineage="qwen3", name="Qwen/Qwen3-0.6B"), steps=625
+        )
+    )
     low, high = answer.interval
     assert 1e-4 < answer.aim < 1e-3
     assert low < 2e-4 < high
-    smaller = replace(UNKNOWN, params=2e8)
-    assert center(smaller) < center(replace(smaller, params=1e9)) + 0.1, "flat or falling below 1B"
+    smaller = replace(UNKNOWN, model=replace(UNKNOWN.model, params=2e8))
+    assert center(smaller) < center(replace(smaller, model=replace(smaller.model, params=1e9))) + 0.1, (
+        "flat or falling below 1B"
+    )
 
 
 @given(params=SIZES, rank=RANKS, alpha=st.floats(1, 512), steps=st.floats(50, 1e5))
 def test_doubling_alpha_lowers_the_rate(params, rank, alpha, steps):
-    request = replace(UNKNOWN, params=params, rank=rank, alpha=alpha, steps=steps)
-    assert center(replace(request, alpha=2 * alpha)) < center(request)
+    request = replace(
+        UNKNOWN,
+        model=replace(UNKNOWN.model, params=params),
+        adapter=replace(UNKNOWN.adapter, rank=rank, alpha=alpha),
+        steps=steps,
+    )
+    assert center(replace(request, adapter=replace(request.adapter, alpha=2 * alpha))) < center(request)
 
 
 def test_steps_hardly_matter_to_decoders_and_lower_the_rate_of_encoders():
@@ -79,13 +101,16 @@ def test_steps_hardly_matter_to_decoders_and_lower_the_rate_of_encoders():
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 @pytest.mark.parametrize("encoder", [False, True])
 def test_a_larger_batch_wants_a_higher_rate_at_fixed_steps(method, encoder):
-    request = replace(UNKNOWN, method=method, is_encoder=encoder)
+    request = replace(UNKNOWN, method=method, model=replace(UNKNOWN.model, is_encoder=encoder))
     for batch in (1, 8, 64, 512):
         assert center(replace(request, batch=2 * batch)) > center(replace(request, batch=batch)) + 0.03
 
 
 def test_more_labels_want_a_higher_rate():
-    assert center(replace(ENCODER, num_labels=134)) > center(replace(ENCODER, num_labels=2)) + 0.4
+    assert (
+        center(replace(ENCODER, task=replace(ENCODER.task, num_labels=134)))
+        > center(replace(ENCODER, task=replace(ENCODER.task, num_labels=2))) + 0.4
+    )
 
 
 def test_shared_layers_count_once_a_layer():
@@ -94,7 +119,10 @@ def test_shared_layers_count_once_a_layer():
     )
     bert = albert.model_copy(update={"num_parameters": 109_500_000})
     assert effective_parameters(bert) == 109_500_000
-    rates = [center(replace(ENCODER, params=effective_parameters(facts))) for facts in (albert, bert)]
+    rates = [
+        center(replace(ENCODER, model=replace(ENCODER.model, params=effective_parameters(facts))))
+        for facts in (albert, bert)
+    ]
     assert abs(rates[0] - rates[1]) < 0.2
     assert effective_parameters(ModelFacts(name="x")) is None
 
@@ -109,8 +137,13 @@ def test_intervals_widen_as_less_is_known():
     known, unknown = learning_rate(ADAPTER), learning_rate(UNKNOWN)
     assert known.center.sd < unknown.center.sd
     assert learning_rate(replace(UNKNOWN, steps=None)).center.sd > unknown.center.sd
-    assert learning_rate(replace(UNKNOWN, is_encoder_decoder=True)).center.sd > unknown.center.sd + 0.08
-    assert learning_rate(replace(UNKNOWN, params=1e6)).center.sd > unknown.center.sd + 0.02
+    assert (
+        learning_rate(replace(UNKNOWN, model=replace(UNKNOWN.model, is_encoder_decoder=True))).center.sd
+        > unknown.center.sd + 0.08
+    )
+    assert (
+        learning_rate(replace(UNKNOWN, model=replace(UNKNOWN.model, params=1e6))).center.sd > unknown.center.sd + 0.02
+    )
 
 
 def test_no_interval_is_narrower_than_the_spread_between_data_sets():
@@ -119,33 +152,44 @@ def test_no_interval_is_narrower_than_the_spread_between_data_sets():
 
 
 def test_a_tiny_model_agrees_with_its_measured_basin():
-    tiny = replace(UNKNOWN, params=1.1e6, batch=16, steps=112, lineage="llama", model="shipped")
+    tiny = replace(
+        UNKNOWN, model=replace(UNKNOWN.model, params=1.1e6, lineage="llama", name="shipped"), batch=16, steps=112
+    )
     low, high = learning_rate(tiny).interval
     assert low < 6e-3 < high
 
 
 def test_a_small_encoder_with_many_labels_may_take_a_high_rate():
-    mini = replace(ENCODER, params=2.27e7, batch=16, steps=375, num_labels=77)
+    mini = replace(
+        ENCODER,
+        model=replace(ENCODER.model, params=2.27e7),
+        batch=16,
+        steps=375,
+        task=replace(ENCODER.task, num_labels=77),
+    )
     low, high = learning_rate(mini).interval
     assert low < 5.7e-4 < high, "measured (own-banking77-full-b16), near the upper end"
 
 
 def test_large_models_level_off():
-    at = {size: center(replace(UNKNOWN, params=size * 1e9)) for size in (1, 8, 100, 400)}
+    at = {size: center(replace(UNKNOWN, model=replace(UNKNOWN.model, params=size * 1e9))) for size in (1, 8, 100, 400)}
     assert at[1] > at[8] > at[100]
     assert at[100] == pytest.approx(at[400])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_has_a_source_and_more_doubt_than_plain_lora(variant):
-    answer = learning_rate(replace(UNKNOWN, variant=variant))
+    answer = learning_rate(replace(UNKNOWN, adapter=replace(UNKNOWN.adapter, variant=variant)))
     assert {term.source for term in answer.terms} <= set(all_evidence())
     if variant != "lora":
         assert answer.center.sd > learning_rate(UNKNOWN).center.sd
 
 
 def test_variants_are_ordered_as_measured():
-    rates = {v: center(replace(UNKNOWN, variant=v)) for v in ("lora", "dora", "milora", "pissa", "olora")}
+    rates = {
+        v: center(replace(UNKNOWN, adapter=replace(UNKNOWN.adapter, variant=v)))
+        for v in ("lora", "dora", "milora", "pissa", "olora")
+    }
     assert rates["lora"] == pytest.approx(rates["dora"], abs=0.1)
     assert rates["dora"] > rates["milora"] > rates["pissa"] > rates["olora"]
 
@@ -156,7 +200,11 @@ def test_bold_variants_share_a_lower_rate_and_show_it_as_one_term():
     assert shared < -0.3
     for variant in ("pissa", "olora", "lora-ga", "lora+"):
         own = law.mean[law.names.index(f"variant {variant}")]
-        term = next(t for t in learning_rate(replace(UNKNOWN, variant=variant)).terms if t.name == f"variant {variant}")
+        term = next(
+            t
+            for t in learning_rate(replace(UNKNOWN, adapter=replace(UNKNOWN.adapter, variant=variant))).terms
+            if t.name == f"variant {variant}"
+        )
         assert term.dex == pytest.approx(shared + own)
     for variant in ("dora", "milora", "init-ab"):
         assert abs(law.mean[law.names.index(f"variant {variant}")]) < 0.15
@@ -171,7 +219,7 @@ def test_a_bold_variant_that_was_never_measured_keeps_the_shared_rate():
         mean=tuple(law.mean[k] for k in kept),
         covariance=tuple(tuple(law.covariance[max(i, j)][min(i, j)] for j in kept) for i in kept),
     )
-    pissa = rate_setting(replace(UNKNOWN, variant="pissa"))
+    pissa = rate_setting(replace(UNKNOWN, adapter=replace(UNKNOWN.adapter, variant="pissa")))
     shared = law.mean[law.names.index("bold variant")]
     assert without.predict(pissa).mean - without.predict(replace(pissa, variant="lora")).mean == pytest.approx(shared)
     assert without.predict(pissa).sd > law.predict(pissa).sd
@@ -191,7 +239,9 @@ def test_published_rslora_counts_as_lora_of_a_larger_alpha():
 
 def test_rslora_is_a_larger_alpha():
     assert effective_alpha(16, 64, rslora=True) == 128
-    assert center(replace(UNKNOWN, variant="rslora", rank=64)) < center(replace(UNKNOWN, rank=64))
+    assert center(replace(UNKNOWN, adapter=replace(UNKNOWN.adapter, variant="rslora", rank=64))) < center(
+        replace(UNKNOWN, adapter=replace(UNKNOWN.adapter, rank=64))
+    )
 
 
 def test_the_aim_is_inside_the_interval_and_never_right_of_the_centre():

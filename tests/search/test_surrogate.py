@@ -64,7 +64,7 @@ def test_the_optimum_wanders_further_the_shorter_a_run_and_not_at_full_length():
     model = Model(PRIOR, (), lengths)
     walk = model.motion(lengths)[2:]
     assert walk.T @ walk == pytest.approx(np.array([[3.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
-    assert (model.scales(particles_of(PRIOR))[4:] == PRIOR.wander).all()
+    assert (model.scales(particles_of(PRIOR))[4:] == PRIOR.drift.wander).all()
     assert len(model.motion(np.zeros(1))) == len(model.no_shift(1).values) / 2
 
 
@@ -78,7 +78,11 @@ def test_two_short_lengths_do_not_fix_the_full_one():
             )
         ]
         observations = observe(trials, SPACE, Objective())
-        model = Model(PRIOR.model_copy(update={"wander": wander}), (), np.log2(np.array(SPACE.fidelities)))
+        model = Model(
+            PRIOR.model_copy(update={"drift": PRIOR.drift.model_copy(update={"wander": wander})}),
+            (),
+            np.log2(np.array(SPACE.fidelities)),
+        )
         rates = np.linspace(np.log2(SPACE.learning_rates[0]), np.log2(SPACE.learning_rates[-1]), 40)
         full = Points(rates, np.full(40, 5.0), np.zeros(40), np.zeros((40, 0)))
         samples = Posterior(model, observations).at(full).samples(np.arange(40), count=2000, seed=0)

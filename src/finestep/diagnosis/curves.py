@@ -15,6 +15,16 @@ MAX_SMOOTHING_ROWS = 4096
 
 
 @dataclass(frozen=True)
+class Tail:
+    """How a curve ends: a line through its last rows."""
+
+    drop: float = 0.0
+    """Relative drop of the line over the last fifth of the rows; positive = still falling."""
+    t: float = 0.0
+    """How many standard errors that is."""
+
+
+@dataclass(frozen=True)
 class LossCurve:
     """The training loss: levels (nats), where they lie, and how sure they are. Rows that are not finite are left
     out."""
@@ -34,9 +44,7 @@ class LossCurve:
     median: float
     spread: float
     """Relative distance between the 5th and the 95th percentile of the rows."""
-    tail_drop: float
-    """Relative drop of the fitted line over the last fifth of the rows; positive = still falling."""
-    tail_t: float
+    tail: Tail
     whole: Trend
     smooth: Column
     rows: npt.NDArray[np.intp]
@@ -96,21 +104,21 @@ def loss_curve(loss: Column) -> LossCurve | None:
         contrast_error=1.5 * 1.2533 * noise * math.sqrt(1 / end_rows + 1 / width),
         median=float(np.median(x)),
         spread=float(np.percentile(x, 95) - np.percentile(x, 5)) / scale,
-        **_tail(x, end),
+        tail=_tail(x, end),
         whole=trend(x),
         smooth=smooth,
         rows=rows,
     )
 
 
-def _tail(x: Column, end: float) -> dict[str, float]:
+def _tail(x: Column, end: float) -> Tail:
     """Drop over the last fifth, from a line through the last 40 %."""
     # A line through two fifths says more of the last fifth than its few rows alone.
     tail = x[-max(4, int(0.4 * len(x))) :]
     if len(tail) < 4:
-        return {"tail_drop": 0.0, "tail_t": 0.0}
+        return Tail()
     line = trend(tail)
-    return {"tail_drop": -0.5 * line.change / max(abs(end), 1e-12), "tail_t": -line.t}
+    return Tail(drop=-0.5 * line.change / max(abs(end), 1e-12), t=-line.t)
 
 
 def eval_curve(series: EvalSeries) -> EvalCurve | None:

@@ -29,7 +29,7 @@ class EvaluationWatch:
     def __init__(self, limits: Thresholds, *, chance_loss: float, planned_steps: int | None, base: float | None):
         self._limits = limits
         self._planned_steps = planned_steps
-        self._too_good_share = limits.too_good_share_of_text if chance_loss > CHANCE_OF_TEXT else limits.too_good_share
+        self._too_good_share = limits.too_good.share_of_text if chance_loss > CHANCE_OF_TEXT else limits.too_good.share
         self.base = base
         self.losses: list[tuple[int, float, float]] = []
 
@@ -57,7 +57,7 @@ class EvaluationWatch:
         """Two evaluations in a row above the lowest by more than the margin, while the training loss fell."""
         values = [loss for _, loss, _ in self.losses]
         best = min(range(len(values)), key=values.__getitem__)
-        margin = max(self._limits.overfit_rise * values[best], MIN_GAIN)
+        margin = max(self._limits.overfitting.rise * values[best], MIN_GAIN)
         if len(values) - 1 - best < 2 or min(values[-2:]) < values[best] + margin:
             return None
         step, lowest, smooth_then = self.losses[best]

@@ -35,7 +35,7 @@ def long_excursion(signals: Signals, curve: LossCurve, limits: Thresholds) -> Fi
     first, last = _stay(smooth > CLEARLY * level, top)
     rate = relative_rate(signals.log, int(curve.rows[first]))
     # What no token frequencies reach is no change of the data, whatever the rate was.
-    if rate < limits.low_rate_share and smooth[top] < MOST_IGNORANT:
+    if rate < limits.lost.low_rate_share and smooth[top] < MOST_IGNORANT:
         return None
     if last - first + 1 < max(FEWEST_ROWS_OF_STAY, LEAST_SHARE * curve.num_rows):
         return None

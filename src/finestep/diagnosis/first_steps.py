@@ -39,7 +39,7 @@ def jumped_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) -> F
     error = 1.2533 * curve.noise * best * math.sqrt(1 / 5 + 1 / 3)
     # Gradients that die in the jump are evidence of their own, so less of it is asked of the loss.
     died = _gradients_died(signals)
-    if highest < limits.diverged_ratio * best or highest - best < (1 if died else 2) * limits.level_z * error:
+    if highest < limits.lost.ratio * best or highest - best < (1 if died else 2) * limits.level_z * error:
         return None
     if curve.end < (DEAD_BETTER if died else NEVER_BETTER) * best:
         return None
@@ -111,10 +111,10 @@ def exploded_at_start(signals: Signals, curve: LossCurve, limits: Thresholds) ->
     lowest = np.minimum.accumulate(loss[:count])
     with np.errstate(over="ignore"):
         ratios = loss[1:count] / lowest[:-1]
-    is_high = ratios > max(limits.diverged_ratio, 1 + NOISE_OF_EXPLOSION * curve.noise)
+    is_high = ratios > max(limits.lost.ratio, 1 + NOISE_OF_EXPLOSION * curve.noise)
     burst = _burst(norms[:count], norms[count : 3 * count])
-    is_worse_than_untrained = loss[:count].max() > limits.unstable_ratio * loss[0]
-    if is_high.sum() < limits.exploded_rows or not (burst > limits.grad_explosion and is_worse_than_untrained):
+    is_worse_than_untrained = loss[:count].max() > limits.lost.unstable_ratio * loss[0]
+    if is_high.sum() < limits.explosion.rows or not (burst > limits.explosion.grad_ratio and is_worse_than_untrained):
         return None
     row = 1 + int(ratios.argmax())
     return found(

@@ -22,8 +22,8 @@ def training_log(
 ) -> TrainingLog:
     """The normal form of a trial; epochs are spread evenly over the planned steps when `num_epochs` is given."""
     context = context or RunContext()
-    context = replace(context, logging_steps=context.logging_steps or 1.0)
-    planned = context.max_steps or (steps[-1].step if steps else 1)
+    context = replace(context, settings=replace(context.settings, logging_steps=context.settings.logging_steps or 1.0))
+    planned = context.settings.max_steps or (steps[-1].step if steps else 1)
     per_step = num_epochs / planned if num_epochs else math.nan
     train = train_series(
         step=[record.step for record in steps],

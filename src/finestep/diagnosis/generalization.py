@@ -41,7 +41,7 @@ def _overfitting(signals: Signals, evaluation: EvalCurve, limits: Thresholds) ->
     if evaluation.num_after_best == 0 or not _train_keeps_falling(signals, evaluation):
         return None
     # One evaluation above the lowest may be chance; two in a row hardly.
-    needed = limits.overfit_rise if evaluation.num_after_best >= 2 else limits.overfit_rise_at_last
+    needed = limits.overfitting.rise if evaluation.num_after_best >= 2 else limits.overfitting.rise_at_last
     # Noisy evaluations need a larger rise, unless the training loss shows that rows were learned by heart since.
     if not (evaluation.num_after_best >= 2 and _learned_by_heart_since(signals, evaluation, limits)):
         needed = max(needed, 3 * min(evaluation.noise, 0.05))
@@ -86,8 +86,8 @@ def _usual_rise(signals: Signals) -> float:
 def _metric_decides(metric: MetricCurve, evaluation: EvalCurve, limits: Thresholds) -> bool:
     """True when the metric gained clearly since the loss was lowest, or when the loss has risen by next to nothing."""
     return (
-        evaluation.rise < limits.overfit_despite_metric
-        or metric.error_cut_since(evaluation.best_step) > limits.clear_error_cut
+        evaluation.rise < limits.overfitting.rise_despite_metric
+        or metric.error_cut_since(evaluation.best_step) > limits.overfitting.clear_error_cut
     )
 
 
@@ -115,9 +115,9 @@ def _metric_fell(signals: Signals, metric: MetricCurve, limits: Thresholds) -> F
     curve = signals.loss
     if curve is None:
         return _metric_was_better(metric, limits)
-    if metric.is_best_at_end or metric.num_after_best < 2 or not metric.loss_since_best > limits.overfit_rise / 2:
+    if metric.is_best_at_end or metric.num_after_best < 2 or not metric.loss_since_best > limits.overfitting.rise / 2:
         return None
-    if curve.start <= 0 or not 0 <= curve.end <= limits.memorised_share * curve.start:
+    if curve.start <= 0 or not 0 <= curve.end <= limits.memorised.share * curve.start:
         return None
     return found(
         "overfitting",
@@ -132,7 +132,7 @@ def _metric_fell(signals: Signals, metric: MetricCurve, limits: Thresholds) -> F
 
 def _metric_was_better(metric: MetricCurve, limits: Thresholds) -> Finding | None:
     """A table of a metric alone: which step to keep, and no cause."""
-    if metric.num_after_best < 2 or metric.loss_since_best < limits.overfit_despite_metric:
+    if metric.num_after_best < 2 or metric.loss_since_best < limits.overfitting.rise_despite_metric:
         return None
     meaning = f"{metric.name} was best at step {metric.best_step:.0f}: {metric.best:.3g}, now {metric.last:.3g}."
     return found(
@@ -158,7 +158,7 @@ def _learned_by_heart_since(signals: Signals, evaluation: EvalCurve, limits: Thr
     curve = signals.loss
     if curve is None or curve.num_rows < limits.min_rows or curve.end <= 0:
         return False
-    return curve.end < limits.memorised_share * _train_loss_at_best(signals, curve, evaluation)
+    return curve.end < limits.memorised.share * _train_loss_at_best(signals, curve, evaluation)
 
 
 def _train_loss_at_best(signals: Signals, curve: LossCurve, evaluation: EvalCurve) -> float:

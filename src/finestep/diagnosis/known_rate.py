@@ -20,14 +20,14 @@ VERY_FAR = 10.0
 
 def known_rate_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
     """What the peak rate is beside the usual one; nothing where neither model nor the size of it is known."""
-    context, schedule = signals.log.context, signals.schedule
+    advice, schedule = signals.log.context.advice, signals.schedule
     if schedule is None or not schedule.peak > 0:
         return []
-    if context.usual_rate is None:
-        return _if_bounded(signals, schedule.peak, context.least_rate, limits)
-    if context.usual_method is not None:
-        return _if_guessed(schedule.peak, context.usual_rate, context.usual_method)
-    aim, low, high = context.usual_rate
+    if advice.usual_rate is None:
+        return _if_bounded(signals, schedule.peak, advice.least_rate, limits)
+    if advice.usual_method is not None:
+        return _if_guessed(schedule.peak, advice.usual_rate, advice.usual_method)
+    aim, low, high = advice.usual_rate
     known: Evidence = {"learning_rate": schedule.peak, "usual": aim, "usual_low": low, "usual_high": high}
     if schedule.peak * FAR < low:
         factor = aim / schedule.peak
@@ -55,7 +55,7 @@ def _code_below(signals: Signals, factor: float, limits: Thresholds) -> str:
     # A loss over labels says nothing of words, so its level is not compared with that of texts.
     is_classifier = signals.log.context.num_labels or signals.metric is not None
     is_poor = curve is not None and level_of_end(signals, curve) > STILL_IGNORANT and not is_classifier
-    decides = factor >= VERY_FAR and (gain < limits.small_gain or is_poor)
+    decides = factor >= VERY_FAR and (gain < limits.too_low.small_gain or is_poor)
     return "rate_below_usual" if decides else "rate_far_below_usual"
 
 

@@ -129,7 +129,7 @@ def _already_converged(signals: Signals, limits: Thresholds) -> Finding | None:
     first = curve.first if curve.first > (1 + FAST_START * max(curve.noise, 0.01)) * curve.start else 0.0
     gain = 1 - curve.end / max(first, curve.start, float(np.median(curve.smooth[: max(1, curve.num_rows // 20)])))
     eval_gain = 1 - evaluation.best / evaluation.first if evaluation and evaluation.first > 0 else 0.0
-    if not -0.05 < gain < limits.converged_gain or eval_gain > limits.converged_gain:
+    if not -0.05 < gain < limits.too_low.converged_gain or eval_gain > limits.too_low.converged_gain:
         return None
     if signals.schedule is not None and signals.schedule.peak < LOWEST_USUAL_RATE and curve.end > LEARNED:
         return _rate_of_nothing(signals, signals.schedule.peak, gain)

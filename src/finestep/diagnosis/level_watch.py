@@ -67,13 +67,13 @@ class LevelWatch:
     def _drifted(self, record: StepRecord, x: float, sd: float) -> Finding | None:
         # The lowest smoothed value lies about three of its own errors (0.16 sd) below the level that it tracks.
         self.drift_sum = max(0.0, self.drift_sum + min((x - self.lowest) / sd - 0.5, 5.0) - 0.5)
-        risen = self.excess > max(math.log(self._limits.unstable_ratio), 1.2 * sd)
+        risen = self.excess > max(math.log(self._limits.lost.unstable_ratio), 1.2 * sd)
         risen = risen and not self.is_negligible(math.exp(self.smooth))
         self._num_drifting = self._num_drifting + 1 if risen and self.drift_sum > DRIFT_ALARM else 0
         if self._num_drifting != DRIFT_STEPS:
             return None
         # Noisy losses need a larger rise, in units of their own noise.
-        is_lost = self.excess > max(math.log(self._limits.diverged_ratio), LOST_SDS * sd)
+        is_lost = self.excess > max(math.log(self._limits.lost.ratio), LOST_SDS * sd)
         return found(
             "diverged" if is_lost else "unstable",
             f"The smoothed loss has risen by {100 * math.expm1(self.excess):.0f} % above its best and stays there.",

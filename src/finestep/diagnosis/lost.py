@@ -32,7 +32,7 @@ def is_lost(curve: LossCurve, limits: Thresholds) -> bool:
     # A ratio alone would call a rise from 0.02 to 0.04 lost, although nothing of the gain from 2.0 is gone.
     beyond = (curve.end - curve.best) / max(curve.start - curve.best, 1e-12)
     clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
-    fell_back = curve.end > limits.diverged_ratio * curve.best and beyond > limits.lost_gain and clear
+    fell_back = curve.end > limits.lost.ratio * curve.best and beyond > limits.lost.given_back and clear
     return bool(fell_back or _lost_at_once(curve, limits))
 
 
@@ -42,9 +42,7 @@ def _lost_at_once(curve: LossCurve, limits: Thresholds) -> bool:
     early = float(np.max(curve.smooth[: max(3, curve.num_rows // 4)]))
     noise = max(curve.noise, 0.05) * max(curve.end, 1e-12)
     return (
-        curve.end > limits.diverged_ratio * curve.first
-        and early > 2 * curve.first
-        and curve.end - curve.first > 4 * noise
+        curve.end > limits.lost.ratio * curve.first and early > 2 * curve.first and curve.end - curve.first > 4 * noise
     )
 
 
@@ -60,7 +58,7 @@ def _lost(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding | N
     }  # fmt: skip
     chance = chance_of(signals, curve.end, limits)
     # No change of the data makes a model worse than one that knows nothing.
-    is_destroyed = curve.end > max(MOST_IGNORANT, limits.diverged_ratio * curve.first) and not accumulation_factor(
+    is_destroyed = curve.end > max(MOST_IGNORANT, limits.lost.ratio * curve.first) and not accumulation_factor(
         curve.first
     )
     # Before its peak the rate is still growing, and a rise is its own doing.

@@ -36,7 +36,7 @@ def memorised(signals: Signals, limits: Thresholds) -> Finding | None:
     level = _first_epoch_level(signals, curve)
     share = curve.end / level if level > 0 else 1.0
     drops = _border_drops(signals, curve)
-    by_heart = epochs >= limits.memorised_epochs and level >= MEMORISED_FROM and share <= limits.memorised_share
+    by_heart = epochs >= limits.memorised.epochs and level >= MEMORISED_FROM and share <= limits.memorised.share
     by_heart = by_heart or (epochs >= MANY_EPOCHS and share <= NEXT_TO_NOTHING)
     # Two borders, because one drop may be a change of the rate.
     least = STAIR if epochs > USUAL_EPOCHS else HIGH_STAIR

@@ -110,7 +110,7 @@ def _constant(signals: Signals, limits: Thresholds) -> Finding | None:
     moves = abs(curve.end / curve.start - 1) if curve.start > 0 else 1.0
     evaluation = signals.evaluation
     eval_moves = abs(evaluation.last / evaluation.first - 1) if evaluation and evaluation.first > 0 else 0.0
-    if max(curve.spread, moves, eval_moves) <= limits.flat_spread:
+    if max(curve.spread, moves, eval_moves) <= limits.stuck.flat_spread:
         meaning = "The loss does not move at all, to the third digit: no weight is being trained."
     elif _stands_with_its_gradients(signals, curve, max(moves, eval_moves), limits):
         meaning = (
@@ -146,7 +146,7 @@ def _stands_with_its_gradients(signals: Signals, curve: LossCurve, moves: float,
     drift = abs(curve.whole.change) / max(curve.end, 1e-12)
     norms_stand = gradient.num_not_finite == 0 and abs(gradient.last_to_first - 1) < NORM_STANDS
     return bool(
-        max(moves, drift) < limits.flat_spread / 2
+        max(moves, drift) < limits.stuck.flat_spread / 2
         and curve.spread < MOST_SPREAD
         and norms_stand
         and curve.end > STILL_MUCH

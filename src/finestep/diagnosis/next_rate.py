@@ -42,4 +42,4 @@ def moved(signals: Signals, factor: float) -> str:
 
 def _usual(signals: Signals) -> tuple[float, float, float] | None:
     context = signals.log.context
-    return context.usual_rate if context.usual_method is None else None
+    return context.advice.usual_rate if context.advice.usual_method is None else None

@@ -91,7 +91,7 @@ def _non_finite_loss(signals: Signals, limits: Thresholds) -> Finding | None:
     num = int(broken.sum())
     finite = np.flatnonzero(~broken)
     tail = len(loss) - 1 - int(finite[-1]) if len(finite) else len(loss)
-    if tail == 0 and num < limits.broken_rows_share * len(loss):
+    if tail == 0 and num < limits.numbers.broken_rows_share * len(loss):
         return None
     onset = int(np.flatnonzero(broken)[0])
     step = float(signals.log.train.step[onset])
@@ -120,7 +120,7 @@ def _hidden_nan(signals: Signals, limits: Thresholds) -> Finding | None:
     if len(norms) and (norms == 0.0).mean() > 0.5:
         return None  # NaN would show in the gradients; exact zeros mean that nothing carries loss.
     if (tail < 2 and not fell_at_once) or (
-        len(positive) and loss[positive[-1]] < limits.hidden_nan_before and not nan_gradients
+        len(positive) and loss[positive[-1]] < limits.numbers.hidden_nan_before and not nan_gradients
     ):
         return None
     step = float(signals.log.train.step[len(loss) - tail])
@@ -148,7 +148,7 @@ def _broken_gradients(signals: Signals, limits: Thresholds) -> Finding | None:
         "rows": gradient.num_known,
         "worst_in_20_rows": gradient.worst_in_20,
     }
-    if share >= limits.broken_rows_share or gradient.broken_tail >= dead_rows:
+    if share >= limits.numbers.broken_rows_share or gradient.broken_tail >= dead_rows:
         return found(
             "dead_gradients",
             "The gradient norm is not finite in most rows or to the end: no step is taken any more.",
@@ -156,7 +156,7 @@ def _broken_gradients(signals: Signals, limits: Thresholds) -> Finding | None:
             confidence=0.9,
             known=evidence,
         )
-    if late > 0 and gradient.worst_in_20 > limits.overflow_rows_in_20:
+    if late > 0 and gradient.worst_in_20 > limits.numbers.overflow_rows_in_20:
         return overflow(evidence)
     return found(
         "loss_scaler_skips",

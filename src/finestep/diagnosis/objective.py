@@ -84,8 +84,8 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     z, quarter = gain_z(reward), max(3, len(reward) // 4)
     known: Evidence = {
         "first_quarter": float(reward[:quarter].mean()), "last_quarter": float(reward[-quarter:].mean()), "z": z,
-        "kl": _last_known(train.kl), "clipped_completions": _last_known(train.clipped_completions),
-        "share_of_prompts_without_spread": _last_known(train.zero_spread_share),
+        "kl": _last_known(train.answers.kl), "clipped_completions": _last_known(train.answers.clipped_completions),
+        "share_of_prompts_without_spread": _last_known(train.answers.zero_spread_share),
     }  # fmt: skip
     collapse = _collapsed(signals, reward)
     if collapse is not None:
@@ -99,7 +99,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     if z <= -GAIN_Z:
         return [found("reward_fell", f"The reward fell from {known['first_quarter']:.3g} to {known['last_quarter']:.3g}.",
                       advice=f"{moved(signals, 1 / 3)}; raise the weight of the KL penalty (beta) if KL grew", known=known)]  # fmt: skip
-    if (_last_known(train.zero_spread_share) or 0.0) > NO_SPREAD_SHARE:
+    if (_last_known(train.answers.zero_spread_share) or 0.0) > NO_SPREAD_SHARE:
         meaning = "Nearly all prompts give answers of one and the same reward, so there is nothing to learn from."
         advice = (
             "leave out prompts that are always or never solved, draw more answers a prompt, or grade in finer steps"
@@ -144,7 +144,7 @@ def _collapsed(signals: Signals, reward: Column) -> Finding | None:
 
 def _cut_off(signals: Signals, known: Evidence, *, is_learning: bool) -> list[Finding]:
     """Answers that are cut off at the longest length get no fair reward, whatever else is wrong."""
-    share = _last_known(signals.log.train.clipped_completions)
+    share = _last_known(signals.log.train.answers.clipped_completions)
     if share is None or share <= CLIPPED_SHARE:
         return []
     meaning = f"{100 * share:.0f} % of the answers are cut off at the longest length, so their rewards judge unfinished answers."
@@ -161,7 +161,7 @@ def _of_pairs(signals: Signals) -> list[Finding]:
     if signals.num_rows < FEWEST_ROWS:
         return [] if signals.num_evaluations else [_too_few_pairs(signals)]
     gains = {name: z for name, z in _gains_of_pairs(signals).items() if z == z}
-    remarks = _chosen_falls(train.chosen_reward, train.margin)
+    remarks = _chosen_falls(train.pairs.chosen_reward, train.pairs.margin)
     if not gains or max(gains.values()) >= GAIN_Z:
         return remarks
     best = max(gains, key=lambda name: gains[name])
@@ -193,7 +193,7 @@ def _gains_of_pairs(signals: Signals) -> dict[str, float]:
     """Gains of what was logged: accuracy on validation pairs, margins, accuracy; the loss only where nothing else is."""
     train, evaluation = signals.log.train, signals.log.evaluation
     metrics = evaluation.metrics if evaluation is not None else {}
-    gains = {"margins": gain_z(train.margin), "accuracy of pairs": gain_z(train.pair_accuracy)}
+    gains = {"margins": gain_z(train.pairs.margin), "accuracy of pairs": gain_z(train.pairs.pair_accuracy)}
     for name, values in metrics.items():
         if name.endswith(("rewards/accuracies", "rewards/margins")):
             gains[f"validation {name}"] = gain_z(values)

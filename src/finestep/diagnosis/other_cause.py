@@ -29,7 +29,9 @@ def has_another_cause(signals: Signals, curve: LossCurve, row: int, limits: Thre
     tiny = curve.end < TINY_LOSS and rate < 0.7
     is_past_peak = not rate >= 0.95  # Or not known: then the gradients decide alone.
     return (
-        rate < limits.low_rate_share or tiny or (chance is None and is_past_peak and is_calm_jump(signals, curve, row))
+        rate < limits.lost.low_rate_share
+        or tiny
+        or (chance is None and is_past_peak and is_calm_jump(signals, curve, row))
     )
 
 

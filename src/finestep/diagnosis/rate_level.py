@@ -26,8 +26,8 @@ FAR_TOO_HIGH = 0.02
 def is_high_rate(signals: Signals) -> bool:
     """Above what is usual, where model and method are known; otherwise above what the method takes at most."""
     context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
-    if context.usual_rate is not None:
-        return bool(peak > 2 * context.usual_rate[2])
+    if context.advice.usual_rate is not None:
+        return bool(peak > 2 * context.advice.usual_rate[2])
     # The first logged rate of a decay lies a little below the peak.
     return bool(peak > 0.9 * _METHOD_RATE_LIMITS.get(context.method or "", _UNKNOWN_METHOD_LIMIT))
 
@@ -37,14 +37,14 @@ def is_far_too_high(signals: Signals) -> bool:
     context, peak = signals.log.context, signals.schedule.peak if signals.schedule else math.nan
     if context.method in ("prompt", "p-tuning", "prefix"):
         return bool(peak > _METHOD_RATE_LIMITS[context.method])
-    if context.usual_rate is not None and context.usual_method is None:
-        return bool(peak > min(10 * context.usual_rate[2], FAR_TOO_HIGH))
+    if context.advice.usual_rate is not None and context.advice.usual_method is None:
+        return bool(peak > min(10 * context.advice.usual_rate[2], FAR_TOO_HIGH))
     return bool(peak >= FAR_TOO_HIGH)
 
 
 def lower_rate_advice(signals: Signals, factor: float = 4) -> str:
     schedule, context = signals.schedule, signals.log.context
-    knows_usual = context.usual_rate is not None and context.usual_method is None
+    knows_usual = context.advice.usual_rate is not None and context.advice.usual_method is None
     if schedule and schedule.peak >= ABSURD_RATE and not knows_usual and context.method not in ("prompt", "p-tuning"):
         return f"a rate of {schedule.peak:.2g} is beyond that of any method: lower it to about {USUAL_ANYWHERE:.0e}"
     # More warmup is advised only where there was next to none.
@@ -80,7 +80,7 @@ def chance_of(signals: Signals, loss: float, limits: Thresholds) -> Chance | Non
     return (
         chance_level(
             loss,
-            tolerance=limits.chance_tolerance,
+            tolerance=limits.stuck.chance_tolerance,
             num_labels=context.num_labels,
             vocabulary_size=context.vocabulary_size,
         )

@@ -75,7 +75,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _averages(signals: Signals) -> list[Finding]:
-    every = signals.log.context.logging_steps
+    every = signals.log.context.settings.logging_steps
     if every is None or every < MANY_STEPS_A_ROW:
         return []
     meaning = f"Each row is the mean of {every:.0f} steps, so a short spike cannot be seen."

@@ -42,7 +42,7 @@ def diagnose_run(
     """
     context = context or RunContext()
     whole = diagnose_log(training_log(steps, evaluations, name=name, num_epochs=num_epochs, context=context))
-    said = [*said, *replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.max_steps)]
+    said = [*said, *replayed(steps, evaluations, chance_loss=chance_loss, planned_steps=context.settings.max_steps)]
     return merged(whole, said)
 
 

@@ -123,11 +123,11 @@ def _schedule(log: TrainingLog) -> Schedule | None:
     rates = log.train.learning_rate
     known = np.isfinite(rates)
     if not known.any() or rates[known].max() <= 0:
-        peak = log.context.peak_learning_rate
+        peak = log.context.settings.peak_learning_rate
         return Schedule(peak, math.nan, 0.0, False) if peak else None
     values, steps = rates[known], log.train.step[known]
     peak = float(values.max())
-    planned = log.context.max_steps or float(steps[-1])
+    planned = log.context.settings.max_steps or float(steps[-1])
     warmup = float(steps[int(np.argmax(values >= 0.995 * peak))]) / max(planned, 1.0)
     # A constant rate still has nine tenths of its peak in the last tenth of the rows.
     late = values[-max(1, len(values) // 10) :]
@@ -144,17 +144,18 @@ def _progress(log: TrainingLog) -> Progress:
     last = float(max(steps, default=math.nan))
     if log.context.last_step is not None and len(steps):
         last = max(last, log.context.last_step)
-    planned = float(log.context.max_steps or math.nan)
+    settings = log.context.settings
+    planned = float(settings.max_steps or math.nan)
     epochs = [
         float(np.nanmax(series.epoch))
         for series in (log.train, evaluation)
         if series is not None and np.isfinite(series.epoch).any()
     ]
     # A run that logs each 100 steps has taken up to 99 more than its last row shows.
-    spacing = log.context.logging_steps if log.context.logging_steps and log.context.logging_steps >= 1 else 0.0
+    spacing = settings.logging_steps if settings.logging_steps and settings.logging_steps >= 1 else 0.0
     done = min((last + spacing) / planned, 1.0) if planned > 0 else math.nan
-    if done != done and epochs and log.context.num_epochs:
-        done = min(max(epochs) / log.context.num_epochs, 1.0)
+    if done != done and epochs and settings.num_epochs:
+        done = min(max(epochs) / settings.num_epochs, 1.0)
     return Progress(last, planned, done, max(epochs, default=math.nan))
 
 

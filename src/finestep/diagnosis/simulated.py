@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from finestep.diagnosis.training_log import Column, EvalSeries, RunContext, TrainingLog, train_series
+from finestep.diagnosis.training_log import Column, EvalSeries, RunContext, RunSettings, TrainingLog, train_series
 
 Noise = Literal["gaussian", "student", "correlated"]
 Fault = Literal[
@@ -68,7 +68,9 @@ def simulated_log(fault: Fault = "clean", *, seed: int = 0, setting: Setting | N
         grad_norm=grad_norm * grad_factor if setting.has_grad_norm else np.full(len(step), np.nan),
     )
     evaluation = EvalSeries("", step[rows], done[rows] * setting.epochs, eval_loss)
-    context = RunContext(max_steps=int(planned), num_epochs=setting.epochs, logging_steps=float(setting.rows_apart))
+    context = RunContext(
+        settings=RunSettings(max_steps=int(planned), num_epochs=setting.epochs, logging_steps=float(setting.rows_apart))
+    )
     return TrainingLog(fault, f"simulated:{seed}", "simulated", series, (evaluation,) if len(rows) else (), context)
 
 

@@ -33,11 +33,11 @@ class SpikeWatch:
         """Look at one step: its log-loss, the score of that, and the level of the log-loss before it."""
         if not self._losses:
             # A high score alone may be a quiet log; the loss must have jumped as well.
-            if z <= self._limits.spike_z or x - centre < math.log(self._limits.spike_ratio):
+            if z <= self._limits.spikes.z or x - centre < math.log(self._limits.spikes.ratio):
                 return None
             self._start, self._num_calm = record.step, 0
         self._losses.append(x)
-        self._num_calm = self._num_calm + 1 if z < self._limits.spike_z / 2 else 0
+        self._num_calm = self._num_calm + 1 if z < self._limits.spikes.z / 2 else 0
         height = math.exp(max(self._losses) - centre)
         # Two calm steps, because one may lie between two high ones.
         if self._num_calm >= 2:

@@ -38,12 +38,12 @@ def episodes(signals: Signals, curve: LossCurve, limits: Thresholds) -> list[Epi
     if loss.min() <= 0 or len(loss) < 24:
         return []
     scores = spike_scores(np.log(loss), floor=0.02)
-    high = np.flatnonzero(np.nan_to_num(scores) > limits.spike_z)
+    high = np.flatnonzero(np.nan_to_num(scores) > limits.spikes.z)
     if not len(high):
         return []
     groups = np.split(high, np.flatnonzero(np.diff(high) > 5) + 1)
     found_episodes = (_episode(signals, curve, loss, group) for group in groups[:200])
-    return [each for each in found_episodes if each.height > limits.spike_ratio]
+    return [each for each in found_episodes if each.height > limits.spikes.ratio]
 
 
 def _episode(signals: Signals, curve: LossCurve, loss: np.ndarray, group: np.ndarray) -> Episode:
@@ -75,7 +75,7 @@ def spike_findings(signals: Signals, curve: LossCurve, limits: Thresholds) -> li
     single = [
         each
         for each in healed
-        if each.first == each.last and each.height > 2 and signals.log.context.logging_steps == 1
+        if each.first == each.last and each.height > 2 and signals.log.context.settings.logging_steps == 1
     ]
     return [odd_batch(float(step[single[0].first]), single[0].height)] if single else []
 
@@ -106,4 +106,4 @@ def odd_batch(step: float, height: float) -> Finding:
 
 def _is_strong(episode: Episode, limits: Thresholds) -> bool:
     lasting = episode.last - episode.first >= 2
-    return (lasting and episode.grad_ratio > limits.grad_spike_ratio) or (lasting and episode.height > 3)
+    return (lasting and episode.grad_ratio > limits.spikes.grad_ratio) or (lasting and episode.height > 3)

@@ -22,14 +22,17 @@ class StepWatch:
     def __init__(self, limits: Thresholds, *, weights_in_bf16: bool):
         self._limits = limits
         self._still_code = "bf16_stall" if weights_in_bf16 else "nothing_trained"
-        self._skipped: deque[int] = deque(maxlen=limits.overflow_rows_in_20 + 1)
+        self._skipped: deque[int] = deque(maxlen=limits.numbers.overflow_rows_in_20 + 1)
         self._num_still = 0
         self._clipped = 0.0
 
     def skipped(self, record: StepRecord) -> Finding | None:
         """Look at a step that the loss scaler left out."""
         self._skipped.append(record.step)
-        if len(self._skipped) <= self._limits.overflow_rows_in_20 or record.step - self._skipped[0] >= SKIP_WINDOW:
+        if (
+            len(self._skipped) <= self._limits.numbers.overflow_rows_in_20
+            or record.step - self._skipped[0] >= SKIP_WINDOW
+        ):
             return None
         return overflow({"step": record.step, "skipped": len(self._skipped)})
 

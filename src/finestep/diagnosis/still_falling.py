@@ -51,17 +51,21 @@ def _falls_at_the_end(signals: Signals, limits: Thresholds) -> Finding | None:
         return None
     was_interrupted = progress.share_done < 0.9
     rate_left = schedule is None or math.isnan(schedule.last) or schedule.last > 0.3 * schedule.peak
-    eval_limit = limits.falling_eval_interrupted if was_interrupted and rate_left else limits.falling_eval
+    eval_limit = (
+        limits.too_short.falling_eval_interrupted if was_interrupted and rate_left else limits.too_short.falling_eval
+    )
     # A rate that comes down to nothing brings the loss down with it; more steps would have been spent at a higher rate.
-    eval_limit *= limits.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
+    eval_limit *= limits.too_short.annealed_factor if not was_interrupted and _has_decayed(signals) else 1.0
     # A constant rate within the first epoch: nothing but learning on new rows brings the loss down.
     is_constant = schedule is not None and schedule.is_constant and not progress.epochs >= 1
     tail_limit = (
-        limits.falling_tail / 2 if was_interrupted and rate_left else limits.falling_tail * (1 if is_constant else 2)
+        limits.too_short.falling_tail / 2
+        if was_interrupted and rate_left
+        else limits.too_short.falling_tail * (1 if is_constant else 2)
     )
     enough = evaluation.tail_drop > eval_limit if evaluation and evaluation.num_rows >= 3 else drop > tail_limit
     long_warmup = schedule is not None and schedule.warmup_share > 0.4
-    if not enough and not (long_warmup and drop > limits.falling_tail / 3):
+    if not enough and not (long_warmup and drop > limits.too_short.falling_tail / 3):
         return None
     if _is_small_but_done(signals, curve, limits) and not long_warmup:
         return None
@@ -93,7 +97,7 @@ def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thres
     How much the other steps would bring cannot be read off its rows; readers call such a run unfinished even where its loss looks flat.
     """
     progress, schedule = signals.progress, signals.schedule
-    if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.stopped_share:
+    if curve is None or curve.num_rows < limits.min_rows or not progress.share_done < limits.too_short.stopped_share:
         return None
     if (schedule is not None and schedule.last < 0.5 * schedule.peak) or curve.start <= 0:
         return None
@@ -104,7 +108,9 @@ def _stopped_on_the_way(signals: Signals, curve: LossCurve | None, limits: Thres
         return None
     gain = 1 - curve.end / curve.start
     return (
-        _undertrained(signals, gain, was_interrupted=True, long_warmup=False) if gain > limits.expected_gain else None
+        _undertrained(signals, gain, was_interrupted=True, long_warmup=False)
+        if gain > limits.too_short.expected_gain
+        else None
     )
 
 
@@ -119,7 +125,7 @@ def _last_fall(
         return 0.0, False
     # At a constant rate nothing but learning brings a loss down, so a weaker trend is believed.
     needed = limits.trend_t * (0.75 if is_constant else 1.0)
-    return curve.tail_drop, curve.tail_drop > 0 and (curve.tail_t > needed or curve.whole.t < -needed)
+    return curve.tail.drop, curve.tail.drop > 0 and (curve.tail.t > needed or curve.whole.t < -needed)
 
 
 def _is_small_but_done(signals: Signals, curve: LossCurve | None, limits: Thresholds) -> bool:

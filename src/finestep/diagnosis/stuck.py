@@ -73,7 +73,7 @@ def _ignorant_to_the_end(signals: Signals, curve: LossCurve, limits: Thresholds)
         return []
     # A start above ignorance shows a wrong format: what was gained is counted from the level after the first tenth.
     start = min(curve.start, float(curve.smooth[curve.num_rows // 10])) if curve.start > MOST_IGNORANT else curve.start
-    if curve.end < (1 - limits.small_gain / 2) * start or signals.progress.last_step < limits.few_steps:
+    if curve.end < (1 - limits.too_low.small_gain / 2) * start or signals.progress.last_step < limits.few_steps:
         return []
     if is_high_rate(signals):
         meaning = f"The loss ends at {level:.3g}, hardly below what token frequencies alone reach, at a high rate: it is too high."
@@ -142,19 +142,19 @@ def _never_left(signals: Signals, curve: LossCurve, chance: Chance, limits: Thre
     enough = not signals.progress.last_step < limits.few_steps
     # An untrained head guesses a little worse than evenly, hardly ever better.
     begins_there = (
-        -limits.chance_tolerance
+        -limits.stuck.chance_tolerance
         < curve.first / chance.loss - 1 + curve.noise
-        < 3 * limits.chance_tolerance + 4 * curve.noise
+        < 3 * limits.stuck.chance_tolerance + 4 * curve.noise
     )
-    stays = abs(curve.median / chance.loss - 1) < limits.chance_tolerance
+    stays = abs(curve.median / chance.loss - 1) < limits.stuck.chance_tolerance
     gain = max(curve.start, float(curve.smooth[0])) / curve.end - 1
-    is_flat = abs(curve.whole.change) < 1.5 * limits.chance_tolerance * chance.loss
-    lowest = (1 - 2 * limits.chance_tolerance - limits.level_z * curve.contrast_error) * chance.loss
+    is_flat = abs(curve.whole.change) < 1.5 * limits.stuck.chance_tolerance * chance.loss
+    lowest = (1 - 2 * limits.stuck.chance_tolerance - limits.level_z * curve.contrast_error) * chance.loss
     return bool(
         enough
         and begins_there
         and stays
         and is_flat
-        and gain < 1.5 * limits.chance_tolerance + curve.noise
+        and gain < 1.5 * limits.stuck.chance_tolerance + curve.noise
         and curve.best > lowest
     )

@@ -9,51 +9,81 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Ratios are of losses, shares of rows or steps, z and t in standard errors."""
+class Numbers:
+    """When a run is lost to numbers that are not finite."""
 
-    min_rows: int = 6
-    """Training rows plus evaluations below which no shape is judged."""
     broken_rows_share: float = 0.5
     """Share of rows without a finite gradient norm that makes a run dead."""
     overflow_rows_in_20: int = 5
     """Non-finite gradient norms within 20 rows that are more than fp16 loss scaling normally makes."""
     hidden_nan_before: float = 0.01
     """A loss of exactly 0.0 for the rest of the run is hidden NaN when the loss before was above this, in nats."""
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """When a loss stands still, or at a level of ignorance."""
+
     flat_spread: float = 0.004
     """Relative spread of the whole loss curve below which nothing moves."""
     chance_tolerance: float = 0.035
     """Relative distance to a level of ignorance that counts as sitting on it."""
-    diverged_ratio: float = 1.5
+
+
+@dataclass(frozen=True)
+class Lost:
+    """When a run is lost or unsettled."""
+
+    ratio: float = 1.5
     """End over best (or over the first row) of a lost run."""
-    lost_gain: float = 0.5
+    given_back: float = 0.5
     """Share of the gain so far that a lost run has given back."""
     unstable_ratio: float = 1.1
     """End over best of a run that is unsettled without being lost."""
     low_rate_share: float = 0.3
     """A rise at a rate below this share of the peak has another cause than the rate."""
-    trend_t: float = 4.0
-    """t value of a trend over eight block medians that counts as real."""
-    level_z: float = 4.0
-    """Standard errors between two levels that count as different."""
-    overfit_rise: float = 0.015
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """When the validation loss has turned up."""
+
+    rise: float = 0.015
     """Relative rise of the validation loss above its lowest value that is overfitting."""
-    overfit_despite_metric: float = 0.05
+    rise_at_last: float = 0.04
+    """The same when only the last evaluation is above the lowest."""
+    rise_despite_metric: float = 0.05
     """Relative rise of the validation loss from which a task metric must have gained clearly for the run not to be overfitting."""
     clear_error_cut: float = 0.2
     """Share of the errors that went away since the lowest validation loss, from which the metric alone decides."""
-    overfit_rise_at_last: float = 0.04
-    """The same when only the last evaluation is above the lowest."""
-    memorised_share: float = 0.3
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """When a long run has learned its rows by heart."""
+
+    share: float = 0.3
     """Training loss at the end over that of the first epoch, below which a long run has memorised its rows."""
-    memorised_epochs: float = 5.0
+    epochs: float = 5.0
     """Epochs from which that is judged without any evaluation."""
-    too_good_share: float = 0.03
+
+
+@dataclass(frozen=True)
+class TooGood:
+    """When a loss is too low to be true."""
+
+    share: float = 0.03
     """Loss at the end over its start that is too good within two epochs."""
-    too_good_share_of_text: float = 0.04
+    share_of_text: float = 0.04
     """The same against the base model where tokens are chosen among a vocabulary; a classifier may rightly come lower."""
-    too_good_loss: float = 0.01
+    loss: float = 0.01
     """Training loss in nats that is too good within two epochs."""
+
+
+@dataclass(frozen=True)
+class TooShort:
+    """When a run ended while it still fell."""
+
     falling_eval: float = 0.05
     """Relative drop of the validation loss in the last interval of a run that ended too early."""
     annealed_factor: float = 1.5
@@ -67,8 +97,12 @@ class Thresholds:
     """Relative gain of a run that was stopped early, from which on it is unfinished rather than stuck."""
     stopped_share: float = 0.3
     """Share of the planned steps below which a stopped run is looked at in that way."""
-    few_steps: int = 100
-    """Optimizer steps below which a run without a clear gain is undertrained."""
+
+
+@dataclass(frozen=True)
+class TooLow:
+    """When the rate was too low for what the run had to learn."""
+
     small_gain: float = 0.3
     """Relative drop of the loss below which a long run that still falls had too low a rate."""
     small_gain_epochs: float = 4.0
@@ -81,18 +115,54 @@ class Thresholds:
     """The same for the first half."""
     converged_gain: float = 0.05
     """Relative gain of a long run below which it had nothing to learn."""
-    spike_z: float = 8.0
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """When single rows stand out."""
+
+    z: float = 8.0
     """Robust spike score on the log-loss."""
-    spike_ratio: float = 1.5
+    ratio: float = 1.5
     """Loss of a spike over the level before it."""
-    grad_spike_ratio: float = 8.0
+    grad_ratio: float = 8.0
     """Gradient norm in a spike over its usual level."""
-    exploded_rows: int = 3
-    """Rows among the first ones that high above the lowest before them which make an explosion."""
-    grad_explosion: float = 12.0
+
+
+@dataclass(frozen=True)
+class Explosion:
+    """When the first steps tear the weights apart."""
+
+    rows: int = 3
+    """Rows among the first ones above `lost.ratio` times the lowest before them which make an explosion."""
+    grad_ratio: float = 12.0
     """Largest gradient norm of the first rows over the usual later one, in an explosion."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Ratios are of losses, shares of rows or steps, z and t in standard errors."""
+
+    min_rows: int = 6
+    """Training rows plus evaluations below which no shape is judged."""
+    trend_t: float = 4.0
+    """t value of a trend over eight block medians that counts as real."""
+    level_z: float = 4.0
+    """Standard errors between two levels that count as different."""
+    few_steps: int = 100
+    """Optimizer steps below which a run without a clear gain is undertrained."""
     clipped_share: float = 0.5
     """Share of clipped steps above which clipping sets the step size."""
+    numbers: Numbers = Numbers()
+    stuck: Stuck = Stuck()
+    lost: Lost = Lost()
+    overfitting: Overfitting = Overfitting()
+    memorised: Memorised = Memorised()
+    too_good: TooGood = TooGood()
+    too_short: TooShort = TooShort()
+    too_low: TooLow = TooLow()
+    spikes: Spikes = Spikes()
+    explosion: Explosion = Explosion()
 
 
 DEFAULT = Thresholds()

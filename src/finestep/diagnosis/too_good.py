@@ -29,8 +29,8 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
     evaluation, curve, epochs = signals.evaluation, signals.loss, signals.progress.epochs
     if evaluation is not None and evaluation.num_rows >= 3 and evaluation.first > 0:
         start = min(evaluation.first, MOST_IGNORANT)
-        fell = evaluation.last < limits.too_good_share * start and start > 1 and evaluation.last < GOOD_FOR_WORDS
-        is_nothing = evaluation.last < limits.too_good_loss / 2
+        fell = evaluation.last < limits.too_good.share * start and start > 1 and evaluation.last < GOOD_FOR_WORDS
+        is_nothing = evaluation.last < limits.too_good.loss / 2
         return (
             leak(evaluation.first, evaluation.last, "validation", epochs=or_none(epochs))
             if is_nothing or fell
@@ -42,11 +42,11 @@ def _too_good(signals: Signals, limits: Thresholds) -> Finding | None:
     early = curve.smooth[: _rows_of_epochs(signals, curve, 2.0)]
     start = max(curve.first, curve.start) if curve.start <= MOST_IGNORANT else float(curve.smooth[curve.num_rows // 10])
     is_low = (
-        float(early.min()) / signals.loss_factor < limits.too_good_loss
-        and float(early.min()) < limits.too_good_share * start
+        float(early.min()) / signals.loss_factor < limits.too_good.loss
+        and float(early.min()) < limits.too_good.share * start
     )
     # One or two evaluations say whether the low training loss is the target's or learned by heart.
-    if evaluation is not None and evaluation.last > limits.too_good_loss:
+    if evaluation is not None and evaluation.last > limits.too_good.loss:
         return None
     return leak(curve.start, curve.end, "training", epochs=or_none(epochs)) if is_low and not epochs < 0.01 else None
 

@@ -46,15 +46,17 @@ def straight_response(signals: Signals, limits: Thresholds) -> Finding | None:
     gain = 1 - curve.end / curve.start if curve.start > 0 else 0.0
     error = max(curve.contrast_error, 0.005)
     clear = gain > limits.level_z * error or (gain > 2 * error and curve.whole.t < -1.5 * limits.trend_t)
-    if progress.share_done < 0.9 or not clear or gain > limits.straight_gain:
+    if progress.share_done < 0.9 or not clear or gain > limits.too_low.straight_gain:
         return None
     # A sound run has 85 to 95 % of its gain in the first third of the summed rate; a straight line has a third.
     early, half = (_share_of_gain(signals, part) for part in (1 / 3, 1 / 2))
     # A rate that no method uses needs less of a proof.
     slack = FAR_BELOW_SLACK if schedule.peak < LOWEST_USUAL_RATE else 1.0
-    if not (-MOST_LOST_FIRST < early < slack * limits.straight_third and half < slack * limits.straight_half):
+    if not (
+        -MOST_LOST_FIRST < early < slack * limits.too_low.straight_third and half < slack * limits.too_low.straight_half
+    ):
         return None
-    if _evaluations_bent(signals, limits.straight_half) or _calms_down(signals.log.train.loss[curve.rows]):
+    if _evaluations_bent(signals, limits.too_low.straight_half) or _calms_down(signals.log.train.loss[curve.rows]):
         return None
     return found(
         "learning_rate_too_low",
@@ -175,14 +177,14 @@ def rate_was_the_limit(
 ) -> bool:
     """A long budget, a small gain in all, and a model that was ignorant at first and is so in the end."""
     epochs = signals.progress.epochs
-    if not epochs >= limits.small_gain_epochs or signals.progress.share_done < 0.9:
+    if not epochs >= limits.too_low.small_gain_epochs or signals.progress.share_done < 0.9:
         return False
     judged_by = evaluation or curve
     if judged_by is None:
         return False
     first = judged_by.first if isinstance(judged_by, EvalCurve) else judged_by.start
     last = judged_by.last if isinstance(judged_by, EvalCurve) else judged_by.end
-    small = first > 0 and 1 - last / first < limits.small_gain
+    small = first > 0 and 1 - last / first < limits.too_low.small_gain
     is_falling = curve is None or curve.num_rows < limits.min_rows or curve.whole.change < 0
     return small and is_falling and _is_ignorant_all_along(signals, first, last)
 

@@ -7,13 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from finestep.flat import flat_names, flat_values, from_flat
+
 Column = npt.NDArray[np.float64]
 Objective = Literal["supervised", "preference", "reinforcement"]
+
+
+@dataclass(frozen=True)
+class AnswerColumns:
+    """What a log of reinforcement learning says of the answers beside their reward."""
+
+    reward_spread: Column
+    """Standard deviation of the rewards of one prompt's answers."""
+    zero_spread_share: Column
+    """Share of the prompts whose answers all got the same reward."""
+    clipped_completions: Column
+    """Share of the answers that were cut off at the longest length."""
+    kl: Column
+    entropy: Column
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """What a log of preference training says of the pairs of answers."""
+
+    margin: Column
+    """Reward of the chosen answer minus that of the rejected one."""
+    chosen_reward: Column
+    pair_accuracy: Column
+    """Share of the pairs whose chosen answer has the higher reward."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +58,8 @@ class TrainSeries:
     loss_scale: Column
     reward: Column
     elapsed_s: Column
-    reward_spread: Column
-    """Standard deviation of the rewards of one prompt's answers."""
-    zero_spread_share: Column
-    """Share of the prompts whose answers all got the same reward."""
-    clipped_completions: Column
-    """Share of the answers that were cut off at the longest length."""
-    kl: Column
-    margin: Column
-    """Reward of the chosen answer minus that of the rejected one."""
-    chosen_reward: Column
-    pair_accuracy: Column
-    """Share of the pairs whose chosen answer has the higher reward."""
-    entropy: Column
+    answers: AnswerColumns
+    pairs: PairColumns
 
     def __len__(self) -> int:
         return len(self.step)
@@ -64,6 +80,32 @@ class EvalSeries:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """What the trainer was told; None = not known."""
+
+    max_steps: int | None = None
+    num_epochs: float | None = None
+    logging_steps: float | None = None
+    batch_size: int | None = None
+    peak_learning_rate: float | None = None
+    max_grad_norm: float | None = None
+    patience: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class RateAdvice:
+    """The learning rate that such a run usually takes; None = not known."""
+
+    usual_rate: tuple[float, float, float] | None = None
+    """Aim, low and high of the learning rate that is recommended for this model, method and data."""
+    usual_method: str | None = None
+    """The method that `usual_rate` is for, when that is only a guess."""
+    least_rate: tuple[float, float] | None = None
+    """Aim and low of the rate of the largest model that the run's operations allow, where the model is not known: its own is higher."""
+
+
+@dataclass(frozen=True)
 class RunContext:
     """What is known about the run beside its curves; None = not known."""
 
@@ -74,26 +116,14 @@ class RunContext:
     base_eval_loss: float | None = None
     base_train_loss: float | None = None
     """Loss of the first batch, measured before any step."""
-    max_steps: int | None = None
     last_step: float | None = None
     """Steps that were taken, where the log says it apart from its rows."""
-    num_epochs: float | None = None
-    logging_steps: float | None = None
-    batch_size: int | None = None
-    peak_learning_rate: float | None = None
-    max_grad_norm: float | None = None
-    patience: int | None = None
-    precision: str | None = None
     num_skipped_steps: int | None = None
     """Optimizer steps that the trainer says it left out, e.g. after an overflow in fp16."""
     total_flos: float | None = None
     """Floating-point operations as the Trainer counts them: 6 x parameters x tokens."""
-    usual_rate: tuple[float, float, float] | None = None
-    """Aim, low and high of the learning rate that is recommended for this model, method and data."""
-    usual_method: str | None = None
-    """The method that `usual_rate` is for, when that is only a guess."""
-    least_rate: tuple[float, float] | None = None
-    """Aim and low of the rate of the largest model that the run's operations allow, where the model is not known: its own is higher."""
+    settings: RunSettings = RunSettings()
+    advice: RateAdvice = RateAdvice()
 
 
 @dataclass(frozen=True)
@@ -120,7 +150,13 @@ class TrainingLog:
         return unnamed[0] if unnamed else max(with_losses, key=len)
 
 
-TRAIN_COLUMNS = tuple(TrainSeries.__dataclass_fields__)
+TRAIN_COLUMNS = flat_names(TrainSeries)
+"""Names of all columns: of what every log may have, and then of reinforcement learning and of preferences."""
+
+
+def columns_of(train: TrainSeries) -> dict[str, Column]:
+    """All columns of a series by name."""
+    return cast(dict[str, Column], flat_values(train))
 
 
 def train_series(**columns: object) -> TrainSeries:
@@ -130,7 +166,7 @@ def train_series(**columns: object) -> TrainSeries:
     silent = np.full(length, np.nan)
     if "step" not in given:
         given["step"] = np.arange(1.0, length + 1.0)
-    return TrainSeries(**{name: given.get(name, silent) for name in TRAIN_COLUMNS})
+    return from_flat(TrainSeries, {name: given.get(name, silent) for name in TRAIN_COLUMNS})
 
 
 def eval_series(

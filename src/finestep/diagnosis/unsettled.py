@@ -31,7 +31,7 @@ def unsettled(signals: Signals, curve: LossCurve, limits: Thresholds) -> Finding
             known: Evidence = {"step": float(signals.log.train.step[row]), "rate_over_peak": rate}
             return not_the_rate(curve, row, {**known, "best_loss": curve.best, "end_loss": curve.end})
         # At a small share of the peak rate the steps are too small to do that.
-        if rate < limits.low_rate_share:
+        if rate < limits.lost.low_rate_share:
             return None
     # Back to a guess after having learned is a loss of everything, not of a part.
     began_as_a_guess = chance is not None and chance.kind == "labels" and abs(curve.start / chance.loss - 1) < 0.1
@@ -59,7 +59,7 @@ def _has_risen(signals: Signals, curve: LossCurve, limits: Thresholds) -> bool:
     """The end is clearly above the best and no validation loss denies it, or both losses drift upwards."""
     beyond, evaluation = _given_back(curve), signals.evaluation
     clear = math.log(curve.end / curve.best) > limits.level_z * max(curve.contrast_error, 0.01)
-    risen = curve.end > limits.unstable_ratio * curve.best and beyond > limits.lost_gain / 2 and clear
+    risen = curve.end > limits.lost.unstable_ratio * curve.best and beyond > limits.lost.given_back / 2 and clear
     risen = risen or (clear and beyond > ALL_GIVEN_BACK and curve.end > SMALL_GAIN_LOST * curve.best)
     if risen and (evaluation is None or evaluation.rise > 0.005 or evaluation.num_rows < 2):
         return True

@@ -273,7 +273,7 @@ class FrameworkRun:
 
     def _loss(self, values: Mapping[str, float]) -> float | None:
         found = next((values[name] for name in LOSSES if name in values), None)
-        if found is not None or self.framework.evaluates:
+        if found is not None or self.framework.validation.is_done:
             named = [name for name in values if name.endswith("loss")]
             return found if found is not None or len(named) != 1 else values[named[0]]
         last = self.seen[-max(FEWEST_END_STEPS, round(END_SHARE * len(self.seen))) :]
@@ -282,7 +282,7 @@ class FrameworkRun:
     def _exact_values(self) -> dict[str, float]:
         """The last evaluation to all digits, where the framework writes it into a file."""
         found: dict[str, float] = {}
-        for name in self.framework.results:
+        for name in self.framework.written.results:
             for key, value in (read_object(Path(self.plan.output) / name) or {}).items():
                 if key.startswith("eval_") and isinstance(value, float | int) and not key.endswith("_second"):
                     found[key] = float(value)

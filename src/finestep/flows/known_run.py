@@ -42,21 +42,24 @@ def with_knowledge(log: TrainingLog, path: Path, told: Told) -> TrainingLog:
     beside = read_beside(path)
     context = log.context
     method = told.method or context.method or beside.method
-    known = replace(
-        context,
-        method=method,
-        num_labels=context.num_labels or beside.num_labels,
-        peak_learning_rate=context.peak_learning_rate or beside.learning_rate,
-    )
+    peak = context.settings.peak_learning_rate or beside.learning_rate
+    settings = replace(context.settings, peak_learning_rate=peak)
+    known = replace(context, method=method, num_labels=context.num_labels or beside.num_labels, settings=settings)
     if context.objective != "supervised":
         return replace(log, context=known)
     facts = _model(told.model, beside, log)
     if facts is None:
-        return replace(log, context=replace(known, least_rate=_least_rate(method, beside, told, log)))
+        advice = replace(known.advice, least_rate=_least_rate(method, beside, told, log))
+        return replace(log, context=replace(known, advice=advice))
     usual = _usual_rate(facts, method or GUESSED_METHOD, beside, told, log)
     guess = None if method else GUESSED_METHOD
     vocabulary = context.vocabulary_size or facts.vocabulary_size
-    return replace(log, context=replace(known, usual_rate=usual, usual_method=guess, vocabulary_size=vocabulary))
+    return replace(
+        log,
+        context=replace(
+            known, advice=replace(known.advice, usual_rate=usual, usual_method=guess), vocabulary_size=vocabulary
+        ),
+    )
 
 
 def _model(name: str | None, beside: Beside, log: TrainingLog) -> ModelFacts | None:
@@ -103,9 +106,9 @@ def _counted_size(context: RunContext, log: TrainingLog) -> float | None:
 def _least_rate(method: str | None, beside: Beside, told: Told, log: TrainingLog) -> tuple[float, float] | None:
     """(aim, low) of the usual rate of the largest model that the Trainer's operations allow, in the method with the lowest rates."""
     context, steps = log.context, log.train.step
-    if not context.total_flos or not context.batch_size or not len(steps) or not steps[-1] > 0:
+    if not context.total_flos or not context.settings.batch_size or not len(steps) or not steps[-1] > 0:
         return None
-    size = context.total_flos / FLOS_A_TOKEN / (float(steps[-1]) * context.batch_size * FEWEST_TOKENS_A_ROW)
+    size = context.total_flos / FLOS_A_TOKEN / (float(steps[-1]) * context.settings.batch_size * FEWEST_TOKENS_A_ROW)
     if not 1e5 < size < 1e12:
         return None
     usual = _usual_rate(facts_from_size(f"{max(size, 1e6):.0f}"), method or LOWEST_RATES, beside, told, log)
@@ -134,12 +137,12 @@ def _usual_rate(
 
 def _rows(log: TrainingLog, beside: Beside) -> int | None:
     """Rows of the data from steps, batch and epochs, where all three are known."""
-    batch = beside.batch_size or log.context.batch_size
-    epochs, steps = _epochs(log), log.context.max_steps
+    batch = beside.batch_size or log.context.settings.batch_size
+    epochs, steps = _epochs(log), log.context.settings.max_steps
     rows = steps * batch / epochs if batch and epochs and steps else 0
     return round(rows) if 10 < rows < 1e9 else None
 
 
 def _epochs(log: TrainingLog) -> float | None:
-    epochs = log.context.num_epochs
+    epochs = log.context.settings.num_epochs
     return epochs if epochs and 0.01 <= epochs <= 1000 else None

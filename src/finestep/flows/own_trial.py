@@ -55,7 +55,12 @@ class OwnTrial:
         """The log with the study's own interval as the usual rate, where it has one."""
         if self.usual_rate is None:
             return log
-        return replace(log, context=replace(log.context, usual_rate=self.usual_rate, usual_method=None))
+        return replace(
+            log,
+            context=replace(
+                log.context, advice=replace(log.context.advice, usual_rate=self.usual_rate, usual_method=None)
+            ),
+        )
 
     def agrees(self, run: Diagnosis) -> Diagnosis:
         """The diagnosis without what the study has refuted by trying it, and with what only the trainer could measure."""

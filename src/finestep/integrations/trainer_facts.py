@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import TrainerState, TrainingArguments
 
-from finestep.diagnosis.training_log import RunContext
+from finestep.diagnosis.training_log import RateAdvice, RunContext, RunSettings
 from finestep.errors import BadInput
 from finestep.facts import DataFacts, ModelFacts, Task
 from finestep.flows.known_run import ENOUGH
@@ -38,12 +38,15 @@ def context_of(
     method, rank, alpha = _method(model)
     planned = state.max_steps if state.max_steps and state.max_steps > 0 else None
     return RunContext(
-        max_steps=planned,
-        logging_steps=float(args.logging_steps) if args.logging_steps >= 1 else None,
+        settings=RunSettings(
+            max_steps=planned, logging_steps=float(args.logging_steps) if args.logging_steps >= 1 else None
+        ),
         num_labels=num_labels,
         vocabulary_size=None if num_labels else size,
         method=method,
-        usual_rate=_usual_rate(args, state, model, train_dataloader, Ask(method=method, rank=rank, alpha=alpha)),
+        advice=RateAdvice(
+            usual_rate=_usual_rate(args, state, model, train_dataloader, Ask(method=method, rank=rank, alpha=alpha))
+        ),
     )
 
 

@@ -94,7 +94,7 @@ class FinestepCallback(TrainerCallback):
         self._take_epochs(state)
         self._monitor = LiveMonitor(
             chance_loss=math.log(output_size(model)[0]),
-            planned_steps=self._context.max_steps,
+            planned_steps=self._context.settings.max_steps,
             has_loss_scaler=bool(getattr(args, "fp16", False)),
         )
 

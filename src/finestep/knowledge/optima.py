@@ -9,12 +9,37 @@ from finestep.knowledge.packaged import records
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredOptimum:
-    """One measured best learning rate: the vertex of the parabola through its three best points where a table was published.
+class Origin:
+    """Where a measured optimum comes from, and how sure it is.
 
     `grade`: A = a bracketed grid, B = a reported best or part of the setting assumed, C = at the edge of its grid or weak.
     `cluster`: what counts as one source together. `left_out`: why the law could not be fitted on it; empty for most.
-    `constant_rate`: the rate stayed as it was after warmup, where others decay it.
+    """
+
+    grade: str
+    metric: str
+    source: str
+    cluster: str
+    note: str = ""
+    left_out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """The runs that were compared. `constant_rate`: the rate stayed as it was after warmup, where others decay it."""
+
+    batch: int
+    steps: int
+    num_rows: int | None = None
+    num_epochs: float | None = None
+    num_labels: int | None = None
+    constant_rate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOptimum:
+    """One measured best learning rate: the vertex of the parabola through its three best points where a table was published.
+
     `params`: only for models outside the table of known models.
     """
 
@@ -23,22 +48,12 @@ class MeasuredOptimum:
     architecture: str
     method: str
     learning_rate: float
-    grade: str
-    metric: str
-    source: str
-    cluster: str
-    batch: int
-    steps: int
+    run: MeasuredRun
+    origin: Origin
     variant: str = "lora"
     rank: int | None = None
     alpha: float | None = None
-    num_rows: int | None = None
-    num_epochs: float | None = None
-    num_labels: int | None = None
     params: int | None = None
-    constant_rate: bool = False
-    note: str = ""
-    left_out: str = ""
 
 
 @cache

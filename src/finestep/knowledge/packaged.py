@@ -7,15 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from finestep.flat import from_flat
+
 Record = TypeVar("Record")
 FOLDER = Path(__file__).parent / "data"
 
 
 @cache
 def records(name: str, kind: type[Record]) -> tuple[Record, ...]:
-    """All rows of the JSON-lines file `name`, each as a value of `kind`."""
+    """All rows of the JSON-lines file `name`, each as a value of `kind`, whose parts a row states side by side."""
     with (FOLDER / name).open(encoding="utf-8") as lines:
-        return tuple(kind(**json.loads(line)) for line in lines)
+        return tuple(from_flat(kind, json.loads(line)) for line in lines)
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finestep.diagnosis.training_log import TRAIN_COLUMNS, TrainingLog
+from finestep.diagnosis.training_log import TrainingLog, columns_of
 from finestep.readers.column_names import role_of
 from finestep.readers.limits import MAX_ROW_CHARS, MAX_RUNS, MAX_WHOLE_JSON_BYTES, number
 from finestep.readers.row_table import RowTable
@@ -113,7 +113,7 @@ def without_copies(logs: list[TrainingLog]) -> list[TrainingLog]:
 
 
 def _num_values(log: TrainingLog) -> int:
-    columns = (getattr(log.train, name) for name in TRAIN_COLUMNS)
+    columns = columns_of(log.train).values()
     return sum(int(np.isfinite(column).sum()) for column in columns) + sum(len(series) for series in log.evaluations)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 
 from finestep.diagnosis.training_log import Column, RunContext, TrainingLog
+from finestep.flat import flat_names, from_flat
 from finestep.readers.column_names import objective_of
 from finestep.readers.eval_rows import EvalRows, add_metrics, loss_of
 from finestep.readers.limits import (
@@ -269,7 +269,7 @@ class RowTable:
 
     def _run_context(self, matrix: Column) -> RunContext:
         objective = _objective(matrix, self._plans.tags)
-        known = {key: value for key, value in self.context.items() if key in RunContext.__dataclass_fields__}
+        known = {key: value for key, value in self.context.items() if key in flat_names(RunContext)}
         epochs = known.get("num_epochs")
         known["num_epochs"] = float(epochs) if isinstance(epochs, (int, float)) and 0 < epochs < 1e6 else None
         for key in ("max_steps", "batch_size", "num_skipped_steps", "num_labels"):
@@ -277,7 +277,7 @@ class RowTable:
             known[key] = int(value) if isinstance(value, (int, float)) and 0 < value < 1e12 else None
         if self._counts_on:
             known["max_steps"] = None
-        return replace(RunContext(), **{**known, "objective": objective})  # type: ignore[arg-type]
+        return from_flat(RunContext, {**known, "objective": objective})
 
 
 def _is_of_training(plan: Plan) -> bool:

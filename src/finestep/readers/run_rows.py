@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from finestep.diagnosis.training_log import TRAIN_COLUMNS, Column, EvalSeries, TrainSeries
+from finestep.flat import from_flat
 from finestep.readers.eval_rows import EvalRows, eval_series
 from finestep.readers.limits import MISSING
 from finestep.readers.row_columns import EPOCH, SLOTS, STEP, is_told
@@ -58,7 +59,7 @@ def epochs_tell_more(epoch: Column, num_told: int) -> bool:
 
 def train_series(rows: Column) -> tuple[TrainSeries, int]:
     if not len(rows):
-        return TrainSeries(*[np.empty(0)] * len(TRAIN_COLUMNS)), 0
+        return from_flat(TrainSeries, dict.fromkeys(TRAIN_COLUMNS, np.empty(0))), 0
     if (np.diff(rows[:, STEP]) < 0).any():
         rows = rows[np.argsort(rows[:, STEP], kind="stable")]
     num_told = int(is_told(rows).sum())
@@ -68,13 +69,10 @@ def train_series(rows: Column) -> tuple[TrainSeries, int]:
     told = is_told(rows)
     rows = rows if told.all() else rows[told]
     silent = np.full(len(rows), MISSING)
-    series = TrainSeries(
-        **{
-            name: np.ascontiguousarray(rows[:, slot]) if slot < rows.shape[1] else silent
-            for name, slot in SLOTS.items()
-        }
-    )
-    return series, num_told - len(rows)
+    columns = {
+        name: np.ascontiguousarray(rows[:, slot]) if slot < rows.shape[1] else silent for name, slot in SLOTS.items()
+    }
+    return from_flat(TrainSeries, columns), num_told - len(rows)
 
 
 def _carried_forward(column: Column) -> Column:

@@ -19,7 +19,16 @@ from finestep.recipe import LoraGroup, Method, OptimizerGroup, Recipe, ScheduleG
 from finestep.rules import adapter, batch_size, duration, layers, momentum, regularisation
 from finestep.rules.effective_size import effective_parameters
 from finestep.rules.fit_in_memory import MemoryPlan, plan_memory
-from finestep.rules.learning_rate import RateAnswer, RateRequest, learning_rate, rate_estimate, retention_estimate
+from finestep.rules.learning_rate import (
+    AskedAdapter,
+    AskedModel,
+    AskedTask,
+    RateAnswer,
+    RateRequest,
+    learning_rate,
+    rate_estimate,
+    retention_estimate,
+)
 from finestep.rules.neighbours import Neighbour
 from finestep.rules.preference_rate import METHODS as PREFERENCE_METHODS
 from finestep.rules.preference_rate import objective_of
@@ -138,25 +147,36 @@ def _draft(model: ModelFacts, data: DataFacts | None, hardware: HardwareFacts | 
     steps = None if rows is None else duration.num_steps(rows, epochs=epochs.value, batch=int(batch.value))
     request = RateRequest(
         method=method if method in (*TRAINED_METHODS, *PROMPT_METHODS, *PREFERENCE_METHODS) else "lora",
-        beta=ask.beta,
-        variant=method if method in VARIANTS else "lora",
-        params=effective_parameters(model) or ASSUMED_PARAMS,
-        active_params=model.num_active_parameters,
+        task=AskedTask(
+            beta=ask.beta,
+            num_labels=data.num_labels if data else None,
+            is_classification=classification,
+            name=None if classification else "instruction",
+        ),
+        adapter=AskedAdapter(
+            variant=method if method in VARIANTS else "lora",
+            rank=int(rank.value),
+            alpha=alpha.value,
+            all_linear=ask.target_modules is None,
+        ),
+        model=_asked_model(model),
         batch=batch.value,
         steps=steps,
-        rank=int(rank.value),
-        alpha=alpha.value,
-        model=_sweep_name(model),
+    )
+    return _Draft(model, data, hardware, ask, method, rank, alpha, epochs, batch, memory, request)
+
+
+def _asked_model(model: ModelFacts) -> AskedModel:
+    """The model as the law of rates knows it."""
+    return AskedModel(
+        params=effective_parameters(model) or ASSUMED_PARAMS,
+        active_params=model.num_active_parameters,
+        name=_sweep_name(model),
         lineage=lineage(model),
         recipe_family=recipe_family(lineage(model)),
         is_encoder=model.is_encoder,
         is_encoder_decoder=model.is_encoder_decoder or (model.family or "").lower() in ENCODER_DECODERS,
-        num_labels=data.num_labels if data else None,
-        classification=classification,
-        all_linear=ask.target_modules is None,
-        task=None if classification else "instruction",
     )
-    return _Draft(model, data, hardware, ask, method, rank, alpha, epochs, batch, memory, request)
 
 
 def _method(model: ModelFacts, hardware: HardwareFacts | None) -> str:
@@ -238,7 +258,7 @@ def _estimates(draft: _Draft, answer: RateAnswer) -> dict[str, Estimate]:
 def _can_forget(draft: _Draft) -> bool:
     """Generating models whose own weights or adapters are trained have other abilities to lose."""
     return (
-        not draft.request.classification
+        not draft.request.task.is_classification
         and not draft.model.is_encoder
         and draft.method not in (*PROMPT_METHODS, *PREFERENCE_METHODS)
     )
@@ -246,7 +266,7 @@ def _can_forget(draft: _Draft) -> bool:
 
 def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
     model, rows = draft.model, draft.data.num_rows if draft.data else None
-    if not draft.request.classification:
+    if not draft.request.task.is_classification:
         return {}
     return {
         "optimizer.layerwise_decay": layers.layerwise_decay(
@@ -347,8 +367,8 @@ def near_recipe(neighbour: Neighbour) -> NearRecipe:
         moved_learning_rate=float(f"{neighbour.moved_learning_rate:.1e}"),
         effective_batch_size=row.effective_batch_size,
         similarity=round(min(neighbour.similarity, 1.0), 3),
-        measured=row.measured,
-        source_url=row.source_url,
+        measured=row.origin.measured,
+        source_url=row.origin.source_url,
     )
 
 
@@ -369,15 +389,15 @@ def _assumptions(draft: _Draft) -> list[str]:
         out.append(f"the model's size is unknown: {ASSUMED_PARAMS / 1e9:.0f}B parameters assumed")
     if model.source == BY_NAME:
         out.append(f"`{model.name}` is not at hand: its size and family are taken from its name")
-    if draft.request.lineage is None:
+    if draft.request.model.lineage is None:
         out.append("the model's family is unknown: no family offset, wider interval")
-    if draft.request.is_encoder_decoder:
+    if draft.request.model.is_encoder_decoder:
         out.append(
             "encoder-decoders are outside of what was measured: answered as a decoder, with a much wider interval; "
             "finestep does not train them on text itself"
         )
-    if draft.request.params > 1.01 * (model.num_parameters or float("inf")):
-        size = f"{draft.request.params / 1e6:.0f}M"
+    if draft.request.model.params > 1.01 * (model.num_parameters or float("inf")):
+        size = f"{draft.request.model.params / 1e6:.0f}M"
         out.append(
             f"its layers share parameters: for the rate it counts as {size} (layers x width), not as what it stores"
         )
@@ -408,7 +428,7 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
     elif "retention_learning_rate" in estimates:
         safe = estimates["retention_learning_rate"].value
         out.append(f"to keep more of the model's other abilities use {safe:.1e} (`--retention`)")
-    if draft.model.is_instruct and not draft.request.classification:
+    if draft.model.is_instruct and not draft.request.task.is_classification:
         out.append(SOLVED)
     if draft.method in PREFERENCE_METHODS:
         out += _preference_notes(draft)
@@ -418,7 +438,7 @@ def _notes(draft: _Draft, estimates: dict[str, Estimate]) -> list[str]:
         )
     if draft.method == "lora+":
         out.append(f"the rate is that of A; B takes {LORA_PLUS_RATIO:g} times as much (`loraplus_lr_ratio`)")
-    if draft.hardware and draft.hardware.device == "cpu" and draft.request.params > CPU_PARAMS:
+    if draft.hardware and draft.hardware.device == "cpu" and draft.request.model.params > CPU_PARAMS:
         out.append("a CPU takes days for a model of this size: name the card that will train it (`--gpu 24GB`)")
     rows = draft.data.num_rows if draft.data else None
     if rows and rows < FEW_ROWS and not draft.model.is_encoder and draft.epochs.value > 1:
@@ -475,14 +495,13 @@ def _measure(answer: RateAnswer, method: str) -> WhatIf:
 
 
 def _other_requests(draft: _Draft) -> list[tuple[str, RateRequest]]:
-    request = draft.request
+    request, asked = draft.request, draft.request.adapter
     out: list[tuple[str, RateRequest]] = []
-    if request.method in ("lora", "qlora") and not request.is_encoder:
-        other_rank = 8 if request.rank >= 32 else 64
-        out.append((f"rank {other_rank} instead of {request.rank}", replace(request, rank=other_rank)))
-        out.append(
-            (f"alpha {2 * request.alpha:g} instead of {request.alpha:g}", replace(request, alpha=2 * request.alpha))
-        )
+    if request.method in ("lora", "qlora") and not request.model.is_encoder:
+        other_rank, other_alpha = 8 if asked.rank >= 32 else 64, 2 * asked.alpha
+        ranked, scaled = replace(asked, rank=other_rank), replace(asked, alpha=other_alpha)
+        out.append((f"rank {other_rank} instead of {asked.rank}", replace(request, adapter=ranked)))
+        out.append((f"alpha {other_alpha:g} instead of {asked.alpha:g}", replace(request, adapter=scaled)))
     wider = replace(request, batch=4 * request.batch, steps=request.steps / 4 if request.steps else None)
     out.append((f"batch {4 * request.batch:g} instead of {request.batch:g}", wider))
     if request.steps:

@@ -37,30 +37,50 @@ published figure (evidence `retention`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class RateRequest:
-    """Everything that the learning rate depends on. `method`: full, lora, qlora or a prompt method; `variant`: of
-    LoRA; `params`: shared layers counted once a layer."""
+class AskedModel:
+    """The model whose rate is asked for. `params`: shared layers counted once a layer; `active_params`: of a mixture of experts."""
 
-    method: str
     params: float
-    active_params: float | None
-    batch: float
-    steps: float | None
-    variant: str = "lora"
-    rank: int = 16
-    alpha: float = 32.0
-    model: str | None = None
+    active_params: float | None = None
+    name: str | None = None
     lineage: str | None = None
     recipe_family: str | None = None
     is_encoder: bool = False
     is_encoder_decoder: bool = False
-    classification: bool = False
-    num_labels: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAdapter:
+    """The adapter that is trained, where one is. `variant`: of LoRA."""
+
+    variant: str = "lora"
+    rank: int = 16
+    alpha: float = 32.0
     all_linear: bool = True
-    constant_rate: bool = False
-    task: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTask:
+    """What the model learns. `beta`: of a preference objective."""
+
+    name: str | None = None
+    is_classification: bool = False
+    num_labels: int | None = None
     beta: float | None = None
-    """Of a preference objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateRequest:
+    """Everything that the learning rate depends on. `method`: full, lora, qlora or a prompt method; `constant_rate`: the
+    schedule does not decay."""
+
+    method: str
+    model: AskedModel
+    batch: float
+    steps: float | None
+    adapter: AskedAdapter = AskedAdapter()
+    task: AskedTask = AskedTask()
+    constant_rate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +119,34 @@ def learning_rate(
     """
     neighbours = nearest(_target(request), exclude_families=exclude_families)
     if request.method in PREFERENCE_METHODS:
-        terms = preference_terms(request.method, params=request.params, beta=request.beta)
+        terms = preference_terms(request.method, params=request.model.params, beta=request.task.beta)
         return RateAnswer(total(terms), terms, neighbours, basin=None)
     if request.method not in BY_LAW:
-        terms = [prompt_term(request.method, params=request.params, is_encoder=request.is_encoder)]
+        terms = [prompt_term(request.method, params=request.model.params, is_encoder=request.model.is_encoder)]
         return RateAnswer(total(terms), terms, neighbours, basin=None)
     law = law or packaged_law()
     setting, further = rate_setting(request), _further_terms(request)
     known, more = law.predict(setting), total(further)
     center = LogNormal(known.mean + more.mean, math.hypot(known.sd, more.sd))
-    basin = ENCODER if request.is_encoder else FULL if request.method == "full" else LORA
+    basin = ENCODER if request.model.is_encoder else FULL if request.method == "full" else LORA
     return RateAnswer(center, [*law.terms(setting), *further], neighbours, basin)
 
 
 def rate_setting(request: RateRequest) -> RateSetting:
     """The request as the law sees it; an unknown length counts as the reference length, with more doubt."""
-    adapter = "full" if request.method == "full" else "lora"
-    group: Group = f"encoder {adapter}" if request.is_encoder else adapter  # type: ignore[assignment]
+    model, adapter = request.model, request.adapter
+    trained = "full" if request.method == "full" else "lora"
+    group: Group = f"encoder {trained}" if model.is_encoder else trained  # type: ignore[assignment]
     return RateSetting(
         group,
-        size=dense_equivalent(request.params, request.active_params),
+        size=dense_equivalent(model.params, model.active_params),
         batch=request.batch,
         steps=request.steps or REFERENCE_STEPS,
-        rank=request.rank,
-        alpha=effective_alpha(request.alpha, request.rank, rslora=request.variant == "rslora"),
-        variant=request.variant if adapter == "lora" and request.variant in LAW_VARIANTS else "lora",
-        family=request.lineage,
-        num_labels=request.num_labels or 2,
+        rank=adapter.rank,
+        alpha=effective_alpha(adapter.alpha, adapter.rank, rslora=adapter.variant == "rslora"),
+        variant=adapter.variant if trained == "lora" and adapter.variant in LAW_VARIANTS else "lora",
+        family=model.lineage,
+        num_labels=request.task.num_labels or 2,
         constant_rate=request.constant_rate,
     )
 
@@ -133,38 +154,39 @@ def rate_setting(request: RateRequest) -> RateSetting:
 def _further_terms(request: RateRequest) -> list[Term]:
     """What the law does not know, each with its own doubt."""
     terms: list[Term] = []
-    if request.method != "full" and request.variant == "rslora":
+    if request.method != "full" and request.adapter.variant == "rslora":
         terms.append(
             Term("variant", 0.0, RSLORA_SD, "rslora", "rslora against plain LoRA: x1, its scale counts as alpha")
         )
     if request.method == "qlora":
         terms.append(Term("4-bit base", 0.0, QLORA_SD, "qlora-practice", "no shift known"))
-    if request.method != "full" and not request.all_linear:
+    if request.method != "full" and not request.adapter.all_linear:
         words = "adapters on some layers only want more"
         terms.append(Term("target modules", PARTIAL_TARGETS_DEX, PARTIAL_TARGETS_SD, "lwr-reproduction", words))
     if request.steps is None:
         terms.append(Term("length unknown", 0.0, LENGTH_UNKNOWN_SD, "rate-law", "give the data to narrow this"))
-    if request.classification and not request.is_encoder:
+    if request.task.is_classification and not request.model.is_encoder:
         words = "measured on text generation, not on labels"
         terms.append(Term("new head", 0.0, CLASSIFICATION_SD, "rate-law", words))
-    if request.is_encoder_decoder:
+    if request.model.is_encoder_decoder:
         words = "no encoder-decoder was measured: as a decoder of this size"
         terms.append(Term("encoder-decoder", 0.0, ENCODER_DECODER_SD, "rate-law", words))
     return terms
 
 
 def _target(request: RateRequest) -> Target:
-    architecture = "encoder" if request.is_encoder else "causal-lm"
+    model = request.model
+    architecture = "encoder" if model.is_encoder else "causal-lm"
     return Target(
         group=METHOD_GROUP.get(request.method, "prompt"),
-        architecture="encoder-decoder" if request.is_encoder_decoder else architecture,
-        params=request.params,
-        family=request.recipe_family,
-        task="classification" if request.classification else request.task,
+        architecture="encoder-decoder" if model.is_encoder_decoder else architecture,
+        params=model.params,
+        family=model.recipe_family,
+        task="classification" if request.task.is_classification else request.task.name,
         batch=request.batch,
-        rank=request.rank,
-        alpha=request.alpha,
-        model=request.model,
+        rank=request.adapter.rank,
+        alpha=request.adapter.alpha,
+        model=model.name,
     )
 
 

@@ -73,8 +73,8 @@ def _of_group(group: str, architecture: str) -> tuple[PublicRecipe, ...]:
 
 
 def _usable(row: PublicRecipe) -> bool:
-    adam = "adafactor" not in (row.optimizer or "").lower()
-    plain = not any(word in row.note for word in ("PiSSA", "MiLoRA"))
+    adam = "adafactor" not in (row.training.optimizer or "").lower()
+    plain = not any(word in row.origin.note for word in ("PiSSA", "MiLoRA"))
     return row.learning_rate is not None and row.params is not None and adam and plain and row.task != "preference"
 
 
@@ -82,7 +82,7 @@ def _neighbour(row: PublicRecipe, target: Target) -> Neighbour:
     distance = (math.log10((row.params or 1) / target.params) / SIZE_SCALE_DEX) ** 2
     distance += OTHER_FAMILY * (row.family != target.family)
     distance += OTHER_TASK * (target.task is not None and row.task != target.task)
-    distance += TEMPLATE * row.is_template + MEASURED * row.measured
+    distance += TEMPLATE * row.origin.is_template + MEASURED * row.origin.measured
     same = target.model is not None and row.model.split("/")[-1].lower() == target.model.split("/")[-1].lower()
     distance += SAME_MODEL * same
     return Neighbour(row, math.exp(-distance), _moved(row, target))

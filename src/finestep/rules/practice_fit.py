@@ -41,8 +41,8 @@ def _chosen(methods: Sequence[str], architecture: str) -> list[PublicRecipe]:
 def is_practice(row: PublicRecipe) -> bool:
     """True for a published supervised recipe with a rate and a size that is no framework template."""
     usable = row.learning_rate is not None and row.params is not None
-    adam = "adafactor" not in (row.optimizer or "").lower()
-    return usable and adam and not row.is_template and not row.measured and row.task != "preference"
+    adam = "adafactor" not in (row.training.optimizer or "").lower()
+    return usable and adam and not row.origin.is_template and not row.origin.measured and row.task != "preference"
 
 
 def _fit(rows: list[PublicRecipe]) -> dict[str, float | int]:

@@ -35,7 +35,7 @@ _GRID_RATIO = 10 / 3 + 0.01
 
 def evidence_cases() -> list[Measurement]:
     """Everything that the law is fitted on."""
-    published = [published_case(row) for row in measured_optima() if row.grade in FITTED_GRADES]
+    published = [published_case(row) for row in measured_optima() if row.origin.grade in FITTED_GRADES]
     return [*sweep_cases(sweep_cells()), *published, *ratio_cases(), *practice_cases()]
 
 
@@ -59,7 +59,9 @@ def sweep_setting(cell: SweepCell) -> RateSetting:
 def published_case(row: MeasuredOptimum) -> Measurement:
     """A published optimum as a case."""
     log_rate = math.log10(row.learning_rate)
-    return Measurement(row.id, published_setting(row), log_rate, GRADE_SD[row.grade], row.cluster, row.model)
+    return Measurement(
+        row.id, published_setting(row), log_rate, GRADE_SD[row.origin.grade], row.origin.cluster, row.model
+    )
 
 
 def published_setting(row: MeasuredOptimum) -> RateSetting:
@@ -77,14 +79,14 @@ def published_setting(row: MeasuredOptimum) -> RateSetting:
     return RateSetting(
         ("encoder " if is_encoder else "") + row.method,  # type: ignore[arg-type]
         dense_equivalent(params, facts.num_active_parameters if facts else None),
-        row.batch,
-        row.steps,
+        row.run.batch,
+        row.run.steps,
         rank,
         effective_alpha(row.alpha or 32.0, rank, rslora=is_rslora),
         variant="lora" if is_rslora else row.variant,
         family=lineage(facts) if facts else None,
-        num_labels=row.num_labels or 2,
-        constant_rate=row.constant_rate,
+        num_labels=row.run.num_labels or 2,
+        constant_rate=row.run.constant_rate,
     )
 
 

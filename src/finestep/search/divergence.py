@@ -72,10 +72,12 @@ def _below_the_limit(observations: Observations, prior: SearchPrior, places: Arr
 
 def _limits(observations: Observations, prior: SearchPrior) -> Array:
     """Where the limit is reached, as the cliff is counted."""
-    further = (LIMIT_AN_OCTAVE_OF_LENGTH + prior.rate_exponent) * observations.points.length
+    further = (LIMIT_AN_OCTAVE_OF_LENGTH + prior.drift.rate_exponent) * observations.points.length
     return _along(observations.points, prior) + observations.limit_place - observations.points.x + further
 
 
 def _along(points: Points, prior: SearchPrior) -> Array:
-    place: Array = points.x - prior.slope * (points.v - np.log2(prior.batch_size)) - prior.rate_exponent * points.length
+    place: Array = (
+        points.x - prior.slope * (points.v - np.log2(prior.batch_size)) - prior.drift.rate_exponent * points.length
+    )
     return place

@@ -95,7 +95,7 @@ class Look:
 
     def __init__(self, space: SearchSpace, prior: SearchPrior, observations: Observations):
         self.observations = observations
-        self.cap = CAP * prior.rate_curvature
+        self.cap = CAP * prior.bowl.rate_curvature
         lengths = np.concatenate([np.log2(np.array(space.fidelities)), observations.points.length])
         model = Model(prior, space.extras, lengths)
         self.posterior = Posterior(model, observations)

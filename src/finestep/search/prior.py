@@ -20,6 +20,31 @@ RANGE_SHARE = 0.25
 """Chance that a prior whose centre lies outside the range of the space says nothing, and the range everything."""
 
 
+class Bowl(BaseModel):
+    """How fast the loss rises on both sides of its lowest place: the second derivatives, and the doubt about them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_curvature: float = Field(0.48, gt=0, description="Second derivative in the learning rate, % per octave^2.")
+    rate_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
+    batch_curvature: float = Field(0.48, gt=0, description="Second derivative along the batch size, % per octave^2.")
+    batch_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
+
+
+class Drift(BaseModel):
+    """How the lowest place moves with the length of the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_exponent: float = Field(-0.2, description="Best learning rate at a fixed batch ~ length^exponent.")
+    rate_exponent_sd: float = Field(0.35, gt=0, description="Wide: the sources disagree even about the sign.")
+    batch_exponent: float = Field(0.0, description="Best batch size ~ length^exponent; 0.45 in pre-training.")
+    batch_exponent_sd: float = Field(0.45, gt=0)
+    wander: float = Field(
+        0.2, ge=0, description="How far the optimum strays from a power law of the length, octaves per root octave."
+    )
+
+
 class SearchPrior(BaseModel):
     """Centre, width and shape of the loss over learning rate, batch size and length.
 
@@ -40,17 +65,8 @@ class SearchPrior(BaseModel):
     batch_size_sd: float = Field(1.2, gt=0, description="Its spread, octaves.")
     slope: float = Field(0.4, description="d log(best learning rate) / d log(batch size).")
     slope_sd: float = Field(0.2, gt=0)
-    rate_curvature: float = Field(0.48, gt=0, description="Second derivative in the learning rate, % per octave^2.")
-    rate_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
-    batch_curvature: float = Field(0.48, gt=0, description="Second derivative along the batch size, % per octave^2.")
-    batch_curvature_spread: float = Field(0.7, gt=0, description="Log-normal spread (natural log).")
-    rate_exponent: float = Field(-0.2, description="Best learning rate at a fixed batch ~ length^exponent.")
-    rate_exponent_sd: float = Field(0.35, gt=0, description="Wide: the sources disagree even about the sign.")
-    batch_exponent: float = Field(0.0, description="Best batch size ~ length^exponent; 0.45 in pre-training.")
-    batch_exponent_sd: float = Field(0.45, gt=0)
-    wander: float = Field(
-        0.2, ge=0, description="How far the optimum strays from a power law of the length, octaves per root octave."
-    )
+    bowl: Bowl = Bowl()
+    drift: Drift = Drift()
     cliff: float = Field(
         2.8, gt=0, description="Octaves from the best learning rate to where half of the runs diverge."
     )

@@ -79,8 +79,8 @@ def particles_of(prior: SearchPrior, count: int = NUM_PARTICLES) -> Particles:
     uniform = qmc.Sobol(8, scramble=True, seed=0).random(count)
     normal = ndtri(np.clip(uniform, 1e-4, 1 - 1e-4)).T
     return Particles(
-        rate_curvature=prior.rate_curvature * np.exp(prior.rate_curvature_spread * normal[0]),
-        batch_curvature=prior.batch_curvature * np.exp(prior.batch_curvature_spread * normal[1]),
+        rate_curvature=prior.bowl.rate_curvature * np.exp(prior.bowl.rate_curvature_spread * normal[0]),
+        batch_curvature=prior.bowl.batch_curvature * np.exp(prior.bowl.batch_curvature_spread * normal[1]),
         slope=prior.slope + prior.slope_sd * normal[2],
         raggedness=prior.raggedness * np.exp(0.5 * normal[3]),
         noise=prior.noise * np.exp(0.5 * normal[4]),
@@ -177,9 +177,9 @@ class Model:
             [
                 prior.learning_rate_sd * trust,
                 prior.batch_size_sd * trust,
-                prior.rate_exponent_sd * drift,
-                prior.batch_exponent_sd * drift,
-                *[np.full(len(trust), prior.wander)] * (2 * len(self._steps)),
+                prior.drift.rate_exponent_sd * drift,
+                prior.drift.batch_exponent_sd * drift,
+                *[np.full(len(trust), prior.drift.wander)] * (2 * len(self._steps)),
             ]
         )
 
@@ -210,14 +210,17 @@ class Model:
 
     def _aligned(self, points: Points, particles: Particles) -> tuple[Array, Array]:
         rate, batch = np.log2(self.prior.learning_rate), np.log2(self.prior.batch_size)
-        z_v = points.v - batch - self.prior.batch_exponent * points.length
-        drift = self.prior.rate_exponent * points.length
+        z_v = points.v - batch - self.prior.drift.batch_exponent * points.length
+        drift = self.prior.drift.rate_exponent * points.length
         z_w = (points.x - rate - drift)[None, :] - particles.slope[:, None] * (points.v - batch)[None, :]
         return z_w, np.broadcast_to(z_v[None, :], z_w.shape)
 
     def _typical(self, points: Points) -> tuple[Array, Array]:
-        drift = self.prior.rate_exponent * points.length
-        return points.x - self.prior.slope * points.v - drift, points.v - self.prior.batch_exponent * points.length
+        drift = self.prior.drift.rate_exponent * points.length
+        return (
+            points.x - self.prior.slope * points.v - drift,
+            points.v - self.prior.drift.batch_exponent * points.length,
+        )
 
     def noise_variance(self, points: Points, excess: Array, particles: Particles) -> Array:
         """Variance of an observation, [P, n]: repeat noise, plus the bowl's error of form, which grows with the excess."""

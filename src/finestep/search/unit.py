@@ -47,12 +47,12 @@ def unit_of(trials: Sequence[Trial], objective: Objective, prior: SearchPrior) -
         for loss, place, batch in here:
             gap = best[1] - place if best else 0.0
             if best and gap > 0.4:
-                expected = 0.5 * prior.rate_curvature * (gap + 1) ** 2
-                expected += 0.5 * prior.batch_curvature * (batch - best[2]) ** 2
+                expected = 0.5 * prior.bowl.rate_curvature * (gap + 1) ** 2
+                expected += 0.5 * prior.bowl.batch_curvature * (batch - best[2]) ** 2
                 ratios.append((loss - best[0]) / expected)
             elif best and abs(gap) <= BESIDE and batch != best[2]:
-                expected = 0.5 * prior.rate_curvature * (abs(gap) + 1) ** 2
-                expected += 0.5 * prior.batch_curvature * (abs(batch - best[2]) + 1) ** 2
+                expected = 0.5 * prior.bowl.rate_curvature * (abs(gap) + 1) ** 2
+                expected += 0.5 * prior.bowl.batch_curvature * (abs(batch - best[2]) + 1) ** 2
                 beside.append((loss - best[0]) / expected)
     found = ratios or beside
     return min(max(statistics.median(found), 1.0), LARGEST_UNIT) if found else 1.0

@@ -54,7 +54,7 @@ def _longest_log(store: StudyFiles, trial: Trial) -> TrainingLog | None:
 
 def _steps(log: TrainingLog) -> list[StepRecord]:
     train = log.train
-    clip = log.context.max_grad_norm
+    clip = log.context.settings.max_grad_norm
     tokens = np.diff(np.nan_to_num(train.num_tokens), prepend=0.0)
     rising = bool(np.isfinite(train.num_tokens).any()) and bool((tokens >= 0).all())
     return [

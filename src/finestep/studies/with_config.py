@@ -176,8 +176,8 @@ def _recipe(
 ) -> tuple[Recipe, list[str]]:
     """The file as a recipe: where a search begins, and what a full run is."""
     devices = config.num_devices or _gpus_each(wishes.parallel)
-    micro = config.micro_batch_size or own.default_micro_batch
-    batch = config.effective_batch_size or micro * (config.accumulation_steps or own.default_accumulation) * devices
+    micro = config.micro_batch_size or own.defaults.micro_batch
+    batch = config.effective_batch_size or micro * (config.accumulation_steps or own.defaults.accumulation) * devices
     micro = min(micro, max(1, batch // devices))
     rate = config.value("learning_rate")
     if rate is None:
@@ -195,12 +195,12 @@ def _recipe(
         "micro_batch_size": micro,
         "num_devices": devices,
         "num_epochs": min(max(epochs, 1e-3), 1000),
-        "seed": whole(value_at(tree, own.names.seed)) or own.default_seed,
+        "seed": whole(value_at(tree, own.names.seed)) or own.defaults.seed,
     }
     if config.lora_rank:
         values["lora"] = {"rank": config.lora_rank, "alpha": config.value("lora_alpha") or 2.0 * config.lora_rank}
     notes = []
-    if not own.evaluates:
+    if not own.validation.is_done:
         notes.append(f"{own.words} evaluates nothing: the mean training loss at the end of a run is compared instead")
     return Recipe.model_validate(values), notes
 
@@ -262,7 +262,7 @@ def _framework_spec(
 
 def _warmup(own: Framework, config: ForeignConfig, full: int | None) -> tuple[float, bool]:
     """(warmup as a share of the run, whether the file states it in steps)."""
-    stated = config.warmup if config.warmup is not None else own.default_warmup_steps
+    stated = config.warmup if config.warmup is not None else own.defaults.warmup_steps
     if not stated:
         return 0.0, False
     if stated < 1:
@@ -271,7 +271,7 @@ def _warmup(own: Framework, config: ForeignConfig, full: int | None) -> tuple[fl
 
 
 def _warmup_notes(spec: FrameworkSpec, config: ForeignConfig) -> list[str]:
-    stated = config.warmup or framework(spec.name).default_warmup_steps
+    stated = config.warmup or framework(spec.name).defaults.warmup_steps
     if spec.warmup_in_steps and spec.full_steps and stated > LARGEST_WARMUP * spec.full_steps:
         return [f"a warmup of {stated:g} steps is over half of a run of {spec.full_steps}: half of each run is used"]
     if spec.warmup_in_steps and not spec.full_steps:

@@ -67,8 +67,8 @@ def prepared_rows(
         return PreparedRows(rows.settings(folder), train, held_out, note)
     if rows.has_evaluation:
         return PreparedRows({}, note=rows.note or "rows: as the file names them, its own validation rows with them")
-    if framework.own_split is not None:
-        place = ".".join(map(str, framework.own_split))
+    if framework.validation.own_split is not None:
+        place = ".".join(map(str, framework.validation.own_split))
         return PreparedRows(
             {place: 0.1}, note=f"rows: {rows.note or 'not here'}; {framework.words} holds a tenth out (`{place}`)"
         )

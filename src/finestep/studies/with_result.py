@@ -69,7 +69,7 @@ def tuned_text(own: Framework, spec: FrameworkSpec, plan: TrialPlan, best: Trial
         values.pop(names.epochs, None)
         if best.recipe.num_epochs != _number(value_at(tree, names.epochs)) and value_at(tree, names.epochs) is not None:
             values[names.epochs] = best.recipe.num_epochs
-    if value_at(tree, names.seed) is None and plan.seed == own.default_seed:
+    if value_at(tree, names.seed) is None and plan.seed == own.defaults.seed:
         values.pop(names.seed)
     values |= {
         path: value for path, value in own.steps(plan.num_steps).items() if "eval" in str(path[-1]) or path[0] == "eval"

@@ -20,7 +20,7 @@ def within_framework(space: SearchSpace, spec: FrameworkSpec, recipe: Recipe, *,
     changes: dict[str, object] = {}
     if fixed_share > MOSTLY_FIXED:
         changes["fidelities"] = (1.0,)
-    if framework(spec.name).evaluates_by_micro_batch:
+    if framework(spec.name).validation.is_by_micro_batch:
         rows = recipe.first_micro_batch() * recipe.num_devices
         fair = tuple(size for size in space.batch_sizes if size >= rows and size % rows == 0)
         changes["batch_sizes"] = fair or (recipe.effective_batch_size,)

@@ -76,7 +76,7 @@ class Agreement:
 
     def _warmup_seen(self) -> int:
         """Steps before the peak: the first step uses the rate of no update, so that its peak comes one later."""
-        return self.peak_step - 1 + self.framework.rate_shift
+        return self.peak_step - 1 + self.framework.written.rate_shift
 
     def _low_peak(self) -> str | None:
         """A peak that lies below the one asked for by more than one logged interval of the schedule."""

@@ -44,7 +44,7 @@ def rows_of(framework: Framework, tree: Tree, base: Path) -> Rows:
     Args:
         base: the folder that its relative paths begin in.
     """
-    stated = [path for path in framework.named_evaluation if value_at(tree, path) not in (None, 0, 0.0, [], "")]
+    stated = [path for path in framework.validation.named_rows if value_at(tree, path) not in (None, 0, 0.0, [], "")]
     if stated and framework.name != "hf":
         return Rows(has_evaluation=True)
     return _READERS[framework.name](tree, base)

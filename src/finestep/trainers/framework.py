@@ -34,6 +34,49 @@ class Names:
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What a framework takes where the file does not say."""
+
+    warmup_steps: int = 0
+    micro_batch: int = 8
+    accumulation: int = 1
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a framework writes of its progress, and how it is read.
+
+    Attributes:
+        results: files in the output folder that hold the last evaluation to all digits.
+        logs: files in the output folder that it writes while it trains, and that its standard output does not hold.
+        rate_shift: 0 when the rate in its log is the one that the step used, 1 when it is the next step's.
+        counts: what a row of its log counts: optimizer steps, or micro-batches.
+    """
+
+    results: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
+    rate_shift: int = 0
+    counts: Literal["steps", "micro-batches"] = "steps"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a framework evaluates.
+
+    Attributes:
+        own_split: setting by which it splits rows off by itself, and the value below 1 that it takes.
+        named_rows: settings that name validation rows.
+        is_by_micro_batch: the loss is a mean over micro-batches, so that trials compare only at one micro-batch.
+    """
+
+    is_done: bool = True
+    own_split: Path | None = None
+    named_rows: tuple[Path, ...] = ()
+    is_by_micro_batch: bool = False
+
+
+@dataclass(frozen=True)
 class Framework:
     """Another trainer.
 
@@ -42,13 +85,7 @@ class Framework:
         module: what is imported to see whether it is installed.
         steps: settings of a trial of so many steps: logging, one last evaluation, no checkpoints between.
         off: settings that must not be on in a trial; changed only where the file says something else.
-        results: files in the output folder that hold the last evaluation to all digits.
-        logs: files in the output folder that it writes while it trains, and that its standard output does not hold.
         rounds: `up`: an epoch's last batch may be smaller, and counts. `down`: only whole batches count.
-        own_split: setting by which it splits rows off by itself, and the value below 1 that it takes.
-        named_evaluation: settings that name validation rows.
-        rate_shift: 0 when the rate in its log is the one that the step used, 1 when it is the next step's.
-        log_counts: what a row of its log counts: optimizer steps, or micro-batches.
     """
 
     name: str
@@ -59,20 +96,8 @@ class Framework:
     steps: Callable[[int], Fields]
     off: Fields = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    logs: tuple[str, ...] = ()
-    results: tuple[str, ...] = ()
     rounds: Literal["up", "down"] = "up"
-    own_split: Path | None = None
-    named_evaluation: tuple[Path, ...] = ()
-    rate_shift: int = 0
-    log_counts: Literal["steps", "micro-batches"] = "steps"
-    default_warmup_steps: int = 0
-    default_micro_batch: int = 8
-    default_accumulation: int = 1
-    default_seed: int = 42
-    evaluates: bool = True
-    evaluates_by_micro_batch: bool = False
-    """Its validation loss is a mean over micro-batches, so that trials compare only at one micro-batch."""
-    evaluation_batches: Path | None = None
-    """Setting that limits the batches of an evaluation."""
     needs_gpu: bool = False
+    defaults: Defaults = Defaults()
+    written: Written = Written()
+    validation: Validation = Validation()

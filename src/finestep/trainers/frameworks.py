@@ -6,7 +6,7 @@ Versions: TRL 1.16, transformers 5.23, LLaMA-Factory 0.9.5, ms-swift 4.6, litgpt
 from __future__ import annotations
 
 from finestep.errors import BadInput, did_you_mean
-from finestep.trainers.framework import Fields, Framework, Names
+from finestep.trainers.framework import Defaults, Fields, Framework, Names, Validation, Written
 
 MOST_LOGGED_STEPS = 200
 """Runs up to this length log every step, longer ones every tenth."""
@@ -89,12 +89,14 @@ FRAMEWORKS: dict[str, Framework] = {
             steps=_trainer_steps,
             off=_TRAINER_OFF,
             environment=_QUIET,
-            named_evaluation=(
-                ("validation_file",),
-                ("eval_file",),
-                ("eval_dataset",),
-                ("eval_data",),
-                ("eval_data_path",),
+            validation=Validation(
+                named_rows=(
+                    ("validation_file",),
+                    ("eval_file",),
+                    ("eval_dataset",),
+                    ("eval_data",),
+                    ("eval_data_path",),
+                )
             ),
         ),
         Framework(
@@ -116,9 +118,8 @@ FRAMEWORKS: dict[str, Framework] = {
             steps=_trainer_steps,
             off={**_TRAINER_OFF, ("overwrite_output_dir",): True, ("plot_loss",): False},
             environment=_QUIET,
-            results=("all_results.json",),
-            own_split=("val_size",),
-            named_evaluation=(("eval_dataset",), ("val_size",)),
+            written=Written(results=("all_results.json",)),
+            validation=Validation(own_split=("val_size",), named_rows=(("eval_dataset",), ("val_size",))),
         ),
         Framework(
             name="ms-swift",
@@ -129,11 +130,11 @@ FRAMEWORKS: dict[str, Framework] = {
             steps=lambda steps: {**_trainer_steps(steps), ("add_version",): False},
             off={key: value for key, value in _TRAINER_OFF.items() if value is not None and key != ("do_train",)},
             environment=_QUIET,
-            logs=("logging.jsonl",),
-            own_split=("split_dataset_ratio",),
-            named_evaluation=(("val_dataset",), ("split_dataset_ratio",)),
-            rate_shift=1,
-            default_micro_batch=1,
+            written=Written(logs=("logging.jsonl",), rate_shift=1),
+            validation=Validation(
+                own_split=("split_dataset_ratio",), named_rows=(("val_dataset",), ("split_dataset_ratio",))
+            ),
+            defaults=Defaults(micro_batch=1),
         ),
         Framework(
             name="litgpt",
@@ -151,17 +152,14 @@ FRAMEWORKS: dict[str, Framework] = {
             launch={"": "litgpt finetune_lora --config {config}", "full": "litgpt finetune_full --config {config}"},
             module="litgpt",
             steps=_litgpt_steps,
-            logs=("logs/csv/version_*/metrics.csv",),
+            written=Written(logs=("logs/csv/version_*/metrics.csv",), rate_shift=1, counts="micro-batches"),
             rounds="down",
-            own_split=("data", "init_args", "val_split_fraction"),
-            named_evaluation=(("data", "init_args", "val_split_fraction"),),
-            rate_shift=1,
-            log_counts="micro-batches",
-            default_warmup_steps=100,
-            default_micro_batch=1,
-            default_accumulation=16,
-            default_seed=1337,
-            evaluates_by_micro_batch=True,
+            validation=Validation(
+                own_split=("data", "init_args", "val_split_fraction"),
+                named_rows=(("data", "init_args", "val_split_fraction"),),
+                is_by_micro_batch=True,
+            ),
+            defaults=Defaults(warmup_steps=100, micro_batch=1, accumulation=16, seed=1337),
         ),
         Framework(
             name="axolotl",
@@ -192,9 +190,8 @@ FRAMEWORKS: dict[str, Framework] = {
                 ("hub_model_id",): None,
             },
             environment={"AXOLOTL_DO_NOT_TRACK": "1", **_QUIET},
-            own_split=("val_set_size",),
-            named_evaluation=(("test_datasets",), ("val_set_size",)),
-            default_micro_batch=1,
+            validation=Validation(own_split=("val_set_size",), named_rows=(("test_datasets",), ("val_set_size",))),
+            defaults=Defaults(micro_batch=1),
             needs_gpu=True,
         ),
         Framework(
@@ -215,11 +212,8 @@ FRAMEWORKS: dict[str, Framework] = {
             steps=_unsloth_steps,
             off={("logging", "enable_wandb"): False},
             environment=_QUIET,
-            default_warmup_steps=5,
-            default_micro_batch=2,
-            default_accumulation=4,
-            default_seed=3407,
-            evaluates=False,
+            defaults=Defaults(warmup_steps=5, micro_batch=2, accumulation=4, seed=3407),
+            validation=Validation(is_done=False),
             needs_gpu=True,
         ),
     )

@@ -116,9 +116,9 @@ class LiveLog:
         found: list[TrainRow | EvalRow] = []
         for line in self._text.last() if is_over else self._text.lines():
             self._hear(line)
-            if not self.framework.logs:
+            if not self.framework.written.logs:
                 found += self._rows_of(printed_rows(line))
-        for pattern in self.framework.logs:
+        for pattern in self.framework.written.logs:
             for path in sorted(Path(self.plan.output).glob(pattern)):
                 found += self._csv(path) if path.suffix == ".csv" else self._json_lines(path, is_over=is_over)
         return found
@@ -184,7 +184,7 @@ class LiveLog:
 
     def _optimizer_step(self, values: Mapping[str, object]) -> int | None:
         """The optimizer step of a training row; None for a row of a micro-batch that ends no step."""
-        if self.framework.log_counts == "micro-batches":
+        if self.framework.written.counts == "micro-batches":
             done = number(values.get("iter"))
             passes = self.plan.accumulation
             return int(done) // passes if done > 0 and int(done) % passes == 0 else None

@@ -120,8 +120,6 @@ def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) ->
     wanted[framework.names.output] = plan.output
     wanted |= framework.steps(plan.num_steps)
     wanted |= {path: value for path, value in framework.off.items() if value_at(tree, path) not in (value, None)}
-    if framework.evaluation_batches and plan.num_eval_rows:
-        wanted[framework.evaluation_batches] = math.ceil(plan.num_eval_rows / plan.micro_batch)
     return {path: value for path, value in wanted.items() if not says_already(value_at(tree, path), value)}
 
 
