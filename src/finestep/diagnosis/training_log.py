@@ -44,6 +44,8 @@ class TrainSeries:
     pair_accuracy: Column
     """Share of the pairs whose chosen answer has the higher reward."""
     entropy: Column
+    accuracy: Column
+    """Share of the answers of the batch that were right."""
 
     def __len__(self) -> int:
         return len(self.step)
