@@ -60,6 +60,14 @@ def test_a_reward_that_collapses_after_a_gain_is_no_success() -> None:
     assert 0.3 * ROWS < diagnosis.verdict.evidence["step"] < 0.7 * ROWS
 
 
+def test_the_share_of_right_answers_stands_for_a_reward_that_was_not_logged() -> None:
+    assert run(accuracy=0.4 + 0.3 * DONE + noise()).label == "healthy"
+    still = run(accuracy=0.4 + noise()).verdict
+    assert still.code == "reward_not_gained"
+    assert "accuracy" in still.meaning
+    assert run(accuracy=0.4 + 0.3 * DONE + noise(), reward=0.5 + noise(1)).verdict.code == "reward_not_gained"
+
+
 def test_a_wandering_reward_is_no_gain() -> None:
     """Neighbouring rewards hang together, so that the same difference means less."""
     false = 0

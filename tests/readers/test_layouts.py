@@ -280,3 +280,21 @@ def test_losses_of_both_signs_are_no_likelihood(tmp_path: Path) -> None:
     report = diagnose_file(path)
     assert report.label == "too_little_information"
     assert "both signs" in report.verdict.meaning
+
+
+def test_a_script_that_prints_right_answers_is_judged_by_them(tmp_path: Path) -> None:
+    """Many scripts of GRPO print the share of right answers and no reward; beside a supervised loss that share changes nothing."""
+    chance = np.random.default_rng(0)
+    (tmp_path / "grpo.log").write_text(
+        "".join(
+            f"[step {10 * n}] grpo_loss={chance.normal(0, 0.02):.4f} acc={min(0.3 + 0.015 * n + chance.normal(0, 0.03), 1):.3f}\n"
+            for n in range(1, 41)
+        )
+    )
+    (tmp_path / "classes.log").write_text(
+        "".join(f"[step {10 * n}] loss={loss:.4f} acc={1 - loss / 4:.3f}\n" for n, loss in enumerate(LOSSES, 1))
+    )
+    paid, classes = (read_logs(tmp_path / name)[0] for name in ("grpo.log", "classes.log"))
+    assert (paid.context.objective, len(paid.train)) == ("reinforcement", 40)
+    assert (classes.context.objective, len(classes.train)) == ("supervised", 40)
+    assert diagnose_file(tmp_path / "grpo.log").label == "healthy"

@@ -7,6 +7,7 @@ neighbouring rows.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from finestep.diagnosis.catalogue import Evidence, found
 from finestep.diagnosis.next_rate import moved
 from finestep.diagnosis.signals import Signals
 from finestep.diagnosis.thresholds import Thresholds
-from finestep.diagnosis.training_log import Column
+from finestep.diagnosis.training_log import Column, TrainSeries
 from finestep.finding import Finding
 
 FEWEST_ROWS = 12
@@ -29,6 +30,14 @@ NO_SPREAD_SHARE, CLIPPED_SHARE = 0.8, 0.8
 SMALL_PREFERENCE_RATE = 1e-7
 """Peak rates below this move no policy; practice is 5e-7 for all weights and 5e-6 for adapters."""
 STILL_WARMING = 0.9
+
+
+class _Paid(NamedTuple):
+    """What the policy is paid for: the reward, or the share of right answers where no reward was logged; known rows only."""
+
+    name: str
+    step: Column
+    values: Column
 
 
 def objective_findings(signals: Signals, limits: Thresholds) -> list[Finding]:
@@ -71,7 +80,8 @@ def gain_z(x: Column) -> float:
 
 def _of_rewards(signals: Signals) -> list[Finding]:
     train = signals.log.train
-    reward = train.reward[np.isfinite(train.reward)]
+    paid = _paid_for(train)
+    name, reward = paid.name, paid.values
     if not len(reward):
         if _validation_gained(signals):
             return []
@@ -79,7 +89,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         meaning = f"No reward was found in the log, and a loss of reinforcement learning{signs} says nothing of what was learned."
         return [found("loss_not_comparable", meaning, advice="log the mean reward of each step")]
     if len(reward) < FEWEST_ROWS:
-        meaning = f"Only {len(reward)} rewards were found in the log: too few to tell a gain from noise."
+        meaning = f"Only {len(reward)} rows with {name} were found in the log: too few to tell a gain from noise."
         return [found("too_little_information", meaning, advice="let it run for 50 steps or more", rewards=len(reward))]
     z, quarter = gain_z(reward), max(3, len(reward) // 4)
     known: Evidence = {
@@ -87,7 +97,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
         "kl": _last_known(train.answers.kl), "clipped_completions": _last_known(train.answers.clipped_completions),
         "share_of_prompts_without_spread": _last_known(train.answers.zero_spread_share),
     }  # fmt: skip
-    collapse = _collapsed(signals, reward)
+    collapse = _collapsed(signals, paid)
     if collapse is not None:
         return [collapse]
     if z >= GAIN_Z:
@@ -97,7 +107,7 @@ def _of_rewards(signals: Signals) -> list[Finding]:
     if cut_off:
         return cut_off
     if z <= -GAIN_Z:
-        return [found("reward_fell", f"The reward fell from {known['first_quarter']:.3g} to {known['last_quarter']:.3g}.",
+        return [found("reward_fell", f"The {name} fell from {known['first_quarter']:.3g} to {known['last_quarter']:.3g}.",
                       advice=f"{moved(signals, 1 / 3)}; raise the weight of the KL penalty (beta) if KL grew", known=known)]  # fmt: skip
     if (_last_known(train.answers.zero_spread_share) or 0.0) > NO_SPREAD_SHARE:
         meaning = "Nearly all prompts give answers of one and the same reward, so there is nothing to learn from."
@@ -105,8 +115,14 @@ def _of_rewards(signals: Signals) -> list[Finding]:
             "leave out prompts that are always or never solved, draw more answers a prompt, or grade in finer steps"
         )
         return [found("no_reward_signal", meaning, advice=advice, known=known)]
-    meaning = f"The reward did not move beyond noise ({known['first_quarter']:.3g} to {known['last_quarter']:.3g}, z {z:.1f})."
+    meaning = f"The {name} did not move beyond noise ({known['first_quarter']:.3g} to {known['last_quarter']:.3g}, z {z:.1f})."
     return [found("reward_not_gained", meaning, advice=_for_no_gain(signals), known=known)]
+
+
+def _paid_for(train: TrainSeries) -> _Paid:
+    name, column = ("reward", train.reward) if np.isfinite(train.reward).any() else ("accuracy", train.answers.accuracy)
+    known = np.isfinite(column)
+    return _Paid(name, train.step[known], column[known])
 
 
 def _validation_gained(signals: Signals) -> bool:
@@ -115,8 +131,9 @@ def _validation_gained(signals: Signals) -> bool:
     return series is not None and metric is not None and gain_z(series.metrics[metric.name]) >= GAIN_Z
 
 
-def _collapsed(signals: Signals, reward: Column) -> Finding | None:
+def _collapsed(signals: Signals, paid: _Paid) -> Finding | None:
     """The reward had risen and fell again by more than half of its gain, beyond noise."""
+    reward = paid.values
     # The mean of each quarter of a run that could be cut out of it: the highest is compared with the last.
     quarter = max(3, len(reward) // 4)
     means = np.convolve(reward, np.full(quarter, 1 / quarter), mode="valid")
@@ -133,11 +150,8 @@ def _collapsed(signals: Signals, reward: Column) -> Finding | None:
     )
     if not (lost > gained / 2 and fall <= -COLLAPSE_Z and gained > 0):
         return None
-    steps = signals.log.train.step[np.isfinite(signals.log.train.reward)]
-    step = float(steps[peak + quarter // 2])
-    meaning = (
-        f"The reward rose to {means[peak]:.3g} at about step {step:.0f} and fell to {means[-1]:.3g}: the policy broke."
-    )
+    step = float(paid.step[peak + quarter // 2])
+    meaning = f"The {paid.name} rose to {means[peak]:.3g} at about step {step:.0f} and fell to {means[-1]:.3g}: the policy broke."
     return found("reward_fell", meaning, advice=f"keep step {step:.0f}; {moved(signals, 1 / 3)}", step=step,
                  highest=float(means[peak]), last=float(means[-1]))  # fmt: skip
 

@@ -30,6 +30,8 @@ class AnswerColumns:
     """Share of the answers that were cut off at the longest length."""
     kl: Column
     entropy: Column
+    accuracy: Column
+    """Share of the answers of the batch that were right."""
 
 
 @dataclass(frozen=True)

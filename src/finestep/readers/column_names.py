@@ -62,6 +62,8 @@ _OTHER_NAMES = {
     "pair_accuracy": ("rewards/accuracies", "train/rewards/accuracies", "reward_accuracy", "accuracy_of_pairs", "reward_accuracies",
                       "train_reward_accuracy", "train_reward_accuracies", "train/reward_accuracy", "preference_accuracy"),
     "entropy": ("entropy", "train/entropy", "actor/entropy_loss", "actor/entropy", "objective/entropy"),
+    "accuracy": ("accuracy", "acc", "mean_accuracy", "mean_acc", "avg_acc", "train_accuracy", "train_acc", "train/accuracy", "train/acc",
+                 "solve_rate", "pass_rate", "success_rate"),
 }  # fmt: skip
 
 _EVAL_PREFIX = re.compile(r"^(?:eval|val|valid|validation|dev|test)(?=[/_. ])[/_. ]*(.*)$")

@@ -17,6 +17,8 @@ _SPLIT_NAMES = frozenset({"phase", "split", "mode", "stage", "subset", "partitio
 _VALIDATION = {**dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "eval"), "test": "test"}
 """Words of such a column, and how the names of measured values begin that are of that set."""
 _PLAIN = frozenset({float, int, str})
+_NO_ROW_ALONE = frozenset({"step", "epoch", "elapsed_s", "num_tokens", "accuracy"})
+"""Columns that say nothing of a run unless another one stands beside them."""
 
 
 class Plan(NamedTuple):
@@ -100,7 +102,7 @@ class RowPlans:
             best.update(self._guess_loss(keys, must_say_train=bool(evals)))
         train = tuple((key, SLOTS[slot]) for slot, (_, key) in best.items() if SLOTS[slot] < NUM_COMMON)
         extra = tuple((key, SLOTS[slot] - WIDTH) for slot, (_, key) in best.items() if SLOTS[slot] >= WIDTH)
-        used = {slot for slot in best if slot not in ("step", "epoch", "elapsed_s", "num_tokens")}
+        used = best.keys() - _NO_ROW_ALONE
         return Plan(
             train=train,
             extra=extra,
