@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -117,14 +118,14 @@ def test_a_printed_layout_is_read(layout: str, read) -> None:
         ("Epoch: 0 | Step: {n} | PPO Epoch: 1 | Actor Loss: 0.1 | Critic Loss: 0.3\nAverage reward score: 0.{n} | EMA reward score: 9\n",
          "reward", 0.11),
         ("step:{n} - actor/pg_loss:0.02 - actor/lr:1e-06 - critic/rewards/mean:np.float64(0.{n}) - response_length/clip_ratio:0.1\n",
-         "clipped_completions", 0.1),
+         "answers.clipped_completions", 0.1),
     ],
 )  # fmt: skip
 def test_rewards_of_reinforcement_learning_are_read(line: str, column: str, value: float, read) -> None:
     (log,) = read("".join(line.format(n=n) for n in range(11, 31)))
     assert log.context.objective == "reinforcement"
     assert log.train.step.tolist() == list(range(11, 31))
-    assert getattr(log.train, column)[0] == pytest.approx(value)
+    assert attrgetter(column)(log.train)[0] == pytest.approx(value)
 
 
 def test_steps_that_the_trainer_left_out_are_counted(read) -> None:
