@@ -24,7 +24,7 @@ def study(folder: Path, engine: str, seed: int, pack: str) -> dict[str, Any]:
         arguments = ["tune", "--out", str(folder), "--strategy", engine, "--set", f"seed={seed}", "--pack", pack]
         subprocess.run([sys.executable, "-m", "finestep", *arguments], check=True, stdout=subprocess.DEVNULL)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    best, trials = result["best"], result["trials"]
+    best, trials, baseline = result["best"], result["trials"], result["baseline"]
     return {
         "engine": engine,
         "seed": seed,
@@ -33,12 +33,18 @@ def study(folder: Path, engine: str, seed: int, pack: str) -> dict[str, Any]:
         "learning_rate": best["learning_rate"],
         "effective_batch_size": best["effective_batch_size"],
         "tokens": sum(trial["num_train_tokens"] or 0 for trial in trials),
-        "baseline": result["baseline"]["eval_loss"],
+        "baseline": baseline and baseline["eval_loss"],
+        "full_runs": sum(trial["fidelity"] for trial in trials),
         "trials": [
             {key: trial[key] for key in ("stage", "fidelity", "learning_rate", "effective_batch_size", "eval_loss", "num_train_tokens")}
             for trial in trials
         ],
     }  # fmt: skip
+
+
+def _beside(baseline: float | None) -> str:
+    """The baseline in words; a study of fewer than four runs makes none."""
+    return "" if baseline is None else f" (baseline {baseline:.3f})"
 
 
 def main() -> int:
@@ -56,8 +62,9 @@ def main() -> int:
             row = study(options.out / f"{engine}-{options.pack}-{seed}", engine, seed, options.pack)
             rows.append(row)
             print(
-                f"seed {seed} {engine:6} loss {row['eval_loss']:.3f} (baseline {row['baseline']:.3f}) at "
-                f"{row['learning_rate']:.2g} x {row['effective_batch_size']}, {row['tokens']:,} tokens",
+                f"seed {seed} {engine:6} loss {row['eval_loss']:.3f}{_beside(row['baseline'])} at "
+                f"{row['learning_rate']:.2g} x {row['effective_batch_size']}, {row['full_runs']:.1f} full runs, "
+                f"{row['tokens']:,} tokens",
                 flush=True,
             )
     if options.json:
@@ -65,6 +72,9 @@ def main() -> int:
     by_seed = {
         engine: {row["seed"]: row for row in rows if row["engine"] == engine} for engine in options.engines.split(",")
     }
+    for engine, found in by_seed.items():
+        losses, runs = ([row[key] for row in found.values()] for key in ("eval_loss", "full_runs"))
+        print(f"{engine}: mean loss {statistics.fmean(losses):.3f}, median of {statistics.median(runs):.1f} full runs")
     if not {"auto", "sweep"} <= by_seed.keys():
         return 0
     pairs = [(by_seed["auto"][seed], by_seed["sweep"][seed]) for seed in range(options.seeds)]
