@@ -37,20 +37,18 @@ def every_entry() -> dict[str, str]:
     return {english: said for part in sections().values() for english, said in part.items()}
 
 
-@pytest.mark.parametrize("english", every_entry())
-def test_both_sides_have_the_same_fields(english: str) -> None:
-    said = every_entry()[english]
-    assert sorted(FIELD.findall(english)) == sorted(FIELD.findall(said))
-    assert CHINESE.search(said) or english in {
-        "nats",
-        "lora",
-        "epoch",
-        "token",
-        "tokens",
-        "qlora",
-        "{number} tokens",
-        "{number}: {counts}",
-    }
+def test_both_sides_have_the_same_fields() -> None:
+    entries = every_entry()
+    assert len(entries) > 500
+    other = {english: said for english, said in entries.items() if fields(english) != fields(said)}
+    assert not other, "other fields in Chinese"
+    same = {"nats", "lora", "epoch", "token", "tokens", "qlora", "{number} tokens", "{number}: {counts}"}
+    untold = {english: said for english, said in entries.items() if not CHINESE.search(said)}
+    assert untold.keys() <= same, "not in Chinese"
+
+
+def fields(sentence: str) -> list[str]:
+    return sorted(FIELD.findall(sentence))
 
 
 def test_every_sentence_of_the_page_is_in_the_catalogue() -> None:

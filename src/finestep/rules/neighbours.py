@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from finestep.knowledge.packaged import practice
 from finestep.knowledge.recipes import PublicRecipe, public_recipes
@@ -56,9 +56,15 @@ class Neighbour:
 
 def nearest(target: Target, *, exclude_families: Sequence[str] = ()) -> list[Neighbour]:
     """All comparable public recipes, the most similar first; of copies (same model, rate and batch) only the first."""
+    return list(_nearest(target, tuple(exclude_families)))
+
+
+@lru_cache(maxsize=256)
+def _nearest(target: Target, exclude_families: tuple[str, ...]) -> tuple[Neighbour, ...]:
+    """Several questions about one setting ask for the same neighbours."""
     found = [_neighbour(row, target) for row in _comparable(target, exclude_families)]
     found.sort(key=lambda n: -n.similarity)
-    return _without_copies(found)
+    return tuple(_without_copies(found))
 
 
 def _comparable(target: Target, exclude_families: Sequence[str]) -> Iterable[PublicRecipe]:
