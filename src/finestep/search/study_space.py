@@ -64,7 +64,7 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
         (min(low, high), max(low, high)),
         batch_range(start.batch_size, rows=rows, num_devices=spec.recipe.num_devices, reach=start.batch_size_reach),
         fidelities=lengths(rows / max(start.batch_size, 1)),
-        extras=dimensions(spec.tuned, spec.recipe),
+        extras=dimensions(spec.search.tuned, spec.recipe),
     )
 
 
