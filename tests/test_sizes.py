@@ -14,14 +14,10 @@ MOST_ANY, MOST_ANY_IN_TORCH_ROOMS = 9, 0
 """The plan asks for 60 in all. What is left are four names of Ray's, which has no types for its actors, the state of the live page,
 and the state of the live monitor."""
 RECORDS = {
-    # Files whose format is flat: a field each, and a version that splits them could not read what is on disk.
-    "saved_model.py:SavedModel", "study.py:StudySpec", "study.py:FrameworkSpec", "trial.py:Outcome", "probe.py:Measured",
-    # A row of a table of knowledge, as its source states it.
-    "facts.py:ModelFacts",
     # What somebody's own file or log may state, or may be asked for: an option list.
     "foreign/config.py:ForeignConfig",
     # What the page is given, as JSON that its script reads.
-    "report/curves.py:Curve", "report/view.py:ReportView",
+    "report/view.py:ReportView",
 }  # fmt: skip
 """Classes of more than 15 fields: lists of values and nothing else, so that none of them can do several jobs. They may shrink and
 leave, and no other joins them. Of classes that do something none is larger than the limit."""

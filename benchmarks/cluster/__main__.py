@@ -25,7 +25,7 @@ from finestep.search.strategy import Proposal, Strategy
 from finestep.store.study_store import StudyStore
 from finestep.studies.strategies import make_strategy
 from finestep.studies.tuning import Tuning
-from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
+from finestep.study import Budget, DataSpec, ModelSpec, SearchSpec, StartingPoint, StudySpec
 from finestep.trial import Trial
 
 NEAR_PERCENT = 0.1
@@ -58,8 +58,7 @@ def study(workers: int, strategy: str, runs: float, weather: Weather, *, seed: i
         model=ModelSpec(path="simulated"),
         data=DataSpec(path="simulated"),
         recipe=Recipe(seed=seed),
-        strategy=strategy,
-        start=start,
+        search=SearchSpec(strategy=strategy, start=start),
     )
     cluster, budget = VirtualCluster(workers, weather, seed=seed), Budget(full_runs=runs)
     spent: list[tuple[float, int, int]] = []

@@ -21,7 +21,7 @@ from finestep.facts import DataFacts
 from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready, SharePlan
 from finestep.recipe import Recipe
-from finestep.trial import EvalRecord, Outcome, StepRecord
+from finestep.trial import Cost, EvalRecord, Outcome, StepRecord
 
 NUM_ROWS = 10_000
 LOWEST = 1.5
@@ -151,7 +151,11 @@ class VirtualCluster:
         end = now + left + self._draw.exponential(weather.transfer_s)
         make_folder(Path(request.folder))
         outcome = Outcome(
-            state="completed", reason="simulated", eval_loss=loss, best_step=steps, num_steps=steps, elapsed_s=work
+            state="completed",
+            reason="simulated",
+            eval_loss=loss,
+            best_step=steps,
+            cost=Cost(num_steps=steps, elapsed_s=work),
         )
         self._at(end, finished(request, outcome))
         self._at(end, node)

@@ -26,9 +26,9 @@ Baseline = Callable[[SweepCell], float | None]
 def width_formula(cell: SweepCell) -> float | None:
     """tinker-cookbook: 5e-5 x 10 x (2000 / hidden)^P, defined for Llama (P = 0.781) and Qwen (0.0775) only."""
     exponent, facts = WIDTH_EXPONENTS.get(cell.lineage), known_model(cell.model)
-    if exponent is None or facts is None or facts.hidden_size is None:
+    if exponent is None or facts is None or facts.shape.hidden_size is None:
         return None
-    return math.log10(5e-5 * 10 * (2000 / facts.hidden_size) ** exponent)
+    return math.log10(5e-5 * 10 * (2000 / facts.shape.hidden_size) ** exponent)
 
 
 def baselines() -> dict[str, Baseline]:

@@ -16,7 +16,7 @@ from finestep.search.search import Search
 from finestep.search.starting_point import start_of
 from finestep.search.strategy import Proposal, Strategy
 from finestep.studies.strategies import make_judge
-from finestep.study import Budget, DataSpec, ModelSpec, StudySpec
+from finestep.study import Budget, DataSpec, ModelSpec, SearchSpec, StudySpec
 from finestep.trial import Outcome, Trial
 
 LONG_STUDY = 12.0
@@ -74,11 +74,9 @@ def judge_of(
         model=ModelSpec(path="recorded"),
         data=DataSpec(path="recorded"),
         recipe=Recipe.model_validate(task.card["recipe"]).changed(seed=seed),
-        strategy="auto",
-        start=start_of(advice) if advice else None,
+        search=SearchSpec(strategy="auto", start=start_of(advice) if advice else None, with_baseline=with_baseline),
         objective="accuracy" if task.by_accuracy else "eval_loss",
         goal="maximize" if task.by_accuracy else "minimize",
-        with_baseline=with_baseline,
     )
     card = DataCard(facts=DataFacts(**task.card["data_facts"]))
     judge = make_judge(spec, card, budget=Budget(full_runs=budget))
@@ -107,7 +105,7 @@ def trial_of(task: Recorded, place: Place, length: float, *, seed: int, number: 
     )
     state = "diverged" if run.loss is None else "completed"
     metrics: Mapping[str, float] = {} if run.accuracy is None or run.loss is None else {"accuracy": run.accuracy}
-    outcome = Outcome(state=state, eval_loss=run.loss, metrics=dict(metrics))  # type: ignore[arg-type]
+    outcome = Outcome(state=state, eval_loss=run.loss, metrics=dict(metrics))
     return Trial(
         number=number,
         recipe=recipe,

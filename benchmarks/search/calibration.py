@@ -27,7 +27,7 @@ from finestep.answer import Answer
 from finestep.recipe import Recipe
 from finestep.search.prior import SearchPrior
 from finestep.search.search import Search
-from finestep.study import DataSpec, ModelSpec, StudySpec
+from finestep.study import DataSpec, ModelSpec, SearchSpec, StudySpec
 from finestep.trial import Trial
 
 BUDGETS = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -58,8 +58,7 @@ class Tuned:
             model=ModelSpec(path="recorded"),
             data=DataSpec(path="recorded"),
             recipe=Recipe(seed=seed),
-            strategy="auto",
-            with_baseline=False,
+            search=SearchSpec(strategy="auto", with_baseline=False),
         )
         self._task, self._budget = task, budget
         self._strategy = Search.of_study(spec, space_of(task), drawn_prior(task, prior, seed), budget_runs=budget)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep.flat import Flat, Part
+
 Task = Literal["causal", "classification"]
 
 
@@ -16,13 +18,9 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class ModelFacts(_Facts):
-    """Shape and history of a model, from its config, its safetensors headers or the table of known models."""
+class ModelShape(Part):
+    """Layers, widths and lengths of a model."""
 
-    name: str = Field(description="Local folder or Hub name, as the user gave it.")
-    family: str | None = Field(None, description="`model_type` of the config, e.g. `llama`, `qwen3`, `bert`.")
-    num_parameters: int | None = Field(None, description="Total parameters.")
-    num_active_parameters: int | None = Field(None, description="Parameters used per token (mixture of experts).")
     num_layers: int | None = None
     hidden_size: int | None = None
     intermediate_size: int | None = None
@@ -31,6 +29,16 @@ class ModelFacts(_Facts):
     vocabulary_size: int | None = None
     context_length: int | None = Field(None, description="Longest input in tokens.")
     tied_embeddings: bool | None = None
+
+
+class ModelFacts(Flat):
+    """Shape and history of a model, from its config, its safetensors headers or the table of known models."""
+
+    name: str = Field(description="Local folder or Hub name, as the user gave it.")
+    family: str | None = Field(None, description="`model_type` of the config, e.g. `llama`, `qwen3`, `bert`.")
+    num_parameters: int | None = Field(None, description="Total parameters.")
+    num_active_parameters: int | None = Field(None, description="Parameters used per token (mixture of experts).")
+    shape: ModelShape = ModelShape()
     is_encoder: bool = Field(False, description="A bidirectional encoder (BERT and its kin).")
     is_encoder_decoder: bool = Field(False, description="A sequence-to-sequence model (T5, BART and their kin).")
     is_instruct: bool | None = Field(None, description="Already instruction-tuned; None = unknown.")

@@ -10,7 +10,14 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import TypeVar, cast, get_type_hints
 
-from pydantic import BaseModel, GetJsonSchemaHandler, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -75,9 +82,13 @@ def flat_values(value: object) -> dict[str, object]:
 class Part(BaseModel):
     """A group of fields of a `Flat`, which has no place of its own in a file."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
 
 class Flat(BaseModel):
     """A value of a file whose keys stand side by side, whatever parts they belong to here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finestep.flat import Flat, Part
 from finestep.ready import DataCard
 from finestep.recipe import Method, Recipe
 from finestep.study import DataSpec, ModelSpec
@@ -120,8 +121,8 @@ class NoiseAnswer(_Value):
     words: str
 
 
-class Measured(_Value):
-    """What a probe found on this machine. None = not measured, and `notes` say why."""
+class MeasuredMachine(Part):
+    """What it was measured on."""
 
     device: str
     device_name: str = ""
@@ -131,7 +132,11 @@ class Measured(_Value):
         default_factory=dict,
         description="Seconds of a step of one trial alone by number of CPU threads; empty: no choice.",
     )
-    card: DataCard
+
+
+class MeasuredMemory(Part):
+    """What training needs of the memory, and how many rows fit."""
+
     lever: Lever = Field(description="The setting that was chosen and measured.")
     curves: tuple[MemoryCurve, ...] = Field(description="Predicted memory on the longest row, for every setting.")
     memory_budget_bytes: int | None = None
@@ -139,11 +144,25 @@ class Measured(_Value):
     num_trained: int
     largest_micro_batch: int | None = Field(None, description="Rows that fit, headroom taken off.")
     limit_source: Literal["prediction", "tried", "unknown"] = "unknown"
+    peak_memory_bytes: int | None = Field(None, description="Largest memory of the probe itself.")
+
+
+class MeasuredSpeed(Part):
+    """How long a step and its parts take."""
+
     rates: tuple[RatePoint, ...] = ()
     knee: int | None = None
     update_s: float = Field(description="Clipping and one optimizer update.")
     evaluation_s: float = Field(description="One look at all validation rows, extrapolated.")
-    peak_memory_bytes: int | None = Field(None, description="Largest memory of the probe itself.")
+
+
+class Measured(Flat):
+    """What a probe found on this machine. None = not measured, and `notes` say why."""
+
+    card: DataCard
+    machine: MeasuredMachine
+    memory: MeasuredMemory
+    speed: MeasuredSpeed
     noise: NoiseAnswer | None = None
     noise_adam: NoiseAnswer | None = None
     ceiling_breaks_at: float | None = None
@@ -153,4 +172,4 @@ class Measured(_Value):
 
     def step_timings(self) -> list[tuple[int, float]]:
         """(tokens with padding, seconds) of one trial's micro-step, as `rules/lanes.py` takes them."""
-        return [(round(point.num_padded_tokens), point.seconds) for point in self.rates]
+        return [(round(point.num_padded_tokens), point.seconds) for point in self.speed.rates]

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finestep.errors import BadInput
+from finestep.flat import Flat, Part
 from finestep.recipe import Method, Recipe
 
 FILE, ADAPTER_CONFIG, CONFIG = "finestep.json", "adapter_config.json", "config.json"
@@ -20,24 +21,36 @@ FOUR_BITS = (
 )
 
 
-class SavedModel(BaseModel):
+class Loading(Part):
+    """How the model is loaded, with the precision that its figures were measured in."""
+
+    auto_class: str = Field(description="The class of transformers that has the head.")
+    base: str = Field(description="Folder or Hub name of the base.")
+    revision: str | None = None
+    dtype: str = Field("float32", description="Precision of the weights when the figures were measured.")
+    autocast: bool = Field(False, description="The figures were measured under bf16 autocast.")
+    trust_remote_code: bool = False
+
+
+class TrainedOn(Part):
+    """The rows that it was tuned on."""
+
+    data: str = ""
+    num_rows: int | None = Field(None, description="Training rows.")
+    num_eval_rows: int | None = None
+    max_length: int | None = Field(None, description="Longest row in tokens.")
+
+
+class SavedModel(Flat):
     """A tuned model on disk."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     format: int = 1
     method: Method
-    auto_class: str = Field(description="The class of transformers that has the head.")
-    base: str = Field(description="Folder or Hub name of the base.")
-    revision: str | None = None
-    dtype: str = Field("float32", description="Precision of the weights when the figures were measured.")
-    autocast: bool = Field(False, description="The figures were measured under bf16 autocast.")
     labels: tuple[str, ...] = ()
-    trust_remote_code: bool = False
-    data: str = ""
-    num_rows: int | None = Field(None, description="Training rows.")
-    num_eval_rows: int | None = None
-    max_length: int | None = Field(None, description="Longest row in tokens.")
+    loading: Loading
+    trained_on: TrainedOn = TrainedOn()
     recipe: Recipe
     figures: dict[str, float] = Field(
         default_factory=dict, description="Validation loss, loss before training, metrics."
@@ -75,15 +88,15 @@ def load_lines(saved: SavedModel, *, place: str, has_own_base: bool) -> list[str
     Args:
         has_own_base: a classifier's base stands beside its adapter, with the labels in its config.
     """
-    if saved.auto_class == CLASSIFIER and not (saved.is_adapter and not has_own_base):
+    if saved.loading.auto_class == CLASSIFIER and not (saved.is_adapter and not has_own_base):
         return _pipeline_lines(place, saved)
     if not saved.is_adapter:
-        return _lines(saved.auto_class, "transformers", place, _options(saved))
-    if saved.auto_class == CLASSIFIER:
+        return _lines(saved.loading.auto_class, "transformers", place, _options(saved))
+    if saved.loading.auto_class == CLASSIFIER:
         return _labelled_lines(saved, place)
-    if saved.auto_class in PEFT_CLASSES:
-        return _lines(PEFT_CLASSES[saved.auto_class], "peft", place, _options(saved))
-    return base_lines(saved, place=place, base=saved.base)
+    if saved.loading.auto_class in PEFT_CLASSES:
+        return _lines(PEFT_CLASSES[saved.loading.auto_class], "peft", place, _options(saved))
+    return base_lines(saved, place=place, base=saved.loading.base)
 
 
 def base_lines(saved: SavedModel, *, place: str, base: str) -> list[str]:
@@ -91,8 +104,8 @@ def base_lines(saved: SavedModel, *, place: str, base: str) -> list[str]:
     return [
         *_four_bit_imports(saved),
         "from peft import PeftModel",
-        f"from transformers import AutoTokenizer, {saved.auto_class}",
-        f"base = {saved.auto_class}.from_pretrained({base!r}{_options(saved)})",
+        f"from transformers import AutoTokenizer, {saved.loading.auto_class}",
+        f"base = {saved.loading.auto_class}.from_pretrained({base!r}{_options(saved)})",
         f"model = PeftModel.from_pretrained(base, {place!r}).eval()",
         f"tokenizer = AutoTokenizer.from_pretrained({place!r})",
     ]
@@ -112,8 +125,8 @@ def _lines(kind: str, package: str, place: str, options: str) -> list[str]:
 
 
 def _pipeline_lines(place: str, saved: SavedModel) -> list[str]:
-    remote = ", trust_remote_code=True" if saved.trust_remote_code else ""
-    dtype = f", dtype={saved.dtype!r}" if saved.is_adapter else ""
+    remote = ", trust_remote_code=True" if saved.loading.trust_remote_code else ""
+    dtype = f", dtype={saved.loading.dtype!r}" if saved.is_adapter else ""
     return [
         "from transformers import pipeline",
         f'classify = pipeline("text-classification", model={place!r}{dtype}{remote})',
@@ -146,12 +159,12 @@ def _options(saved: SavedModel) -> str:
     """Keywords of `from_pretrained`: an adapter's base is loaded as it was measured; a whole model has its own precision."""
     parts = []
     if saved.is_adapter:
-        parts.append(f"dtype={saved.dtype!r}")
+        parts.append(f"dtype={saved.loading.dtype!r}")
     if saved.is_adapter and saved.method == "qlora":
         parts.append(f"quantization_config={FOUR_BITS}")
-    if saved.is_adapter and saved.revision and saved.auto_class not in PEFT_CLASSES:
-        parts.append(f"revision={saved.revision!r}")
-    if saved.trust_remote_code:
+    if saved.is_adapter and saved.loading.revision and saved.loading.auto_class not in PEFT_CLASSES:
+        parts.append(f"revision={saved.loading.revision!r}")
+    if saved.loading.trust_remote_code:
         parts.append("trust_remote_code=True")
     return "".join(f", {part}" for part in parts)
 

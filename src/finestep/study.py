@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from finestep.estimate import Estimate
+from finestep.flat import Flat, Part
 from finestep.recipe import Recipe
 
 Goal = Literal["minimize", "maximize"]
@@ -71,20 +72,21 @@ class CommandSpec(_Value):
     check_log: bool = Field(True, description="Compare the rate in the command's own log with the one it was told.")
 
 
-class FrameworkSpec(_Value):
-    """Another trainer with a config of its own: each trial is that config with a few settings changed."""
+class Launch(Part):
+    """How the framework is started, and what each trial may take."""
 
-    name: str = Field(description="Name of the framework, e.g. `trl`.")
-    config: str = Field(description="The user's file.")
-    text: str = Field(description="What stood in it when the study began.")
-    task: str = Field("sft", description="sft, dpo, kto, ...: what the framework's command is told.")
     launcher: str = Field(description="Shell command; `{config}` is the file of a trial, `{python}` the interpreter.")
     python: str | None = Field(None, description="Interpreter of the environment that the framework is installed in.")
     working_dir: str = Field(description="Folder that relative paths of the file begin in.")
-    settings: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Settings of all trials, by dotted name: where the rows of the split are."
-    )
     environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of all trials.")
+    num_devices: int = Field(1, ge=1)
+    parallel: int = Field(1, ge=1, description="Trials under way at the same time.")
+    timeout_s: float | None = Field(None, gt=0, description="A trial that takes longer is ended, and failed.")
+
+
+class FullRun(Part):
+    """The run that the file describes: its rows, its steps and its warmup."""
+
     num_rows: int | None = Field(None, ge=1, description="Training rows as counted here; the framework's count wins.")
     num_eval_rows: int | None = Field(None, ge=1)
     rows_of_run: int | None = Field(
@@ -93,9 +95,20 @@ class FrameworkSpec(_Value):
     warmup_share: float = Field(0.0, ge=0, lt=1, description="Warmup as a share of the steps of any trial.")
     warmup_in_steps: bool = Field(False, description="The file (or the framework) states warmup in steps.")
     full_steps: int | None = Field(None, ge=1, description="Steps of the run as the file itself states it.")
-    num_devices: int = Field(1, ge=1)
-    parallel: int = Field(1, ge=1, description="Trials under way at the same time.")
-    timeout_s: float | None = Field(None, gt=0, description="A trial that takes longer is ended, and failed.")
+
+
+class FrameworkSpec(Flat):
+    """Another trainer with a config of its own: each trial is that config with a few settings changed."""
+
+    name: str = Field(description="Name of the framework, e.g. `trl`.")
+    config: str = Field(description="The user's file.")
+    text: str = Field(description="What stood in it when the study began.")
+    task: str = Field("sft", description="sft, dpo, kto, ...: what the framework's command is told.")
+    settings: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Settings of all trials, by dotted name: where the rows of the split are."
+    )
+    launch: Launch
+    full_run: FullRun = FullRun()
     guards: tuple[str, ...] = Field((), description="`name<=number` or `name>=number` of metrics that must hold.")
 
 
@@ -127,21 +140,27 @@ class RetentionSpec(_Value):
     )
 
 
-class StudySpec(_Value):
+class SearchSpec(Part):
+    """How the study searches, from where, and for what."""
+
+    strategy: str = Field("sweep", description="auto, sweep, random, single, or the name of an Optuna sampler.")
+    scaling: ScalingRule = "sqrt"
+    start: StartingPoint | None = Field(None, description="Where `auto` begins; None: it knows nothing.")
+    prefer: Literal["quality", "speed"] = "quality"
+    tuned: tuple[TunedField, ...] = Field((), description="Further fields that the search may change.")
+    with_baseline: bool = Field(True, description="Run the conservative default too, where the budget has room.")
+
+
+class StudySpec(Flat):
     """Everything that defines a study; a finished study repeats from this."""
 
     name: str
     model: ModelSpec
     data: DataSpec
     recipe: Recipe = Field(description="The starting recipe: everything that the search does not change.")
-    strategy: str = Field("sweep", description="auto, sweep, random, single, or the name of an Optuna sampler.")
-    scaling: ScalingRule = "sqrt"
-    start: StartingPoint | None = Field(None, description="Where `auto` begins; None: it knows nothing.")
+    search: SearchSpec = SearchSpec()
     objective: str = Field("eval_loss", description="`eval_loss`, or the name of a metric.")
     goal: Goal = "minimize"
-    prefer: Literal["quality", "speed"] = "quality"
-    tuned: tuple[TunedField, ...] = Field((), description="Further fields that the search may change.")
-    with_baseline: bool = Field(True, description="Run the conservative default too, where the budget has room.")
     trainer: CommandSpec | None = Field(None, description="A command that trains instead of our own worker.")
     framework: FrameworkSpec | None = Field(
         None, description="A framework with a config of its own that trains instead."

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finestep.finding import Finding
+from finestep.flat import Flat, Part
 from finestep.recipe import Recipe
 
 TrialState = Literal["running", "completed", "stopped", "diverged", "out_of_memory", "failed"]
@@ -65,15 +66,9 @@ class Intervention(_Value):
     rate_factor: float = Field(1.0, gt=0, description="Factor on the learning rate from there on.")
 
 
-class Outcome(_Value):
-    """How a trial ended; written by the worker before it says so."""
+class Forgetting(Part):
+    """How far the tuned model is from its base, and what the study allows."""
 
-    state: TrialState
-    reason: str = Field("", description="One clause in words.")
-    eval_loss: float | None = Field(None, description="Best validation loss, whose weights are kept.")
-    metrics: dict[str, float] = Field(default_factory=dict)
-    base_eval_loss: float | None = Field(None, description="Validation loss before the first step.")
-    best_step: int | None = None
     kl_at_end: float | None = Field(
         None, description="KL from the base at the last look, nats a token; None: not watched."
     )
@@ -81,11 +76,31 @@ class Outcome(_Value):
     broken_guard: str | None = Field(
         None, description="The guard of the study that did not hold, with what was measured."
     )
+
+
+class Cost(Part):
+    """What the trial took."""
+
     num_steps: int = 0
     num_train_tokens: int = 0
     elapsed_s: float = 0.0
     micro_batch_size: int | None = Field(None, description="What the memory allowed in the end.")
     peak_memory_bytes: int | None = None
+
+
+class Outcome(Flat):
+    """How a trial ended; written by the worker before it says so."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    state: TrialState
+    reason: str = Field("", description="One clause in words.")
+    eval_loss: float | None = Field(None, description="Best validation loss, whose weights are kept.")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    base_eval_loss: float | None = Field(None, description="Validation loss before the first step.")
+    best_step: int | None = None
+    forgetting: Forgetting = Forgetting()
+    cost: Cost = Cost()
     recipe_hash: str | None = Field(
         None, description="Of what the trial was asked to run; None: an older version wrote it."
     )
@@ -102,9 +117,13 @@ class Outcome(_Value):
     @property
     def forgets_too_much(self) -> bool:
         """True when it ended further from the base than the study allows, or broke another guard."""
-        if self.broken_guard is not None:
+        if self.forgetting.broken_guard is not None:
             return True
-        return self.kl_limit is not None and self.kl_at_end is not None and not self.kl_at_end <= self.kl_limit
+        return (
+            self.forgetting.kl_limit is not None
+            and self.forgetting.kl_at_end is not None
+            and not self.forgetting.kl_at_end <= self.forgetting.kl_limit
+        )
 
     def said(self) -> Outcome:
         """The outcome as it may be kept: an end whose validation loss is no finite number is a divergence, and says so."""

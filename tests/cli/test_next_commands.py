@@ -114,10 +114,12 @@ def test_what_recommend_says_next_is_what_it_described(kind, count, options, row
     assert spec.data.path == words[1]
     own_rate, own_batch = "--retention" in options, "--batch" in options
     if own_rate:
-        assert spec.start.learning_rate == pytest.approx(described.recipe.learning_rate)
+        assert spec.search.start.learning_rate == pytest.approx(described.recipe.learning_rate)
     else:
-        assert spec.start.learning_rate == pytest.approx(10**described.log10_center, rel=0.35 if own_batch else 1e-6)
-    assert spec.start.batch_size == described.recipe.effective_batch_size
+        assert spec.search.start.learning_rate == pytest.approx(
+            10**described.log10_center, rel=0.35 if own_batch else 1e-6
+        )
+    assert spec.search.start.batch_size == described.recipe.effective_batch_size
 
 
 @pytest.mark.parametrize(("kind", "options"), [("chats", []), ("columns", ["--columns", "prompt=q,completion=a"])])

@@ -67,11 +67,11 @@ def test_the_machine_is_measured_once(shipped_model, instruct_file, tmp_path):
     model, data = ModelSpec(path=str(shipped_model), device="cpu"), DataSpec(path=str(instruct_file), max_length=48)
     recipe = starting_recipe("lora", data)
     known = cached(model, data, recipe.changed(learning_rate=1e-3), num_threads=1)
-    assert known.knee == measured["knee"], "the learning rate does not matter"
+    assert known.speed.knee == measured["knee"], "the learning rate does not matter"
     assert cached(model, data, recipe.changed(method="full"), num_threads=1) is None
     assert best_micro_batch(known, recipe) <= 16
     assert shape_of_pass(known, recipe, wanted=1).lanes == 1
     spec = study_spec(model=model, data=data, recipe=recipe, strategy="single", options=StudyOptions(num_threads=1))
     study = StudyRun(spec, tmp_path / "study", Budget(full_runs=1), command="finestep", check_saved=False)
-    assert study._session().micro_batch_limit == known.largest_micro_batch
+    assert study._session().micro_batch_limit == known.memory.largest_micro_batch
     study.store.close()

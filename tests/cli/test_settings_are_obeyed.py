@@ -145,7 +145,7 @@ def _facts(one: Any) -> dict[str, Any]:
         "rates": [record.learning_rate for record in one.steps],
         "losses": [round(record.loss, 7) for record in one.steps],
         "evaluations": [(record.step, round(record.eval_loss, 7)) for record in one.evaluations],
-        "micro": one.outcome.micro_batch_size,
+        "micro": one.outcome.cost.micro_batch_size,
         "state": one.outcome.state,
         "notes": [str(note) for note in one.notes],
     }
@@ -181,8 +181,8 @@ def _search(data: Path, **changes: Any) -> tuple[StudySpec, list[str]]:
 def test_a_set_rate_and_batch_are_the_centre_of_a_narrow_search(few_rows, strategy):
     fields = {"learning_rate": 3e-5, "effective_batch_size": 64}
     spec, notes = _search(few_rows, fields=fields, own_fields=fields, strategy=strategy)
-    assert (spec.start.learning_rate, spec.start.batch_size) == (3e-5, 64)
-    space = search_space(spec, spec.start, num_rows=2000)
+    assert (spec.search.start.learning_rate, spec.search.start.batch_size) == (3e-5, 64)
+    space = search_space(spec, spec.search.start, num_rows=2000)
     assert space.learning_rates[0] == pytest.approx(3e-5 / 4, rel=0.01)
     assert space.learning_rates[-1] == pytest.approx(3e-5 * 4, rel=0.01)
     assert space.batch_sizes == (32, 64, 128)

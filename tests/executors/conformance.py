@@ -22,7 +22,7 @@ from finestep.executors.ray import RayExecutor
 from finestep.executors.replay import ReplayExecutor
 from finestep.protocol import ClusterRequest, Event, SessionRequest, Spread, TrialRequest
 from finestep.recipe import Recipe
-from finestep.study import CommandSpec, DataSpec, FrameworkSpec, ModelSpec
+from finestep.study import CommandSpec, DataSpec, FrameworkSpec, Launch, ModelSpec
 from finestep.trial import Outcome
 
 RECIPE = Recipe(learning_rate=1e-3, effective_batch_size=16, num_epochs=0.5)
@@ -80,7 +80,9 @@ def framework_rig(folder: Path, model: Path, data: Path) -> Rig:
     stand_in = Path(__file__).parent.parent / "trainers" / "stand_in.py"
     text = "learning_rate: 1e-3\nfails_above: 0.004\nrows: 90\noutput_dir: out\n"
     launcher = f"{{python}} {stand_in} {{config}}"
-    spec = FrameworkSpec(name="hf", config="c.yaml", text=text, launcher=launcher, working_dir=str(folder))
+    spec = FrameworkSpec(
+        name="hf", config="c.yaml", text=text, launch=Launch(launcher=launcher, working_dir=str(folder))
+    )
     return Rig(FrameworkExecutor(spec, RECIPE, folder=folder), folder, can_fail=True)
 
 

@@ -62,7 +62,7 @@ echo {micro_batch_size} x {accumulation_steps}; echo eval_loss: 1.5
 
 def test_a_command_that_runs_out_of_memory_gets_fewer_rows_a_pass_of_the_same_batch(tmp_path):
     events, outcome = run(trainer(MEMORY_FOR_TWO), tmp_path)
-    assert (outcome.state, outcome.micro_batch_size) == ("completed", 2)
+    assert (outcome.state, outcome.cost.micro_batch_size) == ("completed", 2)
     assert (tmp_path / "0" / "output.log").read_text().splitlines()[0] == "2 x 16"
     notes = [event.data["text"] for event in events if event.kind == "note"]
     assert [note.partition(":")[0] for note in notes] == [f"memory ran out at micro-batch {rows}" for rows in (8, 4)]
@@ -75,7 +75,7 @@ def test_a_command_that_runs_out_of_memory_gets_fewer_rows_a_pass_of_the_same_ba
 def test_a_command_whose_batch_would_change_is_not_given_fewer_rows(tmp_path):
     command = MEMORY_FOR_TWO.replace("{accumulation_steps}", "1")
     _, outcome = run(trainer(command), tmp_path)
-    assert (outcome.state, outcome.micro_batch_size) == ("out_of_memory", 8)
+    assert (outcome.state, outcome.cost.micro_batch_size) == ("out_of_memory", 8)
 
 
 def test_the_last_match_counts_and_further_results_are_metrics(tmp_path):

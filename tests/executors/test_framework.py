@@ -32,14 +32,9 @@ output_dir: out
 
 def spec_of(folder, more="", **values):
     fields = {"warmup_share": 0.1, "warmup_in_steps": True, "num_eval_rows": 40, **values}
-    return FrameworkSpec(
-        name="hf",
-        config=str(folder / "arguments.yaml"),
-        text=TEXT + more,
-        launcher=f"{{python}} {STAND_IN} {{config}}",
-        working_dir=str(folder),
-        **fields,
-    )
+    fields |= {"name": "hf", "config": str(folder / "arguments.yaml"), "text": TEXT + more}
+    fields |= {"launcher": f"{{python}} {STAND_IN} {{config}}", "working_dir": str(folder)}
+    return FrameworkSpec.model_validate(fields)
 
 
 def start(folder, more="", **values):
@@ -94,7 +89,7 @@ def test_a_run_of_any_length_agrees_with_its_log(tmp_path, fidelity):
     executor, _ = start(tmp_path)
     _, outcome = run(executor, tmp_path, fidelity=fidelity)
     assert "its log agrees" in outcome.reason
-    assert outcome.num_steps == max(1, -(-int(1000 * fidelity) // 100))
+    assert outcome.cost.num_steps == max(1, -(-int(1000 * fidelity) // 100))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +125,7 @@ def test_memory_halves_the_micro_batch_and_is_remembered(tmp_path):
     _, outcome = run(executor, tmp_path)
     tree = yaml_tree((tmp_path / "trials/0000/config.yaml").read_text(), "c")
     assert (tree["per_device_train_batch_size"], tree["gradient_accumulation_steps"]) == (2, 8)
-    assert outcome.micro_batch_size == 2
+    assert outcome.cost.micro_batch_size == 2
     again, _ = start(tmp_path, "memory_rows: 3\n")
     events, _ = run(again, tmp_path, 1)
     assert not [event for event in events if event.kind == "note"], "the second trial begins with what memory allows"

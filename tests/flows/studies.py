@@ -31,7 +31,7 @@ def basin(recipe: Recipe, fidelity: float) -> list[float]:
 
 def spec(**changes) -> StudySpec:
     values = {"name": "test", "model": ModelSpec(path="m"), "data": DataSpec(path="d"), "recipe": Recipe()}
-    return StudySpec(**{**values, **changes})
+    return StudySpec.model_validate({**values, **changes})
 
 
 def open_store(folder: Path, *, fingerprint=FINGERPRINT, storage_url=None, **changes) -> StudyStore:

@@ -15,7 +15,7 @@ from finestep.studies.progress import made_so_far, progress_of
 from finestep.studies.spent import study_spent
 from finestep.studies.status import study_status
 from finestep.study import Budget
-from finestep.trial import Outcome, StepRecord
+from finestep.trial import Cost, Outcome, StepRecord
 
 from .studies import CARD, READY, open_store
 
@@ -77,7 +77,7 @@ def test_what_is_not_known_is_not_said(store):
 
 
 def test_two_workers_need_half_of_the_time(store):
-    store.finish(0, Outcome(state="completed", eval_loss=1.0, num_train_tokens=3000, elapsed_s=100.0))
+    store.finish(0, Outcome(state="completed", eval_loss=1.0, cost=Cost(num_train_tokens=3000, elapsed_s=100.0)))
     one = progress_of(store, store.trials()).left_s(3.0)
     store.keep_ready(Ready(card=DataCard(facts=CARD.facts), sharing=SharePlan(num_workers=2)))
     assert progress_of(store, store.trials()).left_s(3.0) == pytest.approx(one / 2)

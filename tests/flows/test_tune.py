@@ -19,8 +19,8 @@ from finestep.studies.files import write_results
 from finestep.studies.spent import runs_spent, study_spent
 from finestep.studies.tuning import Tuning
 from finestep.studies.words import report_notes
-from finestep.study import Budget, DataSpec
-from finestep.trial import Outcome, Trial
+from finestep.study import Budget, DataSpec, SearchSpec
+from finestep.trial import Cost, Outcome, Trial
 from tests.flows.studies import CARD, READY, basin, open_store, tune
 
 
@@ -44,7 +44,7 @@ def test_the_budget_is_kept(tmp_path):
 
 def test_longer_runs_cost_more_where_epochs_are_tuned():
     def trial(number, epochs, fidelity=1.0):
-        outcome = Outcome(state="completed", eval_loss=1.0, num_train_tokens=round(1000 * epochs * fidelity))
+        outcome = Outcome(state="completed", eval_loss=1.0, cost=Cost(num_train_tokens=round(1000 * epochs * fidelity)))
         recipe = Recipe(num_epochs=epochs)
         return Trial(number=number, recipe=recipe, fidelity=fidelity, state="completed", outcome=outcome)
 
@@ -53,7 +53,7 @@ def test_longer_runs_cost_more_where_epochs_are_tuned():
 
 
 def out_of_memory(number, tokens):
-    outcome = Outcome(state="out_of_memory", num_train_tokens=tokens)
+    outcome = Outcome(state="out_of_memory", cost=Cost(num_train_tokens=tokens))
     return Trial(number=number, recipe=Recipe(), state="out_of_memory", outcome=outcome)
 
 
@@ -62,12 +62,13 @@ def test_a_trial_that_never_trained_for_want_of_memory_costs_the_search_nothing(
         number=0,
         recipe=Recipe(),
         state="completed",
-        outcome=Outcome(state="completed", eval_loss=1.0, num_train_tokens=1000),
+        outcome=Outcome(state="completed", eval_loss=1.0, cost=Cost(num_train_tokens=1000)),
     )
     trials = [whole, out_of_memory(1, 0), out_of_memory(2, 250)]
     spec = open_store(tmp_path).spec
-    assert study_spent(spec.model_copy(update={"strategy": "auto"}), trials, None) == pytest.approx(1.25)
-    random = spec.model_copy(update={"strategy": "random"})
+    automatic = spec.model_copy(update={"search": SearchSpec(strategy="auto")})
+    assert study_spent(automatic, trials, None) == pytest.approx(1.25)
+    random = spec.model_copy(update={"search": SearchSpec(strategy="random")})
     assert study_spent(random, trials, None) == pytest.approx(2.25), "it could draw such batch sizes for ever"
 
 
@@ -131,7 +132,7 @@ def test_no_trial_is_started_that_would_not_end_in_time(tmp_path):
     recipe = store.spec.recipe
     store.finish(
         store.add(recipe, fidelity=1.0, stage="baseline", why="", is_baseline=True).number,
-        Outcome(state="completed", eval_loss=1.0, elapsed_s=50.0, num_train_tokens=10),
+        Outcome(state="completed", eval_loss=1.0, cost=Cost(elapsed_s=50.0, num_train_tokens=10)),
     )
     tuning = Tuning(
         store, ReplayExecutor(basin, card=CARD), lambda card: Sweep("lora"), Budget(full_runs=9, time_s=99.0)
@@ -160,7 +161,7 @@ def test_an_orphan_is_taken_up_first(tmp_path):
 def test_an_outcome_that_nobody_heard_of_counts(tmp_path):
     store = open_store(tmp_path)
     trial = store.add(store.spec.recipe, fidelity=1.0, stage="baseline", why="", is_baseline=True)
-    outcome = Outcome(state="completed", eval_loss=0.123, num_train_tokens=4000)
+    outcome = Outcome(state="completed", eval_loss=0.123, cost=Cost(num_train_tokens=4000))
     (store.trial_folder(trial.number) / "outcome.json").write_text(outcome.model_dump_json())
     events, _ = tune(store, budget=2)
     assert store.trials()[0].outcome.eval_loss == 0.123

@@ -115,8 +115,8 @@ def test_files_that_evidence_names_exist():
 @pytest.mark.parametrize("name", known_names())
 def test_known_models_have_a_shape(name):
     facts = known_model(name)
-    assert facts.num_layers > 0
-    assert facts.hidden_size % 2 == 0
+    assert facts.shape.num_layers > 0
+    assert facts.shape.hidden_size % 2 == 0
     assert lineage(facts), name
     assert facts.num_active_parameters is None or facts.num_active_parameters < facts.num_parameters
 

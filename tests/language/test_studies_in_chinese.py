@@ -18,7 +18,7 @@ from finestep.report.page_data import page_data
 from finestep.result import Paths, Spent, StudyGoal, StudyResult, TrialFigures
 from finestep.studies.strategies import make_judge
 from finestep.study import DataSpec, ModelSpec, StudySpec
-from finestep.trial import Outcome, Trial
+from finestep.trial import Cost, Outcome, Trial
 
 from ..report.synthetic_study import make_view
 
@@ -44,7 +44,9 @@ def played(loss_of) -> tuple[list[Trial], list[str], object]:
         recipe = Recipe(learning_rate=one.learning_rate, effective_batch_size=one.effective_batch_size)
         loss = loss_of(one.learning_rate, one.effective_batch_size, one.fidelity)
         state = "completed" if math.isfinite(loss) else "diverged"
-        outcome = Outcome(state=state, eval_loss=loss, reason="all 12 steps", elapsed_s=3.0, num_train_tokens=100)
+        outcome = Outcome(
+            state=state, eval_loss=loss, reason="all 12 steps", cost=Cost(elapsed_s=3.0, num_train_tokens=100)
+        )
         trials.append(
             Trial(
                 number=len(trials), recipe=recipe, fidelity=one.fidelity, stage=one.stage, why=one.why, state=state,

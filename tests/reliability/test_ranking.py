@@ -21,7 +21,7 @@ from finestep.search.sweep import best_trial
 from finestep.search.unit import Reading
 from finestep.store.study_store import StudyStore
 from finestep.studies.strategies import make_judge
-from finestep.study import DataSpec, ModelSpec, StudySpec
+from finestep.study import DataSpec, ModelSpec, SearchSpec, StudySpec
 from finestep.trial import Outcome, Trial
 from tests.flows.studies import CARD
 
@@ -82,7 +82,7 @@ def test_the_leader_is_the_plain_best_whatever_the_sign_and_size(values, others,
 )
 def test_whoever_searches_the_plain_best_is_chosen(values, what, strategy):
     metric, goal = what
-    study = spec(metric or "eval_loss", goal).model_copy(update={"strategy": strategy})
+    study = spec(metric or "eval_loss", goal).model_copy(update={"search": SearchSpec(strategy=strategy)})
     trials = [trial(number, value, metric=metric) for number, value in enumerate(values)]
 
     answer = make_judge(study, CARD).answer(trials)

@@ -15,7 +15,7 @@ from finestep.report.told import Interval, RunFinding, Told, Use
 from finestep.report.view import ReportView, build_view
 from finestep.result import LabelAnswer, Spent, WrittenAnswer
 from finestep.search.belief import BelievedCurve, BelievedPoint
-from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
+from finestep.trial import Cost, EvalRecord, Outcome, StepRecord, Trial
 
 _ATTACK = "document.documentElement.dataset.pwn = 1"
 HOSTILE = f"</script><script>{_ATTACK}</script><img src=x onerror='{_ATTACK}'>&\u2028{{{{ 7 * 7 }}}}"
@@ -139,10 +139,12 @@ def _trial(number: int, rate: float, batch: int, fidelity: float, stage: str, se
         eval_loss=math.nan if state == "diverged" else reached,
         metrics={"token_accuracy": round(1 / (1 + reached * 0.45), 4)} if reached else {},
         base_eval_loss=1.9124,
-        num_steps=done,
-        num_train_tokens=done * batch * TOKENS_PER_ROW,
-        elapsed_s=done * batch * 0.09,
-        micro_batch_size=micro // 2,
+        cost=Cost(
+            num_steps=done,
+            num_train_tokens=done * batch * TOKENS_PER_ROW,
+            elapsed_s=done * batch * 0.09,
+            micro_batch_size=micro // 2,
+        ),
     )
     return Trial(
         number=number,
@@ -177,7 +179,7 @@ def _final_loss(rate: float, batch: int, fidelity: float) -> float:
 def _steps(trial: Trial) -> list[StepRecord]:
     generator = np.random.default_rng(trial.number)
     recipe, total = trial.recipe, _num_steps(trial.recipe, trial.fidelity)
-    done = trial.outcome.num_steps if trial.outcome else 0
+    done = trial.outcome.cost.num_steps if trial.outcome else 0
     end = _final_loss(recipe.learning_rate, recipe.effective_batch_size, trial.fidelity)
     records = []
     for step in range(1, done + 1):

@@ -16,7 +16,7 @@ from finestep.report.told import Told
 from finestep.report.view import batch_product, build_view
 from finestep.result import Spent
 from finestep.studies.choose import baseline_trial
-from finestep.trial import EvalRecord, Outcome, StepRecord, Trial
+from finestep.trial import Cost, EvalRecord, Outcome, StepRecord, Trial
 
 from .synthetic_study import make_trials, make_view
 
@@ -147,8 +147,8 @@ def test_map_cells_do_not_overlap_and_never_mix_fidelities() -> None:
 
 def test_batch_product_says_a_remainder() -> None:
     recipe = Recipe(effective_batch_size=24, num_devices=2)
-    exact = Trial(number=0, recipe=recipe, outcome=Outcome(state="completed", micro_batch_size=4))
-    rest = Trial(number=0, recipe=recipe, outcome=Outcome(state="completed", micro_batch_size=5))
+    exact = Trial(number=0, recipe=recipe, outcome=Outcome(state="completed", cost=Cost(micro_batch_size=4)))
+    rest = Trial(number=0, recipe=recipe, outcome=Outcome(state="completed", cost=Cost(micro_batch_size=5)))
     assert batch_product(exact) == "4 micro × 3 accumulation × 2 devices"
     assert batch_product(rest).endswith("the last micro-batch smaller")
     assert batch_product(Trial(number=0, recipe=recipe)) == "micro-batch not recorded"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finestep.facts import ModelFacts
+from finestep.facts import ModelFacts, ModelShape
 from finestep.knowledge.evidence import all_evidence
 from finestep.knowledge.optima import measured_optima
 from finestep.rules.basin import FULL, LORA, aim_shift, divergence_probability
@@ -115,7 +115,10 @@ def test_more_labels_want_a_higher_rate():
 
 def test_shared_layers_count_once_a_layer():
     albert = ModelFacts(
-        name="x", num_parameters=11_700_000, num_layers=12, hidden_size=768, intermediate_size=3072, is_encoder=True
+        name="x",
+        num_parameters=11_700_000,
+        shape=ModelShape(num_layers=12, hidden_size=768, intermediate_size=3072),
+        is_encoder=True,
     )
     bert = albert.model_copy(update={"num_parameters": 109_500_000})
     assert effective_parameters(bert) == 109_500_000

@@ -162,14 +162,14 @@ def test_the_readme_says_what_the_model_is(kind, request):
     text = (trained.model / "README.md").read_text(encoding="utf-8")
     head = yaml.safe_load(text.split("---")[1])
     saved = read_saved(trained.model)
-    assert head["base_model"] == saved.base
+    assert head["base_model"] == saved.loading.base
     assert head["library_name"] == ("peft" if saved.is_adapter else "transformers")
-    assert head["datasets"] == [Path(saved.data).stem]
+    assert head["datasets"] == [Path(saved.trained_on.data).stem]
     assert "finestep" in head["tags"]
     assert "More Information Needed" not in text
     for figure in (trained.loss_of["outcome"], saved.recipe.learning_rate):
         assert f"{figure:.4g}" in text
-    assert saved.data in text
+    assert saved.trained_on.data in text
     assert find_fault(trained.model) is None
 
 

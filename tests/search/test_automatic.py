@@ -23,14 +23,14 @@ from finestep.search.study_space import (
 )
 from finestep.search.unit import Reading, unit_of
 from finestep.study import DataSpec, ModelSpec, StartingPoint, StudySpec, TunedField
-from finestep.trial import Outcome, Trial
+from finestep.trial import Cost, Outcome, Trial
 
 START = StartingPoint(learning_rate=2e-3, learning_rate_sd=1.0, batch_size=16, batch_size_sd=1.0)
 
 
 def spec(**changes):
     values = {"name": "t", "model": ModelSpec(path="m"), "data": DataSpec(path="d"), "recipe": Recipe(), "start": START}
-    return StudySpec(**{**values, "strategy": "auto", **changes})
+    return StudySpec.model_validate({**values, "strategy": "auto", **changes})
 
 
 def automatic(study=None, *, budget=6.0, start=START, num_rows=4000, num_eval_rows=200):
@@ -60,8 +60,8 @@ def play(strategy, budget=6.0, *, function=bowl, metric=None, seconds=None, star
         )
         done = ended(made, function(made.recipe, made.fidelity), metric=metric)
         if seconds is not None and done.outcome.eval_loss is not None:
-            timed = {"num_train_tokens": 1000, "elapsed_s": seconds(made.recipe)}
-            done = done.model_copy(update={"outcome": done.outcome.model_copy(update=timed)})
+            cost = Cost(num_train_tokens=1000, elapsed_s=seconds(made.recipe))
+            done = done.model_copy(update={"outcome": done.outcome.model_copy(update={"cost": cost})})
         trials.append(done)
     return trials
 

@@ -15,7 +15,7 @@ from finestep.studies.choose import chosen_trial
 from finestep.studies.spent import runs_spent
 from finestep.studies.strategies import make_judge, make_strategy
 from finestep.study import Budget, RetentionSpec, StartingPoint, StudySpec
-from finestep.trial import Outcome, Trial
+from finestep.trial import Cost, Forgetting, Outcome, Trial
 
 LIMIT = 0.1
 BEST_RATE = 1e-3
@@ -37,10 +37,8 @@ def ended(trial: Trial, *, allowed_rate: float, keeps_a_state: bool) -> Trial:
     outcome = Outcome(
         state="completed",
         eval_loss=None if over and not keeps_a_state else loss,
-        kl_at_end=kl,
-        kl_limit=LIMIT,
-        num_train_tokens=int(1e6 * share),
-        elapsed_s=10.0,
+        forgetting=Forgetting(kl_at_end=kl, kl_limit=LIMIT),
+        cost=Cost(num_train_tokens=int(1e6 * share), elapsed_s=10.0),
     )
     return trial.model_copy(update={"state": "completed", "outcome": outcome})
 
@@ -71,9 +69,9 @@ def test_the_choice_keeps_the_limit_in_every_strategy(strategy, keeps_a_state):
     assert any(trial.outcome.forgets_too_much for trial in trials)
     best = chosen(strategy, trials)
     assert best is not None
-    assert best.outcome.kl_at_end <= LIMIT
+    assert best.outcome.forgetting.kl_at_end <= LIMIT
     assert leader(study(strategy), trials).is_choosable
-    assert best_trial(trials).outcome.kl_at_end <= LIMIT
+    assert best_trial(trials).outcome.forgetting.kl_at_end <= LIMIT
     assert best.number in worth_keeping(study(strategy), trials)
 
 
@@ -93,7 +91,7 @@ def test_an_optuna_sampler_is_driven_down_too():
 
 def test_when_none_keeps_the_limit_it_is_said_which_came_closest():
     trials = run("auto", allowed_rate=BEST_RATE / 1e4)
-    nearest = min(trials, key=lambda trial: trial.outcome.kl_at_end)
+    nearest = min(trials, key=lambda trial: trial.outcome.forgetting.kl_at_end)
     said = forgetting_sentence(trials, LIMIT)
     assert f"trial {nearest.number} came closest" in said
     assert f"{nearest.recipe.learning_rate:.2g}" in said

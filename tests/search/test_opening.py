@@ -18,7 +18,7 @@ START = StartingPoint(learning_rate=1e-3, learning_rate_sd=1.6, batch_size=4, ba
 
 def search(*, num_rows=300, start=START, budget=3.0, **changes):
     values = {"name": "t", "model": ModelSpec(path="m"), "data": DataSpec(path="d"), "recipe": Recipe(num_epochs=1)}
-    spec = StudySpec(**{**values, "start": start, "strategy": "auto", **changes})
+    spec = StudySpec.model_validate({**values, "start": start, "strategy": "auto", **changes})
     return make_judge(
         spec, DataCard(facts=DataFacts(name="d", num_rows=num_rows, num_eval_rows=64)), budget=Budget(full_runs=budget)
     )

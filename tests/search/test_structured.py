@@ -12,7 +12,7 @@ from finestep.search.observations import Objective
 from finestep.search.prior import SearchPrior
 from finestep.search.space import Dimension, SearchSpace
 from finestep.search.structured import WORTH, StructuredSearch, _worth_of_full
-from finestep.trial import Outcome, Trial
+from finestep.trial import Cost, Outcome, Trial
 
 SPACE = SearchSpace.between((1e-5, 1e-2), (8, 128), fidelities=(0.125, 0.4, 1.0))
 PRIOR = SearchPrior(learning_rate=2e-4, batch_size=32)
@@ -255,7 +255,7 @@ def test_prefer_speed_takes_a_faster_batch_that_costs_little():
     def timed(number, batch, value, seconds):
         made = trial(number, 4e-4, batch, value=value)
         return made.model_copy(
-            update={"outcome": made.outcome.model_copy(update={"elapsed_s": seconds, "num_train_tokens": 1000})}
+            update={"outcome": made.outcome.model_copy(update={"cost": Cost(elapsed_s=seconds, num_train_tokens=1000)})}
         )
 
     trials = [timed(0, 32, 2.0, 10.0), timed(1, 64, 2.0004, 5.0), timed(2, 128, 2.02, 1.0)]

@@ -50,9 +50,9 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_gives_its_shape_and_counts_its_headers(folder):
     facts = model_facts(str(folder))
     assert facts.num_parameters == 100 * 64 + 64
-    assert (facts.num_layers, facts.hidden_size, facts.context_length) == (2, 64, 512)
+    assert (facts.shape.num_layers, facts.shape.hidden_size, facts.shape.context_length) == (2, 64, 512)
     assert facts.weights_dtype == "bfloat16"
-    assert facts.tied_embeddings is False
+    assert facts.shape.tied_embeddings is False
     assert facts.source == "config.json"
 
 
@@ -64,7 +64,7 @@ def test_without_weights_the_shape_is_counted(folder):
 
 def test_a_multimodal_config_is_read_inside():
     facts = facts_from_config({"model_type": "gemma3", "text_config": CONFIG}, name="x", source="t")
-    assert facts.num_layers == 2
+    assert facts.shape.num_layers == 2
 
 
 def test_a_mixture_counts_its_active_parameters():
@@ -102,8 +102,8 @@ def test_broken_safetensors_say_so(folder, content):
 
 
 def test_known_names_with_and_without_owner():
-    assert model_facts("meta-llama/Llama-3.1-8B", offline=True).num_layers == 32
-    assert model_facts("llama-3.1-8b", offline=True).num_layers == 32
+    assert model_facts("meta-llama/Llama-3.1-8B", offline=True).shape.num_layers == 32
+    assert model_facts("llama-3.1-8b", offline=True).shape.num_layers == 32
 
 
 def test_an_unknown_name_gets_a_hint():
@@ -154,7 +154,7 @@ def hub(monkeypatch, tmp_path):
 
 def test_the_hub_is_asked_for_unknown_names(hub):
     facts = model_facts("someone/tiny")
-    assert (facts.num_parameters, facts.num_layers, facts.source) == (123456, 2, "Hub")
+    assert (facts.num_parameters, facts.shape.num_layers, facts.source) == (123456, 2, "Hub")
     with pytest.raises(BadInput, match="no such public model"):
         model_facts("someone/else")
 

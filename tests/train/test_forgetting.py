@@ -71,15 +71,15 @@ def test_a_budget_of_forgetting_decides_which_state_is_kept(shipped_model, instr
     within = resident_with(shipped_model, instruct_file, max_forgetting=(moved[0] + moved[1]) / 2)
     bound = run_trial(within, RECIPE, tmp_path / "bound")
     assert bound.outcome.metrics["kl_to_base"] == pytest.approx(moved[0], rel=1e-3)
-    assert bound.outcome.best_step < bound.outcome.num_steps
+    assert bound.outcome.best_step < bound.outcome.cost.num_steps
     none = run_trial(resident_with(shipped_model, instruct_file, max_forgetting=1e-9), RECIPE, tmp_path / "none")
     assert none.outcome.eval_loss is None
     assert none.outcome.state == "completed"
     assert none.outcome.forgets_too_much
-    assert none.outcome.kl_at_end == pytest.approx(moved[-1], rel=1e-3)
+    assert none.outcome.forgetting.kl_at_end == pytest.approx(moved[-1], rel=1e-3)
     assert "over the limit of 1e-09; no state before was within it either" in none.outcome.reason
     assert bound.outcome.forgets_too_much
-    assert bound.outcome.metrics["kl_to_base"] != bound.outcome.kl_at_end
+    assert bound.outcome.metrics["kl_to_base"] != bound.outcome.forgetting.kl_at_end
     assert not free.outcome.forgets_too_much
 
 

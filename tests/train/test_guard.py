@@ -107,7 +107,7 @@ def test_a_lost_trial_of_a_study_ends_at_once(resident, tmp_path):
     recipe = RECIPE.changed(learning_rate=10.0, optimizer={"max_grad_norm": None}, schedule={"warmup_steps": 0})
     run = run_trial(resident, recipe, tmp_path, on_trouble="stop")
     assert run.outcome.state == "diverged"
-    assert run.outcome.num_steps < 83
+    assert run.outcome.cost.num_steps < 83
     assert run.outcome.findings[-1].code in ("diverged", "non_finite_loss", "dead_gradients")
     json.loads(run.outcome.model_dump_json())
 

@@ -22,11 +22,11 @@ def test_it_learns_and_records_every_step(resident, tmp_path):
     outcome = run.outcome
     assert outcome.state == "completed"
     assert outcome.eval_loss < 0.8 * outcome.base_eval_loss
-    assert [record.step for record in run.steps] == list(range(1, outcome.num_steps + 1))
-    assert outcome.num_train_tokens == sum(record.num_tokens for record in run.steps)
+    assert [record.step for record in run.steps] == list(range(1, outcome.cost.num_steps + 1))
+    assert outcome.cost.num_train_tokens == sum(record.num_tokens for record in run.steps)
     assert all(record.update_norm > 0 and record.update_ratio > 0 and record.grad_norm > 0 for record in run.steps)
     assert next(record.step for record in run.evaluations) == 0
-    assert run.evaluations[-1].step == outcome.num_steps
+    assert run.evaluations[-1].step == outcome.cost.num_steps
 
 
 def test_early_stopping_restores_the_best_weights(whole_model, instruct_file, tmp_path):
@@ -53,7 +53,7 @@ def test_a_huge_rate_ends_as_diverged(resident, tmp_path):
     )
     assert run.outcome.state == "diverged"
     assert run.outcome.eval_loss is None
-    assert run.outcome.num_steps < 29
+    assert run.outcome.cost.num_steps < 29
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -71,7 +71,7 @@ def test_a_value_that_is_not_finite_ends_the_trial_in_that_step(resident, tmp_pa
     run = run_trial(resident, Recipe(num_epochs=1), tmp_path, prepare=plant)
     hooks[0].remove()
     assert run.outcome.state == "diverged"
-    assert run.outcome.num_steps == 3
+    assert run.outcome.cost.num_steps == 3
     assert run.outcome.reason.startswith("step 3: the ")
 
 
@@ -79,7 +79,7 @@ def test_equal_tokens_whatever_the_batch(resident, tmp_path):
     tokens = {
         batch: run_trial(
             resident, Recipe(effective_batch_size=batch, num_epochs=1), tmp_path / str(batch)
-        ).outcome.num_train_tokens
+        ).outcome.cost.num_train_tokens
         for batch in (4, 16, 64)
     }
     assert len(set(tokens.values())) == 1

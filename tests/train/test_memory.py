@@ -52,7 +52,7 @@ def test_the_trajectory_is_identical(fits, from_call, plain, shipped_model, inst
         prepare=_memory_for(fits, from_call=from_call),
     )
     assert short.outcome.state == "completed"
-    assert short.outcome.micro_batch_size == {4: 4, 1: 1, 5: 4}[fits], "the limit found is remembered"
+    assert short.outcome.cost.micro_batch_size == {4: 4, 1: 1, 5: 4}[fits], "the limit found is remembered"
     assert [step.step for step in short.steps] == [step.step for step in plain.steps], "no step is lost or doubled"
     assert short.losses == pytest.approx(plain.losses, abs=1e-5)
     assert largest_difference(short.weights, plain.weights) < 1e-5
@@ -63,7 +63,7 @@ def test_a_known_limit_is_used_from_the_start(shipped_model, instruct_file, tmp_
     resident = make_resident(shipped_model, instruct_file, RECIPE)
     run = run_trial(resident, RECIPE, tmp_path, limit=4, prepare=_memory_for(4))
     assert run.notes == []
-    assert run.outcome.micro_batch_size == 4
+    assert run.outcome.cost.micro_batch_size == 4
 
 
 def test_when_one_row_does_not_fit_the_trial_ends_with_that_reason(shipped_model, instruct_file, tmp_path):

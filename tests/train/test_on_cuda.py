@@ -106,7 +106,7 @@ def test_when_memory_ends_the_micro_batch_shrinks_and_the_trajectory_stays(shipp
         short = run_trial(resident, WIDE, tmp_path / "short")
     print([note["text"] for note in short.notes])
     assert short.outcome.state == "completed"
-    assert short.outcome.micro_batch_size < plain.outcome.micro_batch_size
+    assert short.outcome.cost.micro_batch_size < plain.outcome.cost.micro_batch_size
     assert [step.step for step in short.steps] == [step.step for step in plain.steps]
     assert short.losses == pytest.approx(plain.losses, abs=1e-5)
     assert largest_difference(short.weights, plain.weights) < 1e-4

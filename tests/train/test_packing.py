@@ -121,7 +121,7 @@ def test_each_trial_has_its_own_clock(resident, tmp_path):
         alone = run_trial(resident, recipe, tmp_path / str(number))
         assert packed[number].losses == pytest.approx(alone.losses, rel=1e-5)
         assert packed[number].outcome.eval_loss == pytest.approx(alone.outcome.eval_loss, rel=1e-5)
-        assert packed[number].outcome.num_train_tokens == alone.outcome.num_train_tokens
+        assert packed[number].outcome.cost.num_train_tokens == alone.outcome.cost.num_train_tokens
 
 
 def test_mixed_ranks_and_the_padding_stays_zero(resident, tmp_path):
@@ -168,11 +168,11 @@ def test_what_happens_to_one_trial_never_reaches_another(resident, tmp_path):
     recipes = {number: _recipe(1e-3 * (number + 1), num_epochs=0.6) for number in range(4)}
     shared = run_pack(resident, recipes, tmp_path / "shared", prepare=poison)
     assert [shared[number].outcome.state for number in range(4)] == ["completed", "completed", "diverged", "diverged"]
-    assert shared[2].outcome.num_steps == 6, "within one step"
-    shares = {number: shared[number].outcome.num_steps / len(shared[0].losses) for number in (2, 3)}
+    assert shared[2].outcome.cost.num_steps == 6, "within one step"
+    shares = {number: shared[number].outcome.cost.num_steps / len(shared[0].losses) for number in (2, 3)}
     quiet = [run_pack(resident, recipes, tmp_path / "neighbours", fidelities=shares)]
     assert [len(quiet[0][number].losses) for number in (2, 3)] == [
-        shared[number].outcome.num_steps for number in (2, 3)
+        shared[number].outcome.cost.num_steps for number in (2, 3)
     ]
     if resident.placement.device.type == "cpu":
         quiet.append(run_pack(resident, {number: recipes[number] for number in (0, 1)}, tmp_path / "quiet"))

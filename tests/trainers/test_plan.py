@@ -15,9 +15,8 @@ TRAINER = "learning_rate: 1e-3\nper_device_train_batch_size: 8\ngradient_accumul
 
 def spec_of(name="trl", text=TRAINER, **more):
     values = {"warmup_share": 0.1, "warmup_in_steps": True, "full_steps": 30, "num_rows": 480}
-    return FrameworkSpec(
-        name=name, config="c.yaml", text=text, launcher="x {config}", working_dir="/", **{**values, **more}
-    )
+    values |= {"name": name, "config": "c.yaml", "text": text, "launcher": "x {config}", "working_dir": "/"}
+    return FrameworkSpec.model_validate({**values, **more})
 
 
 def plan_of(spec, fidelity=1.0, **recipe):

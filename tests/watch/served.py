@@ -113,7 +113,7 @@ def make_large_study(folder: Path, *, num_trials: int) -> Path:
     import sqlite3
 
     from finestep.recipe import Recipe
-    from finestep.trial import Outcome, Trial
+    from finestep.trial import Cost, Outcome, Trial
 
     open_store(folder, strategy="random").close()
     chance, rows = random.Random(0), []
@@ -121,7 +121,9 @@ def make_large_study(folder: Path, *, num_trials: int) -> Path:
         x = chance.gauss(0, 0.6)
         loss = 1 + 0.3 * x * x + abs(chance.gauss(0, 0.02))
         recipe = Recipe(learning_rate=1e-3 * 10**x, effective_batch_size=chance.choice([8, 16, 32, 64]))
-        outcome = Outcome(state="completed", reason=f"all {number % 900} steps", eval_loss=loss, elapsed_s=3.0)
+        outcome = Outcome(
+            state="completed", reason=f"all {number % 900} steps", eval_loss=loss, cost=Cost(elapsed_s=3.0)
+        )
         trial = Trial(
             number=number,
             recipe=recipe,

@@ -15,7 +15,7 @@ from finestep.store.commands import Command
 from finestep.store.commands import ask as ask_study
 from finestep.store.study_files import StudyFiles, read_spec
 from finestep.studies.status import study_status
-from finestep.trial import Outcome
+from finestep.trial import Cost, Outcome
 from finestep.watch.study import LiveStudy
 
 from ..flows.studies import open_store
@@ -165,7 +165,7 @@ def test_what_was_spent_is_the_same_wherever_it_is_said(tmp_path):
     store = open_store(folder)
     longer = store.spec.recipe.model_copy(update={"num_epochs": 3 * store.spec.recipe.num_epochs})
     trial = store.add(longer, fidelity=1.0, stage="search", why="longer")
-    store.finish(trial.number, Outcome(state="completed", eval_loss=1.0, num_train_tokens=3000))
+    store.finish(trial.number, Outcome(state="completed", eval_loss=1.0, cost=Cost(num_train_tokens=3000)))
     store.keep_ready(Ready(card=DataCard(fixed_share=0.25)))
     store.close()
     live = LiveStudy(folder)

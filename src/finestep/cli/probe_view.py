@@ -109,9 +109,11 @@ def show_report(report: ProbeReport, *, as_json: bool) -> None:
     out = open_console(markup=True)
     found = report.measured
     again = " (measured before; --again measures anew)" if report.was_cached else f" in {duration(found.elapsed_s)}"
-    threads = f"{found.num_threads} thread" + ("" if found.num_threads == 1 else "s")
-    where = found.device_name or f"{found.device}, {threads}"
-    out.print(f"[bold]Probe[/bold] of {report.recipe.method} on {escape(where)}, {found.dtype}{again}", soft_wrap=True)
+    threads = f"{found.machine.num_threads} thread" + ("" if found.machine.num_threads == 1 else "s")
+    where = found.machine.device_name or f"{found.machine.device}, {threads}"
+    out.print(
+        f"[bold]Probe[/bold] of {report.recipe.method} on {escape(where)}, {found.machine.dtype}{again}", soft_wrap=True
+    )
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
@@ -147,18 +149,18 @@ def _noises(found: Measured) -> list[tuple[str, NoiseAnswer]]:
 
 
 def _largest(found: Measured) -> str:
-    if found.largest_micro_batch is None:
+    if found.memory.largest_micro_batch is None:
         return "unknown: the memory of this device could not be read"
-    curve = next(curve for curve in found.curves if curve.lever == found.lever)
-    how = {"prediction": "predicted", "tried": "tried on the longest rows"}.get(found.limit_source, "assumed")
+    curve = next(curve for curve in found.memory.curves if curve.lever == found.memory.lever)
+    how = {"prediction": "predicted", "tried": "tried on the longest rows"}.get(found.memory.limit_source, "assumed")
     with_lever = "" if lever_name(curve) == "plain" else f" with {lever_name(curve)}"
     one = f"{peak_bytes(curve, 1) / GIB:.2f} GiB for one row of {curve.length:,} tokens"
-    return f"{found.largest_micro_batch:,} rows{with_lever} ({how}; {one})"
+    return f"{found.memory.largest_micro_batch:,} rows{with_lever} ({how}; {one})"
 
 
 def _best_rate(report: ProbeReport) -> float:
-    points = [point for point in report.measured.rates if point.micro_batch <= report.micro_batch]
-    return (points or list(report.measured.rates))[-1].tokens_per_s
+    points = [point for point in report.measured.speed.rates if point.micro_batch <= report.micro_batch]
+    return (points or list(report.measured.speed.rates))[-1].tokens_per_s
 
 
 def _cost(price: float | None) -> str:
@@ -167,11 +169,11 @@ def _cost(price: float | None) -> str:
 
 def _bars(out: Console, found: Measured, used: int) -> None:
     """Tokens per second over the micro-batch."""
-    best = max(point.tokens_per_s for point in found.rates)
+    best = max(point.tokens_per_s for point in found.speed.rates)
     out.print("\ntokens per second")
-    for point in found.rates:
+    for point in found.speed.rates:
         bar = "█" * max(1, round(BAR_WIDTH * point.tokens_per_s / best))
-        mark = "  <- knee" if point.micro_batch == found.knee else ""
+        mark = "  <- knee" if point.micro_batch == found.speed.knee else ""
         out.print(f"{point.micro_batch:>5} rows {bar:<{BAR_WIDTH}} {point.tokens_per_s:>9,.0f}{mark}", markup=False)
 
 

@@ -106,7 +106,7 @@ class Screen:
 
     @property
     def _searches(self) -> bool:
-        return traits_of(self._spec.strategy).searches
+        return traits_of(self._spec.search.strategy).searches
 
     def _ready(self, event: TuneEvent) -> None:
         self._trials |= {trial.number: trial for trial in event.trials}
@@ -213,10 +213,10 @@ class Screen:
         outcome = trial.outcome
         assert outcome is not None
         stage = trial.stage if trial.fidelity == 1.0 else length_words(trial.fidelity)
-        tuned = value_words(tuned_values(self._spec.tuned, trial))
+        tuned = value_words(tuned_values(self._spec.search.tuned, trial))
         line = f" {trial.number:>3}  {_what(trial)}  {tuned + '  ' if tuned else ''}{stage:<22} "
         if outcome.forgets_too_much:
-            what = "BREAKS A GUARD" if outcome.broken_guard else "FORGETS TOO MUCH"
+            what = "BREAKS A GUARD" if outcome.forgetting.broken_guard else "FORGETS TOO MUCH"
             return f"{line} loss {wording.loss(outcome.eval_loss)}  {what}: {outcome.reason}", "yellow"
         if not trial.ranks:
             log = f" (log: {wording.near(outcome.log)})" if outcome.log else ""
@@ -230,7 +230,7 @@ class Screen:
             for name, value in outcome.metrics.items()
             if name not in QUIET_METRICS
         )
-        text = f"{line} loss {wording.loss(outcome.eval_loss)}{extra}  {wording.duration(outcome.elapsed_s)}"
+        text = f"{line} loss {wording.loss(outcome.eval_loss)}{extra}  {wording.duration(outcome.cost.elapsed_s)}"
         text += "  <- best so far" if leads else ""
         if trial.state == "stopped":
             text += f"  ({outcome.reason})"

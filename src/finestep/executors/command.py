@@ -26,7 +26,7 @@ from finestep.study import EXTERNAL, CommandSpec
 from finestep.trainers.command_fields import field_values, filled, may_take_fewer_rows
 from finestep.trainers.command_log import refuse_another_rate
 from finestep.trainers.command_results import json_place, name_and_place, result_value
-from finestep.trial import Outcome, TrialState
+from finestep.trial import Cost, Outcome, TrialState
 
 
 class CommandExecutor(TurnsExecutor):
@@ -95,7 +95,7 @@ class CommandExecutor(TurnsExecutor):
             command.forget_end()  # so that it runs again once this is fixed
             yield refusal
             return 0
-        rows = outcome.micro_batch_size or 1
+        rows = outcome.cost.micro_batch_size or 1
         if outcome.state == "out_of_memory" and rows > 1 and self._can_take_fewer:
             return rows
         yield finished(request, outcome)
@@ -161,9 +161,11 @@ class CommandExecutor(TurnsExecutor):
             reason=reason,
             eval_loss=loss if state == "completed" else None,
             metrics=found if state == "completed" else {},
-            num_steps=int(str(values.get("num_steps", 0))),
-            elapsed_s=round(command.seconds(), 3),
-            micro_batch_size=int(str(values["micro_batch_size"])),
+            cost=Cost(
+                num_steps=int(str(values.get("num_steps", 0))),
+                elapsed_s=round(command.seconds(), 3),
+                micro_batch_size=int(str(values["micro_batch_size"])),
+            ),
         )
 
 

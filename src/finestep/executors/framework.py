@@ -47,11 +47,11 @@ class FrameworkExecutor(TurnsExecutor):
     """
 
     def __init__(self, spec: FrameworkSpec, recipe: Recipe, *, folder: Path, gpus: Sequence[str] = ()):
-        super().__init__(AtOnce(self._run, most=spec.parallel))
+        super().__init__(AtOnce(self._run, most=spec.launch.parallel))
         self._spec, self._recipe, self._folder = spec, recipe, folder
         self._framework = framework(spec.name)
         self._memory = MemoryLimit(folder)
-        self._places = _places(gpus, spec.parallel)
+        self._places = _places(gpus, spec.launch.parallel)
         self._preflight: Preflight | None = None
         self._runs: dict[int, FrameworkRun] = {}
 
@@ -65,8 +65,8 @@ class FrameworkExecutor(TurnsExecutor):
         found = self._preflight = self._fly()
         if found is None:
             return None
-        rows = found.num_rows or self._spec.num_rows
-        if rows is None and self._spec.rows_of_run is None:
+        rows = found.num_rows or self._spec.full_run.num_rows
+        if rows is None and self._spec.full_run.rows_of_run is None:
             raise BadInput(
                 f"how many rows {self._framework.words} trains on is not known, so that a trial's length is not either",
                 place=self._spec.config,
@@ -74,7 +74,7 @@ class FrameworkExecutor(TurnsExecutor):
             )
         steps = self._plan(self._recipe, 1.0, self._folder).num_steps
         card = DataCard(
-            facts=DataFacts(name=self._spec.config, num_rows=rows, num_eval_rows=self._spec.num_eval_rows),
+            facts=DataFacts(name=self._spec.config, num_rows=rows, num_eval_rows=self._spec.full_run.num_eval_rows),
             fixed_share=round(found.fixed_share(steps), 4),
             notes=(self._price_words(found, steps),),
         )
@@ -84,7 +84,7 @@ class FrameworkExecutor(TurnsExecutor):
             start_up_s=round(found.fixed_s, 1),
             step_s=round(found.step_s, 3),
         )
-        return Ready(card=card, machine=machine, sharing=SharePlan(num_workers=self._spec.parallel))
+        return Ready(card=card, machine=machine, sharing=SharePlan(num_workers=self._spec.launch.parallel))
 
     def kill(self) -> None:
         """End the running trials now."""
@@ -103,7 +103,10 @@ class FrameworkExecutor(TurnsExecutor):
 
     def _fly(self) -> Preflight | None:
         asked = hash_of(
-            self._spec.text, self._spec.launcher, str(self._spec.python), str(sorted(self._spec.settings.items()))
+            self._spec.text,
+            self._spec.launch.launcher,
+            str(self._spec.launch.python),
+            str(sorted(self._spec.settings.items())),
         )
         if (known := known_preflight(self._folder, asked)) is not None:
             return known
@@ -219,7 +222,7 @@ class FrameworkExecutor(TurnsExecutor):
         )
 
     def _plan(self, recipe: Recipe, fidelity: float, folder: Path, *, num_steps: int | None = None) -> TrialPlan:
-        rows = (self._preflight.num_rows if self._preflight else None) or self._spec.num_rows or 1
+        rows = (self._preflight.num_rows if self._preflight else None) or self._spec.full_run.num_rows or 1
         return plan_trial(
             self._framework,
             self._spec,

@@ -26,7 +26,7 @@ from finestep.trainers.guards import broken_guard
 from finestep.trainers.launch import script_of
 from finestep.trainers.live_log import EvalRow, LiveLog, TrainRow
 from finestep.trainers.plan import TrialPlan, trial_text
-from finestep.trial import EvalRecord, Outcome, StepRecord
+from finestep.trial import Cost, EvalRecord, Forgetting, Outcome, StepRecord
 
 CHANCE_LOSS = math.log(300_000)
 """Loss of a uniform guess over the largest vocabularies: the vocabulary is the framework's to know."""
@@ -163,11 +163,13 @@ class FrameworkRun:
             if tells and loss is not None
             else {},
             by_hand=state == "stopped",
-            broken_guard=guard,
-            num_steps=self.seen[-1].step if self.seen else 0,
-            num_train_tokens=self._num_tokens,
-            elapsed_s=round(self.command.seconds(), 3),
-            micro_batch_size=self.plan.micro_batch,
+            forgetting=Forgetting(broken_guard=guard),
+            cost=Cost(
+                num_steps=self.seen[-1].step if self.seen else 0,
+                num_train_tokens=self._num_tokens,
+                elapsed_s=round(self.command.seconds(), 3),
+                micro_batch_size=self.plan.micro_batch,
+            ),
             findings=tuple(self.findings),
         ).said()
 
@@ -244,13 +246,17 @@ class FrameworkRun:
         return next((one for one in self.findings if one.code in ENDS_A_RUN), None)
 
     def _limit(self) -> float | None:
-        return self.spec.timeout_s or self.around.limit_s
+        return self.spec.launch.timeout_s or self.around.limit_s
 
     def _why_ended(self) -> str:
         if (lost := self._lost()) is not None:
             return lost.meaning
         if self.command.is_running():
-            source = "--timeout" if self.spec.timeout_s else "ten times what the preflight promised; --timeout sets it"
+            source = (
+                "--timeout"
+                if self.spec.launch.timeout_s
+                else "ten times what the preflight promised; --timeout sets it"
+            )
             return f"ended after {self._limit():.0f} s ({source})"
         return ""
 

@@ -16,7 +16,7 @@ from finestep.protocol import Event, TrialRequest
 from finestep.ready import DataCard, Machine, Ready, SharePlan
 from finestep.recipe import Recipe
 from finestep.study_layout import EVALUATIONS, STEPS
-from finestep.trial import EvalRecord, Outcome, StepRecord
+from finestep.trial import Cost, EvalRecord, Outcome, StepRecord
 
 Recording = Callable[[Recipe, float], list[float] | None]
 """(recipe, fidelity) -> validation losses in order, NaN for a diverged end; None when it was never recorded."""
@@ -74,15 +74,14 @@ class ReplayExecutor(TurnsExecutor):
         best = min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
         diverged = not math.isfinite(losses[-1])
         outcome = (
-            Outcome(state="diverged", reason="the loss is nan", num_steps=num_steps)
+            Outcome(state="diverged", reason="the loss is nan", cost=Cost(num_steps=num_steps))
             if diverged
             else Outcome(
                 state="completed",
                 reason="recorded",
                 eval_loss=best,
                 best_step=num_steps,
-                num_steps=num_steps,
-                num_train_tokens=rows,
+                cost=Cost(num_steps=num_steps, num_train_tokens=rows),
             )
         )
         yield self._end(request, outcome)
@@ -115,4 +114,4 @@ def _stopped(played: list[float], *, num_steps: int) -> Outcome:
     """The end of a trial that the user has stopped."""
     best = min((loss for loss in played if math.isfinite(loss)), default=None)
     reason = f"{BY_HAND} at step {num_steps}"
-    return Outcome(state="stopped", reason=reason, eval_loss=best, num_steps=num_steps, by_hand=True)
+    return Outcome(state="stopped", reason=reason, eval_loss=best, cost=Cost(num_steps=num_steps), by_hand=True)

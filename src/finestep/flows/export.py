@@ -80,7 +80,7 @@ def _context(model: str) -> int | None:
     from finestep.survey.model import model_facts
 
     try:
-        return model_facts(model).context_length
+        return model_facts(model).shape.context_length
     except BadInput:
         return None
 

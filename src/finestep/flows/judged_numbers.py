@@ -68,7 +68,7 @@ def _length(config: ForeignConfig, model: ModelFacts | None, data: DataFacts | N
     length = config.max_length
     if length is None:
         return None
-    context = model.context_length if model else None
+    context = model.shape.context_length if model else None
     if context and length > context:
         text = f"rows of up to {length:,} tokens, beyond the {context:,} that the model reads"
         return Remark(topic="max_length", verdict="change", text=text)

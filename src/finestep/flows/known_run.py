@@ -53,7 +53,7 @@ def with_knowledge(log: TrainingLog, path: Path, told: Told) -> TrainingLog:
         return replace(log, context=replace(known, advice=advice))
     usual = _usual_rate(facts, method or GUESSED_METHOD, beside, told, log)
     guess = None if method else GUESSED_METHOD
-    vocabulary = context.vocabulary_size or facts.vocabulary_size
+    vocabulary = context.vocabulary_size or facts.shape.vocabulary_size
     return replace(
         log,
         context=replace(

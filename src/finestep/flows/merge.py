@@ -28,7 +28,7 @@ def merge(folder: Path, out: Path | None) -> dict[str, object]:
         )
     make_folder(target.parent)
     answer = ask(MODULE, SavedRequest(purpose="merge", folder=str(folder.resolve()), out=str(target)))
-    return {**answer, "base": saved.base if saved else None}
+    return {**answer, "base": saved.loading.base if saved else None}
 
 
 def _mergeable(folder: Path) -> SavedModel | None:

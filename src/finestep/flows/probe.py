@@ -91,7 +91,7 @@ def predict_memory(
     from finestep.survey.model import model_config, stand_in_config
 
     facts, guessed = _predicted_model(model, params)
-    length = length or min(LENGTH_ASSUMED, facts.context_length or LENGTH_ASSUMED)
+    length = length or min(LENGTH_ASSUMED, facts.shape.context_length or LENGTH_ASSUMED)
     device = hardware if isinstance(hardware, HardwareFacts) else hardware_facts(hardware)
     config = model_config(model) if model is not None and params is None else None
     notes = (
@@ -128,8 +128,10 @@ def _predicted_model(model: str | None, params: str | None) -> tuple[ModelFacts,
                 raise
             facts = named
     shaped = with_usual_shape(facts)
-    words = f"only the size is known: a Llama of {shaped.num_layers} layers of {shaped.hidden_size} stands in"
-    return shaped, None if facts.hidden_size else words
+    words = (
+        f"only the size is known: a Llama of {shaped.shape.num_layers} layers of {shaped.shape.hidden_size} stands in"
+    )
+    return shaped, None if facts.shape.hidden_size else words
 
 
 @dataclass(frozen=True)
@@ -191,15 +193,15 @@ def cached(model: ModelSpec, data: DataSpec, recipe: Recipe, *, num_threads: int
 
 def best_micro_batch(measured: Measured, recipe: Recipe) -> int:
     """The smallest micro-batch that is fast, within memory and the effective batch."""
-    most = min(recipe.effective_batch_size, measured.largest_micro_batch or recipe.effective_batch_size)
-    return max(1, min(measured.knee or most, most))
+    most = min(recipe.effective_batch_size, measured.memory.largest_micro_batch or recipe.effective_batch_size)
+    return max(1, min(measured.speed.knee or most, most))
 
 
 def shape_of_pass(measured: Measured, recipe: Recipe, *, wanted: int) -> PackShape | None:
     """How many of `wanted` LoRA trials should share a step; None when they cannot, or too little was measured."""
     rows = best_micro_batch(measured, recipe)
-    tokens = {point.micro_batch: point.num_padded_tokens for point in measured.rates if point.micro_batch <= rows}
-    if recipe.method == "full" or len({round(point.num_padded_tokens) for point in measured.rates}) < 2:
+    tokens = {point.micro_batch: point.num_padded_tokens for point in measured.speed.rates if point.micro_batch <= rows}
+    if recipe.method == "full" or len({round(point.num_padded_tokens) for point in measured.speed.rates}) < 2:
         return None
     lanes = _lanes_in_memory(measured, rows)
     return choose_shape(
@@ -208,15 +210,17 @@ def shape_of_pass(measured: Measured, recipe: Recipe, *, wanted: int) -> PackSha
         batch=recipe.effective_batch_size,
         wanted=wanted,
         row_limit=None if lanes is None else lanes * rows,
-        device=measured.device,
+        device=measured.machine.device,
     )
 
 
 def _lanes_in_memory(measured: Measured, rows: int) -> int | None:
-    if measured.memory_budget_bytes is None:
+    if measured.memory.memory_budget_bytes is None:
         return None
-    curve = next(curve for curve in measured.curves if curve.lever == measured.lever)
-    lanes = largest_lanes(curve, measured.memory_budget_bytes, rows=rows, num_trained=measured.num_trained)
+    curve = next(curve for curve in measured.memory.curves if curve.lever == measured.memory.lever)
+    lanes = largest_lanes(
+        curve, measured.memory.memory_budget_bytes, rows=rows, num_trained=measured.memory.num_trained
+    )
     return max(1, lanes)
 
 
@@ -282,8 +286,8 @@ def _report(
 ) -> ProbeReport:
     rows = best_micro_batch(measured, recipe)
     wanted = most_at_once(full_runs)
-    timed = measured.seconds_of_threads
-    crew = choose_processes(timed, cores=max(timed), wanted=wanted) if timed else Crew(1, measured.num_threads)
+    timed = measured.machine.seconds_of_threads
+    crew = choose_processes(timed, cores=max(timed), wanted=wanted) if timed else Crew(1, measured.machine.num_threads)
     choice = shape_of_pass(measured, recipe, wanted=crew.share(wanted))
     point = _point(measured, rows)
     run_s = run_seconds(
@@ -291,9 +295,9 @@ def _report(
         effective_batch_size=recipe.effective_batch_size,
         micro_batch=rows,
         micro_step_s=point.seconds * rows / point.micro_batch,
-        update_s=measured.update_s,
+        update_s=measured.speed.update_s,
         num_evaluations=recipe.evaluation.num_evaluations,
-        evaluation_s=measured.evaluation_s,
+        evaluation_s=measured.speed.evaluation_s,
     )
     study_s = crew.study_seconds(full_runs * run_s / (choice.gain if choice else 1.0), last_s=run_s)
     return ProbeReport(
@@ -313,5 +317,5 @@ def _report(
 
 def _point(measured: Measured, rows: int) -> RatePoint:
     """The measured micro-batch nearest to `rows`, not above it where there is one."""
-    below = [point for point in measured.rates if point.micro_batch <= rows]
-    return below[-1] if below else measured.rates[0]
+    below = [point for point in measured.speed.rates if point.micro_batch <= rows]
+    return below[-1] if below else measured.speed.rates[0]

@@ -132,7 +132,7 @@ def _key(name: str) -> str:
 def known_model(name: str) -> ModelFacts | None:
     """Facts of a well-known model by its Hub name, with or without the owner; None when it is not in the table.
 
-    >>> known_model("Llama-3.1-8B").num_layers
+    >>> known_model("Llama-3.1-8B").shape.num_layers
     32
     """
     row = _by_key().get(_key(name)) or _by_key().get(_key(name.split("/")[-1]))

@@ -12,7 +12,16 @@ import numpy as np
 import torch
 
 from finestep.errors import BadInput
-from finestep.probe import Measured, MeasureRequest, MemoryCurve, Prediction, RatePoint
+from finestep.probe import (
+    Measured,
+    MeasuredMachine,
+    MeasuredMemory,
+    MeasuredSpeed,
+    MeasureRequest,
+    MemoryCurve,
+    Prediction,
+    RatePoint,
+)
 from finestep.probes.bench import Bench
 from finestep.probes.first_steps import breaking_rate, noise
 from finestep.probes.limit import Source, largest_that_fits
@@ -47,32 +56,43 @@ def measure(request: MeasureRequest, *, note: Note = lambda _: None) -> Measured
     plain, adam = noise(bench, budget_s=NOISE_SHARE * request.budget_s, rates=points)
     note("looking for the rate at which training breaks")
     found = breaking_rate(bench, budget_s=RANGE_SHARE * request.budget_s, rates=points)
-    device = bench.resident.placement.device
     return Measured(
-        device=device.type,
-        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
-        dtype=str(bench.resident.placement.weights_dtype).removeprefix("torch."),
-        num_threads=torch.get_num_threads(),
-        seconds_of_threads=seconds_of_threads,
+        machine=_machine(bench, seconds_of_threads),
         card=bench.resident.data.card,
-        lever=curve.lever,
-        curves=prediction.curves,
-        memory_budget_bytes=bench.budget,
-        num_parameters=prediction.num_parameters,
-        num_trained=prediction.num_trained,
-        largest_micro_batch=largest,
-        limit_source=source,
-        rates=tuple(points),
-        knee=knee([(point.micro_batch, point.tokens_per_s) for point in points]),
-        update_s=update_s,
-        evaluation_s=evaluation_s,
-        peak_memory_bytes=peak_memory_bytes(device),
+        memory=MeasuredMemory(
+            lever=curve.lever,
+            curves=prediction.curves,
+            memory_budget_bytes=bench.budget,
+            num_parameters=prediction.num_parameters,
+            num_trained=prediction.num_trained,
+            largest_micro_batch=largest,
+            limit_source=source,
+            peak_memory_bytes=peak_memory_bytes(bench.resident.placement.device),
+        ),
+        speed=MeasuredSpeed(
+            rates=tuple(points),
+            knee=knee([(point.micro_batch, point.tokens_per_s) for point in points]),
+            update_s=update_s,
+            evaluation_s=evaluation_s,
+        ),
         noise=plain,
         noise_adam=adam,
         ceiling_breaks_at=found.breaks_at if found else None,
         ceiling_tested_to=found.tested_to if found else None,
         elapsed_s=round(time.monotonic() - started, 1),
         notes=tuple(bench.notes),
+    )
+
+
+def _machine(bench: Bench, seconds_of_threads: dict[int, float]) -> MeasuredMachine:
+    """Where and how the bench was run."""
+    placement = bench.resident.placement
+    return MeasuredMachine(
+        device=placement.device.type,
+        device_name=torch.cuda.get_device_name(placement.device) if placement.device.type == "cuda" else "",
+        dtype=str(placement.weights_dtype).removeprefix("torch."),
+        num_threads=torch.get_num_threads(),
+        seconds_of_threads=seconds_of_threads,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from finestep import wording
+from finestep.flat import Flat, Part
 from finestep.report.series import debiased_ema, kept_indices, rounded
 from finestep.trial import EvalRecord, StepRecord, Trial
 
@@ -43,7 +44,19 @@ class BadPoint(_Value):
     what: str = Field(description="E.g. `loss NaN`.")
 
 
-class Curve(_Value):
+class StepColumns(Part):
+    """What was logged at the steps that are kept; parallel, None where a value was not finite."""
+
+    step: tuple[int, ...]
+    tokens: tuple[int, ...]
+    seconds: tuple[float | None, ...]
+    loss: tuple[float | None, ...]
+    smooth: tuple[float | None, ...]
+    grad_norm: tuple[float | None, ...]
+    rate: tuple[float | None, ...]
+
+
+class Curve(Flat):
     """The step log of one trial; parallel tuples, None where a value was not finite."""
 
     trial: int
@@ -54,13 +67,7 @@ class Curve(_Value):
     color: float = Field(description="Place of the learning rate between the lowest (0) and the highest (1), by rank.")
     shown: bool = Field(description="Drawn at first; the legend switches it.")
     num_steps: int
-    step: tuple[int, ...]
-    tokens: tuple[int, ...]
-    seconds: tuple[float | None, ...]
-    loss: tuple[float | None, ...]
-    smooth: tuple[float | None, ...]
-    grad_norm: tuple[float | None, ...]
-    rate: tuple[float | None, ...]
+    steps: StepColumns
     evals: tuple[EvalPoint, ...]
     bad: tuple[BadPoint, ...] = Field(description="The first value that is not finite of each kind.")
     clip: float | None = Field(description="The gradient norm is clipped to this; None = off.")
@@ -126,13 +133,15 @@ def _curve(
         color=round(color, 4),
         shown=shown,
         num_steps=len(records),
-        step=tuple(records[i].step for i in kept),
-        tokens=tuple(tokens[i] for i in kept),
-        seconds=tuple(_seconds(records[i].elapsed_s) for i in kept),
-        loss=tuple(rounded(losses[i], digits=4) for i in kept),
-        smooth=tuple(rounded(smooth[i], digits=4) for i in kept),
-        grad_norm=tuple(rounded(norms[i], digits=3) for i in kept),
-        rate=tuple(rounded(records[i].learning_rate, digits=3) for i in kept),
+        steps=StepColumns(
+            step=tuple(records[i].step for i in kept),
+            tokens=tuple(tokens[i] for i in kept),
+            seconds=tuple(_seconds(records[i].elapsed_s) for i in kept),
+            loss=tuple(rounded(losses[i], digits=4) for i in kept),
+            smooth=tuple(rounded(smooth[i], digits=4) for i in kept),
+            grad_norm=tuple(rounded(norms[i], digits=3) for i in kept),
+            rate=tuple(rounded(records[i].learning_rate, digits=3) for i in kept),
+        ),
         evals=tuple(_eval_point(record) for record in evaluations),
         bad=tuple(_bad_points(records, tokens, evaluations)),
         clip=recipe.optimizer.max_grad_norm if is_own else None,
@@ -196,7 +205,7 @@ def gradient_finding(curves: Sequence[Curve], best: Trial | None) -> str:
     """The title of plot 4: how often the best run (or, without one, any run) was clipped."""
     logged = [curve for curve in curves if curve.clipped_share is not None]
     if not logged:
-        norms = any(value is not None for curve in curves for value in curve.grad_norm)
+        norms = any(value is not None for curve in curves for value in curve.steps.grad_norm)
         return "Gradient norm and learning rate" if norms else "Learning rate"
     curve = next((curve for curve in logged if best and curve.trial == best.number), None)
     if curve is None:

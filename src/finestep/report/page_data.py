@@ -107,7 +107,7 @@ def _with(trials: Sequence[Trial]) -> Iterable[tuple[Trial, Outcome | None]]:
 
 
 def _seconds(outcome: Outcome | None) -> float:
-    return outcome.elapsed_s if outcome and math.isfinite(outcome.elapsed_s) else 0.0
+    return outcome.cost.elapsed_s if outcome and math.isfinite(outcome.cost.elapsed_s) else 0.0
 
 
 def _number(value: float | None, digits: int) -> float | str | None:

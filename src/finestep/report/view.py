@@ -266,8 +266,8 @@ def _shown(trials: Sequence[Trial], best: Trial | None, baseline: Trial | None) 
 
 def _spent_figures(trials: Sequence[Trial], spent: Spent | None) -> list[Figure]:
     outcomes = [trial.outcome for trial in trials if trial.outcome]
-    tokens = spent.tokens if spent else sum(outcome.num_train_tokens for outcome in outcomes)
-    elapsed_s = spent.elapsed_s if spent else sum(outcome.elapsed_s for outcome in outcomes)
+    tokens = spent.tokens if spent else sum(outcome.cost.num_train_tokens for outcome in outcomes)
+    elapsed_s = spent.elapsed_s if spent else sum(outcome.cost.elapsed_s for outcome in outcomes)
     figures = []
     if tokens:
         figures.append(Figure(name="training tokens", value=wording.count(tokens)))
@@ -283,7 +283,7 @@ def _spent_figures(trials: Sequence[Trial], spent: Spent | None) -> list[Figure]
 def batch_product(trial: Trial) -> str:
     """The effective batch as micro x accumulation x devices; a remainder is said."""
     recipe = trial.recipe
-    micro = (trial.outcome.micro_batch_size if trial.outcome else None) or recipe.micro_batch_size
+    micro = (trial.outcome.cost.micro_batch_size if trial.outcome else None) or recipe.micro_batch_size
     if micro is None:
         return "micro-batch not recorded"
     accumulation = recipe.accumulation_steps(micro)

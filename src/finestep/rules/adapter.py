@@ -39,10 +39,10 @@ def lora_alpha() -> Estimate:
 def adapter_parameters(model: ModelFacts, rank: int) -> int:
     """Trainable parameters of LoRA on all linear layers, from the shape; 0.3 % x rank / 16 of the model when it is
     unknown."""
-    h, i, layers = model.hidden_size, model.intermediate_size, model.num_layers
+    h, i, layers = model.shape.hidden_size, model.shape.intermediate_size, model.shape.num_layers
     if not (h and i and layers):
         return int((model.num_parameters or 0) * 0.003 * rank / DEFAULT_RANK)
-    heads = model.num_attention_heads or 1
-    kv = h * (model.num_key_value_heads or heads) // heads
+    heads = model.shape.num_attention_heads or 1
+    kv = h * (model.shape.num_key_value_heads or heads) // heads
     mlp = 2 * (h + i) if model.is_encoder else 3 * (h + i)
     return rank * layers * (2 * (h + h) + 2 * (h + kv) + mlp)

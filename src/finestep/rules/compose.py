@@ -206,7 +206,7 @@ def trained_as(method: str) -> Method:
 def row_length(data: DataFacts | None, model: ModelFacts) -> int:
     """Tokens of a long row: the 95th percentile, else 1,024, never beyond the context."""
     wanted = (data.length_p95 if data else None) or (128 if model.is_encoder else ASSUMED_LENGTH)
-    return min(wanted, model.context_length or wanted)
+    return min(wanted, model.shape.context_length or wanted)
 
 
 def _sweep_name(model: ModelFacts) -> str:
@@ -270,7 +270,7 @@ def _layer_estimates(draft: _Draft, rate: float) -> dict[str, Estimate]:
         return {}
     return {
         "optimizer.layerwise_decay": layers.layerwise_decay(
-            is_encoder=model.is_encoder, lineage=lineage(model), num_layers=model.num_layers, num_rows=rows
+            is_encoder=model.is_encoder, lineage=lineage(model), num_layers=model.shape.num_layers, num_rows=rows
         ),
         "optimizer.head_lr_multiplier": layers.head_multiplier(
             method="full" if draft.method == "full" else "lora",
@@ -352,7 +352,7 @@ def _max_length(data: DataFacts | None, model: ModelFacts) -> int | None:
         return None
     margin = ESTIMATE_MARGIN if data.is_estimate else 1.0
     wanted = max(64, 64 * math.ceil(margin * data.length_max / 64))
-    return min(wanted, model.context_length or wanted)
+    return min(wanted, model.shape.context_length or wanted)
 
 
 def near_recipe(neighbour: Neighbour) -> NearRecipe:

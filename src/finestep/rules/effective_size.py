@@ -11,15 +11,20 @@ SHARED = 1.5
 def effective_parameters(model: ModelFacts) -> float | None:
     """Parameters of the model, those of shared layers counted once a layer; None when the size is unknown.
 
-    >>> facts = ModelFacts(name="x", num_parameters=11_700_000, num_layers=12, hidden_size=768, intermediate_size=3072)
+    >>> from finestep.facts import ModelShape
+    >>> facts = ModelFacts(
+    ...     name="x",
+    ...     num_parameters=11_700_000,
+    ...     shape=ModelShape(num_layers=12, hidden_size=768, intermediate_size=3072),
+    ... )
     >>> round(effective_parameters(facts) / 1e6)
     71
     """
     stored, layers, hidden, inner = (
         model.num_parameters,
-        model.num_layers,
-        model.hidden_size,
-        model.intermediate_size,
+        model.shape.num_layers,
+        model.shape.hidden_size,
+        model.shape.intermediate_size,
     )
     if stored is None:
         return None

@@ -81,14 +81,18 @@ def _activation_bytes(model: ModelFacts, load: Load) -> tuple[float, float]:
 
 
 def _vocabulary(model: ModelFacts) -> int:
-    return 0 if model.is_encoder else model.vocabulary_size or 128_000
+    return 0 if model.is_encoder else model.shape.vocabulary_size or 128_000
 
 
 def shape(model: ModelFacts) -> tuple[int, int, int]:
     """(hidden, intermediate, layers), guessed from the parameters when unknown: layers near hidden / 128, 12 h^2 a
     layer."""
-    if model.hidden_size and model.num_layers:
-        return model.hidden_size, model.intermediate_size or 4 * model.hidden_size, model.num_layers
+    if model.shape.hidden_size and model.shape.num_layers:
+        return (
+            model.shape.hidden_size,
+            model.shape.intermediate_size or 4 * model.shape.hidden_size,
+            model.shape.num_layers,
+        )
     hidden = max(64, round(((model.num_parameters or 0) * 128 / 12) ** (1 / 3)))
     return hidden, round(3.5 * hidden), max(1, round(hidden / 128))
 

@@ -38,5 +38,5 @@ def chunk_tokens(vocabulary_size: int | None) -> int:
 
 def levers(model: ModelFacts, *, is_causal: bool) -> tuple[Lever, ...]:
     """The settings that are compared, from none to both; a classifier has no logits worth cutting."""
-    chunks = [None, chunk_tokens(model.vocabulary_size)] if is_causal else [None]
+    chunks = [None, chunk_tokens(model.shape.vocabulary_size)] if is_causal else [None]
     return tuple(Lever(checkpointing=on, chunk_tokens=chunk) for on in (False, True) for chunk in chunks)

@@ -33,8 +33,8 @@ def check(folder: Path, saved: SavedModel, rows: CheckRows, *, device: str) -> d
     if saved.method != "qlora":
         model = model.to(device)
     loaded = time.monotonic()
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=saved.trust_remote_code)
-    with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=saved.autocast):
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=saved.loading.trust_remote_code)
+    with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=saved.loading.autocast):
         if rows.classes:
             loss, answers = _check_labels(model, tokenizer, rows, saved.labels)
         else:

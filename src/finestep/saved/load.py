@@ -43,19 +43,19 @@ def load_saved(folder: Path, saved: SavedModel) -> Loaded:
     """The model of a folder, in evaluation mode, on the CPU (a base in 4 bits: where bitsandbytes puts it)."""
     import transformers
 
-    options: dict[str, object] = {"dtype": saved.dtype}
-    if saved.trust_remote_code:
+    options: dict[str, object] = {"dtype": saved.loading.dtype}
+    if saved.loading.trust_remote_code:
         options["trust_remote_code"] = True
     if not (folder / ADAPTER_CONFIG).is_file():
-        whole: Loaded = getattr(transformers, saved.auto_class).from_pretrained(str(folder), **options).eval()
+        whole: Loaded = getattr(transformers, saved.loading.auto_class).from_pretrained(str(folder), **options).eval()
         return whole
     if saved.method == "qlora":
         options["quantization_config"] = _four_bits()
-    if saved.auto_class in PEFT_CLASSES:
+    if saved.loading.auto_class in PEFT_CLASSES:
         return _with_peft(folder, saved, options)
     import peft
 
-    base = getattr(transformers, saved.auto_class).from_pretrained(named_base(folder), **options)
+    base = getattr(transformers, saved.loading.auto_class).from_pretrained(named_base(folder), **options)
     adapted: Loaded = peft.PeftModel.from_pretrained(base, str(folder)).eval()  # type: ignore[assignment]
     return adapted
 
@@ -68,10 +68,10 @@ def named_base(folder: Path) -> str:
 def _with_peft(folder: Path, saved: SavedModel, options: dict[str, object]) -> Loaded:
     import peft
 
-    if saved.auto_class == CLASSIFIER and not has_own_base(folder):
+    if saved.loading.auto_class == CLASSIFIER and not has_own_base(folder):
         options |= {"num_labels": len(saved.labels), "id2label": dict(enumerate(saved.labels))}
         options["label2id"] = {name: place for place, name in enumerate(saved.labels)}
-    found: Loaded = getattr(peft, PEFT_CLASSES[saved.auto_class]).from_pretrained(str(folder), **options).eval()
+    found: Loaded = getattr(peft, PEFT_CLASSES[saved.loading.auto_class]).from_pretrained(str(folder), **options).eval()
     return found
 
 

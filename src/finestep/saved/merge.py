@@ -12,7 +12,7 @@ import torch
 from finestep.disk import beside, writing
 from finestep.errors import BadInput
 from finestep.saved.load import Loaded, load_saved
-from finestep.saved_model import ADAPTER_CONFIG, FILE, SavedModel
+from finestep.saved_model import ADAPTER_CONFIG, FILE, Loading, SavedModel, TrainedOn
 from finestep.store.model_card import write_card
 
 PROBE_TOKENS = 24
@@ -38,13 +38,13 @@ def merge(folder: Path, saved: SavedModel, out: Path) -> dict[str, object]:
     try:
         with writing(partial):
             whole.save_pretrained(str(partial), safe_serialization=True)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=saved.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=saved.loading.trust_remote_code)
         tokenizer.save_pretrained(str(partial))
         del model, whole
         gc.collect()
         merged = saved.model_copy(update={"merged": True})
         difference = _difference(_probe(load_saved(partial, merged)), wanted)
-        limit = TOLERANCE.get(saved.dtype, TOLERANCE["bfloat16"])
+        limit = TOLERANCE.get(saved.loading.dtype, TOLERANCE["bfloat16"])
         if not difference <= limit:
             raise BadInput(
                 f"the merged model must compute what the adapter does, within {limit:g} of the logits' spread",
@@ -70,12 +70,14 @@ def foreign_adapter(folder: Path) -> SavedModel | None:
         return None
     return SavedModel(
         method="lora",
-        auto_class="AutoModelForCausalLM",
-        base=config["base_model_name_or_path"],
-        revision=config.get("revision"),
-        dtype="auto",
+        loading=Loading(
+            auto_class="AutoModelForCausalLM",
+            base=config["base_model_name_or_path"],
+            revision=config.get("revision"),
+            dtype="auto",
+        ),
         recipe=Recipe(method="lora"),
-        data=f"not known: the adapter has no {FILE}",
+        trained_on=TrainedOn(data=f"not known: the adapter has no {FILE}"),
     )
 
 

@@ -37,7 +37,7 @@ def second_best(trials: Sequence[Trial]) -> Trial | None:
 
 def _distance(trial: Trial) -> float:
     assert trial.outcome is not None
-    return trial.outcome.kl_at_end if trial.outcome.kl_at_end is not None else float("inf")
+    return trial.outcome.forgetting.kl_at_end if trial.outcome.forgetting.kl_at_end is not None else float("inf")
 
 
 def _loss(trial: Trial) -> float:

@@ -31,7 +31,7 @@ def worth_keeping(spec: StudySpec, trials: Sequence[Trial]) -> set[int]:
     for _, _, trial in ranked:
         best_of_batch.setdefault(trial.recipe.effective_batch_size, trial.number)
     first = {trial.number for _, _, trial in ranked[:1]}
-    return first | (set(best_of_batch.values()) if spec.prefer == "speed" else set())
+    return first | (set(best_of_batch.values()) if spec.search.prefer == "speed" else set())
 
 
 def _ranked(objective: Objective, trials: Sequence[Trial]) -> list[tuple[float, float, Trial]]:

@@ -170,7 +170,9 @@ def too_large_batch(trials: Sequence[Trial]) -> int | None:
 
 def _octaves_to_limit(trial: Trial) -> float:
     """How far the rate is below the one that ends on the limit of forgetting (negative: above), from the KL that was measured."""
-    kl, limit = (trial.outcome.kl_at_end, trial.outcome.kl_limit) if trial.outcome else (None, None)
+    kl, limit = (
+        (trial.outcome.forgetting.kl_at_end, trial.outcome.forgetting.kl_limit) if trial.outcome else (None, None)
+    )
     if kl is None or limit is None or not 0 < kl < math.inf:
         return math.nan
     return math.log2(limit / kl) / KL_EXPONENT

@@ -135,7 +135,7 @@ class Search:
         rate, batch = BASELINE_RATES[spec.recipe.method], max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
         if spec.framework is not None:  # somebody's config is compared with what it says itself
             rate, batch = spec.recipe.learning_rate, spec.recipe.effective_batch_size
-        wanted = spec.with_baseline and budget_runs >= ROOM_FOR_BASELINE
+        wanted = spec.search.with_baseline and budget_runs >= ROOM_FOR_BASELINE
         return cls(
             space,
             prior,
@@ -144,7 +144,7 @@ class Search:
             num_eval_rows=num_eval_rows,
             baseline=(rate, batch) if wanted else None,
             baseline_name="the usual default" if spec.framework is None else "your file as it is",
-            prefers_speed=spec.prefer == "speed",
+            prefers_speed=spec.search.prefer == "speed",
             given_runs=given_runs,
         )
 

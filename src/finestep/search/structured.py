@@ -386,9 +386,9 @@ def _speeds(trials: Sequence[Trial]) -> dict[int, float]:
     """Tokens per second by batch size, as measured in the study: tokens of all its trials over their seconds."""
     totals: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for trial in trials:
-        if trial.outcome is not None and trial.outcome.elapsed_s > 0:
-            totals[trial.recipe.effective_batch_size][0] += trial.outcome.num_train_tokens
-            totals[trial.recipe.effective_batch_size][1] += trial.outcome.elapsed_s
+        if trial.outcome is not None and trial.outcome.cost.elapsed_s > 0:
+            totals[trial.recipe.effective_batch_size][0] += trial.outcome.cost.num_train_tokens
+            totals[trial.recipe.effective_batch_size][1] += trial.outcome.cost.elapsed_s
     return {batch: tokens / seconds for batch, (tokens, seconds) in totals.items() if tokens}
 
 

@@ -73,7 +73,7 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
             octaves_down=OCTAVES_DOWN_WITHOUT_PRIOR if is_unknown else BATCH_OCTAVES_DOWN,
         ),
         fidelities=lengths(rows / max(start.batch_size, 1)),
-        extras=dimensions(spec.tuned, spec.recipe),
+        extras=dimensions(spec.search.tuned, spec.recipe),
     )
 
 

@@ -36,7 +36,7 @@ def write_card(folder: Path, saved: SavedModel, *, name: str) -> None:
     text = model_card(
         saved,
         name=name,
-        base=str(adapter.get("base_model_name_or_path") or saved.base),
+        base=str(adapter.get("base_model_name_or_path") or saved.loading.base),
         has_own_base=has_own_base(folder),
         layers=layers,
     )
@@ -70,12 +70,12 @@ def model_card(saved: SavedModel, *, name: str, base: str, has_own_base: bool, l
 
 
 def _front_matter(saved: SavedModel) -> str:
-    is_classifier = saved.auto_class == CLASSIFIER
+    is_classifier = saved.loading.auto_class == CLASSIFIER
     values: dict[str, str | list[str]] = {
-        "base_model": saved.base,
+        "base_model": saved.loading.base,
         "library_name": "peft" if saved.is_adapter else "transformers",
         "pipeline_tag": "text-classification" if is_classifier else "text-generation",
-        "datasets": [_dataset_name(saved.data)],
+        "datasets": [_dataset_name(saved.trained_on.data)],
         "tags": ["finestep", saved.method, *(["merged"] if saved.merged else [])],
     }
     rows = [
@@ -95,7 +95,7 @@ def _dataset_name(path: str) -> str:
 
 
 def _what(saved: SavedModel) -> str:
-    kind = "classifier" if saved.auto_class == CLASSIFIER else "language model"
+    kind = "classifier" if saved.loading.auto_class == CLASSIFIER else "language model"
     how = f"by {METHOD_WORDS[saved.method]}"
     what = "An adapter for a" if saved.is_adapter else "A"
     then = ", then merged into its base" if saved.merged else ""
@@ -104,10 +104,16 @@ def _what(saved: SavedModel) -> str:
 
 def _made(saved: SavedModel, layers: Sequence[str]) -> list[tuple[str, str]]:
     recipe = saved.recipe
-    rows = [("base", _code(saved.base) + (f" at revision {_code(saved.revision)}" if saved.revision else ""))]
-    counts = f", {saved.num_rows:,} rows to train on" if saved.num_rows else ""
-    counts += f", {saved.num_eval_rows:,} to validate" if saved.num_eval_rows else ""
-    rows.append(("data", _code(saved.data) + counts))
+    rows = [
+        (
+            "base",
+            _code(saved.loading.base)
+            + (f" at revision {_code(saved.loading.revision)}" if saved.loading.revision else ""),
+        )
+    ]
+    counts = f", {saved.trained_on.num_rows:,} rows to train on" if saved.trained_on.num_rows else ""
+    counts += f", {saved.trained_on.num_eval_rows:,} to validate" if saved.trained_on.num_eval_rows else ""
+    rows.append(("data", _code(saved.trained_on.data) + counts))
     if saved.labels:
         shown = ", ".join(_code(label) for label in saved.labels[:MOST_LABELS])
         more = f" and {len(saved.labels) - MOST_LABELS} more" if len(saved.labels) > MOST_LABELS else ""
@@ -120,19 +126,21 @@ def _made(saved: SavedModel, layers: Sequence[str]) -> list[tuple[str, str]]:
         ("learning rate", f"{recipe.learning_rate:.3g}, {recipe.schedule.name} schedule"),
         ("effective batch", str(recipe.effective_batch_size)),
         ("epochs", f"{recipe.num_epochs:g}"),
-        *([("longest row", f"{saved.max_length} tokens")] if saved.max_length else []),
+        *([("longest row", f"{saved.trained_on.max_length} tokens")] if saved.trained_on.max_length else []),
         ("seed", str(recipe.seed)),
     ]
 
 
 def _figures(saved: SavedModel) -> list[tuple[str, str]]:
-    unit = "nats a row" if saved.auto_class == CLASSIFIER else "nats a token that carries loss"
+    unit = "nats a row" if saved.loading.auto_class == CLASSIFIER else "nats a token that carries loss"
     words = {"eval_loss": f"validation loss, {unit}", "base_eval_loss": "the same before training"}
     return [(_cell(words.get(name, name.replace("_", " "))), f"{value:.4g}") for name, value in saved.figures.items()]
 
 
 def _precision(saved: SavedModel) -> str:
-    where = "weights in " + saved.dtype + (", computed under bfloat16 autocast" if saved.autocast else "")
+    where = (
+        "weights in " + saved.loading.dtype + (", computed under bfloat16 autocast" if saved.loading.autocast else "")
+    )
     whose = " They are the adapter's, before it was merged." if saved.merged else ""
     return f"Measured on the validation rows, {where}.{whose} In another precision they move a little.\n"
 
@@ -151,7 +159,7 @@ def _base_words(saved: SavedModel, base: str, *, has_own_base: bool) -> str:
     else:
         text = f"The adapter names its base, {_code(base)}, which is fetched from the Hub."
     text += f" For a base at another place, change `base_model_name_or_path` in `{ADAPTER_CONFIG}`"
-    if saved.auto_class not in PEFT_CLASSES or saved.labels:
+    if saved.loading.auto_class not in PEFT_CLASSES or saved.labels:
         return text + ".\n"
     lines = base_lines(saved, place=".", base="PATH_OF_THE_BASE")
     return text + ", or name it:\n\n```python\n" + "\n".join(lines) + "\n```\n"

@@ -73,7 +73,9 @@ class OptunaSearch:
         sign = 1.0 if self.objective.goal == "minimize" else -1.0
         worst = max(sign * value for value in values)
         unit = max(worst - min(sign * value for value in values), 0.01 * abs(worst), 1e-3)
-        nearest = min((trial.outcome.kl_at_end or 0.0 for trial in over_limit(trials) if trial.outcome), default=0.0)
+        nearest = min(
+            (trial.outcome.forgetting.kl_at_end or 0.0 for trial in over_limit(trials) if trial.outcome), default=0.0
+        )
         return lambda kl: sign * (worst + unit * (1 + math.log(max(kl, 1e-9) / max(nearest, 1e-9))))
 
     def _ask(self, study: Study) -> Proposal:
@@ -109,8 +111,12 @@ class OptunaSearch:
         params |= {d.name: field_of(trial, d.name) for d in self.space.extras}  # type: ignore[misc]
         inside = {name: value for name, value in params.items() if _holds(distributions[name], value)}
         value = self.objective.value(trial)
-        if trial.outcome is not None and trial.outcome.forgets_too_much and trial.outcome.kl_at_end is not None:
-            value = behind_all(trial.outcome.kl_at_end)
+        if (
+            trial.outcome is not None
+            and trial.outcome.forgets_too_much
+            and trial.outcome.forgetting.kl_at_end is not None
+        ):
+            value = behind_all(trial.outcome.forgetting.kl_at_end)
         states = optuna.trial.TrialState
         state = states.RUNNING if trial.state == "running" else states.FAIL if value is None else states.COMPLETE
         return optuna.trial.create_trial(

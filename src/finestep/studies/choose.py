@@ -32,7 +32,7 @@ def baseline_trial(trials: Sequence[Trial]) -> Trial | None:
 
 def final_recipe(trial: Trial) -> Recipe:
     """The recipe of a finished trial, with the micro-batch that memory allowed."""
-    micro = trial.outcome.micro_batch_size if trial.outcome else None
+    micro = trial.outcome.cost.micro_batch_size if trial.outcome else None
     if not micro:
         return trial.recipe
     return trial.recipe.changed(micro_batch_size=min(micro, trial.recipe.effective_batch_size))

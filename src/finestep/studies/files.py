@@ -93,7 +93,7 @@ def write_results(
         **dict(standing),
         paths=paths,
         forgetting=_forgetting(store.spec, trials, best),
-        start=store.spec.start,
+        start=store.spec.search.start,
         facts=describe(store, ready) if facts is None else {**describe(store, ready), **facts},
         finding=_finding(store, best, standing),
         data=DataSummary(notes=tuple(result_notes(card)), num_eval_rows=card.facts.num_eval_rows),
@@ -150,7 +150,7 @@ def _forgetting(spec: StudySpec, trials: Sequence[Trial], best: Trial | None) ->
     limit, outcome = spec.retention.max_forgetting, best.outcome if best is not None else None
     return Forgetting(
         limit=limit,
-        kl_at_end=outcome.kl_at_end if outcome else None,
+        kl_at_end=outcome.forgetting.kl_at_end if outcome else None,
         sentence=forgetting_sentence(trials, limit) if limit is not None else "",
     )
 
@@ -176,7 +176,7 @@ def _standing(
     baseline, first = baseline_trial(trials), leader(spec, trials)
     sharing = (ready or Ready()).sharing
     return Standing(
-        objective=StudyGoal(name=spec.objective, goal=spec.goal, prefer=spec.prefer),
+        objective=StudyGoal(name=spec.objective, goal=spec.goal, prefer=spec.search.prefer),
         baseline=_figures(store, baseline) if baseline else None,
         best=_figures(store, best) if best else None,
         leader=_figures(store, first) if first and best and first.number != best.number else None,
@@ -187,7 +187,7 @@ def _standing(
         spent=Spent(
             full_runs=round(progress_of(store, trials).spent(), 3),
             budget_full_runs=budget.full_runs,
-            tokens=sum(trial.outcome.num_train_tokens for trial in trials if trial.outcome),
+            tokens=sum(trial.outcome.cost.num_train_tokens for trial in trials if trial.outcome),
             elapsed_s=round(time_spent_s(trials, sharing), 1),
         ),
         command=command,
@@ -224,7 +224,7 @@ def describe(store: StudyFiles, ready: Ready | None) -> dict[str, str | int | fl
         "model": spec.model.path,
         "data": spec.data.path,
         "method": spec.recipe.method,
-        "strategy": spec.strategy,
+        "strategy": spec.search.strategy,
         "seed": spec.recipe.seed,
     }
     if ready is None:
@@ -251,18 +251,18 @@ def _figures(store: StudyFiles, trial: Trial) -> TrialFigures:
         micro_batch_size=micro,
         accumulation_steps=recipe.accumulation_steps(micro),
         num_devices=recipe.num_devices,
-        tuned=tuned_values(spec.tuned, trial),
+        tuned=tuned_values(spec.search.tuned, trial),
         eval_loss=outcome.eval_loss if outcome else None,
         base_eval_loss=outcome.base_eval_loss if outcome else None,
         metrics=dict(outcome.metrics) if outcome else {},
-        kl_at_end=outcome.kl_at_end if outcome else None,
+        kl_at_end=outcome.forgetting.kl_at_end if outcome else None,
         forgets_too_much=outcome.forgets_too_much if outcome else False,
         reason=outcome.reason if outcome else "",
         stopped_by_hand=outcome.by_hand if outcome else False,
         log=outcome.log if outcome else None,
         folder=str(store.trial_folder(trial.number)),
-        num_train_tokens=outcome.num_train_tokens if outcome else 0,
-        seconds=outcome.elapsed_s if outcome else 0.0,
+        num_train_tokens=outcome.cost.num_train_tokens if outcome else 0,
+        seconds=outcome.cost.elapsed_s if outcome else 0.0,
     )
 
 
@@ -275,5 +275,5 @@ def _recipe_header(spec: StudySpec, best: Trial) -> str:
 
 def _recipe_comments(spec: StudySpec) -> dict[str, str]:
     """Where the fields come from that the start has set."""
-    start = spec.start
+    start = spec.search.start
     return {name: f"from {start.why}: {one.why}" for name, one in start.fields.items()} if start else {}

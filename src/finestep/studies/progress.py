@@ -112,9 +112,9 @@ class Progress:
     def _full_run_s(self) -> float | None:
         """Seconds of a full run, by the trials that have ended, or before that by the pace of those under way."""
         paces = [
-            trial.outcome.elapsed_s / trial.fidelity
+            trial.outcome.cost.elapsed_s / trial.fidelity
             for trial in self.trials
-            if trial.outcome and trial.state == "completed" and trial.outcome.elapsed_s
+            if trial.outcome and trial.state == "completed" and trial.outcome.cost.elapsed_s
         ]
         for trial in self._running if not paces else ():
             pace, planned = self.made.get(trial.number, Made()).step_s, self.planned_steps(trial)

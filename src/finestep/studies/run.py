@@ -141,7 +141,7 @@ class StudyRun:
 
     def _answer(self, ready: Ready | None) -> Answer | None:
         """What the search makes of the study; the sweep and a single run speak for themselves."""
-        if ready is None or not traits_of(self.spec.strategy).believes:
+        if ready is None or not traits_of(self.spec.search.strategy).believes:
             return None
         return make_judge(self.spec, ready.card, budget=self.budget).answer(self.store.trials())
 
@@ -161,16 +161,16 @@ class StudyRun:
 
     def _session(self) -> SessionRequest:
         limits = [
-            trial.outcome.micro_batch_size
+            trial.outcome.cost.micro_batch_size
             for trial in self.store.trials()
             if trial.outcome
-            and trial.outcome.micro_batch_size
-            and trial.outcome.micro_batch_size < trial.recipe.first_micro_batch()
+            and trial.outcome.cost.micro_batch_size
+            and trial.outcome.cost.micro_batch_size < trial.recipe.first_micro_batch()
         ]
-        traits = traits_of(self.spec.strategy)
+        traits = traits_of(self.spec.search.strategy)
         known = cached(self.spec.model, self.spec.data, self.spec.recipe, num_threads=self.spec.num_threads)
-        if known is not None and known.largest_micro_batch and known.lever == Lever():
-            limits.append(known.largest_micro_batch)
+        if known is not None and known.memory.largest_micro_batch and known.memory.lever == Lever():
+            limits.append(known.memory.largest_micro_batch)
         return SessionRequest(
             model=self.spec.model,
             data=self.spec.data,
@@ -240,13 +240,14 @@ def _fingerprint(spec: StudySpec) -> dict[str, str]:
 
 def _with_known_start(spec: StudySpec, folder: Path) -> StudySpec:
     """A study that goes on keeps the start that it began with, whatever `recommend` would say today."""
-    if spec.start is None or not (folder / SPEC).exists():
+    if spec.search.start is None or not (folder / SPEC).exists():
         return spec
     known = read_study_file(folder).spec.get("start")
-    is_own = spec.start.learning_rate_reach is not None or spec.start.batch_size_reach is not None
-    if not isinstance(known, dict) or is_own or known.get("why") != spec.start.why:
+    is_own = spec.search.start.learning_rate_reach is not None or spec.search.start.batch_size_reach is not None
+    if not isinstance(known, dict) or is_own or known.get("why") != spec.search.start.why:
         return spec
     begun = StartingPoint.model_validate(known)
-    both = begun.fields.keys() & spec.start.fields.keys()
+    both = begun.fields.keys() & spec.search.start.fields.keys()
     recipe = spec.recipe.with_fields({name: begun.fields[name].value for name in both})
-    return spec.model_copy(update={"start": begun, "recipe": recipe})
+    search = spec.search.model_copy(update={"start": begun})
+    return spec.model_copy(update={"search": search, "recipe": recipe})

@@ -82,6 +82,6 @@ def _last_answer(before: StudyResult | None, trials: list[Trial]) -> Answer | No
 def _new_answer(files: StudyFiles, trials: list[Trial]) -> Answer | None:
     """What the search makes of the trials, for a study that a search ran."""
     ready = files.known_ready()
-    if ready is None or not traits_of(files.spec.strategy).believes:
+    if ready is None or not traits_of(files.spec.search.strategy).believes:
         return None
     return make_judge(files.spec, ready.card).answer(trials)

@@ -36,6 +36,7 @@ from finestep.study import (
     ModelSpec,
     RetentionSpec,
     ScalingRule,
+    SearchSpec,
     StartingPoint,
     StudySpec,
     TunedField,
@@ -50,7 +51,7 @@ RUNS_FOLDER = "finestep-runs"
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What a study may be asked for besides model, data, recipe and strategy; the fields are those of `StudySpec`."""
+    """What a study may be asked for besides model, data, recipe and strategy; the fields are those of `StudySpec` and `SearchSpec`."""
 
     scaling: ScalingRule = "sqrt"
     objective: str = "eval_loss"
@@ -194,9 +195,20 @@ def study_spec(
         model=model,
         data=data.model_copy(update={"max_length": length}),
         recipe=recipe.changed(max_length=length),
-        strategy=strategy,
-        start=start,
-        **vars(options),
+        search=SearchSpec(
+            strategy=strategy,
+            scaling=options.scaling,
+            start=start,
+            prefer=options.prefer,
+            tuned=options.tuned,
+            with_baseline=options.with_baseline,
+        ),
+        objective=options.objective,
+        goal=options.goal,
+        trainer=options.trainer,
+        metrics=options.metrics,
+        num_threads=options.num_threads,
+        retention=options.retention,
     )
 
 

@@ -12,7 +12,7 @@ from finestep.trial import Trial
 
 def time_spent_s(trials: Sequence[Trial], sharing: SharePlan) -> float:
     """Seconds by the clock that the trials took together, as if no process had ever waited for another."""
-    return sum(trial.outcome.elapsed_s for trial in trials if trial.outcome) / sharing.num_workers
+    return sum(trial.outcome.cost.elapsed_s for trial in trials if trial.outcome) / sharing.num_workers
 
 
 def study_spent(spec: StudySpec, trials: Sequence[Trial], ready: Ready | None) -> float:
@@ -22,7 +22,7 @@ def study_spent(spec: StudySpec, trials: Sequence[Trial], ready: Ready | None) -
         ready: what the trainer found at its start; None before that.
     """
     fixed_share = ready.card.fixed_share if ready else 0.0
-    if spec.trainer is None and spec.framework is None and traits_of(spec.strategy).adapts:
+    if spec.trainer is None and spec.framework is None and traits_of(spec.search.strategy).adapts:
         trials = [trial for trial in trials if not _never_trained(trial)]
     return runs_spent(trials, num_epochs=spec.recipe.num_epochs, fixed_share=fixed_share)
 
@@ -34,7 +34,7 @@ def _never_trained(trial: Trial) -> bool:
     strategy that does not learn could go on like that for ever, and another trainer does not say how far it came: both are charged.
     """
     outcome = trial.outcome
-    return trial.state == "out_of_memory" and outcome is not None and outcome.num_train_tokens == 0
+    return trial.state == "out_of_memory" and outcome is not None and outcome.cost.num_train_tokens == 0
 
 
 def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixed_share: float = 0.0) -> float:
@@ -49,16 +49,18 @@ def runs_spent(trials: Sequence[Trial], *, num_epochs: float | None = None, fixe
         return planned_runs(trial, num_epochs=num_epochs, fixed_share=fixed_share)
 
     whole = [
-        trial.outcome.num_train_tokens / planned(trial)
+        trial.outcome.cost.num_train_tokens / planned(trial)
         for trial in trials
-        if trial.outcome and trial.state == "completed" and trial.outcome.num_train_tokens and not fixed_share
+        if trial.outcome and trial.state == "completed" and trial.outcome.cost.num_train_tokens and not fixed_share
     ]
     full = max(whole, default=0.0)
     spent = 0.0
     for trial in trials:
-        exact = full and trial.outcome and trial.outcome.num_train_tokens
+        exact = full and trial.outcome and trial.outcome.cost.num_train_tokens
         spent += (
-            min(trial.outcome.num_train_tokens / full, planned(trial)) if exact and trial.outcome else planned(trial)
+            min(trial.outcome.cost.num_train_tokens / full, planned(trial))
+            if exact and trial.outcome
+            else planned(trial)
         )
     return spent
 
@@ -82,5 +84,5 @@ def runs_left(
 
 def _trial_time_s(trials: Sequence[Trial]) -> float:
     """Median time of a full run, by the trials that rank."""
-    times = [trial.outcome.elapsed_s / trial.fidelity for trial in trials if trial.ranks and trial.outcome]
+    times = [trial.outcome.cost.elapsed_s / trial.fidelity for trial in trials if trial.ranks and trial.outcome]
     return sorted(times)[len(times) // 2] if times else 0.0

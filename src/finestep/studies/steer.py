@@ -94,7 +94,7 @@ def _check(command: Command, spec: StudySpec, folder: Path, *, working: bool) ->
         )
     if command.kind == "stop_trial":
         _check_trial(StudyFiles(folder, spec).trials(), command.trial, place)
-    if command.kind == "add" and spec.strategy == "single":
+    if command.kind == "add" and spec.search.strategy == "single":
         raise BadInput(
             "one training run has no search to add a trial to",
             place=place,

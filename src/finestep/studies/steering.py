@@ -111,7 +111,7 @@ class Steering:
     def _add(self, command_id: str, command: Command) -> str:
         """A trial of the user's; it carries the id of its command, so that it is made once."""
         spec, trials = self._store.spec, self._store.trials()
-        if spec.strategy == "single":
+        if spec.search.strategy == "single":
             return "refused: one training run has no trials to add"
         if command.learning_rate is None:
             return "refused: a trial needs a learning rate"

@@ -62,7 +62,7 @@ def objective_and_goal(text: str | None) -> tuple[str, Goal]:
 
 def make_strategy(spec: StudySpec, card: DataCard, *, budget: Budget | None = None) -> Strategy:
     """Who proposes the trials of a study, once the size of its data is known."""
-    make = MAKERS.get(spec.strategy, _optuna)
+    make = MAKERS.get(spec.search.strategy, _optuna)
     return make(spec, card, budget)
 
 
@@ -73,8 +73,8 @@ def _single(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
 def _sweep(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
     batch = spec.recipe.effective_batch_size
     batches = sweep_batches(card.facts.num_rows or 0, spec.recipe.num_epochs, baseline=batch)
-    rates = own_rates(spec.start.learning_rate) if spec.start is not None else ()
-    return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.scaling, rates=rates)
+    rates = own_rates(spec.search.start.learning_rate) if spec.search.start is not None else ()
+    return Sweep(spec.recipe.method, batch=batch, batches=batches, scaling=spec.search.scaling, rates=rates)
 
 
 def _random(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
@@ -83,13 +83,13 @@ def _random(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
 
 def _optuna(spec: StudySpec, card: DataCard, budget: Budget | None) -> Strategy:
     space = make_judge(spec, card, budget=budget).space
-    return OptunaSearch(spec.strategy, space, objective_of(spec, ()), seed=spec.recipe.seed)
+    return OptunaSearch(spec.search.strategy, space, objective_of(spec, ()), seed=spec.recipe.seed)
 
 
 def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) -> Search:
     """The structured view of a study: it proposes for `auto`, and says what any study has found out."""
     num_rows, num_eval_rows = card.facts.num_rows or 0, card.facts.num_eval_rows or 0
-    start, rows = spec.start or no_prior(spec.recipe), num_rows * spec.recipe.num_epochs
+    start, rows = spec.search.start or no_prior(spec.recipe), num_rows * spec.recipe.num_epochs
     space = search_space(spec, start, num_rows=num_rows or ASSUMED_ROWS)
     return Search.of_study(
         spec,
@@ -97,7 +97,7 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
-        given_runs=given_runs(spec.start, num_rows=rows, usual=start) if num_rows else 0,
+        given_runs=given_runs(spec.search.start, num_rows=rows, usual=start) if num_rows else 0,
     )
 
 

@@ -339,7 +339,7 @@ class Tuning:
             case "finished":
                 done = self._finish(trial.number, Outcome.model_validate(event.data))
                 yield TuneEvent("trial_finished", trial=done)
-                if done.state == "out_of_memory" and traits_of(self.store.spec.strategy).adapts:
+                if done.state == "out_of_memory" and traits_of(self.store.spec.search.strategy).adapts:
                     text = f"memory is too small for batch {done.recipe.effective_batch_size}: it and larger ones are left out"
                     yield TuneEvent("note", data={"text": text})
             case "interrupted":

@@ -16,7 +16,7 @@ from finestep.search.starting_point import start_words
 from finestep.studies.with_data import PreparedRows, prepared_rows
 from finestep.studies.with_launch import launcher_of, method_of_script
 from finestep.studies.with_start import start_of_config
-from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, ModelSpec, StudySpec
+from finestep.study import EXTERNAL, DataSpec, FrameworkSpec, FullRun, Launch, ModelSpec, SearchSpec, StudySpec
 from finestep.survey.hardware import hardware_facts
 from finestep.survey.rows import read_rows
 from finestep.trainers.data_places import rows_of
@@ -99,15 +99,14 @@ def planned_study(
         model=ModelSpec(path=config.model or EXTERNAL),
         data=DataSpec(path=wishes.data.path if wishes.data else EXTERNAL),
         recipe=recipe,
-        strategy=wishes.strategy,
-        start=start,
+        search=SearchSpec(
+            strategy=wishes.strategy, start=start, prefer=wishes.prefer, with_baseline=wishes.with_baseline
+        ),
         objective=wishes.objective,
         goal=wishes.goal,
-        prefer=wishes.prefer,
-        with_baseline=wishes.with_baseline,
         framework=spec,
     )
-    said = [f"{own.words} trains, by `{spec.launcher}`", rows.note, *notes, *_warmup_notes(spec, config)]
+    said = [f"{own.words} trains, by `{spec.launch.launcher}`", rows.note, *notes, *_warmup_notes(spec, config)]
     said += [start_words(start)] if start is not None else []
     return Planned(study, review, tuple(filter(None, said))), place
 
@@ -242,20 +241,24 @@ def _framework_spec(
         config=str(path.resolve()),
         text=text,
         task=config.objective,
-        launcher=wishes.launcher or "",
-        python=str(Path(wishes.python).expanduser().absolute()) if wishes.python else None,
-        working_dir=str(base),
+        launch=Launch(
+            launcher=wishes.launcher or "",
+            python=str(Path(wishes.python).expanduser().absolute()) if wishes.python else None,
+            working_dir=str(base),
+            environment=_environment(config, rows),
+            num_devices=recipe.num_devices,
+            parallel=wishes.parallel,
+            timeout_s=wishes.timeout_s,
+        ),
         settings=rows.settings,
-        environment=_environment(config, rows),
-        num_rows=rows.num_rows,
-        num_eval_rows=rows.num_eval_rows,
-        rows_of_run=rows_of_run,
-        warmup_share=share,
-        warmup_in_steps=in_steps,
-        full_steps=full,
-        num_devices=recipe.num_devices,
-        parallel=wishes.parallel,
-        timeout_s=wishes.timeout_s,
+        full_run=FullRun(
+            num_rows=rows.num_rows,
+            num_eval_rows=rows.num_eval_rows,
+            rows_of_run=rows_of_run,
+            warmup_share=share,
+            warmup_in_steps=in_steps,
+            full_steps=full,
+        ),
         guards=wishes.guards,
     )
 
@@ -272,9 +275,15 @@ def _warmup(own: Framework, config: ForeignConfig, full: int | None) -> tuple[fl
 
 def _warmup_notes(spec: FrameworkSpec, config: ForeignConfig) -> list[str]:
     stated = config.warmup or framework(spec.name).defaults.warmup_steps
-    if spec.warmup_in_steps and spec.full_steps and stated > LARGEST_WARMUP * spec.full_steps:
-        return [f"a warmup of {stated:g} steps is over half of a run of {spec.full_steps}: half of each run is used"]
-    if spec.warmup_in_steps and not spec.full_steps:
+    if (
+        spec.full_run.warmup_in_steps
+        and spec.full_run.full_steps
+        and stated > LARGEST_WARMUP * spec.full_run.full_steps
+    ):
+        return [
+            f"a warmup of {stated:g} steps is over half of a run of {spec.full_run.full_steps}: half of each run is used"
+        ]
+    if spec.full_run.warmup_in_steps and not spec.full_run.full_steps:
         return ["the length of a full run is not known here: 5 % of each run is used for its warmup"]
     return []
 

@@ -47,7 +47,7 @@ def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:
     spec = store.spec.framework
     assert spec is not None
     known = (read_object(store.folder / PREFLIGHT) or {}).get("num_rows")
-    counted = known if isinstance(known, int) and known > 0 else spec.num_rows
+    counted = known if isinstance(known, int) and known > 0 else spec.full_run.num_rows
     return plan_trial(
         framework(spec.name),
         spec,
@@ -55,7 +55,7 @@ def best_plan(store: StudyFiles, best: Trial) -> TrialPlan:
         fidelity=1.0,
         num_rows=counted or 1,
         output="",
-        micro_limit=best.outcome.micro_batch_size if best.outcome else None,
+        micro_limit=best.outcome.cost.micro_batch_size if best.outcome else None,
     )
 
 
@@ -64,7 +64,7 @@ def tuned_text(own: Framework, spec: FrameworkSpec, plan: TrialPlan, best: Trial
     tree = tree_of(spec.text, spec.config)
     names = own.names
     values = found_values(own, spec, plan, tree)
-    if spec.rows_of_run is None:
+    if spec.full_run.rows_of_run is None:
         values.pop(names.max_steps)
         values.pop(names.epochs, None)
         if best.recipe.num_epochs != _number(value_at(tree, names.epochs)) and value_at(tree, names.epochs) is not None:

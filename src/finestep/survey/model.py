@@ -15,7 +15,7 @@ from pathlib import Path
 
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
-from finestep.facts import ModelFacts
+from finestep.facts import ModelFacts, ModelShape
 from finestep.knowledge.models import ENCODER_DECODERS, ENCODER_TYPES, known_model, known_names
 from finestep.survey.adapter_files import adapter_folder, base_of
 from finestep.survey.weights import check_weights, refuse_gguf, refuse_packed_weights, tensor_headers, weight_files
@@ -77,23 +77,23 @@ def stand_in_config(facts: ModelFacts) -> dict[str, object]:
     Raises:
         BadInput: the facts have no shape.
     """
-    if not (facts.hidden_size and facts.num_layers):
+    if not (facts.shape.hidden_size and facts.shape.num_layers):
         raise BadInput(
             "predicting memory needs the model's shape",
             value=facts.name,
             next_step="give a folder with its config.json",
         )
-    heads = facts.num_attention_heads or max(1, facts.hidden_size // 128)
+    heads = facts.shape.num_attention_heads or max(1, facts.shape.hidden_size // 128)
     return {
         "model_type": "llama",
-        "hidden_size": facts.hidden_size,
-        "num_hidden_layers": facts.num_layers,
-        "intermediate_size": facts.intermediate_size or 4 * facts.hidden_size,
+        "hidden_size": facts.shape.hidden_size,
+        "num_hidden_layers": facts.shape.num_layers,
+        "intermediate_size": facts.shape.intermediate_size or 4 * facts.shape.hidden_size,
         "num_attention_heads": heads,
-        "num_key_value_heads": facts.num_key_value_heads or heads,
-        "vocab_size": facts.vocabulary_size or 128_000,
-        "max_position_embeddings": facts.context_length or 8192,
-        "tie_word_embeddings": bool(facts.tied_embeddings),
+        "num_key_value_heads": facts.shape.num_key_value_heads or heads,
+        "vocab_size": facts.shape.vocabulary_size or 128_000,
+        "max_position_embeddings": facts.shape.context_length or 8192,
+        "tie_word_embeddings": bool(facts.shape.tied_embeddings),
     }
 
 
@@ -143,8 +143,9 @@ def facts_from_config(config: dict[str, object], *, name: str, source: str, coun
         family=family,
         num_parameters=total,
         num_active_parameters=_active(text, shape, total, known),
-        **shape,
-        tied_embeddings=_flag(config.get("tie_word_embeddings", text.get("tie_word_embeddings"))),
+        shape=ModelShape(
+            **shape, tied_embeddings=_flag(config.get("tie_word_embeddings", text.get("tie_word_embeddings")))
+        ),
         is_encoder=family in ENCODER_TYPES and not text.get("is_decoder"),
         is_encoder_decoder=bool(config.get("is_encoder_decoder")) or family in ENCODER_DECODERS,
         is_instruct=_is_instruct(name, config),

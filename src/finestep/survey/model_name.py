@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from finestep.facts import ModelFacts
+from finestep.facts import ModelFacts, ModelShape
 from finestep.knowledge.models import known_model
 
 _PACKED = re.compile(
@@ -127,10 +127,10 @@ def _count(low: str) -> tuple[int | None, int | None]:
 def with_usual_shape(facts: ModelFacts) -> ModelFacts:
     """Facts of a bare size with the shape that decoders of this size have: Llama's proportions, and layers until the size is met.
 
-    >>> with_usual_shape(ModelFacts(name="x", num_parameters=8_000_000_000)).hidden_size
+    >>> with_usual_shape(ModelFacts(name="x", num_parameters=8_000_000_000)).shape.hidden_size
     4096
     """
-    if facts.hidden_size or not facts.num_parameters:
+    if facts.shape.hidden_size or not facts.num_parameters:
         return facts
     total = facts.num_parameters
     wanted = (total * HEAD_WIDTH / 14.0) ** (1 / 3)
@@ -145,14 +145,14 @@ def with_usual_shape(facts: ModelFacts) -> ModelFacts:
     groups = heads if heads % SHARED_HEADS else heads // SHARED_HEADS
     layer = 2 * hidden * hidden + 2 * hidden * groups * HEAD_WIDTH + 3 * hidden * inner
     embeddings = vocabulary * hidden * (1 if is_small else 2)
-    return facts.model_copy(
-        update={
-            "hidden_size": hidden,
-            "intermediate_size": inner,
-            "num_layers": max(1, round((total - embeddings) / layer)),
-            "num_attention_heads": heads,
-            "num_key_value_heads": groups,
-            "vocabulary_size": vocabulary,
-            "tied_embeddings": is_small,
-        }
+    shape = ModelShape(
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_layers=max(1, round((total - embeddings) / layer)),
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        vocabulary_size=vocabulary,
+        context_length=facts.shape.context_length,
+        tied_embeddings=is_small,
     )
+    return facts.model_copy(update={"shape": shape})

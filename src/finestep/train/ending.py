@@ -14,7 +14,7 @@ from finestep.train.evaluate import extra_metrics
 from finestep.train.memory import peak_memory_bytes
 from finestep.train.pairing import exchanged
 from finestep.train.run_state import RunState
-from finestep.trial import Outcome, TrialState
+from finestep.trial import Cost, Forgetting, Outcome, TrialState
 
 
 class Ending:
@@ -57,13 +57,14 @@ class Ending:
             metrics=progress.best_metrics if known else {},
             base_eval_loss=progress.base_loss if math.isfinite(progress.base_loss) else None,
             best_step=progress.best_step if known else None,
-            kl_at_end=progress.kl_now,
-            kl_limit=run.resident.max_forgetting,
-            num_steps=progress.step,
-            num_train_tokens=progress.num_tokens,
-            elapsed_s=round(progress.elapsed_s, 3),
-            micro_batch_size=progress.micro_batch_size,
-            peak_memory_bytes=peak_memory_bytes(run.resident.placement.device),
+            forgetting=Forgetting(kl_at_end=progress.kl_now, kl_limit=run.resident.max_forgetting),
+            cost=Cost(
+                num_steps=progress.step,
+                num_train_tokens=progress.num_tokens,
+                elapsed_s=round(progress.elapsed_s, 3),
+                micro_batch_size=progress.micro_batch_size,
+                peak_memory_bytes=peak_memory_bytes(run.resident.placement.device),
+            ),
             findings=tuple(each for each in run.guard.findings if each.severity in ("warning", "error")),
             interventions=tuple(run.guard.interventions),
         )

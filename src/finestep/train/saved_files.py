@@ -10,7 +10,7 @@ import numpy as np
 
 from finestep.disk import new_folder, write_whole
 from finestep.protocol import SessionRequest
-from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Sample, SavedModel
+from finestep.saved_model import CAUSAL, CLASSIFIER, CONFIG, CheckRows, Loading, Sample, SavedModel, TrainedOn
 from finestep.store.model_card import write_card
 from finestep.study import DataSpec, ModelSpec
 from finestep.study_layout import CHECK_ROWS, MODEL
@@ -77,17 +77,21 @@ def describe(lane: Lane, model: ModelSpec, data: DataSpec) -> SavedModel:
         figures["base_eval_loss"] = outcome.base_eval_loss
     return SavedModel(
         method=lane.recipe.method,
-        auto_class=_auto_class(resident.base, is_classifier=bool(lane.resident.data.label_names)),
-        base=absolute_name(model.path),
-        revision=model.revision,
-        dtype=str(resident.placement.weights_dtype).removeprefix("torch."),
-        autocast=resident.placement.autocast,
+        loading=Loading(
+            auto_class=_auto_class(resident.base, is_classifier=bool(lane.resident.data.label_names)),
+            base=absolute_name(model.path),
+            revision=model.revision,
+            dtype=str(resident.placement.weights_dtype).removeprefix("torch."),
+            autocast=resident.placement.autocast,
+            trust_remote_code=model.trust_remote_code,
+        ),
         labels=lane.resident.data.label_names,
-        trust_remote_code=model.trust_remote_code,
-        data=data.path,
-        num_rows=len(lane.resident.data.train),
-        num_eval_rows=len(lane.resident.data.evaluation),
-        max_length=lane.resident.data.max_length,
+        trained_on=TrainedOn(
+            data=data.path,
+            num_rows=len(lane.resident.data.train),
+            num_eval_rows=len(lane.resident.data.evaluation),
+            max_length=lane.resident.data.max_length,
+        ),
         recipe=lane.recipe,
         figures={**figures, **outcome.metrics},
     )

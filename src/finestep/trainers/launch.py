@@ -20,15 +20,17 @@ _FIELD = re.compile(r"\{(config|python|args)\}")
 
 def check_launcher(spec: FrameworkSpec) -> None:
     """Raise BadInput when the program that the launcher names is not there, before anything runs."""
-    words = shlex.split(spec.launcher)
-    if "{config}" not in spec.launcher:
+    words = shlex.split(spec.launch.launcher)
+    if "{config}" not in spec.launch.launcher:
         raise BadInput(
-            "`--launcher` must take the file of a trial", value=spec.launcher, next_step="write {config} where it goes"
+            "`--launcher` must take the file of a trial",
+            value=spec.launch.launcher,
+            next_step="write {config} where it goes",
         )
-    if words and not words[0].startswith("{") and program_path(words[0], spec.python) is None:
+    if words and not words[0].startswith("{") and program_path(words[0], spec.launch.python) is None:
         raise BadInput(
             f"`{words[0]}` was not found beside the interpreter or on the PATH",
-            value=spec.python or sys.executable,
+            value=spec.launch.python or sys.executable,
             next_step="give the interpreter of its environment: --python ENVIRONMENT/bin/python",
         )
 
@@ -43,17 +45,17 @@ def program_path(name: str, python: str | None) -> str | None:
 
 def script_of(framework: Framework, spec: FrameworkSpec, config: Path, text: str) -> str:
     """A shell script that runs one trial. It names the file's content, so that another content is another script."""
-    words = shlex.split(spec.launcher)
-    python = spec.python or sys.executable
+    words = shlex.split(spec.launch.launcher)
+    python = spec.launch.python or sys.executable
     filled = [
         _FIELD.sub(lambda found: {"config": str(config), "python": python}.get(found[1], ""), word) for word in words
     ]
     if filled and not words[0].startswith("{"):
-        filled[0] = program_path(filled[0], spec.python) or filled[0]
-    environment = {**ALWAYS, **framework.environment, **spec.environment}
+        filled[0] = program_path(filled[0], spec.launch.python) or filled[0]
+    environment = {**ALWAYS, **framework.environment, **spec.launch.environment}
     lines = [
         f"# {hashlib.sha256(text.encode()).hexdigest()[:16]}",
-        f"cd {shlex.quote(spec.working_dir)} || exit 1",
+        f"cd {shlex.quote(spec.launch.working_dir)} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())),
         *_path_line(spec),
         f"({shlex.join(filled)}\n)",
@@ -63,5 +65,5 @@ def script_of(framework: Framework, spec: FrameworkSpec, config: Path, text: str
 
 def _path_line(spec: FrameworkSpec) -> list[str]:
     """The environment's own programs first: some launchers start others by their bare names."""
-    folder = Path(spec.python or sys.executable).absolute().parent
+    folder = Path(spec.launch.python or sys.executable).absolute().parent
     return [f"export PATH={shlex.quote(str(folder))}:$PATH"]

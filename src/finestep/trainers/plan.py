@@ -61,8 +61,8 @@ def plan_trial(
     accumulation = recipe.accumulation_steps(micro)
     epochs = recipe.num_epochs * fidelity
     rows_a_step = micro * accumulation * recipe.num_devices
-    if spec.rows_of_run is not None:
-        planned = max(1, round(spec.rows_of_run * fidelity / rows_a_step))
+    if spec.full_run.rows_of_run is not None:
+        planned = max(1, round(spec.full_run.rows_of_run * fidelity / rows_a_step))
     else:
         planned = steps_of(framework, num_rows, micro * recipe.num_devices, accumulation, epochs)
     steps = num_steps or planned
@@ -76,7 +76,7 @@ def plan_trial(
         num_epochs=steps * rows_a_step / max(num_rows, 1),
         seed=recipe.seed,
         output=output,
-        num_eval_rows=spec.num_eval_rows,
+        num_eval_rows=spec.full_run.num_eval_rows,
     )
 
 
@@ -106,11 +106,11 @@ def fitting_micro_batch(recipe: Recipe, limit: int | None = None) -> int:
 
 def warmup_of(framework: Framework, spec: FrameworkSpec, steps: int) -> int:
     """Warmup steps of a run of so many steps: the same share of every run, and at least one where there is any."""
-    if not spec.warmup_share:
+    if not spec.full_run.warmup_share:
         return 0
-    if not spec.warmup_in_steps:
-        return math.ceil(spec.warmup_share * steps)  # as the Trainer counts a share
-    return max(1, min(round(spec.warmup_share * steps), int(LARGEST_WARMUP * steps)))
+    if not spec.full_run.warmup_in_steps:
+        return math.ceil(spec.full_run.warmup_share * steps)  # as the Trainer counts a share
+    return max(1, min(round(spec.full_run.warmup_share * steps), int(LARGEST_WARMUP * steps)))
 
 
 def trial_changes(framework: Framework, spec: FrameworkSpec, plan: TrialPlan) -> dict[Path, object]:
@@ -142,7 +142,7 @@ def found_values(framework: Framework, spec: FrameworkSpec, plan: TrialPlan, tre
     values[names.max_steps] = plan.num_steps
     if framework.rounds == "down":
         values[names.epochs] = math.ceil(plan.num_epochs) + 1  # its epochs end a run before `max_steps` does
-    if spec.warmup_in_steps:
+    if spec.full_run.warmup_in_steps:
         values[names.warmup_steps] = plan.warmup_steps
     for path in names.step_counts:
         values |= _scaled(tree, path, plan.num_steps, spec)
@@ -164,7 +164,7 @@ def _rate(framework: Framework, plan: TrialPlan, tree: object) -> dict[Path, obj
 
 
 def _scaled(tree: object, path: Path, steps: int, spec: FrameworkSpec) -> dict[Path, object]:
-    stated, whole = value_at(tree, path), spec.full_steps
+    stated, whole = value_at(tree, path), spec.full_run.full_steps
     if not isinstance(stated, int) or not whole:
         return {}
     return {path: max(1, round(stated * steps / whole))}

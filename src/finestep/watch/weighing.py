@@ -74,7 +74,7 @@ def _result(files: StudyFiles, trials: Sequence[Trial]) -> StudyResult:
 
 
 def _is_weighed(files: StudyFiles, trials: Sequence[Trial]) -> bool:
-    is_searched = files.spec.strategy not in ("sweep", "single")
+    is_searched = files.spec.search.strategy not in ("sweep", "single")
     return is_searched and len(trials) <= MOST_WEIGHED and files.known_ready() is not None
 
 
@@ -93,7 +93,7 @@ def _belief(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> 
 
 def _next(files: StudyFiles, trials: Sequence[Trial], result: StudyResult) -> dict[str, object] | None:
     ready = files.known_ready()
-    if files.spec.strategy != "auto" or ready is None:
+    if files.spec.search.strategy != "auto" or ready is None:
         return None
     limit = result.spent.budget_full_runs
     budget = Budget(full_runs=limit) if limit else Budget()
