@@ -114,3 +114,11 @@ def test_the_usual_default_does_not_make_an_interval_narrower():
     assert trials[0].is_baseline
     own = [one for one in trials if not one.is_baseline]
     assert width_factor(trials) == width_factor(own)
+
+
+def test_an_interval_ends_where_no_rate_may_be_tried():
+    made = search(start=None)
+    trials, _ = played(made, [3.0])
+    (row, *_) = made.answer(trials).trade_offs
+    assert made.space.learning_rates[0] <= row.learning_rate.low <= row.learning_rate.high
+    assert row.learning_rate.high <= made.space.learning_rates[-1]

@@ -59,7 +59,12 @@ def width_factor(trials: Sequence[Trial], *, given_runs: int = 0) -> float:
     return (SHORT if given_runs == len(MOVES) else SHORT_WITHOUT_PRIOR).at(num_full)
 
 
-def widened(rate: Estimate, factor: float) -> Estimate:
-    """The interval with its ends so many times as far from the value, in the logarithm."""
+def widened(rate: Estimate, factor: float, *, within: tuple[float, float]) -> Estimate:
+    """The interval with its ends so many times as far from the value, in the logarithm.
+
+    Args:
+        within: lowest and highest rate that may be tried; an end beyond them could not be checked, so it is said to lie there.
+    """
     low, high = (rate.value * math.exp(factor * math.log(end / rate.value)) for end in (rate.low, rate.high))
-    return rate.model_copy(update={"low": low, "high": high})
+    lowest, highest = min(within[0], rate.value), max(within[1], rate.value)
+    return rate.model_copy(update={"low": max(low, lowest), "high": min(high, highest)})

@@ -261,13 +261,14 @@ class StructuredSearch:
         speeds = _speeds(trials)
         measured = {trial.recipe.effective_batch_size for trial in trials if trial.outcome is not None}
         factor = width_factor(trials, given_runs=self.given_runs)
+        ends = (self.space.learning_rates[0], self.space.learning_rates[-1])
         rows: dict[int, TradeOff] = {}
         places = {batch: np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01) for batch in allowed}
         best = min((float(mean[here].min()) for here in places.values() if len(here)), default=0.0)
         for batch, here in places.items():
             if len(here):
                 estimate = _rate_estimate(points.x[here], mean[here], samples[:, here], is_measured=batch in measured)
-                rate = widened(estimate, factor)
+                rate = widened(estimate, factor, within=ends)
                 excess = float(mean[here].min()) - best
                 rows[batch] = TradeOff(
                     effective_batch_size=batch,
