@@ -82,13 +82,15 @@ def test_what_is_written_reads_back(name, method):
     tree = parsed(name, recipe)
     found = read_back(tree)
     assert found.framework == ("unknown" if lacks(name, "marks") else name)
-    assert found.learning_rate == recipe.learning_rate
-    devices = found.num_devices or recipe.num_devices
-    product = found.effective_batch_size or found.micro_batch_size * found.accumulation_steps * devices
+    assert found.optimization.learning_rate == recipe.learning_rate
+    devices = found.batch.num_devices or recipe.num_devices
+    product = (
+        found.batch.effective_batch_size or found.batch.micro_batch_size * found.batch.accumulation_steps * devices
+    )
     assert product == 64
-    assert found.warmup == warmup_steps(recipe.schedule, 625)
+    assert found.optimization.warmup == warmup_steps(recipe.schedule, 625)
     if method != "full" and not lacks(name, "adapter"):
-        assert (found.lora_rank, found.lora_alpha) == (16, 32)
+        assert (found.adapter.lora_rank, found.adapter.lora_alpha) == (16, 32)
     if not lacks(name, "method"):
         assert found.method == method
 
@@ -133,8 +135,8 @@ RATES = st.floats(1e-7, 1e-1, allow_nan=False)
 def test_trap_5_every_yaml_reader_sees_a_number(rate, name):
     tree = parsed(name, LORA.changed(learning_rate=rate))
     found = read_back(tree)
-    assert not found.text_rate
-    assert found.learning_rate == pytest.approx(rate, rel=1e-9)
+    assert not found.optimization.text_rate
+    assert found.optimization.learning_rate == pytest.approx(rate, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,9 +150,9 @@ def test_trap_1_litgpt_wants_the_product():
 
 
 def test_trap_2_clipping_is_switched_on_where_it_can_be():
-    assert read_back(parsed("torchtune", LORA)).max_grad_norm == 1.0
+    assert read_back(parsed("torchtune", LORA)).optimization.max_grad_norm == 1.0
     off = LORA.changed(optimizer={"max_grad_norm": None})
-    assert read_back(parsed("torchtune", off)).max_grad_norm is None
+    assert read_back(parsed("torchtune", off)).optimization.max_grad_norm is None
     # litgpt's fine-tuning refuses `max_norm`.
     assert "max_norm" not in parsed("litgpt", LORA)["train"]
     assert any("clipping" in line for line in exporter("litgpt").write(LORA, CONTEXT).cannot)
@@ -181,7 +183,7 @@ def test_trap_4_litgpt_takes_warmup_in_steps_alone():
 def test_trap_6_rslora_becomes_the_same_scale(name):
     recipe = LORA.changed(lora={"use_rslora": True, "rank": 64, "alpha": 16})
     found = read_back(parsed(name, recipe))
-    assert found.lora_alpha / found.lora_rank == pytest.approx(16 / 64**0.5)
+    assert found.adapter.lora_alpha / found.adapter.lora_rank == pytest.approx(16 / 64**0.5)
 
 
 def test_trap_7_long_rows_are_cut_everywhere():

@@ -23,7 +23,7 @@ def test_a_config_says_what_it_says(tmp_path, config: Config):
     found = read_config(path)
     assert found.framework == config.tool
     for name, value in config.says.items():
-        assert getattr(found, name) == (pytest.approx(value) if isinstance(value, float) else value), name
+        assert found.stated()[name] == (pytest.approx(value) if isinstance(value, float) else value), name
     if config.tool == "unknown":
         assert not found.defaults
 

@@ -67,10 +67,10 @@ def test_a_notebook_is_read_by_its_code_and_by_its_commands(tmp_path):
         json.dumps({"cells": [{"cell_type": "code", "source": code}, {"cell_type": "markdown", "source": ["lr"]}]})
     )
     found = read_config(path)
-    assert (found.framework, found.learning_rate, found.max_steps) == ("trl", 1e-3, 70)
+    assert (found.framework, found.optimization.learning_rate, found.length.max_steps) == ("trl", 1e-3, 70)
     shell = ["!python train.py --learning_rate 1e-4 --num_train_epochs 2 --output_dir o"]
     path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": shell}]}))
-    assert read_config(path).num_epochs == 2
+    assert read_config(path).length.num_epochs == 2
 
 
 def test_a_script_hands_a_config_on(tmp_path):
@@ -78,7 +78,7 @@ def test_a_script_hands_a_config_on(tmp_path):
     script = tmp_path / "run.sh"
     script.write_text("axolotl train c.yaml --num-epochs 5\n")
     found = read_config(script)
-    assert (found.framework, found.learning_rate, found.num_epochs) == ("axolotl", 1e-4, 5)
+    assert (found.framework, found.optimization.learning_rate, found.length.num_epochs) == ("axolotl", 1e-4, 5)
     script.write_text("llamafactory-cli train elsewhere.yaml\n")
     with pytest.raises(BadInput, match="review that file"):
         read_config(script)
@@ -87,7 +87,7 @@ def test_a_script_hands_a_config_on(tmp_path):
 def test_batch_files_of_windows(tmp_path):
     path = tmp_path / "run.bat"
     path.write_text("@echo off\nset LR=2e-3\npython train.py ^\n  --learning_rate %LR% ^\n  --num_train_epochs 3\n")
-    assert read_config(path).learning_rate == 2e-3
+    assert read_config(path).optimization.learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(

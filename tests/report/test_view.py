@@ -57,7 +57,7 @@ def test_runs_of_different_length_are_not_compared() -> None:
 def test_a_choice_that_another_setting_measured_below_is_called_chosen_not_best() -> None:
     trials = [trial(0, 1e-4, 2.0), trial(1, 1e-3, 1.51), trial(2, 2e-3, 1.5), trial(3, 1e-3, 1.4, seed=1)]
     shown = view(trials, best=1)
-    assert shown.basin.best_name == "chosen"
+    assert shown.charts.basin.best_name == "chosen"
     assert shown.titles.basin == "Chosen: 1.0e-03 at batch 16; 2.0e-03 at batch 16 measured 0.0100 lower"
     assert '"best_name":"chosen"' in render_page(shown)
     ranks = [Recipe(learning_rate=1e-3, effective_batch_size=16, lora={"rank": rank}) for rank in (8, 16)]
@@ -65,7 +65,10 @@ def test_a_choice_that_another_setting_measured_below_is_called_chosen_not_best(
     tuned = [one.model_copy(update={"recipe": recipe}) for one, recipe in zip(tuned, ranks, strict=True)]
     assert view(tuned, best=1).titles.basin == "Chosen: 1.0e-03 at batch 16; run 2 there measured 0.0100 lower"
     repeated = view(trials[:2] + trials[3:], best=1)
-    assert (repeated.basin.best_name, repeated.titles.basin) == ("best", "Best: 1.0e-03 at batch 16; no run diverged")
+    assert (repeated.charts.basin.best_name, repeated.titles.basin) == (
+        "best",
+        "Best: 1.0e-03 at batch 16; no run diverged",
+    )
 
 
 def test_a_diverged_baseline_is_not_a_gain() -> None:
@@ -104,7 +107,7 @@ def test_another_batch_size_bounds_the_range_but_not_its_line() -> None:
 
 
 def test_diverged_runs_are_never_in_a_line() -> None:
-    basin = make_view().basin
+    basin = make_view().charts.basin
     drawn = {point.trial for line in basin.lines for point in line.points}
     fallen = {run.trial for run in basin.fallen}
     assert drawn == {0, 1, 2, 3, 5, 6, 7, 8, 10}
@@ -114,7 +117,7 @@ def test_diverged_runs_are_never_in_a_line() -> None:
 def test_a_completed_run_without_a_number_does_not_rank() -> None:
     odd = Trial(number=0, recipe=Recipe(), state="completed", outcome=Outcome(state="completed", eval_loss=math.nan))
     shown = view([odd, trial(1, 1e-3, 1.5)], best=1)
-    assert [run.trial for run in shown.basin.fallen] == [0]
+    assert [run.trial for run in shown.charts.basin.fallen] == [0]
     assert shown.rows[0].loss == "NaN"
     assert page_data(shown)["trials"]["loss"] == ["NaN", 1.5]
     with pytest.raises(BadInput, match="finite validation loss"):
@@ -123,26 +126,26 @@ def test_a_completed_run_without_a_number_does_not_rank() -> None:
 
 def test_one_bad_run_does_not_flatten_the_plot() -> None:
     losses = [1.30, 1.25, 1.22, 1.24, 1.28, 9.0]
-    basin = view([trial(i, 10 ** (-4 + i / 3), loss) for i, loss in enumerate(losses)], best=2).basin
+    basin = view([trial(i, 10 ** (-4 + i / 3), loss) for i, loss in enumerate(losses)], best=2).charts.basin
     assert basin.y_range[1] < 2
     assert [point.trial for line in basin.lines for point in line.points if point.off_scale] == [5]
 
 
 def test_map_colours_by_rank_and_prints_seed_spread() -> None:
     trials = [trial(0, 1e-4, 1.3), trial(1, 1e-3, 1.20), trial(2, 1e-3, 1.22, seed=1), trial(3, 1e-2, 900.0)]
-    cells = view([*trials, trial(4, 1e-1, None)], best=1).maps[0].cells
+    cells = view([*trials, trial(4, 1e-1, None)], best=1).charts.maps[0].cells
     assert [cell.quantile for cell in cells] == [0.5, 0.0, 1.0, None]
     assert cells[1].label == "1.210 ± 0.014"
     assert cells[3].kind == "diverged"
 
 
 def test_map_cells_do_not_overlap_and_never_mix_fidelities() -> None:
-    for measured in make_view().maps:
+    for measured in make_view().charts.maps:
         for a in measured.cells:
             for b in measured.cells:
                 apart = a.x1 <= b.x0 + 1e-9 or b.x1 <= a.x0 + 1e-9 or a.y1 <= b.y0 + 1e-9 or b.y1 <= a.y0 + 1e-9
                 assert a is b or apart
-    assert [measured.fidelity for measured in make_view().maps] == [1.0, 0.25]
+    assert [measured.fidelity for measured in make_view().charts.maps] == [1.0, 0.25]
 
 
 def test_batch_product_says_a_remainder() -> None:
@@ -238,8 +241,8 @@ def test_one_training_run_is_no_search() -> None:
 
 
 def test_losses_above_zero_have_no_axis_below_zero() -> None:
-    assert view([trial(0, 1e-4, 0.9), trial(1, 1e-3, 0.02), trial(2, 1e-2, 0.5)], best=1).basin.y_range[0] >= 0
-    below = view([trial(0, 1e-4, -3.0), trial(1, 1e-3, -4.0), trial(2, 1e-2, -3.5)], best=1).basin.y_range
+    assert view([trial(0, 1e-4, 0.9), trial(1, 1e-3, 0.02), trial(2, 1e-2, 0.5)], best=1).charts.basin.y_range[0] >= 0
+    below = view([trial(0, 1e-4, -3.0), trial(1, 1e-3, -4.0), trial(2, 1e-2, -3.5)], best=1).charts.basin.y_range
     assert below[0] < -4
 
 
@@ -247,7 +250,7 @@ def test_what_another_trainer_clipped_is_not_claimed() -> None:
     records = {0: [_step(1, 2.0, 3.0), _step(2, 1.5, 0.9)]}
     told = Told(is_own=False)
     shown = view([trial(0, 1e-3, 1.0), trial(1, 1e-2, 2.0)], best=0, steps=records, told=told)
-    assert (shown.curves[0].clip, shown.curves[0].clipped_share) == (None, None)
+    assert (shown.charts.curves[0].clip, shown.charts.curves[0].clipped_share) == (None, None)
     assert "clip" not in shown.titles.gradients.lower()
 
 
@@ -258,14 +261,14 @@ def test_what_was_stopped_by_hand_stands_beside_no_whole_run() -> None:
         update={"state": "stopped", "outcome": half.outcome.model_copy(update={"state": "stopped", "by_hand": True})}
     )
     shown = view([trial(0, 1e-3, 1.5), trial(1, 2e-3, 1.6), half], best=0)
-    assert {point.trial for line in shown.basin.lines for point in line.points} == {0, 1}
+    assert {point.trial for line in shown.charts.basin.lines for point in line.points} == {0, 1}
     assert page_data(shown)["trials"]["by_hand"] == [2]
-    assert baseline_trial(shown.trials) is None
+    assert baseline_trial(shown.table.trials) is None
     leading = view([trial(0, 1e-3, 1.5), half], best=2)
     assert view([trial(0, 1e-3, 1.5, fidelity=0.25), half], best=None).titles.basin.endswith(
         "1 run of other lengths has"
     )
-    assert {point.trial for line in leading.basin.lines for point in line.points} == {0, 2}
+    assert {point.trial for line in leading.charts.basin.lines for point in line.points} == {0, 2}
 
 
 def test_short_runs_alone_are_not_called_nothing() -> None:

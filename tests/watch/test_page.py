@@ -107,7 +107,7 @@ def test_ten_thousand_trials_are_there_at_once_and_their_curves_later(tmp_path):
     live.look()
     live._weigher.join(120)
     view, data = live.page()
-    assert len(view.trials) == 10_000
+    assert len(view.table.trials) == 10_000
     assert json.loads(data)["curves"] == []
     place = StudyFiles(folder, read_spec(folder)).trial_folder(4321)
     place.mkdir(parents=True)

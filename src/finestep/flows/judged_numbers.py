@@ -34,7 +34,7 @@ def judged_numbers(
 
 
 def _adapter(config: ForeignConfig) -> Remark | None:
-    rank, alpha = config.lora_rank, config.lora_alpha
+    rank, alpha = config.adapter.lora_rank, config.adapter.lora_alpha
     if rank is None or config.method == "full":
         return None
     words = [f"rank {rank}" + (f" with alpha {alpha:g}" if alpha is not None else "")]
@@ -45,7 +45,7 @@ def _adapter(config: ForeignConfig) -> Remark | None:
     elif rank > LARGE_RANK:
         verdict = "consider"
         words.append("8 to 64 are usual; more cost memory and gained nothing on small sets")
-    scale = alpha / (rank**0.5 if config.use_rslora else rank) if alpha is not None else None
+    scale = alpha / (rank**0.5 if config.adapter.use_rslora else rank) if alpha is not None else None
     usual = config.framework == "mlx_lm"
     if scale is not None and not usual and not SMALL_SCALE <= scale <= LARGE_SCALE:
         verdict = "consider"
@@ -58,14 +58,14 @@ def _adapter(config: ForeignConfig) -> Remark | None:
 
 
 def _dropout(config: ForeignConfig) -> Remark | None:
-    if config.lora_dropout is None or config.lora_dropout <= HIGH_DROPOUT:
+    if config.adapter.lora_dropout is None or config.adapter.lora_dropout <= HIGH_DROPOUT:
         return None
-    text = f"dropout {config.lora_dropout:g} on the adapter is high; 0 to 0.1 are usual"
+    text = f"dropout {config.adapter.lora_dropout:g} on the adapter is high; 0 to 0.1 are usual"
     return Remark(topic="lora_dropout", verdict="consider", text=text)
 
 
 def _length(config: ForeignConfig, model: ModelFacts | None, data: DataFacts | None) -> Remark | None:
-    length = config.max_length
+    length = config.length.max_length
     if length is None:
         return None
     context = model.shape.context_length if model else None
@@ -82,20 +82,20 @@ def _length(config: ForeignConfig, model: ModelFacts | None, data: DataFacts | N
 
 
 def _precision(config: ForeignConfig, gpu: HardwareFacts | None) -> Remark | None:
-    if config.precision != "fp16" or (gpu is not None and not gpu.supports_bf16):
+    if config.memory.precision != "fp16" or (gpu is not None and not gpu.supports_bf16):
         return None
     text = "fp16 overflows in models that were trained in bf16, which are nearly all since 2022; use bf16 where the card has it"
     return Remark(topic="precision", verdict="consider", text=text)
 
 
 def _clip(config: ForeignConfig) -> Remark | None:
-    if config.framework == "torchtune" and config.max_grad_norm is None:
+    if config.framework == "torchtune" and config.optimization.max_grad_norm is None:
         return Remark(
             topic="max_grad_norm",
             verdict="change",
             text="torchtune clips gradients only when told to; set `clip_grad_norm` to 1.0",
         )
-    clip = config.max_grad_norm
+    clip = config.optimization.max_grad_norm
     if clip is not None and clip > 5:
         return Remark(
             topic="max_grad_norm", verdict="consider", text=f"clipping at {clip:g} hardly clips; 0.3 to 1 are usual"
@@ -104,7 +104,7 @@ def _clip(config: ForeignConfig) -> Remark | None:
 
 
 def _decay(config: ForeignConfig) -> Remark | None:
-    decay = config.weight_decay
+    decay = config.optimization.weight_decay
     if decay is None or decay == 0:
         return None
     if decay > HIGH_DECAY:
@@ -125,13 +125,13 @@ def _memory(
         return None
     if config.method not in ("full", "lora", "qlora"):
         return None
-    length = config.max_length or row_length(data, model)
-    mode = "on" if config.checkpointing else "off"
+    length = config.length.max_length or row_length(data, model)
+    mode = "on" if config.memory.checkpointing else "off"
     load = Load(config.method, run.micro, length, int(config.value("lora_rank") or 16), mode)  # type: ignore[arg-type]
     need = memory_need(model, load)
     devices = max(run.devices, gpu.num_devices)
-    total = _sharded(need, config.sharding, devices)
-    spread = f" with {config.sharding} over {devices} devices" if config.sharding and devices > 1 else ""
+    total = _sharded(need, config.memory.sharding, devices)
+    spread = f" with {config.memory.sharding} over {devices} devices" if config.memory.sharding and devices > 1 else ""
     rows = f"{run.micro} rows of {length:,} tokens need about {total / GIB:.0f} GiB a device{spread}"
     shown = f"{rows}; {gpu.name} has {(gpu.memory_bytes or 0) / GIB:.0f}"
     if total > TIGHT * budget:
@@ -159,4 +159,4 @@ def _remedy(config: ForeignConfig, need: MemoryNeed, total: float, budget: int, 
         wide = f"shard it over {max(count, devices)} such devices (ZeRO-3 or FSDP)"
         return f"{wide}, or train an adapter" if config.method == "full" else wide
     smaller = "lower the micro-batch and raise the accumulation"
-    return smaller if config.checkpointing else f"switch gradient checkpointing on, or {smaller}"
+    return smaller if config.memory.checkpointing else f"switch gradient checkpointing on, or {smaller}"

@@ -42,8 +42,8 @@ def judged_rate(config: ForeignConfig, cases: list[Case], *, is_named: bool) -> 
     """Remarks on the rate, and on how it is written."""
     rate = config.value("learning_rate")
     out = [_unknown_kind(config, cases) or _rate(config, rate, cases, is_named=is_named)]
-    if config.text_rate and config.learning_rate is not None:
-        text = f"the learning rate has no point, so that PyYAML reads it as text; write {config.learning_rate:.1e}"
+    if config.optimization.text_rate and config.optimization.learning_rate is not None:
+        text = f"the learning rate has no point, so that PyYAML reads it as text; write {config.optimization.learning_rate:.1e}"
         out.append(Remark(topic="learning_rate.text", verdict="consider", text=text))
     return out
 
@@ -54,13 +54,17 @@ def _unknown_kind(config: ForeignConfig, cases: list[Case]) -> Remark | None:
     if not config.is_supervised:
         usual = f"{config.objective} has rates of its own, far below those of supervised fine-tuning, which alone were measured"
         reason = _OTHER_OBJECTIVES.get(config.objective, usual)
-    elif config.optimizer is not None and not _ADAM.search(config.optimizer):
-        reason = f"the rates that we know are of Adam and AdamW; {config.optimizer} takes others"
+    elif config.optimization.optimizer is not None and not _ADAM.search(config.optimization.optimizer):
+        reason = f"the rates that we know are of Adam and AdamW; {config.optimization.optimizer} takes others"
     elif not cases:
         reason = f"no rate is known for the method `{config.method}`"
     if reason is None:
         return None
-    shown = f"learning rate {config.learning_rate:.1e}" if config.learning_rate else "the learning rate"
+    shown = (
+        f"learning rate {config.optimization.learning_rate:.1e}"
+        if config.optimization.learning_rate
+        else "the learning rate"
+    )
     return Remark(topic="learning_rate", verdict="not judged", text=f"{shown} is not judged: {reason}")
 
 
@@ -68,7 +72,7 @@ def _rate(config: ForeignConfig, rate: float | None, cases: list[Case], *, is_na
     if rate is None:
         text = f"no learning rate is stated: use {_wanted(cases)}"
         return Remark(topic="learning_rate", verdict="change", text=text)
-    unstated = "" if config.learning_rate else f" (what {config.layout} takes, as none is stated)"
+    unstated = "" if config.optimization.learning_rate else f" (what {config.layout} takes, as none is stated)"
     shown = f"learning rate {rate:.1e}{unstated}"
     if len(cases) == 1:
         return _one_case(shown, rate, cases[0])

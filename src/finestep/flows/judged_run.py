@@ -37,13 +37,13 @@ def _steps(config: ForeignConfig, run: PlannedRun) -> Remark | None:
     if run.steps is None or not config.is_supervised:
         return None
     seen = f", which see {run.steps * run.batch:,} rows" if run.batch else ""
-    who = f"`{_last(config.places.get('max_steps', 'max_steps'))}` decides: " if config.max_steps else ""
+    who = f"`{_last(config.places.get('max_steps', 'max_steps'))}` decides: " if config.length.max_steps else ""
     if run.steps < FEW_STEPS:
         text = f"{who}only {run.steps} optimizer steps{seen}: below about {FEW_STEPS} nothing settles; lower the batch or train longer"
         return Remark(topic="num_steps", verdict="change", text=text)
     over = (
-        f" ({config.num_epochs:g} epochs are stated too, and do not count)"
-        if config.max_steps and config.num_epochs
+        f" ({config.length.num_epochs:g} epochs are stated too, and do not count)"
+        if config.length.max_steps and config.length.num_epochs
         else ""
     )
     return Remark(topic="num_steps", verdict="fine", text=f"{who}{run.steps:,} optimizer steps{seen}{over}")
@@ -76,19 +76,29 @@ def _epochs(config: ForeignConfig, run: PlannedRun, model: ModelFacts | None) ->
 
 
 def _warmup(config: ForeignConfig, run: PlannedRun) -> Remark | None:
-    if config.objective not in ("sft", "pretraining") and config.warmup is None:
+    if config.objective not in ("sft", "pretraining") and config.optimization.warmup is None:
         return None
     wanted = (
         f"{warmup_steps(ScheduleGroup(), run.steps)} steps are enough"
         if run.steps
         else "about 5 % of the run is enough"
     )
-    if not config.warmup:
-        stated = "no warmup" if config.warmup == 0 or config.framework != "unknown" else "no warmup is stated"
+    if not config.optimization.warmup:
+        stated = (
+            "no warmup" if config.optimization.warmup == 0 or config.framework != "unknown" else "no warmup is stated"
+        )
         return Remark(topic="warmup", verdict="consider", text=f"{stated}: it makes the same rate safer; {wanted}")
-    share = config.warmup if config.warmup < 1 else config.warmup / run.steps if run.steps else None
+    share = (
+        config.optimization.warmup
+        if config.optimization.warmup < 1
+        else config.optimization.warmup / run.steps
+        if run.steps
+        else None
+    )
     shown = (
-        f"warmup of {config.warmup:.0%} of the run" if config.warmup < 1 else f"warmup of {config.warmup:,.0f} steps"
+        f"warmup of {config.optimization.warmup:.0%} of the run"
+        if config.optimization.warmup < 1
+        else f"warmup of {config.optimization.warmup:,.0f} steps"
     )
     if share is None:
         text = f"{shown}: the length of the run is not known, so its share is not either; it should be 3 to 10 %"
@@ -108,31 +118,30 @@ def _warmup(config: ForeignConfig, run: PlannedRun) -> Remark | None:
 
 def _schedule(config: ForeignConfig, run: PlannedRun) -> Remark | None:
     """A decay that ends before, or long after, the run does."""
-    if config.decay_steps is None or run.steps is None:
+    end = config.length.decay_steps
+    if end is None or run.steps is None:
         return None
-    name = config.schedule or "schedule"
-    if config.decay_steps < EARLY_END * run.steps:
-        left = 1 - config.decay_steps / run.steps
+    name = config.optimization.schedule or "schedule"
+    if end < EARLY_END * run.steps:
+        left = 1 - end / run.steps
         text = (
-            f"the {name} ends at step {config.decay_steps:,} of {run.steps:,}: the last {left:.0%} of the run train at its lowest rate; "
+            f"the {name} ends at step {end:,} of {run.steps:,}: the last {left:.0%} of the run train at its lowest rate; "
             f"let it end at {run.steps:,}, or stop there"
         )
         return Remark(topic="schedule", verdict="change", text=text)
-    if config.decay_steps > LATE_END * run.steps:
-        text = f"the {name} is made for {config.decay_steps:,} steps, and the run ends at {run.steps:,}: the rate never comes down"
+    if end > LATE_END * run.steps:
+        text = f"the {name} is made for {end:,} steps, and the run ends at {run.steps:,}: the rate never comes down"
         return Remark(topic="schedule", verdict="change", text=text)
-    return Remark(
-        topic="schedule", verdict="fine", text=f"the {name} ends with the run, at step {config.decay_steps:,}"
-    )
+    return Remark(topic="schedule", verdict="fine", text=f"the {name} ends with the run, at step {end:,}")
 
 
 def _batch(config: ForeignConfig, run: PlannedRun) -> Remark | None:
     if run.batch is None or not config.is_supervised:
         return None
     own = run.product
-    if run.devices_from == "assumed" and config.effective_batch_size is None:
+    if run.devices_from == "assumed" and config.batch.effective_batch_size is None:
         own += " (the file does not say how many devices; each multiplies it)"
-    elif run.devices_from == "gpu" and config.effective_batch_size is None:
+    elif run.devices_from == "gpu" and config.batch.effective_batch_size is None:
         own += " (as many as you named)"
     cap = CAPS.get(config.method or "lora", 64)
     verdict: Verdict = "fine"
@@ -148,8 +157,8 @@ def _batch(config: ForeignConfig, run: PlannedRun) -> Remark | None:
 
 def _product(config: ForeignConfig, run: PlannedRun) -> Remark | None:
     """A batch that the micro-batch and the devices cannot make up."""
-    batch, micro = config.effective_batch_size, config.micro_batch_size
-    devices = config.num_devices or 1
+    batch, micro = config.batch.effective_batch_size, config.batch.micro_batch_size
+    devices = config.batch.num_devices or 1
     if not batch or not micro or batch % (micro * devices) == 0:
         return None
     text = f"effective batch {batch} is no multiple of {micro} rows x {devices} devices: most trainers refuse it or train another batch"
@@ -157,14 +166,14 @@ def _product(config: ForeignConfig, run: PlannedRun) -> Remark | None:
 
 
 def _packing(config: ForeignConfig) -> Remark | None:
-    if not config.packing:
+    if not config.batch.packing:
         return None
     text = "packing puts several rows into one: the effective batch holds more rows, and the run has fewer steps, than it says"
     return Remark(topic="packing", verdict="consider", text=text)
 
 
 def _batch_finder(config: ForeignConfig) -> Remark | None:
-    if not config.auto_find_batch_size:
+    if not config.batch.auto_find_batch_size:
         return None
     text = "auto_find_batch_size halves the batch without raising the accumulation; switch it off"
     return Remark(topic="auto_find_batch_size", verdict="change", text=text)

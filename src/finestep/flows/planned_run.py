@@ -43,7 +43,7 @@ def planned_run(config: ForeignConfig, data: DataFacts | None, gpu: HardwareFact
     elif batch and micro:
         accumulation = accumulation or max(1, batch // (micro * devices))
     rows = _rows(config, data)
-    steps, epochs = _whole(config.max_steps), config.num_epochs
+    steps, epochs = _whole(config.length.max_steps), config.length.num_epochs
     if steps is None:
         epochs = config.value("num_epochs") if epochs is None else epochs
         steps = math.ceil(rows * epochs / batch) if rows and epochs and batch else None
@@ -53,19 +53,23 @@ def planned_run(config: ForeignConfig, data: DataFacts | None, gpu: HardwareFact
 
 
 def _devices(config: ForeignConfig, gpu: HardwareFacts | None) -> tuple[int, str]:
-    if config.num_devices:
-        return config.num_devices, "file"
+    if config.batch.num_devices:
+        return config.batch.num_devices, "file"
     return (gpu.num_devices, "gpu") if gpu is not None and gpu.num_devices > 1 else (1, "assumed")
 
 
 def _rows(config: ForeignConfig, data: DataFacts | None) -> int | None:
     """Training rows: those of the data, at most as many as the file allows, less its validation rows."""
     known = data.num_rows if data else None
-    rows = min(known, config.max_samples) if known and config.max_samples else known or config.max_samples
+    rows = (
+        min(known, config.length.max_samples)
+        if known and config.length.max_samples
+        else known or config.length.max_samples
+    )
     if rows is None:
         return None
-    kept = config.num_eval_rows or (round(rows * config.eval_share) if config.eval_share else 0)
-    return max(1, rows - kept) if known is None or config.max_samples else rows
+    kept = config.length.num_eval_rows or (round(rows * config.length.eval_share) if config.length.eval_share else 0)
+    return max(1, rows - kept) if known is None or config.length.max_samples else rows
 
 
 def _whole(value: float | None) -> int | None:

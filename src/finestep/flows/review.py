@@ -117,9 +117,10 @@ MOST = {
 
 
 def _check_ranges(config: ForeignConfig, path: Path) -> None:
+    stated = config.stated()
     for name, most in MOST.items():
-        value = getattr(config, name)
-        if value is not None and not 0 < value <= most:
+        value = stated[name]
+        if isinstance(value, int | float) and not 0 < value <= most:
             raise BadInput(
                 f"`{config.places.get(name, name)}` must be above 0 and at most {most:g}",
                 value=value,
@@ -164,10 +165,10 @@ def _data(data: str | DataSpec | None) -> DataFacts | None:
 
 def _likely_run(config: ForeignConfig, run: PlannedRun) -> tuple[PlannedRun, tuple[str, ...]]:
     """The run that the rate is judged for: a sharded one has several devices, also where the file names no number."""
-    open_batch = run.devices_from == "assumed" and config.effective_batch_size is None and run.batch is not None
-    if config.sharding not in ("zero-3", "fsdp") or not open_batch:
+    open_batch = run.devices_from == "assumed" and config.batch.effective_batch_size is None and run.batch is not None
+    if config.memory.sharding not in ("zero-3", "fsdp") or not open_batch:
         return run, ()
-    words = f"{config.sharding} needs several devices, and the file names no number: the rate is judged for {SHARDED_DEVICES}"
+    words = f"{config.memory.sharding} needs several devices, and the file names no number: the rate is judged for {SHARDED_DEVICES}"
     return replace(run, devices=SHARDED_DEVICES, batch=(run.batch or 1) * SHARDED_DEVICES), (words,)
 
 
@@ -193,7 +194,7 @@ def _methods(config: ForeignConfig, model: ModelFacts) -> list[str]:
     if stated not in KNOWN_METHODS:
         return []
     is_adapter = stated in ("lora", "qlora")
-    return [config.variant if is_adapter and config.variant in _variants() else stated]
+    return [config.adapter.variant if is_adapter and config.adapter.variant in _variants() else stated]
 
 
 def _variants() -> tuple[str, ...]:
@@ -223,22 +224,22 @@ def _length(run: PlannedRun, data: DataFacts | None) -> DataFacts | None:
 
 def _partial(config: ForeignConfig) -> tuple[str, ...] | None:
     """The target modules when they are only a part of the linear layers."""
-    names = config.target_modules
+    names = config.adapter.target_modules
     return names if names and not any("down" in n or "fc2" in n or "mlp" in n or "w2" in n for n in names) else None
 
 
 def _title(config: ForeignConfig, facts: ModelFacts | None) -> str:
     what = {"sft": "", "pretraining": "continued pre-training, "}.get(config.objective, f"{config.objective}, ")
     own = "full" if facts and facts.is_encoder else "full or LoRA (not stated)"
-    method = config.variant or config.method or own
+    method = config.adapter.variant or config.method or own
     return f"{what}{method} of {facts.name if facts else config.model or 'a model that is not named'}"
 
 
 def _read(config: ForeignConfig, run: PlannedRun) -> tuple[str, ...]:
     """What was taken from the file, so that a misreading can be seen."""
     out = []
-    if config.learning_rate is not None:
-        out.append(f"learning rate {config.learning_rate:g} ({config.places.get('learning_rate', '')})")
+    if config.optimization.learning_rate is not None:
+        out.append(f"learning rate {config.optimization.learning_rate:g} ({config.places.get('learning_rate', '')})")
     if run.batch:
         out.append(run.product)
     if run.steps:
@@ -247,6 +248,6 @@ def _read(config: ForeignConfig, run: PlannedRun) -> tuple[str, ...]:
         out.append(
             f"{run.epochs:.3g} pass{'es' * (run.epochs != 1)}" + (f" over {run.rows:,} rows" if run.rows else "")
         )
-    if config.sharding:
-        out.append(config.sharding)
+    if config.memory.sharding:
+        out.append(config.memory.sharding)
     return tuple(out)

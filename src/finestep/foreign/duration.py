@@ -11,7 +11,7 @@ _DURATION = re.compile(r"([\d.]+)\s*(ba|ep|dur)")
 
 
 class Length(TypedDict, total=False):
-    """How long a run is, in the fields of `ForeignConfig`; what is not there was not stated."""
+    """How long a run is, in the fields of `StatedLength`; what is not there was not stated."""
 
     max_steps: int | None
     decay_steps: int | None

@@ -11,7 +11,16 @@ from typing import TypedDict
 from finestep.disk import refuse_special
 from finestep.errors import BadInput
 from finestep.foreign.adapter import method_of, target_names, variant_of
-from finestep.foreign.config import ForeignConfig, Kind, Source
+from finestep.foreign.config import (
+    ForeignConfig,
+    Kind,
+    Source,
+    StatedAdapter,
+    StatedBatch,
+    StatedLength,
+    StatedMemory,
+    StatedOptimizer,
+)
 from finestep.foreign.duration import length_of, warmup_of
 from finestep.foreign.interpolation import resolved
 from finestep.foreign.layouts import LAYOUTS, Layout, layout_of
@@ -148,7 +157,8 @@ def config_of(source: Source, path: Path) -> ForeignConfig:
     layout = layout_of(source, options)
     config = _common(source, options, layout, path)
     config = in_own_words(config, source, options)
-    if all(getattr(config, name) is None for name in NEEDED):
+    stated = config.stated()
+    if all(stated[name] is None for name in NEEDED):
         raise BadInput(
             "no training settings were found in the file: neither a learning rate, a batch size, epochs, steps, nor a LoRA rank",
             value=sorted(map(str, source.tree))[:8],
@@ -172,7 +182,7 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
     rate = _rate(options, source)
     if rate is not None:
         places["learning_rate"] = rate.place
-    clip, checkpointing = number(take("max_grad_norm")), take("gradient_checkpointing")
+    checkpointing = take("gradient_checkpointing")
     method = method_of(source, options, layout, path)
     return ForeignConfig(
         framework=layout.name,
@@ -181,12 +191,33 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
         objective=objective_of(source, options, layout),
         model=model_of(source, options, layout),
         method=method,
-        variant=variant_of(options, method),
+        optimization=_optimization(source, options, rate=rate, take=take),
+        batch=StatedBatch(
+            **_batches(options, layout),
+            num_devices=source.num_devices or devices_of(options),
+            auto_find_batch_size=take("auto_find_batch_size") is True,
+            packing=take("packing") is True,
+        ),
+        length=StatedLength(**length_of(options, places), max_length=whole(take("max_length"))),
+        adapter=_adapter(take, variant_of(options, method)),
+        memory=StatedMemory(
+            precision=precision_of(options),
+            checkpointing=None if checkpointing is None else bool(checkpointing),
+            sharding=sharding_of(source, options, path),
+        ),
+        defaults=layout.defaults,
+        places=places,
+        notes=_notes(source, options),
+    )
+
+
+def _optimization(
+    source: Source, options: Options, *, rate: Found | None, take: Callable[[str], object]
+) -> StatedOptimizer:
+    clip = number(take("max_grad_norm"))
+    return StatedOptimizer(
         learning_rate=number(rate.value) if rate else None,
         text_rate=source.kind == "yaml" and rate is not None and isinstance(rate.value, str),
-        **_batches(options, layout),
-        num_devices=source.num_devices or devices_of(options),
-        **length_of(options, places),
         warmup=warmup_of(options),
         schedule=_short(take("schedule")),
         optimizer=_short(take("optimizer")),
@@ -194,42 +225,23 @@ def _common(source: Source, options: Options, layout: Layout, path: Path) -> For
         beta2=_beta2(options),
         max_grad_norm=clip or None,
         clip_stated=clip is not None or options.has("max_norm", "clip_grad_norm"),
-        max_length=whole(take("max_length")),
-        **_adapter(take),
-        auto_find_batch_size=take("auto_find_batch_size") is True,
-        packing=take("packing") is True,
-        precision=precision_of(options),
-        checkpointing=None if checkpointing is None else bool(checkpointing),
-        sharding=sharding_of(source, options, path),
-        defaults=layout.defaults,
-        places=places,
-        notes=_notes(source, options),
     )
 
 
-class _Adapter(TypedDict):
-    """The adapter, in the fields of `ForeignConfig`."""
-
-    lora_rank: int | None
-    lora_alpha: float | None
-    lora_dropout: float | None
-    use_rslora: bool | None
-    target_modules: tuple[str, ...] | None
-
-
-def _adapter(take: Callable[[str], object]) -> _Adapter:
+def _adapter(take: Callable[[str], object], variant: str | None) -> StatedAdapter:
     scaled = take("use_rslora")
-    return {
-        "lora_rank": whole(take("lora_rank")),
-        "lora_alpha": number(take("lora_alpha")),
-        "lora_dropout": number(take("lora_dropout")),
-        "use_rslora": scaled if isinstance(scaled, bool) else None,
-        "target_modules": target_names(take("target_modules")),
-    }
+    return StatedAdapter(
+        variant=variant,
+        lora_rank=whole(take("lora_rank")),
+        lora_alpha=number(take("lora_alpha")),
+        lora_dropout=number(take("lora_dropout")),
+        use_rslora=scaled if isinstance(scaled, bool) else None,
+        target_modules=target_names(take("target_modules")),
+    )
 
 
 class _Batches(TypedDict):
-    """The batch, in the fields of `ForeignConfig`."""
+    """The batch, in the fields of `StatedBatch`."""
 
     micro_batch_size: int | None
     accumulation_steps: int | None

@@ -54,7 +54,7 @@ def render_shell(view: ReportView, data: str, *, layer: Layer | None = None) -> 
         charts=Markup(charts),
         script=Markup(script),
         data=Markup(escaped_json(data)),
-        basin_svg=svg.basin_svg(view.basin) if len(view.trials) <= MOST_DRAWN else "",
+        basin_svg=svg.basin_svg(view.charts.basin) if len(view.table.trials) <= MOST_DRAWN else "",
     )
     return page.encode("utf-8", "replace").decode("utf-8")
 

@@ -31,35 +31,35 @@ def page_data(view: ReportView) -> dict[str, object]:
     """The page's data as plain values; what `finestep.update(data)` of the page takes."""
     data = {
         "format": 2,
-        "title": view.title,
-        "language": view.language,
-        "live": view.live,
-        "is_search": view.is_search,
+        "title": view.header.title,
+        "language": view.header.language,
+        "live": view.header.live,
+        "is_search": view.header.is_search,
         "objective": {"name": view.told.objective, "goal": view.told.goal},
-        "best": view.basin.best,
-        "best_name": view.basin.best_name,
-        "baseline": view.basin.baseline,
+        "best": view.charts.basin.best,
+        "best_name": view.charts.basin.best_name,
+        "baseline": view.charts.basin.baseline,
         "settled": view.told.settled,
         "verdict": view.verdict.model_dump(mode="json"),
         "tiles": [tile.model_dump(mode="json") for tile in view.tiles],
         "counts": [{"state": one.state, "number": one.number} for one in view.counts],
         "spent": [{"name": one.name, "value": one.value} for one in view.spent],
         "titles": view.titles.model_dump(mode="json"),
-        "trials": trial_columns(view.trials, kept=view.kept_reasons),
+        "trials": trial_columns(view.table.trials, kept=view.table.kept_reasons),
         "shares": sorted(view.told.metric_errors),
         "basin": _basin(view),
         "belief": [_curve(curve) for curve in view.told.belief],
         "intervals": [one.model_dump(mode="json") for one in view.told.intervals],
-        "maps": [_map(item) for item in view.maps],
-        "curves": [curve.model_dump(mode="json") for curve in view.curves],
-        "curves_about": list(view.curves_about),
+        "maps": [_map(item) for item in view.charts.maps],
+        "curves": [curve.model_dump(mode="json") for curve in view.charts.curves],
+        "curves_about": list(view.charts.curves_about),
         "diagnosis": [one.model_dump(mode="json") for one in view.told.findings],
         "data_notes": list(view.told.data_notes),
         "answers": [one.model_dump(mode="json") for one in view.answers],
         "use": view.told.use.model_dump(mode="json"),
         "facts": [list(pair) for pair in view.facts],
         "notes": list(view.notes),
-        "lost": list(view.lost),
+        "lost": list(view.table.lost),
     }
     safe = {name: _safe(value) for name, value in data.items()}
     return {**safe, "zh": {**sections()["page"], **translations(_said(safe, ""))}}
@@ -124,14 +124,14 @@ def _rounded(value: float, digits: int) -> float:
 
 
 def _basin(view: ReportView) -> dict[str, object]:
-    basin = view.basin
+    basin = view.charts.basin
     return {
         "batches": list(basin.batches),
         "x_range": list(basin.x_range),
         "y_range": list(basin.y_range),
         "x_ticks": list(basin.x_ticks),
-        "warning": basin.warning if view.is_search else "",
-        "about": list(view.basin_about),
+        "warning": basin.warning if view.header.is_search else "",
+        "about": list(view.charts.basin_about),
     }
 
 

@@ -77,13 +77,37 @@ class Titles(_Value):
     provenance: str
 
 
-class ReportView(_Value):
-    """The whole page as plain values."""
+class Header(_Value):
+    """What the page is about, and how it is shown."""
 
     title: str
     language: str = Field("", description="`en` or `zh`; empty: the browser's.")
     live: bool = Field(False, description="The study runs, and the page is served with news.")
     is_search: bool = Field(description="Several runs may be compared; False for the one run of `train`.")
+
+
+class Charts(_Value):
+    """What is drawn, with the sentences below it."""
+
+    basin: Basin
+    basin_about: tuple[str, ...]
+    maps: tuple[BatchMap, ...]
+    curves: tuple[Curve, ...]
+    curves_about: tuple[str, ...]
+
+
+class Table(_Value):
+    """The trials, and which of their reasons the page keeps."""
+
+    trials: tuple[Trial, ...]
+    kept_reasons: frozenset[int] = Field(description="Numbers of the trials whose reasons the page keeps.")
+    lost: tuple[str, ...] = Field((), description="What the page leaves out, because the study is large.")
+
+
+class ReportView(_Value):
+    """The whole page as plain values."""
+
+    header: Header
     verdict: Headline
     compared: Verdict
     tiles: tuple[Tile, ...] = Field(description="The chosen run's numbers; empty without one.")
@@ -91,22 +115,16 @@ class ReportView(_Value):
     counts: tuple[StateCount, ...]
     titles: Titles
     told: Told
-    trials: tuple[Trial, ...]
-    kept_reasons: frozenset[int] = Field(description="Numbers of the trials whose reasons the page keeps.")
-    basin: Basin
-    basin_about: tuple[str, ...]
-    maps: tuple[BatchMap, ...]
-    curves: tuple[Curve, ...]
-    curves_about: tuple[str, ...]
+    table: Table
+    charts: Charts
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
-    lost: tuple[str, ...] = Field((), description="What the page leaves out, because the study is large.")
     answers: tuple[Answered, ...] = ()
 
     @cached_property
     def rows(self) -> list[Row]:
         """The trials as texts, in their order."""
-        return [_row(trial, self.basin.best) for trial in self.trials]
+        return [_row(trial, self.charts.basin.best) for trial in self.table.trials]
 
 
 def build_view(
@@ -143,10 +161,7 @@ def build_view(
     maps, kept = build_maps(beside), _kept(trials, winner, first)
     num_logged = sum(bool(steps.get(number) or evaluations.get(number)) for number in numbered)
     return ReportView(
-        title=title,
-        language=language,
-        live=live,
-        is_search=not is_one_training(trials),
+        header=Header(title=title, language=language, live=live, is_search=not is_one_training(trials)),
         verdict=headline(winner, trials, said),
         compared=compared,
         tiles=tuple(tiles(winner, first, compared, said, batch=batch_product(winner))) if winner else (),
@@ -154,16 +169,16 @@ def build_view(
         counts=_counts(trials),
         titles=_titles(trials, winner, maps=maps, curves=curves, num_answers=len(answers), told=said),
         told=said,
-        trials=tuple(trials),
-        kept_reasons=kept,
-        basin=build_basin(beside, best=winner, baseline=first, is_lowest=lower_elsewhere(trials, winner) is None),
-        basin_about=tuple(_basin_about(said)),
-        maps=maps,
-        curves=curves,
-        curves_about=tuple(_curves_about(len(curves), num_logged)),
+        table=Table(trials=tuple(trials), kept_reasons=kept, lost=tuple(_lost(len(trials), len(kept)))),
+        charts=Charts(
+            basin=build_basin(beside, best=winner, baseline=first, is_lowest=lower_elsewhere(trials, winner) is None),
+            basin_about=tuple(_basin_about(said)),
+            maps=maps,
+            curves=curves,
+            curves_about=tuple(_curves_about(len(curves), num_logged)),
+        ),
         facts=tuple((wording.name(key), wording.fact(value)) for key, value in facts.items()),
         notes=tuple(notes),
-        lost=tuple(_lost(len(trials), len(kept))),
         answers=tuple(_answered(one) for one in answers),
     )
 

@@ -174,19 +174,24 @@ def _recipe(
     own: Framework, config: ForeignConfig, tree: dict[str, object], rows: PreparedRows, wishes: Wishes
 ) -> tuple[Recipe, list[str]]:
     """The file as a recipe: where a search begins, and what a full run is."""
-    devices = config.num_devices or _gpus_each(wishes.parallel)
-    micro = config.micro_batch_size or own.defaults.micro_batch
-    batch = config.effective_batch_size or micro * (config.accumulation_steps or own.defaults.accumulation) * devices
+    devices = config.batch.num_devices or _gpus_each(wishes.parallel)
+    micro = config.batch.micro_batch_size or own.defaults.micro_batch
+    batch = (
+        config.batch.effective_batch_size
+        or micro * (config.batch.accumulation_steps or own.defaults.accumulation) * devices
+    )
     micro = min(micro, max(1, batch // devices))
     rate = config.value("learning_rate")
     if rate is None:
         raise BadInput(
             "the file states no learning rate, and its trainer's default is not known", place=str(config.framework)
         )
-    method = config.method if config.method in ("full", "lora", "qlora") else "lora" if config.lora_rank else "full"
+    method = (
+        config.method if config.method in ("full", "lora", "qlora") else "lora" if config.adapter.lora_rank else "full"
+    )
     epochs = wishes.epochs or config.value("num_epochs") or 1.0
-    if config.max_steps and wishes.epochs is None and rows.num_rows:
-        epochs = config.max_steps * batch / rows.num_rows
+    if config.length.max_steps and wishes.epochs is None and rows.num_rows:
+        epochs = config.length.max_steps * batch / rows.num_rows
     values: dict[str, object] = {
         "method": method,
         "learning_rate": rate,
@@ -196,8 +201,11 @@ def _recipe(
         "num_epochs": min(max(epochs, 1e-3), 1000),
         "seed": whole(value_at(tree, own.names.seed)) or own.defaults.seed,
     }
-    if config.lora_rank:
-        values["lora"] = {"rank": config.lora_rank, "alpha": config.value("lora_alpha") or 2.0 * config.lora_rank}
+    if config.adapter.lora_rank:
+        values["lora"] = {
+            "rank": config.adapter.lora_rank,
+            "alpha": config.value("lora_alpha") or 2.0 * config.adapter.lora_rank,
+        }
     notes = []
     if not own.validation.is_done:
         notes.append(f"{own.words} evaluates nothing: the mean training loss at the end of a run is compared instead")
@@ -230,8 +238,8 @@ def _framework_spec(
     micro = recipe.first_micro_batch()
     rows_of_run = None
     full = None
-    if config.max_steps and wishes.epochs is None:
-        rows_of_run, full = config.max_steps * recipe.effective_batch_size, config.max_steps
+    if config.length.max_steps and wishes.epochs is None:
+        rows_of_run, full = config.length.max_steps * recipe.effective_batch_size, config.length.max_steps
     elif rows.num_rows:
         passes = recipe.accumulation_steps(micro)
         full = steps_of(own, rows.num_rows, micro * recipe.num_devices, passes, recipe.num_epochs)
@@ -265,7 +273,7 @@ def _framework_spec(
 
 def _warmup(own: Framework, config: ForeignConfig, full: int | None) -> tuple[float, bool]:
     """(warmup as a share of the run, whether the file states it in steps)."""
-    stated = config.warmup if config.warmup is not None else own.defaults.warmup_steps
+    stated = config.optimization.warmup if config.optimization.warmup is not None else own.defaults.warmup_steps
     if not stated:
         return 0.0, False
     if stated < 1:
@@ -274,7 +282,7 @@ def _warmup(own: Framework, config: ForeignConfig, full: int | None) -> tuple[fl
 
 
 def _warmup_notes(spec: FrameworkSpec, config: ForeignConfig) -> list[str]:
-    stated = config.warmup or framework(spec.name).defaults.warmup_steps
+    stated = config.optimization.warmup or framework(spec.name).defaults.warmup_steps
     if (
         spec.full_run.warmup_in_steps
         and spec.full_run.full_steps
