@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer.testing
+from benchmarks.reliability.studies import small_model
 from benchmarks.reliability.warm import CAN_FORK, Servers, warm, warmed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -79,14 +80,17 @@ def _forked_processes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shipped_model() -> Path:
+def whole_model() -> Path:
+    """The shipped model as it is."""
     return SHIPPED / "base"
 
 
 @pytest.fixture(scope="session")
-def whole_model() -> Path:
-    """The shipped model also where `shipped_model` is a part of it."""
-    return SHIPPED / "base"
+def shipped_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model without its upper layers: what a pass costs here is the number of layers."""
+    place = tmp_path_factory.mktemp("model") / "base"
+    small_model(place, layers=2)
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -285,7 +285,9 @@ def test_functional_dropout_counts(tokenizer, chat, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "model_type", ["qwen3_5_text", "gemma3", "gpt_oss", "modernbert", "falcon_h1", "qwen3_moe", "mamba", "t5"]
+    "model_type",
+    ["qwen3_5_text", "gemma3", "falcon_h1", "qwen3_moe", "t5"]
+    + [pytest.param(name, marks=pytest.mark.long) for name in ("gpt_oss", "modernbert", "mamba")],
 )
 def test_memory_is_predicted_or_refused_in_words(model_type, monkeypatch):
     """Models of two layers, whose kinds of layers are listed one by one, had no answer."""

@@ -62,7 +62,7 @@ FIELDS: dict[str, tuple[object, dict[str, object]]] = {
     "lora.use_rslora": (True, {}),
     "evaluation.num_evaluations": (5, {}),
     "evaluation.patience": (1, {"learning_rate": 1e-9}),
-    "evaluation.min_gain": (9.0, {"evaluation.patience": 1, "evaluation.num_evaluations": 2, "learning_rate": 5e-3}),
+    "evaluation.min_gain": (9.0, {"evaluation.patience": 1, "evaluation.num_evaluations": 5, "learning_rate": 5e-3}),
     "evaluation.probe_every_steps": (1, {"learning_rate": 0.3}),
 }
 """Another value, and what else must be set for it to matter."""
