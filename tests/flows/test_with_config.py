@@ -47,7 +47,7 @@ def trial_of(found, fidelity=1.0, **recipe):
     spec = found.spec.framework
     own = FRAMEWORKS[spec.name]
     wanted = found.spec.recipe.changed(**recipe)
-    plan = plan_trial(own, spec, wanted, fidelity=fidelity, num_rows=spec.num_rows or 1, output="/trial")
+    plan = plan_trial(own, spec, wanted, fidelity=fidelity, num_rows=spec.full_run.num_rows or 1, output="/trial")
     return plan, yaml_tree(trial_text(own, spec, plan), "trial")
 
 
@@ -69,7 +69,7 @@ def test_trl_gets_a_folder_with_train_and_test(here):
     )
     plan, tree = trial_of(found, learning_rate=3e-4, effective_batch_size=8)
     assert found.spec.framework.name == "trl"
-    assert (found.spec.framework.num_rows, found.spec.framework.num_eval_rows) == (150, 50)
+    assert (found.spec.framework.full_run.num_rows, found.spec.framework.full_run.num_eval_rows) == (150, 50)
     assert count(f"{tree['dataset_name']}/train.jsonl") == 150
     assert count(f"{tree['dataset_name']}/test.jsonl") == 50
     assert tree["datasets"] == []
@@ -189,7 +189,7 @@ def test_data_of_the_user_are_written_in_the_framework_s_format(here, shipped_mo
     _, tree = trial_of(found)
     first = json.loads(Path(tree["dataset"][0]).read_text().splitlines()[0])
     assert [one["role"] for one in first["messages"]] == ["user", "assistant"]
-    assert found.spec.framework.num_eval_rows == 50
+    assert found.spec.framework.full_run.num_eval_rows == 50
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_script_of_the_trainer_is_found_beside_its_arguments(here):
     text = f"model_name_or_path: m\ntrain_file: rows.jsonl\nvalidation_file:\nlr_scheduler_type: linear\n{TRAINER}"
     write(here, "rows.jsonl", json_rows())
     found = planned(here, text, launcher=None, trainer="hf")
-    assert found.spec.framework.launcher == f"{{python}} {here / 'train.py'} {{config}}"
+    assert found.spec.framework.launch.launcher == f"{{python}} {here / 'train.py'} {{config}}"
     _, tree = trial_of(found)
     assert count(tree["validation_file"]) == 50
 
