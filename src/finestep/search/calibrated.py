@@ -3,7 +3,7 @@
 The posterior of the surrogate is too sure of itself after two full runs that the search chose, which cannot tell noise from steepness, and
 not sure enough once four or more surround the best one. The first two runs of a short study are given (`opening.py`) and lie apart, so
 that it is not sure enough there. The factors are those with which 80 % of the intervals held on recorded fine-tunes: 77 to 81 % of eight
-with each of them left out once, and 74 to 80 % of twelve short ones (docs/figures/search.md, docs/figures/scoreboard.md).
+with each of them left out once, and 71 to 78 % of 23 short ones (docs/figures/search.md, docs/figures/scoreboard.md).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Widths:
 
 
 USUAL = Widths(one=1.15, two=1.5, three=0.95, more=0.5)
-SHORT = Widths(one=1.0, two=0.8, three=0.7, more=0.6)
-SHORT_WITHOUT_PRIOR = Widths(one=1.05, two=0.85, three=1.0, more=1.25)
+SHORT = Widths(one=0.9, two=0.85, three=0.5, more=0.6)
+SHORT_WITHOUT_PRIOR = Widths(one=1.0, two=0.87, three=0.88, more=1.15)
 """Short: the study has few steps, so that its first runs are given."""
 
 

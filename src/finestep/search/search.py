@@ -194,7 +194,7 @@ class Search:
         best = leading(objective, trials)
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
-        prior = reading.prior(self.prior, metric_noise=noise)
+        prior = reading.prior(self.prior, metric_noise=noise, is_short=self.given_runs > 0)
         search = StructuredSearch(
             self.space, prior, seed=self.seed, stop_below=self.stop_below, given_runs=self.given_runs
         )

@@ -49,8 +49,9 @@ def _fewest(prior: SearchPrior) -> int:
 def open_sides(observations: Observations, prior: SearchPrior) -> tuple[int, ...]:
     """On which sides of the best full run no worse one stands: -1 at lower rates, 1 at higher ones; both without a result.
 
-    Rates are compared along their usual motion with the batch. A run at another batch size is beside the best one only if it is so
-    for every likely slope of that motion. A diverged run counts as a worse one, on whichever side it is.
+    Worse is what lies beyond the noise of one run. Rates are compared along their usual motion with the batch. A run at another
+    batch size is beside the best one only if it is so for every likely slope of that motion. A diverged run counts as a worse one,
+    on whichever side it is.
     """
     best = best_full(observations)
     if best is None:
@@ -58,7 +59,7 @@ def open_sides(observations: Observations, prior: SearchPrior) -> tuple[int, ...
     full = np.flatnonzero(observations.points.length > -1e-6)
     gaps = _along(observations, prior)[full] - _along(observations, prior)[best]
     doubt = SLOPE_DOUBT * prior.slope_sd * np.abs(observations.points.v[full] - observations.points.v[best])
-    worse = observations.failed[full] | (observations.excess[full] > observations.excess[best] + 1e-9)
+    worse = observations.failed[full] | (observations.excess[full] > observations.excess[best] + prior.noise)
     near = worse & (np.abs(gaps) > NEAREST + doubt) & (np.abs(gaps) <= FARTHEST)
     return tuple(side for side in (-1, 1) if not (near & (side * gaps > 0)).any())
 
