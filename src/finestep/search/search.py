@@ -177,7 +177,7 @@ class Search:
         if self.stop_below == 0.0:
             return False
         observations = observe(view.trials, self.space, view.search.objective)
-        return is_surrounded(observations, view.search.prior)
+        return is_surrounded(observations, view.search.prior, is_short=self.given_runs > 0)
 
     def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
         """True when a short run would eat up the only full run that the budget still holds."""
