@@ -202,7 +202,7 @@ def test_a_short_run_shows_its_loss_where_a_share_of_rows_is_optimised():
 
 
 def test_the_answer_is_in_per_cent_of_the_loss_whatever_the_unit():
-    trials = play(automatic(), function=lambda r, f: bowl(r, f, steep=40.0))
+    trials = play(automatic(), budget=8.0, function=lambda r, f: bowl(r, f, steep=40.0))
     answer = automatic().answer(trials)
     by_batch = {row.effective_batch_size: row for row in answer.trade_offs}
     far = by_batch[max(by_batch)]

@@ -122,3 +122,17 @@ def test_an_interval_ends_where_no_rate_may_be_tried():
     (row, *_) = made.answer(trials).trade_offs
     assert made.space.learning_rates[0] <= row.learning_rate.low <= row.learning_rate.high
     assert row.learning_rate.high <= made.space.learning_rates[-1]
+
+
+def test_the_usual_default_settles_nothing():
+    """It lies far off: with it, two full runs of the search's own are not three."""
+    made = search(budget=9.0)
+    trials, _ = played(made, [3.0, 2.0, 2.5, 2.6], budget=9.0)
+    assert trials[0].is_baseline
+    assert not made.answer(trials[:3]).settled
+
+
+def test_a_short_study_does_not_end_before_five_runs_of_its_own():
+    losses = [3.0, 1.0, 1.5, 1.6, 1.7]
+    _, more = played(search(budget=9.0), losses, budget=9.0)
+    assert more
