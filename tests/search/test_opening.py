@@ -9,9 +9,10 @@ from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
 from finestep.search.opening import FEW_STEPS, MOST_MOVES, MOVES, given_runs
 from finestep.search.strategy import apply_proposal
+from finestep.search.study_space import no_prior
 from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
-from finestep.trial import Trial
+from finestep.trial import Outcome, Trial
 
 START = StartingPoint(learning_rate=1e-3, learning_rate_sd=1.6, batch_size=4, batch_size_sd=1.0, why="recommend")
 
@@ -74,8 +75,9 @@ def test_after_a_run_that_diverged_the_search_goes_down():
         {"num_rows": 4 * FEW_STEPS},
         {"start": START.model_copy(update={"learning_rate_reach": 2.0})},
         {"start": None, "num_rows": 16 * FEW_STEPS},
+        {"start": START.model_copy(update={"learning_rate_sd": 2.0})},
     ],
-    ids=["many steps", "the user's own rate", "many steps and no recommendation"],
+    ids=["many steps", "the user's own rate", "many steps and no recommendation", "the rate of a file"],
 )
 def test_other_studies_choose_by_themselves(changes):
     made = search(**changes)
@@ -84,8 +86,8 @@ def test_other_studies_choose_by_themselves(changes):
 
 
 def test_epochs_count_as_steps():
-    assert given_runs(START, num_rows=300, usual=START)
-    assert not given_runs(START, num_rows=300 * 3, usual=START)
+    assert given_runs(START, num_rows=300)
+    assert not given_runs(START, num_rows=300 * 3)
 
 
 def test_the_smallest_batch_size_stays_and_only_the_rate_is_doubled():
@@ -103,6 +105,29 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
     assert batches[:4] == [8, 8, 4, 2]
     assert rates[3] == pytest.approx(8 * rates[0], rel=0.2)
     assert rates[4] < 16 * rates[0] * 0.9 or batches[4] != 1
+
+
+def test_the_command_has_it_too():
+    """`--no-prior` writes down the usual rate as the start of the study; it is no recommendation."""
+    made = search(start=no_prior(Recipe()))
+    assert made.given_runs == MOST_MOVES
+
+
+def test_a_run_that_memory_could_not_hold_is_followed_by_half_its_batch():
+    made = search()
+    (first,) = made.propose([], remaining_runs=3.0)
+    recipe = apply_proposal(Recipe(num_epochs=1), first)
+    lost = Trial(number=0, recipe=recipe, state="out_of_memory", outcome=Outcome(state="out_of_memory"))
+    (second,) = made.propose([lost], remaining_runs=3.0)
+    assert second.effective_batch_size == first.effective_batch_size // 2
+
+
+def test_without_a_recommendation_the_usual_default_is_the_first_step():
+    trials, (third,) = played(search(start=None, budget=6.0), [3.0, 2.8], budget=6.0)
+    assert trials[0].is_baseline
+    assert trials[1].recipe.learning_rate == pytest.approx(2 * trials[0].recipe.learning_rate, rel=0.2)
+    assert third.learning_rate == pytest.approx(4 * trials[0].recipe.learning_rate, rel=0.2)
+    assert third.effective_batch_size == 4
 
 
 def test_without_a_recommendation_small_batches_are_within_reach():

@@ -3,7 +3,7 @@
 The posterior of the surrogate is too sure of itself after two full runs that the search chose, which cannot tell noise from steepness, and
 not sure enough once four or more surround the best one. The first two runs of a short study are given (`opening.py`) and lie apart, so
 that it is not sure enough there. The factors are those with which 80 % of the intervals held on recorded fine-tunes: 77 to 81 % of eight
-with each of them left out once, and 71 to 78 % of 23 short ones (docs/figures/search.md, docs/figures/scoreboard.md).
+with each of them left out once, and 71 to 78 % of 23 short ones (docs/figures/search.md, docs/log.md).
 """
 
 from __future__ import annotations

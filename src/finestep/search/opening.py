@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from finestep.search.prior import SearchPrior
+from finestep.search.settled import WITHOUT_PRIOR
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
+from finestep.search.study_space import WIDE
 from finestep.study import StartingPoint
 from finestep.trial import Trial
 
 STAGE = "second run"
-WHY = "few steps mostly train too little, so this run trains more than recommended"
+WHY = "few steps mostly train too little, so this run trains more than the one before"
 FEW_STEPS = 200
-"""Optimizer steps at the recommended batch size below which a study is short; the surfaces behind the step had 37 to 150. From here on
+"""Optimizer steps at the recommended batch size below which a study is short; the surfaces behind the step had 75 to 150. From here on
 an eighth of a run has steps enough to tell where to go (`study_space.lengths`)."""
 MOVES = ((0.0, 0.0), (1.0, -1.0))
 """Octaves of the rate and of the batch size from the recommendation to the first and the second full run. A fine-tune of so few steps
@@ -25,35 +27,39 @@ the recommendation, because too high is the dearer error in general; in short st
 MOST_MOVES = 5
 """Without a recommendation the second move is repeated as long as it pays: the usual rate at batch 16 is mostly far too little for a
 short study. Without the repeats twelve recorded fine-tunes took 7.5 runs to come within their noise (docs/log.md)."""
+GOES_ON = ("running", "out_of_memory")
+"""A run that memory could not hold says nothing of the rate, and the next one has half its batch."""
 FARTHEST = 0.75
 """Octaves: a space whose nearest learning rate is farther off does not hold the place."""
 
 
-def given_runs(start: StartingPoint | None, *, num_rows: float, usual: StartingPoint) -> int:
-    """How many of the first full runs of a study are given, at most; 0: its steps are many, or the user chose where it begins.
+def given_runs(start: StartingPoint, *, num_rows: float) -> int:
+    """How many of the first full runs of a study are given, at most.
+
+    0: its steps are many, or it begins from a rate or a batch size of the user's own, or of their file, of which nothing was measured.
 
     Args:
-        start: None: no recommendation. One with a reach is none either: the user's own rate or batch size is searched around.
         num_rows: rows that a full run trains on, all epochs together.
-        usual: where a study begins without a recommendation.
     """
-    if start is not None and not (start.learning_rate_reach is None and start.batch_size_reach is None):
+    is_own = start.learning_rate_reach is not None or start.batch_size_reach is not None
+    if is_own or num_rows / max(start.batch_size, 1) >= FEW_STEPS:
         return 0
-    if num_rows / max((start or usual).batch_size, 1) >= FEW_STEPS:
-        return 0
-    return len(MOVES) if start is not None else MOST_MOVES
+    if start.learning_rate_sd >= WIDE["learning_rate_sd"]:
+        return MOST_MOVES
+    return len(MOVES) if start.learning_rate_sd < WITHOUT_PRIOR else 0
 
 
 def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: int) -> int | None:
     """Which move is next; None when they are over: so many were made, a run failed, or a shorter one was made.
 
-    From the third on, which only a study without a recommendation has, each must have been better than all before it.
+    From the third on, which only a study without a recommendation has, each must have been better than all before it. There the run of
+    the usual default is the first.
     """
     if any(trial.fidelity < 1.0 for trial in trials) or any(one.fidelity < 1.0 for one in proposals):
         return None
-    own = [trial for trial in trials if not trial.is_baseline]
+    own = [trial for trial in trials if not trial.is_baseline or most > len(MOVES)]
     num_begun = len(own) + len(proposals)
-    goes_on = num_begun < most and all(trial.state == "running" or trial.ranks for trial in own)
+    goes_on = num_begun < most and all(trial.state in GOES_ON or trial.ranks for trial in own)
     if goes_on and num_begun >= len(MOVES):
         known = [trial.outcome.eval_loss for trial in own if trial.outcome is not None]
         losses = [loss for loss in known if loss is not None]

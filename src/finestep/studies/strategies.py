@@ -97,7 +97,7 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
-        given_runs=given_runs(spec.search.start, num_rows=rows, usual=start) if num_rows else 0,
+        given_runs=given_runs(start, num_rows=rows) if num_rows else 0,
     )
 
 
