@@ -93,8 +93,8 @@ def test_several_lanes_keep_to_the_budget(tmp_path):
 
 
 def test_the_result_says_what_was_found_and_how_sure_it_is(tmp_path):
-    store, tuning = tune(tmp_path)
-    result = results(store, tuning)
+    store, tuning = tune(tmp_path, budget=8.0)
+    result = results(store, tuning, 8.0)
     assert result["baseline"]["learning_rate"] == 2e-4
     assert result["best"]["eval_loss"] <= result["baseline"]["eval_loss"]
     assert result["best"]["fidelity"] == 1.0
@@ -154,8 +154,8 @@ def test_after_one_or_two_runs_no_per_cent_is_promised_and_the_way_on_is_said(tm
 
 
 def test_a_settled_study_says_so_and_needs_no_further_command(tmp_path):
-    store, tuning = tune(tmp_path)
-    result = results(store, tuning)
+    store, tuning = tune(tmp_path, budget=8.0)
+    result = results(store, tuning, 8.0)
     assert result["settled"] is True
     assert result["next_command"] is None
     assert "Not settled" not in (tmp_path / "report.html").read_text()
