@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from benchmarks.live.tasks import NUM_EPOCHS
 from benchmarks.live.trainings import Trainings
 from finestep.recipe import Recipe
 from finestep.train.batch import collate
@@ -41,7 +40,7 @@ OPTIMIZERS: dict[str, Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]]
 def train(trainings: Trainings, optimizer: str, batch: int, seed: int) -> dict[str, float | str | None]:
     """One run with the settings that the authors recommend: no schedule, no clipping. The loss is of fresh rows."""
     resident = trainings.resident("fresh")
-    recipe = trainings.task.advice.recipe.changed(effective_batch_size=batch, num_epochs=NUM_EPOCHS, seed=seed)
+    recipe = recipe_of(trainings, batch=batch, seed=seed)
     model = resident.begin(recipe)
     stepper = OPTIMIZERS[optimizer](trained(model).values())
     order = Order(resident.data.train.lengths, recipe)
@@ -56,14 +55,13 @@ def train(trainings: Trainings, optimizer: str, batch: int, seed: int) -> dict[s
     return {"cost": 1.0, "loss": loss if math.isfinite(loss) else None, "told": f"batch {batch}"}
 
 
-def backward(model: torch.nn.Module, resident: Resident, rows: Iterable[int]) -> float:
-    """Gradients of the mean loss of these rows: (their mean loss)."""
+def backward(model: torch.nn.Module, resident: Resident, rows: Iterable[int]) -> None:
+    """Gradients of the mean loss of these rows."""
     chosen = list(rows)
     data = resident.data
     batch = collate(data.train, chosen, pad_id=data.pad_id, device=torch.device("cpu"))
     loss = resident.token_loss.sum(model, batch) / data.train.num_loss_units(chosen)
     loss.backward()
-    return loss.item()
 
 
 def fresh_loss(model: torch.nn.Module, resident: Resident) -> float:
@@ -72,5 +70,5 @@ def fresh_loss(model: torch.nn.Module, resident: Resident) -> float:
 
 
 def recipe_of(trainings: Trainings, *, batch: int, seed: int) -> Recipe:
-    """The advised recipe at another batch size, as one epoch."""
-    return trainings.task.advice.recipe.changed(effective_batch_size=batch, num_epochs=NUM_EPOCHS, seed=seed)
+    """The advised recipe at another batch size."""
+    return trainings.task.advice.recipe.changed(effective_batch_size=batch, seed=seed)

@@ -98,7 +98,7 @@ def _tuned(trainings: Trainings, budget: int, seed: int, *, folder: Path) -> Ans
 def _grid(trainings: Trainings, name: str, budget: int, seed: int) -> Answer:
     """Full runs at multiples of a rate at one batch size, and the best of them on the rows to choose on."""
     task = trainings.task
-    advised = task.advice.recipe.changed(num_epochs=NUM_EPOCHS)
+    advised = task.advice.recipe
     if name == GRIDS[0]:
         plain = advised.changed(optimizer={"head_lr_multiplier": 1.0}, effective_batch_size=USUAL_BATCH)
         rate, factors = BASELINE_RATES[task.method], UPWARD[budget]

@@ -6,8 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,19 +59,20 @@ def play(task: Recorded, rivals: Iterable[Rival]) -> list[Score]:
                 bill = Bill(task, seed, budget_of(rival, budget))
                 chosen, stated = rival.play(bill, advice, budget)
                 cost, regret = bill.spent, bill.regret(chosen)
-                score = Score(rival.name, budget, task.name, task.by_accuracy, seed, cost, regret, stated=None)
-                out.append(score if stated is None else replace(score, **_held(task, chosen, stated)))
+                said = None if stated is None else stated.regret
+                inside, octaves = (None, None) if stated is None else _held(task, chosen, stated)
+                out.append(
+                    Score(rival.name, budget, task.name, task.by_accuracy, seed, cost, regret, said, inside, octaves)
+                )
     return out
 
 
-def _held(task: Recorded, chosen: Place, stated: Stated) -> dict[str, Any]:
-    """The stated regret, and whether the stated interval of the rate is true, as fields of a score."""
-    found: dict[str, Any] = {"stated": stated.regret}
-    if stated.rates is not None:
-        low, high = map(math.log2, stated.rates)
-        best = task.best_log_rate(chosen.log_batch)
-        found |= {"inside": low - 1e-6 <= best <= high + 1e-6, "octaves": high - low}
-    return found
+def _held(task: Recorded, chosen: Place, stated: Stated) -> tuple[bool | None, float | None]:
+    """(whether the stated interval of the rate is true, its octaves); None without one."""
+    if stated.rates is None:
+        return None, None
+    low, high = map(math.log2, stated.rates)
+    return low - 1e-6 <= task.best_log_rate(chosen.log_batch) <= high + 1e-6, high - low
 
 
 def reach(task: Recorded) -> list[Reach]:

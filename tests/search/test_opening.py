@@ -7,7 +7,7 @@ from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
-from finestep.search.opening import FEW_STEPS, MOST_MOVES, MOVES, given_runs
+from finestep.search.opening import FEW_STEPS, GIVEN, GIVEN_WITHOUT_PRIOR, given_runs
 from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import no_prior
 from finestep.studies.strategies import make_judge
@@ -82,7 +82,7 @@ def test_after_a_run_that_diverged_the_search_goes_down():
 def test_other_studies_choose_by_themselves(changes):
     made = search(**changes)
     assert not made.given_runs
-    assert search().given_runs == len(MOVES)
+    assert search().given_runs == GIVEN
 
 
 def test_epochs_count_as_steps():
@@ -101,7 +101,7 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
     trials, _ = played(made, [3.0, 2.8, 2.5, 2.6, 2.7], budget=9.0)
     batches = [one.recipe.effective_batch_size for one in trials]
     rates = [one.recipe.learning_rate for one in trials]
-    assert made.given_runs == MOST_MOVES
+    assert made.given_runs == GIVEN_WITHOUT_PRIOR
     assert batches[:4] == [8, 8, 4, 2]
     assert rates[3] == pytest.approx(8 * rates[0], rel=0.2)
     assert rates[4] < 16 * rates[0] * 0.9 or batches[4] != 1
@@ -110,7 +110,7 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
 def test_the_command_has_it_too():
     """`--no-prior` writes down the usual rate as the start of the study; it is no recommendation."""
     made = search(start=no_prior(Recipe()))
-    assert made.given_runs == MOST_MOVES
+    assert made.given_runs == GIVEN_WITHOUT_PRIOR
 
 
 def test_a_run_that_memory_could_not_hold_is_followed_by_half_its_batch():

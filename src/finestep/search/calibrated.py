@@ -10,33 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from finestep.estimate import Estimate
-from finestep.search.opening import MOVES
+from finestep.search.opening import GIVEN
 from finestep.trial import Trial
 
 ONE_RUN_AND_SHORT_ONES = 0.85
-
-
-@dataclass(frozen=True)
-class Widths:
-    """Octaves over octaves, by the number of full runs."""
-
-    one: float
-    two: float
-    three: float
-    more: float
-
-    def at(self, num_full: int) -> float:
-        """The factor after so many full runs, at least one."""
-        return (self.one, self.two, self.three, self.more)[min(num_full, 4) - 1]
-
-
-USUAL = Widths(one=1.15, two=1.5, three=0.95, more=0.5)
-SHORT = Widths(one=0.9, two=0.85, three=0.5, more=0.6)
-SHORT_WITHOUT_PRIOR = Widths(one=1.0, two=0.87, three=0.88, more=1.15)
-"""Short: the study has few steps, so that its first runs are given."""
+USUAL, SHORT, SHORT_WITHOUT_PRIOR = (1.15, 1.5, 0.95, 0.5), (0.9, 0.85, 0.5, 0.6), (1.0, 0.87, 0.88, 1.15)
+"""Octaves over octaves after one, two, three and more full runs. Short: the study has few steps, so that its first runs are given."""
 
 
 def width_factor(trials: Sequence[Trial], *, given_runs: int = 0) -> float:
@@ -54,9 +35,8 @@ def width_factor(trials: Sequence[Trial], *, given_runs: int = 0) -> float:
         return 1.0
     if num_full == 1 and num_full < len(ended):
         return ONE_RUN_AND_SHORT_ONES
-    if not given_runs:
-        return USUAL.at(num_full)
-    return (SHORT if given_runs == len(MOVES) else SHORT_WITHOUT_PRIOR).at(num_full)
+    factors = {0: USUAL, GIVEN: SHORT}.get(given_runs, SHORT_WITHOUT_PRIOR)
+    return factors[min(num_full, len(factors)) - 1]
 
 
 def widened(rate: Estimate, factor: float, *, within: tuple[float, float]) -> Estimate:

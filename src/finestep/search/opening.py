@@ -19,14 +19,15 @@ WHY = "few steps mostly train too little, so this run trains more than the one b
 FEW_STEPS = 200
 """Optimizer steps at the recommended batch size below which a study is short; the surfaces behind the step had 75 to 150. From here on
 an eighth of a run has steps enough to tell where to go (`study_space.lengths`)."""
-MOVES = ((0.0, 0.0), (1.0, -1.0))
-"""Octaves of the rate and of the batch size from the recommendation to the first and the second full run. A fine-tune of so few steps
+STEP = (1.0, -1.0)
+"""Octaves of the rate and of the batch size from one given run to the next; the first is the recommendation. A fine-tune of so few steps
 mostly trains too little, and the second adds most: twice the updates, each twice as large. Where the search chose by itself, its
 choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left of
 the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md)."""
-MOST_MOVES = 5
-"""Without a recommendation the second move is repeated as long as it pays: the usual rate at batch 16 is mostly far too little for a
-short study. Without the repeats twelve recorded fine-tunes took 7.5 runs to come within their noise (docs/log.md)."""
+GIVEN, GIVEN_WITHOUT_PRIOR = 2, 5
+"""Full runs that are given, at most. Without a recommendation the step is repeated as long as it pays: the usual rate at batch 16 is
+mostly far too little for a short study. Without the repeats twelve recorded fine-tunes took 7.5 runs to come within their noise
+(docs/log.md)."""
 GOES_ON = ("running", "out_of_memory")
 """A run that memory could not hold says nothing of the rate, and the next one has half its batch."""
 FARTHEST = 0.75
@@ -45,8 +46,8 @@ def given_runs(start: StartingPoint, *, num_rows: float) -> int:
     if is_own or num_rows / max(start.batch_size, 1) >= FEW_STEPS:
         return 0
     if start.learning_rate_sd >= WIDE["learning_rate_sd"]:
-        return MOST_MOVES
-    return len(MOVES) if start.learning_rate_sd < WITHOUT_PRIOR else 0
+        return GIVEN_WITHOUT_PRIOR
+    return GIVEN if start.learning_rate_sd < WITHOUT_PRIOR else 0
 
 
 def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: int) -> int | None:
@@ -57,10 +58,10 @@ def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: i
     """
     if any(trial.fidelity < 1.0 for trial in trials) or any(one.fidelity < 1.0 for one in proposals):
         return None
-    own = [trial for trial in trials if not trial.is_baseline or most > len(MOVES)]
+    own = [trial for trial in trials if not trial.is_baseline or most > GIVEN]
     num_begun = len(own) + len(proposals)
     goes_on = num_begun < most and all(trial.state in GOES_ON or trial.ranks for trial in own)
-    if goes_on and num_begun >= len(MOVES):
+    if goes_on and num_begun >= GIVEN:
         known = [trial.outcome.eval_loss for trial in own if trial.outcome is not None]
         losses = [loss for loss in known if loss is not None]
         goes_on = not proposals and len(losses) == len(own) and losses[-1] == min(losses)
@@ -75,7 +76,7 @@ def place_of(move: int, prior: SearchPrior, space: SearchSpace) -> tuple[float, 
     >>> f"{2**rate:.1e}", 2**batch
     ('2.2e-04', 4.0)
     """
-    rate_step, batch_step = (move * step for step in MOVES[1])
+    rate_step, batch_step = (move * step for step in STEP)
     rates, batches = (np.log2(np.array(values, dtype=float)) for values in (space.learning_rates, space.batch_sizes))
     gaps = np.abs(rates - np.log2(prior.learning_rate) - rate_step)
     if gaps.min() > FARTHEST:

@@ -171,8 +171,7 @@ class Search:
     def _has_answer(self, view: _View) -> bool:
         """True when the best run stands between worse ones, so that a further run would compare recipes that differ by luck.
 
-        On nine recorded fine-tunes whoever went on to six runs ended no better: it chose among more runs by the
-        loss of one seed each (docs/log.md).
+        How many runs that takes depends on how far two seeds differ (`settled.is_surrounded`).
         """
         if self.stop_below == 0.0:
             return False
