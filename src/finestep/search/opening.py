@@ -1,4 +1,4 @@
-"""The first full runs of a short study: the recommendation, then twice its learning rate at half its batch size."""
+"""The first full runs of a short study: the recommendation, then a higher learning rate at a smaller batch size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ WHY = "few steps mostly train too little, so this run trains more than the one b
 FEW_STEPS = 200
 """Optimizer steps at the recommended batch size below which a study is short; the surfaces behind the step had 75 to 150. From here on
 an eighth of a run has steps enough to tell where to go (`study_space.lengths`)."""
-STEP = (1.0, -1.0)
+STEP, STEP_WITHOUT_PRIOR = (1.0, -1.0), (2.0, -2.0)
 """Octaves of the rate and of the batch size from one given run to the next; the first is the recommendation. A fine-tune of so few steps
 mostly trains too little, and the second adds most: twice the updates, each twice as large. Where the search chose by itself, its
 choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left of
-the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md)."""
-GIVEN, GIVEN_WITHOUT_PRIOR = 2, 5
-"""Full runs that are given, at most. Without a recommendation the step is repeated as long as it pays: the usual rate at batch 16 is
-mostly far too little for a short study. Without the repeats twelve recorded fine-tunes took 7.5 runs to come within their noise
-(docs/log.md)."""
+the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md).
+
+Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is twice as wide."""
+GIVEN, GIVEN_WITHOUT_PRIOR = 2, 4
+"""Full runs that are given, at most. Without a recommendation the step is repeated as long as it pays. On 24 recorded fine-tunes it then
+took 3 to 4 runs in the median to come within their noise, and 5.5 to 6 with steps of one octave (docs/log.md)."""
 GOES_ON = ("running", "out_of_memory")
 """A run that memory could not hold says nothing of the rate, and the next one has half its batch."""
 FARTHEST = 0.75
@@ -68,15 +69,18 @@ def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: i
     return num_begun if goes_on else None
 
 
-def place_of(move: int, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
+def place_of(move: int, prior: SearchPrior, space: SearchSpace, *, most: int = GIVEN) -> tuple[float, float] | None:
     """(log2 rate, log2 batch size) of a move, of those that the space holds; None where its rates end before.
+
+    Args:
+        most: how many runs are given; more than two tell that there is no recommendation.
 
     >>> space = SearchSpace.between((1e-5, 1e-2), (2, 16))
     >>> rate, batch = place_of(1, SearchPrior(learning_rate=1e-4, batch_size=8), space)
     >>> f"{2**rate:.1e}", 2**batch
     ('2.2e-04', 4.0)
     """
-    rate_step, batch_step = (move * step for step in STEP)
+    rate_step, batch_step = (move * step for step in (STEP if most <= GIVEN else STEP_WITHOUT_PRIOR))
     rates, batches = (np.log2(np.array(values, dtype=float)) for values in (space.learning_rates, space.batch_sizes))
     gaps = np.abs(rates - np.log2(prior.learning_rate) - rate_step)
     if gaps.min() > FARTHEST:

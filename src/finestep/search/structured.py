@@ -116,7 +116,7 @@ class StructuredSearch:
     ) -> tuple[int, str] | None:
         """The given next run of a short study, where there is one that is open and can be paid."""
         move = next_move(trials, proposals, most=self.given_runs) if self.given_runs else None
-        wished = None if move is None else place_of(move, self.prior, self.space)
+        wished = None if move is None else place_of(move, self.prior, self.space, most=self.given_runs)
         if wished is None:
             return None
         places = look.candidates.points.take(look.full)
