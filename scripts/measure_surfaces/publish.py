@@ -1,7 +1,8 @@
 """Copy the surfaces that are whole to where the benchmarks read them, each with a card of facts; no text, no weights, no paths.
 
-python publish.py --tasks DATA MADE --from DIR --to benchmarks/data/tasks
+python publish.py [TASK...] --tasks DATA MADE --from DIR --to benchmarks/data/tasks
 
+Without names all tasks of the list are looked at; a named one needs only its own model.
 A surface is whole when its grid of full length, the further seeds about its best cell and both short lengths are measured. The card
 holds what `recommend` is told of the model and the data, so that a benchmark can ask it again without either.
 """
@@ -29,12 +30,19 @@ from rows import read
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="TASK", help="names of the list; all of them unless given")
     parser.add_argument("--tasks", type=Path, nargs=2, required=True, metavar=("DATA", "MADE"))
     parser.add_argument("--from", type=Path, required=True, dest="source")
     parser.add_argument("--to", type=Path, required=True)
     options = parser.parse_args()
     data, made = options.tasks
-    for name, task in read_tasks().items():
+    listed = read_tasks()
+    if unknown := sorted(set(options.names) - set(listed)):
+        parser.error(
+            f"not in the list of tasks: {', '.join(unknown)}; the names are the keys of benchmarks/data/tasks/tasks.json"
+        )
+    for name in options.names or listed:
+        task = listed[name]
         plan = plan_of(task, data=data, made=made, shipped=SHIPPED)
         rows = read(options.source / f"{name}.csv")
         if not is_whole(plan, rows):
