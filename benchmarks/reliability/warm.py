@@ -48,6 +48,8 @@ MODULES = {
     "tests.train.on_devices": "worker",
 }
 """The server that has imported what a module needs."""
+RARELY = (200_000, 50, 50)
+"""Thresholds of the garbage collector. At Python's own a process of torch and pydantic looks for garbage for a tenth of its time."""
 START_S = 300.0
 """Longest wait for a server that loads its libraries."""
 LAUNCHER = """#!{python} -IS
@@ -87,6 +89,7 @@ def serve(folder: Path, kind: str, model: str) -> None:
         importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
     gc.collect()
     gc.freeze()  # no fork looks through what was imported, which would also copy it
+    gc.set_threshold(*RARELY)
     door = socket.socket(socket.AF_UNIX)
     door.bind(str(folder / f"{kind}.making"))
     door.listen(64)
