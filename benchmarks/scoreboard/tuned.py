@@ -93,7 +93,7 @@ def judge_of(
         judge.prior,
         num_eval_rows=judge.num_eval_rows,
         budget_runs=budget,
-        given_runs=judge.given_runs,
+        opening=judge.opening,
     )
 
 

@@ -7,7 +7,7 @@ from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
-from finestep.search.opening import FEW_STEPS, GIVEN, GIVEN_WITHOUT_PRIOR, given_runs
+from finestep.search.opening import FEW_STEPS, GIVEN, GIVEN_WITHOUT_PRIOR, MORE_STEPS, opening_of
 from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import no_prior
 from finestep.studies.strategies import make_judge
@@ -51,6 +51,13 @@ def test_the_second_run_of_a_short_study_trains_more():
     assert second.stage == "full runs"
 
 
+def test_with_more_steps_the_second_run_halves_the_batch_alone():
+    trials, (second,) = played(search(num_rows=4 * FEW_STEPS), [2.0])
+    assert second.effective_batch_size == 2
+    assert second.learning_rate == trials[0].recipe.learning_rate
+    assert second.fidelity == 1.0
+
+
 def test_it_comes_once():
     trials, (third,) = played(search(), [2.0, 1.9])
     places = [(one.recipe.learning_rate, one.recipe.effective_batch_size) for one in trials]
@@ -72,7 +79,7 @@ def test_after_a_run_that_diverged_the_search_goes_down():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_rows": 4 * FEW_STEPS},
+        {"num_rows": 4 * MORE_STEPS},
         {"start": START.model_copy(update={"learning_rate_reach": 2.0})},
         {"start": None, "num_rows": 16 * FEW_STEPS},
         {"start": START.model_copy(update={"learning_rate_sd": 2.0})},
@@ -81,13 +88,13 @@ def test_after_a_run_that_diverged_the_search_goes_down():
 )
 def test_other_studies_choose_by_themselves(changes):
     made = search(**changes)
-    assert not made.given_runs
-    assert search().given_runs == GIVEN
+    assert not made.opening.is_short
+    assert search().opening.num_runs == GIVEN
 
 
 def test_epochs_count_as_steps():
-    assert given_runs(START, num_rows=300)
-    assert not given_runs(START, num_rows=300 * 3)
+    assert opening_of(START, num_rows=300).is_short
+    assert not opening_of(START, num_rows=300 * 6).is_short
 
 
 def test_the_smallest_batch_size_stays_and_only_the_rate_is_doubled():
@@ -101,7 +108,7 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
     trials, (fourth,) = played(made, [3.0, 2.8, 2.9], budget=9.0)
     batches = [one.recipe.effective_batch_size for one in trials]
     rates = [one.recipe.learning_rate for one in trials]
-    assert made.given_runs == GIVEN_WITHOUT_PRIOR
+    assert made.opening.num_runs == GIVEN_WITHOUT_PRIOR
     assert batches == [8, 4, 1]
     assert rates[2] == pytest.approx(16 * rates[0], rel=0.2)
     assert fourth.learning_rate < 64 * rates[0] * 0.8
@@ -110,7 +117,7 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
 def test_the_command_has_it_too():
     """`--no-prior` writes down the usual rate as the start of the study; it is no recommendation."""
     made = search(start=no_prior(Recipe()))
-    assert made.given_runs == GIVEN_WITHOUT_PRIOR
+    assert made.opening.num_runs == GIVEN_WITHOUT_PRIOR
 
 
 def test_a_run_that_memory_could_not_hold_is_followed_by_half_its_batch():

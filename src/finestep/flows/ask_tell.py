@@ -7,7 +7,7 @@ from finestep.flows.recommend import recommend
 from finestep.recipe import Method, Recipe
 from finestep.rules.compose import Ask
 from finestep.search.ask_tell import AskTell
-from finestep.search.opening import given_runs
+from finestep.search.opening import opening_of
 from finestep.search.search import Search
 from finestep.search.starting_point import start_of
 from finestep.search.study_space import no_prior, search_prior, search_space
@@ -47,5 +47,5 @@ def ask_tell(
         name="ask-tell", model=ModelSpec(path=model or EXTERNAL), data=DataSpec(path=EXTERNAL), recipe=recipe
     )
     space = search_space(spec, start, num_rows=num_rows)
-    given = given_runs(start, num_rows=num_rows * num_epochs)
-    return AskTell(Search(space, search_prior(start), seed=seed, given_runs=given), budget_runs=budget_runs)
+    opening = opening_of(start, num_rows=num_rows * num_epochs)
+    return AskTell(Search(space, search_prior(start), seed=seed, opening=opening), budget_runs=budget_runs)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from finestep.estimate import Estimate
-from finestep.search.opening import GIVEN
+from finestep.search.opening import DECIDES_ALL, Opening
 from finestep.trial import Trial
 
 ONE_RUN_AND_SHORT_ONES = 0.85
@@ -20,14 +20,14 @@ USUAL, SHORT, SHORT_WITHOUT_PRIOR = (1.15, 1.5, 0.95, 0.5), (0.9, 0.85, 0.5, 0.6
 """Octaves over octaves after one, two, three and more full runs. Short: the study has few steps, so that its first runs are given."""
 
 
-def width_factor(trials: Sequence[Trial], *, given_runs: int = 0) -> float:
+def width_factor(trials: Sequence[Trial], opening: Opening = DECIDES_ALL) -> float:
     """What the distance between a predicted best rate and the ends of its interval is multiplied with.
 
     The run of the usual default does not count: it lies far off, and says little about where the best rate is.
 
     Args:
         trials: all of the study.
-        given_runs: of the first full runs of a short study (`opening.given_runs`).
+        opening: which of the first full runs are given, in a study of few steps.
     """
     ended = [trial.fidelity for trial in trials if trial.state != "running" and not trial.is_baseline]
     num_full = ended.count(1.0)
@@ -35,7 +35,8 @@ def width_factor(trials: Sequence[Trial], *, given_runs: int = 0) -> float:
         return 1.0
     if num_full == 1 and num_full < len(ended):
         return ONE_RUN_AND_SHORT_ONES
-    factors = {0: USUAL, GIVEN: SHORT}.get(given_runs, SHORT_WITHOUT_PRIOR)
+    short = SHORT_WITHOUT_PRIOR if opening.is_without_prior else SHORT
+    factors = short if opening.is_short else USUAL
     return factors[min(num_full, len(factors)) - 1]
 
 

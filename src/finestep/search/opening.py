@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,14 +17,16 @@ from finestep.trial import Trial
 
 STAGE = "second run"
 WHY = "few steps mostly train too little, so this run trains more than the one before"
-FEW_STEPS = 200
-"""Optimizer steps at the recommended batch size below which a study is short; the surfaces behind the step had 75 to 150. From here on
+FEW_STEPS, MORE_STEPS = 200, 400
+"""Optimizer steps at the recommended batch size below which the first runs are given; the surfaces behind the steps had 75 to 150. Of more
 an eighth of a run has steps enough to tell where to go (`study_space.lengths`)."""
-STEP, STEP_WITHOUT_PRIOR = (1.0, -1.0), (2.0, -2.0)
+STEP, STEP_OF_MORE, STEP_WITHOUT_PRIOR = (1.0, -1.0), (0.0, -1.0), (2.0, -2.0)
 """Octaves of the rate and of the batch size from one given run to the next; the first is the recommendation. A fine-tune of so few steps
 mostly trains too little, and the second adds most: twice the updates, each twice as large. Where the search chose by itself, its
 choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left of
 the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md).
+
+Of 200 to 400 steps twice the updates are enough: on the shipped example twice the rate was worse with each of five seeds.
 
 Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is twice as wide."""
 GIVEN, GIVEN_WITHOUT_PRIOR = 2, 4
@@ -35,33 +38,67 @@ FARTHEST = 0.75
 """Octaves: a space whose nearest learning rate is farther off does not hold the place."""
 
 
-def given_runs(start: StartingPoint, *, num_rows: float) -> int:
-    """How many of the first full runs of a study are given, at most.
+@dataclass(frozen=True)
+class Opening:
+    """Which of the first full runs of a study are given.
 
-    0: its steps are many, or it begins from a rate or a batch size of the user's own, or of their file, of which nothing was measured.
+    Args:
+        num_runs: how many, at most; 0: the search decides all of them.
+        step: octaves of the learning rate and of the batch size from one to the next.
+    """
+
+    num_runs: int = 0
+    step: tuple[float, float] = STEP
+
+    @property
+    def is_short(self) -> bool:
+        """The study has few steps."""
+        return self.num_runs > 0
+
+    @property
+    def is_without_prior(self) -> bool:
+        """The study is short, and has no recommendation."""
+        return self.num_runs > GIVEN
+
+
+DECIDES_ALL = Opening()
+"""The search decides all runs."""
+
+
+def opening_of(start: StartingPoint, *, num_rows: float) -> Opening:
+    """Which of the first full runs of a study are given.
+
+    None: its steps are many, or it begins from a rate or a batch size of the user's own, or of their file, of which nothing was measured.
 
     Args:
         num_rows: rows that a full run trains on, all epochs together.
     """
+    num_steps = num_rows / max(start.batch_size, 1)
     is_own = start.learning_rate_reach is not None or start.batch_size_reach is not None
-    if is_own or num_rows / max(start.batch_size, 1) >= FEW_STEPS:
-        return 0
-    if start.learning_rate_sd >= WIDE["learning_rate_sd"]:
-        return GIVEN_WITHOUT_PRIOR
-    return GIVEN if start.learning_rate_sd < WITHOUT_PRIOR else 0
+    if is_own or num_steps >= MORE_STEPS:
+        return DECIDES_ALL
+    if start.learning_rate_sd < WITHOUT_PRIOR:
+        return Opening(GIVEN, STEP if num_steps < FEW_STEPS else STEP_OF_MORE)
+    if start.learning_rate_sd >= WIDE["learning_rate_sd"] and num_steps < FEW_STEPS:
+        return Opening(GIVEN_WITHOUT_PRIOR, STEP_WITHOUT_PRIOR)
+    return DECIDES_ALL
 
 
-def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: int) -> int | None:
-    """Which move is next; None when they are over: so many were made, a run failed, or a shorter one was made.
+def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], opening: Opening) -> int | None:
+    """Which given run is next, from 0; None when they are over: so many were made, a run failed, or a shorter one was made.
 
     From the third on, which only a study without a recommendation has, each must have been better than all before it. There the run of
     the usual default is the first.
     """
-    if any(trial.fidelity < 1.0 for trial in trials) or any(one.fidelity < 1.0 for one in proposals):
+    if (
+        not opening.num_runs
+        or any(trial.fidelity < 1.0 for trial in trials)
+        or any(one.fidelity < 1.0 for one in proposals)
+    ):
         return None
-    own = [trial for trial in trials if not trial.is_baseline or most > GIVEN]
+    own = [trial for trial in trials if not trial.is_baseline or opening.is_without_prior]
     num_begun = len(own) + len(proposals)
-    goes_on = num_begun < most and all(trial.state in GOES_ON or trial.ranks for trial in own)
+    goes_on = num_begun < opening.num_runs and all(trial.state in GOES_ON or trial.ranks for trial in own)
     if goes_on and num_begun >= GIVEN:
         known = [trial.outcome.eval_loss for trial in own if trial.outcome is not None]
         losses = [loss for loss in known if loss is not None]
@@ -69,18 +106,15 @@ def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], *, most: i
     return num_begun if goes_on else None
 
 
-def place_of(move: int, prior: SearchPrior, space: SearchSpace, *, most: int = GIVEN) -> tuple[float, float] | None:
-    """(log2 rate, log2 batch size) of a move, of those that the space holds; None where its rates end before.
-
-    Args:
-        most: how many runs are given; more than two tell that there is no recommendation.
+def place_of(move: int, opening: Opening, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
+    """(log2 rate, log2 batch size) of a given run, of those that the space holds; None where its rates end before.
 
     >>> space = SearchSpace.between((1e-5, 1e-2), (2, 16))
-    >>> rate, batch = place_of(1, SearchPrior(learning_rate=1e-4, batch_size=8), space)
+    >>> rate, batch = place_of(1, Opening(2), SearchPrior(learning_rate=1e-4, batch_size=8), space)
     >>> f"{2**rate:.1e}", 2**batch
     ('2.2e-04', 4.0)
     """
-    rate_step, batch_step = (move * step for step in (STEP if most <= GIVEN else STEP_WITHOUT_PRIOR))
+    rate_step, batch_step = (move * step for step in opening.step)
     rates, batches = (np.log2(np.array(values, dtype=float)) for values in (space.learning_rates, space.batch_sizes))
     gaps = np.abs(rates - np.log2(prior.learning_rate) - rate_step)
     if gaps.min() > FARTHEST:

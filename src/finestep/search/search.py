@@ -13,12 +13,12 @@ from functools import partial
 
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
-from finestep.search import opening
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
 from finestep.search.further_fields import value_words
 from finestep.search.leader import leading
 from finestep.search.observations import Objective, observe
+from finestep.search.opening import DECIDES_ALL, STAGE, WHY, Opening
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import is_surrounded
 from finestep.search.space import SearchSpace
@@ -95,7 +95,7 @@ class Search:
         num_eval_rows: rows behind a metric, for its noise.
         baseline: (rate, batch) of the usual default, to run first and compare with; None: none is run.
         prefers_speed: take a faster batch size where that costs little.
-        given_runs: of the first full runs of a short study (`opening.given_runs`).
+        opening: which of the first full runs are given, in a study of few steps.
 
     >>> search = Search(SearchSpace.between((1e-5, 1e-3), (8, 64)), SearchPrior(learning_rate=1e-4, batch_size=16))
     >>> (first,) = search.propose([], remaining_runs=4)
@@ -112,7 +112,7 @@ class Search:
     baseline: tuple[float, int] | None = None
     baseline_name: str = "the usual default"
     prefers_speed: bool = False
-    given_runs: int = 0
+    opening: Opening = DECIDES_ALL
 
     @classmethod
     def of_study(
@@ -123,14 +123,14 @@ class Search:
         *,
         num_eval_rows: int = 0,
         budget_runs: float = math.inf,
-        given_runs: int = 0,
+        opening: Opening = DECIDES_ALL,
     ) -> Search:
         """The search of a study.
 
         Args:
             num_eval_rows: rows behind a metric, for its noise.
             budget_runs: the whole budget; a small one leaves the baseline out.
-            given_runs: of the first full runs of a short study (`opening.given_runs`).
+            opening: which of the first full runs are given, in a study of few steps.
         """
         rate, batch = BASELINE_RATES[spec.recipe.method], max(min(16, space.batch_sizes[-1]), spec.recipe.num_devices)
         if spec.framework is not None:  # somebody's config is compared with what it says itself
@@ -145,7 +145,7 @@ class Search:
             baseline=(rate, batch) if wanted else None,
             baseline_name="the usual default" if spec.framework is None else "your file as it is",
             prefers_speed=spec.search.prefer == "speed",
-            given_runs=given_runs,
+            opening=opening,
         )
 
     @property
@@ -176,7 +176,7 @@ class Search:
         if self.stop_below == 0.0:
             return False
         observations = observe(view.trials, self.space, view.search.objective)
-        return is_surrounded(observations, view.search.prior, is_short=self.given_runs > 0)
+        return is_surrounded(observations, view.search.prior, is_short=self.opening.is_short)
 
     def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
         """True when a short run would eat up the only full run that the budget still holds."""
@@ -193,10 +193,8 @@ class Search:
         best = leading(objective, trials)
         reading = Reading.of(trials, objective, self.prior)
         noise = metric_noise_percent(objective, trials, num_eval_rows=self.num_eval_rows)
-        prior = reading.prior(self.prior, metric_noise=noise, is_short=self.given_runs > 0)
-        search = StructuredSearch(
-            self.space, prior, seed=self.seed, stop_below=self.stop_below, given_runs=self.given_runs
-        )
+        prior = reading.prior(self.prior, metric_noise=noise, is_short=self.opening.is_short)
+        search = StructuredSearch(self.space, prior, seed=self.seed, stop_below=self.stop_below, opening=self.opening)
         return _View(search, reading.losses(self.visible(trials)), reading.unit, best.number if best else None)
 
     def visible(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -331,8 +329,8 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
-    if proposal.stage == opening.STAGE:
-        text += f": {opening.WHY}"
+    if proposal.stage == STAGE:
+        text += f": {WHY}"
     elif rate is None:
         text += ", where the prior points"
     else:

@@ -18,7 +18,7 @@ from finestep.search.calibrated import widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
-from finestep.search.opening import STAGE, next_move, place_of
+from finestep.search.opening import DECIDES_ALL, STAGE, Opening, next_move, place_of
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
 from finestep.search.space import Array, Mask, SearchSpace
@@ -60,7 +60,7 @@ class StructuredSearch:
         objective: validation loss, or a metric.
         seed: of the samples behind the intervals.
         stop_below: end when one more full run promises less than this, % of the loss; 0 = use the whole budget.
-        given_runs: the study has few steps, so that so many of its first full runs are given (`opening`).
+        opening: which of the first full runs are given, in a study of few steps.
     """
 
     space: SearchSpace
@@ -68,7 +68,7 @@ class StructuredSearch:
     objective: Objective = field(default_factory=Objective)
     seed: int = 0
     stop_below: float = STOP_BELOW
-    given_runs: int = 0
+    opening: Opening = DECIDES_ALL
 
     @property
     def metric(self) -> str | None:
@@ -115,8 +115,8 @@ class StructuredSearch:
         self, look: Look, purse: _Purse, trials: Sequence[Trial], proposals: Sequence[Proposal]
     ) -> tuple[int, str] | None:
         """The given next run of a short study, where there is one that is open and can be paid."""
-        move = next_move(trials, proposals, most=self.given_runs) if self.given_runs else None
-        wished = None if move is None else place_of(move, self.prior, self.space, most=self.given_runs)
+        move = next_move(trials, proposals, self.opening)
+        wished = None if move is None else place_of(move, self.opening, self.prior, self.space)
         if wished is None:
             return None
         places = look.candidates.points.take(look.full)
@@ -260,7 +260,7 @@ class StructuredSearch:
         allowed = [batch for batch in self.space.batch_sizes if batch == chosen or not observations.rules_out(batch)]
         speeds = _speeds(trials)
         measured = {trial.recipe.effective_batch_size for trial in trials if trial.outcome is not None}
-        factor = width_factor(trials, given_runs=self.given_runs)
+        factor = width_factor(trials, self.opening)
         ends = (self.space.learning_rates[0], self.space.learning_rates[-1])
         rows: dict[int, TradeOff] = {}
         places = {batch: np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01) for batch in allowed}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from finestep.errors import BadInput, did_you_mean
 from finestep.ready import DataCard
 from finestep.recipe import Recipe
-from finestep.search.opening import given_runs
+from finestep.search.opening import DECIDES_ALL, opening_of
 from finestep.search.random_search import RandomSearch
 from finestep.search.search import Search
 from finestep.search.single import Single
@@ -97,7 +97,7 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
-        given_runs=given_runs(start, num_rows=rows) if num_rows else 0,
+        opening=opening_of(start, num_rows=rows) if num_rows else DECIDES_ALL,
     )
 
 
