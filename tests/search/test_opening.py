@@ -7,9 +7,9 @@ from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
-from finestep.search.opening import FEW_STEPS, GIVEN, GIVEN_WITHOUT_PRIOR, MORE_STEPS, opening_of
+from finestep.search.opening import FEW_STEPS, GIVEN, GIVEN_WITHOUT_PRIOR, opening_of
 from finestep.search.strategy import apply_proposal
-from finestep.search.study_space import no_prior
+from finestep.search.study_space import MANY_STEPS, no_prior
 from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
 from finestep.trial import Outcome, Trial
@@ -58,10 +58,18 @@ def test_with_more_steps_the_second_run_halves_the_batch_alone():
     assert second.fidelity == 1.0
 
 
-def test_it_comes_once():
+def test_it_is_repeated_where_it_pays():
     trials, (third,) = played(search(), [2.0, 1.9])
+    assert third.effective_batch_size == 1
+    assert third.learning_rate == pytest.approx(4 * trials[0].recipe.learning_rate, rel=0.2)
+
+
+@pytest.mark.parametrize("losses", [[2.0, 2.1], [2.0, 1.9, 1.8]], ids=["the second was worse", "three were given"])
+def test_then_the_search_decides(losses):
+    trials, (wish,) = played(search(budget=5.0, with_baseline=False), losses, budget=5.0)
     places = [(one.recipe.learning_rate, one.recipe.effective_batch_size) for one in trials]
-    assert (third.learning_rate, third.effective_batch_size) not in places
+    assert (wish.learning_rate, wish.effective_batch_size) not in places
+    assert "few steps mostly train too little" not in wish.why
 
 
 def test_a_baseline_and_a_second_lane_change_nothing_of_it():
@@ -79,7 +87,7 @@ def test_after_a_run_that_diverged_the_search_goes_down():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_rows": 4 * MORE_STEPS},
+        {"num_rows": 4 * MANY_STEPS},
         {"start": START.model_copy(update={"learning_rate_reach": 2.0})},
         {"start": None, "num_rows": 16 * FEW_STEPS},
         {"start": START.model_copy(update={"learning_rate_sd": 2.0})},

@@ -11,15 +11,14 @@ from finestep.search.prior import SearchPrior
 from finestep.search.settled import WITHOUT_PRIOR
 from finestep.search.space import SearchSpace
 from finestep.search.strategy import Proposal
-from finestep.search.study_space import WIDE
+from finestep.search.study_space import MANY_STEPS, WIDE
 from finestep.study import StartingPoint
 from finestep.trial import Trial
 
 STAGE = "second run"
 WHY = "few steps mostly train too little, so this run trains more than the one before"
-FEW_STEPS, MORE_STEPS = 200, 400
-"""Optimizer steps at the recommended batch size below which the first runs are given; the surfaces behind the steps had 75 to 150. Of more
-an eighth of a run has steps enough to tell where to go (`study_space.lengths`)."""
+FEW_STEPS = 200
+"""Optimizer steps at the recommended batch size: below, the rate of the second run is higher too; the surfaces behind it had 75 to 150."""
 STEP, STEP_OF_MORE, STEP_WITHOUT_PRIOR = (1.0, -1.0), (0.0, -1.0), (2.0, -2.0)
 """Octaves of the rate and of the batch size from one given run to the next; the first is the recommendation. A fine-tune of so few steps
 mostly trains too little, and the second adds most: twice the updates, each twice as large. Where the search chose by itself, its
@@ -29,9 +28,12 @@ the recommendation, because too high is the dearer error in general; in short st
 Of 200 to 400 steps twice the updates are enough: on the shipped example twice the rate was worse with each of five seeds.
 
 Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is twice as wide."""
-GIVEN, GIVEN_WITHOUT_PRIOR = 2, 4
-"""Full runs that are given, at most. Without a recommendation the step is repeated as long as it pays. On 24 recorded fine-tunes it then
-took 3 to 4 runs in the median to come within their noise, and 5.5 to 6 with steps of one octave (docs/log.md)."""
+GIVEN, GIVEN_OF_MORE, GIVEN_WITHOUT_PRIOR = 3, 2, 4
+"""Full runs that are given, at most."""
+SURE = 2
+"""So many come in any case. Any further one repeats the step, and comes only where it has paid so far: the last run is the best. Without
+a recommendation it then took 3 to 4 runs in the median to come within the noise of 24 recorded fine-tunes, and 5.5 to 6 with steps of
+one octave (docs/log.md)."""
 GOES_ON = ("running", "out_of_memory")
 """A run that memory could not hold says nothing of the rate, and the next one has half its batch."""
 FARTHEST = 0.75
@@ -58,7 +60,7 @@ class Opening:
     @property
     def is_without_prior(self) -> bool:
         """The study is short, and has no recommendation."""
-        return self.num_runs > GIVEN
+        return self.step == STEP_WITHOUT_PRIOR
 
 
 DECIDES_ALL = Opening()
@@ -75,10 +77,10 @@ def opening_of(start: StartingPoint, *, num_rows: float) -> Opening:
     """
     num_steps = num_rows / max(start.batch_size, 1)
     is_own = start.learning_rate_reach is not None or start.batch_size_reach is not None
-    if is_own or num_steps >= MORE_STEPS:
+    if is_own or num_steps >= MANY_STEPS:
         return DECIDES_ALL
     if start.learning_rate_sd < WITHOUT_PRIOR:
-        return Opening(GIVEN, STEP if num_steps < FEW_STEPS else STEP_OF_MORE)
+        return Opening(GIVEN, STEP) if num_steps < FEW_STEPS else Opening(GIVEN_OF_MORE, STEP_OF_MORE)
     if start.learning_rate_sd >= WIDE["learning_rate_sd"] and num_steps < FEW_STEPS:
         return Opening(GIVEN_WITHOUT_PRIOR, STEP_WITHOUT_PRIOR)
     return DECIDES_ALL
@@ -87,8 +89,7 @@ def opening_of(start: StartingPoint, *, num_rows: float) -> Opening:
 def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], opening: Opening) -> int | None:
     """Which given run is next, from 0; None when they are over: so many were made, a run failed, or a shorter one was made.
 
-    From the third on, which only a study without a recommendation has, each must have been better than all before it. There the run of
-    the usual default is the first.
+    From the third on, each must have been better than all before it. Without a recommendation the run of the usual default is the first.
     """
     if (
         not opening.num_runs
@@ -99,7 +100,7 @@ def next_move(trials: Sequence[Trial], proposals: Sequence[Proposal], opening: O
     own = [trial for trial in trials if not trial.is_baseline or opening.is_without_prior]
     num_begun = len(own) + len(proposals)
     goes_on = num_begun < opening.num_runs and all(trial.state in GOES_ON or trial.ranks for trial in own)
-    if goes_on and num_begun >= GIVEN:
+    if goes_on and num_begun >= SURE:
         known = [trial.outcome.eval_loss for trial in own if trial.outcome is not None]
         losses = [loss for loss in known if loss is not None]
         goes_on = not proposals and len(losses) == len(own) and losses[-1] == min(losses)

@@ -23,6 +23,12 @@ REACH_IN_SD = 3.0
 LOWEST_RATE, HIGHEST_RATE = 1e-7, 0.1
 BATCH_OCTAVES_DOWN, BATCH_OCTAVES_UP = 1, 3
 """Batch sizes considered around the centre. Fewer rows than half of it cost time on any device, for little."""
+OCTAVES_DOWN_OF_FEW_STEPS = 2
+"""In a study of few steps twice the updates mostly help: of 15 recorded decoders whose recommended batch was 2 to 8, the best was 1 or 2
+in each (docs/log.md)."""
+MANY_STEPS = 400
+"""Optimizer steps at the centre's batch size, from which on a study is not short: an eighth of a run has steps enough to tell where to
+go (`lengths`)."""
 OCTAVES_DOWN_WITHOUT_PRIOR = 4
 """The usual batch of 16 is no advice: on a few hundred rows the best one was 1 to 4 in ten of twelve recorded fine-tunes."""
 FEWEST_STEPS = 20
@@ -62,6 +68,8 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
     low = max(start.learning_rate / 2**reach, LOWEST_RATE)
     high = min(start.learning_rate * 2**reach, HIGHEST_RATE)
     rows = num_rows * spec.recipe.num_epochs
+    num_steps = rows / max(start.batch_size, 1)
+    down = OCTAVES_DOWN_OF_FEW_STEPS if num_steps < MANY_STEPS else BATCH_OCTAVES_DOWN
     is_unknown = start.batch_size_sd >= WIDE["batch_size_sd"]
     return SearchSpace.between(
         (min(low, high), max(low, high)),
@@ -70,9 +78,9 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
             rows=rows,
             num_devices=spec.recipe.num_devices,
             reach=start.batch_size_reach,
-            octaves_down=OCTAVES_DOWN_WITHOUT_PRIOR if is_unknown else BATCH_OCTAVES_DOWN,
+            octaves_down=OCTAVES_DOWN_WITHOUT_PRIOR if is_unknown else down,
         ),
-        fidelities=lengths(rows / max(start.batch_size, 1)),
+        fidelities=lengths(num_steps),
         extras=dimensions(spec.search.tuned, spec.recipe),
     )
 
