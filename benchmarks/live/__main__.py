@@ -30,7 +30,13 @@ def main() -> int:
         found: list[Answer] = []
         for task in live_tasks(options.tasks.split(","), data=options.data, out=options.out):
             trainings = Trainings(task, options.out / f"{task.name}.jsonl")
-            for answer in answers(trainings, seeds=SEEDS, budgets=options.budgets, folder=options.out / "studies"):
+            for answer in answers(
+                trainings,
+                seeds=SEEDS,
+                budgets=options.budgets,
+                folder=options.out / "studies",
+                only_tune=options.only_tune,
+            ):
                 print(answer, file=sys.stderr, flush=True)
                 found.append(answer)
         text = "\n".join(lines(found))
@@ -51,6 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of what was run")
     parser.add_argument("--tasks", default=",".join(TASKS), help="names, with commas")
     parser.add_argument("--budgets", type=int, nargs="+", choices=BUDGETS, default=list(BUDGETS))
+    parser.add_argument("--only-tune", action="store_true", help="leave the rivals out, to see `tune` first")
     parser.add_argument(
         "--write", type=Path, metavar="PAGE", help="put the tables into this page, between its two marks"
     )

@@ -40,16 +40,21 @@ class Answer:
     told: str
 
 
-def answers(trainings: Trainings, *, seeds: Sequence[int], budgets: Sequence[int], folder: Path) -> Iterator[Answer]:
+def answers(
+    trainings: Trainings, *, seeds: Sequence[int], budgets: Sequence[int], folder: Path, only_tune: bool = False
+) -> Iterator[Answer]:
     """All answers for a task; each is made once and written down.
 
     Args:
         seeds: of the searches.
         folder: for the studies of `tune` while they run.
+        only_tune: leave the rivals out.
     """
     for budget in budgets:
         for seed in seeds:
             yield _tuned(trainings, budget, seed, folder=folder)
+    if only_tune:
+        return
     for name in GRIDS:
         for budget in budgets:
             for seed in seeds:
