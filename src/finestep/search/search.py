@@ -15,6 +15,7 @@ from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
+from finestep.search.calibrated import regret_factor
 from finestep.search.further_fields import value_words
 from finestep.search.leader import leading
 from finestep.search.observations import Objective, observe
@@ -239,7 +240,7 @@ class Search:
         )
         scaled = said.model_copy(
             update={
-                "expected_regret": _times(said.expected_regret, view.unit),
+                "expected_regret": _times(said.expected_regret, view.unit * regret_factor(self.opening)),
                 "expected_gain": _times(said.expected_gain, view.unit),
                 "trade_offs": rows,
             }
