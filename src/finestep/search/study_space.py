@@ -24,8 +24,8 @@ LOWEST_RATE, HIGHEST_RATE = 1e-7, 0.1
 BATCH_OCTAVES_DOWN, BATCH_OCTAVES_UP = 1, 3
 """Batch sizes considered around the centre. Fewer rows than half of it cost time on any device, for little."""
 OCTAVES_DOWN_OF_FEW_STEPS = 2
-"""In a study of few steps twice the updates mostly help: of 15 recorded decoders whose recommended batch was 2 to 8, the best was 1 or 2
-in each (docs/log.md)."""
+"""In a study of few steps twice the updates mostly help: in each of 25 recorded decoders the best batch was 1 or 2, and 1 to 8 was
+recommended (docs/log.md)."""
 MANY_STEPS = 400
 """Optimizer steps at the centre's batch size, from which on a study is not short: an eighth of a run has steps enough to tell where to
 go (`lengths`)."""
