@@ -60,7 +60,7 @@ def test_with_more_steps_the_second_run_halves_the_batch_alone():
 
 def test_it_is_repeated_where_it_pays():
     trials, (third,) = played(search(), [2.0, 1.9])
-    assert third.effective_batch_size == 1
+    assert third.effective_batch_size == 2
     assert third.learning_rate == pytest.approx(4 * trials[0].recipe.learning_rate, rel=0.2)
 
 
@@ -73,7 +73,7 @@ def test_then_the_search_decides(losses):
 
 
 def test_a_baseline_and_a_second_lane_change_nothing_of_it():
-    trials, proposals = played(search(budget=5.0), [3.0], budget=5.0, at_once=2)
+    trials, proposals = played(search(budget=6.0), [3.0], budget=6.0, at_once=2)
     assert trials[0].is_baseline
     assert [one.effective_batch_size for one in proposals] == [4, 2]
     assert proposals[1].learning_rate == pytest.approx(2e-3, rel=0.2)
@@ -150,7 +150,7 @@ def test_without_a_recommendation_small_batches_are_within_reach():
 
 
 def test_the_usual_default_does_not_make_an_interval_narrower():
-    trials, _ = played(search(budget=5.0), [3.0, 2.0, 1.9, 2.1], budget=5.0)
+    trials, _ = played(search(budget=6.0), [3.0, 2.0, 1.9, 2.1], budget=6.0)
     assert trials[0].is_baseline
     own = [one for one in trials if not one.is_baseline]
     assert width_factor(trials) == width_factor(own)

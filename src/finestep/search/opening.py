@@ -47,10 +47,12 @@ class Opening:
     Args:
         num_runs: how many, at most; 0: the search decides all of them.
         step: octaves of the learning rate and of the batch size from one to the next.
+        batch_steps: how many of the steps make the batch smaller; the others raise the rate alone.
     """
 
     num_runs: int = 0
     step: tuple[float, float] = STEP
+    batch_steps: int = 1
 
     @property
     def is_short(self) -> bool:
@@ -82,7 +84,7 @@ def opening_of(start: StartingPoint, *, num_rows: float) -> Opening:
     if start.learning_rate_sd < WITHOUT_PRIOR:
         return Opening(GIVEN, STEP) if num_steps < FEW_STEPS else Opening(GIVEN_OF_MORE, STEP_OF_MORE)
     if start.learning_rate_sd >= WIDE["learning_rate_sd"] and num_steps < FEW_STEPS:
-        return Opening(GIVEN_WITHOUT_PRIOR, STEP_WITHOUT_PRIOR)
+        return Opening(GIVEN_WITHOUT_PRIOR, STEP_WITHOUT_PRIOR, batch_steps=GIVEN_WITHOUT_PRIOR)
     return DECIDES_ALL
 
 
@@ -115,7 +117,7 @@ def place_of(move: int, opening: Opening, prior: SearchPrior, space: SearchSpace
     >>> f"{2**rate:.1e}", 2**batch
     ('2.2e-04', 4.0)
     """
-    rate_step, batch_step = (move * step for step in opening.step)
+    rate_step, batch_step = move * opening.step[0], min(move, opening.batch_steps) * opening.step[1]
     rates, batches = (np.log2(np.array(values, dtype=float)) for values in (space.learning_rates, space.batch_sizes))
     gaps = np.abs(rates - np.log2(prior.learning_rate) - rate_step)
     if gaps.min() > FARTHEST:

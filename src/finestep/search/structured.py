@@ -327,9 +327,9 @@ class _Purse:
         return self.num_short_running < self.short_lanes
 
     def allows(self, look: Look, index: int) -> bool:
-        """True when a short run is inside its share and leaves one full run to pay."""
+        """True when a short run is inside its share and leaves one full run to pay, which alone can use what it teaches."""
         cost = look.candidates.cost[index]
-        reserve = 0.0 if self.num_full or self.remaining < 1 else 1.0
+        reserve = 0.0 if self.remaining < 1 else 1.0
         share = SHORT_SHARE + SHORT_AFTER * self.num_full
         inside = self.short_runs_pay and self.has_short_lane and self.short_spent < share
         return inside and cost + reserve <= self.remaining + 1e-9
