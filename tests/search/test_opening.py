@@ -100,6 +100,11 @@ def test_other_studies_choose_by_themselves(changes):
     assert search().opening.num_runs == GIVEN
 
 
+def test_further_fields_are_tried_by_short_runs_first():
+    assert opening_of(START, num_rows=4 * FEW_STEPS).num_runs == 2
+    assert opening_of(START, num_rows=4 * FEW_STEPS, num_further_fields=1).num_runs == 0
+
+
 def test_epochs_count_as_steps():
     assert opening_of(START, num_rows=300).is_short
     assert not opening_of(START, num_rows=300 * 6).is_short

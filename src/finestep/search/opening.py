@@ -56,8 +56,8 @@ class Opening:
 
     @property
     def is_short(self) -> bool:
-        """The study has few steps."""
-        return self.num_runs > 0
+        """The study has so few steps that it is noisy: what was measured of that had fewer than 200."""
+        return self.num_runs > 0 and self.step != STEP_OF_MORE
 
     @property
     def is_without_prior(self) -> bool:
@@ -69,20 +69,23 @@ DECIDES_ALL = Opening()
 """The search decides all runs."""
 
 
-def opening_of(start: StartingPoint, *, num_rows: float) -> Opening:
+def opening_of(start: StartingPoint, *, num_rows: float, num_further_fields: int = 0) -> Opening:
     """Which of the first full runs of a study are given.
 
     None: its steps are many, or it begins from a rate or a batch size of the user's own, or of their file, of which nothing was measured.
 
     Args:
         num_rows: rows that a full run trains on, all epochs together.
+        num_further_fields: how many fields are tuned besides; from 200 steps on, short runs try them first.
     """
     num_steps = num_rows / max(start.batch_size, 1)
     is_own = start.learning_rate_reach is not None or start.batch_size_reach is not None
     if is_own or num_steps >= MANY_STEPS:
         return DECIDES_ALL
     if start.learning_rate_sd < WITHOUT_PRIOR:
-        return Opening(GIVEN, STEP) if num_steps < FEW_STEPS else Opening(GIVEN_OF_MORE, STEP_OF_MORE)
+        if num_steps < FEW_STEPS:
+            return Opening(GIVEN, STEP)
+        return DECIDES_ALL if num_further_fields else Opening(GIVEN_OF_MORE, STEP_OF_MORE)
     if start.learning_rate_sd >= WIDE["learning_rate_sd"] and num_steps < FEW_STEPS:
         return Opening(GIVEN_WITHOUT_PRIOR, STEP_WITHOUT_PRIOR, batch_steps=GIVEN_WITHOUT_PRIOR)
     return DECIDES_ALL
