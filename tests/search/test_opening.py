@@ -96,7 +96,7 @@ def test_after_a_run_that_diverged_the_search_goes_down():
 )
 def test_other_studies_choose_by_themselves(changes):
     made = search(**changes)
-    assert not made.opening.is_short
+    assert not made.opening.num_runs
     assert search().opening.num_runs == GIVEN
 
 
@@ -107,7 +107,7 @@ def test_further_fields_are_tried_by_short_runs_first():
 
 def test_epochs_count_as_steps():
     assert opening_of(START, num_rows=300).is_short
-    assert not opening_of(START, num_rows=300 * 6).is_short
+    assert not opening_of(START, num_rows=300 * 3).is_short
 
 
 def test_the_smallest_batch_size_stays_and_only_the_rate_is_doubled():
@@ -125,6 +125,12 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
     assert batches == [8, 4, 1]
     assert rates[2] == pytest.approx(16 * rates[0], rel=0.2)
     assert fourth.learning_rate < 64 * rates[0] * 0.8
+
+
+def test_without_a_recommendation_a_fourth_run_is_given_where_the_third_paid():
+    made = search(start=None, budget=9.0, with_baseline=False)
+    trials, (fourth,) = played(made, [3.0, 2.8, 2.5], budget=9.0)
+    assert fourth.learning_rate == pytest.approx(64 * trials[0].recipe.learning_rate, rel=0.2)
 
 
 def test_the_command_has_it_too():

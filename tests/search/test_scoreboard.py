@@ -67,10 +67,19 @@ def test_a_run_that_the_budget_does_not_pay_is_refused():
     assert bill.spent == 1
 
 
+def bounds_of(task):
+    scores = played(rivals=BOUNDS, tasks=[task])
+    return (next(score for score in scores if score.rival == bound.name) for bound in BOUNDS)
+
+
 def test_a_bound_knows_the_best_of_its_batch_sizes_and_pays_nothing():
-    scores = played(rivals=BOUNDS, tasks=[bowl(best=(-8.0, 0.0))])
-    one, more = (next(score for score in scores if score.rival == bound.name) for bound in BOUNDS)
+    one, more = bounds_of(bowl(best=(-8.0, 5.0)))  # 32 rows are more than `tune` may try
     assert one.cost == more.cost == 0
+    assert one.regret >= more.regret > 1
+
+
+def test_one_row_a_step_is_within_reach_of_a_short_study():
+    one, more = bounds_of(bowl(best=(-8.0, 0.0)))
     assert one.regret > 1 > more.regret >= 0
 
 

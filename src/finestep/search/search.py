@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from finestep.answer import Answer, TradeOff, answer_sentence
@@ -161,8 +161,7 @@ class Search:
         left = remaining_runs - len(proposals)
         view = self._view(trials)
         if len(proposals) < max_proposals and not self._has_answer(view):
-            search = self._whole_runs(view.search) if self._last_whole_run(trials, left) else view.search
-            wanted = _beside(proposals, partial(search.propose, view.trials, remaining_runs=left), max_proposals)
+            wanted = _beside(proposals, partial(view.search.propose, view.trials, remaining_runs=left), max_proposals)
             # What is believed is said once for all proposals of a wave: sampling the surfaces behind it is the costly part.
             said = self._answer(view) if wanted else None
             proposals += [_explained(one, said) for one in wanted]
@@ -180,14 +179,6 @@ class Search:
             return False
         observations = observe(view.trials, self.space, view.search.objective)
         return is_surrounded(observations, view.search.prior, is_short=self.opening.is_short)
-
-    def _last_whole_run(self, trials: Sequence[Trial], left: float) -> bool:
-        """True when a short run would eat up the only full run that the budget still holds."""
-        own = any(trial.fidelity == 1.0 and not trial.is_baseline for trial in trials)
-        return not own and 1 <= left < 1 + self.space.fidelities[0]
-
-    def _whole_runs(self, search: StructuredSearch) -> StructuredSearch:
-        return replace(search, space=self.space.model_copy(update={"fidelities": (1.0,)}))
 
     def _view(self, trials: Sequence[Trial]) -> _View:
         """The study as the search sees it: its objective as a loss, in the study's own unit."""

@@ -131,7 +131,7 @@ class StructuredSearch:
         open_full = look.full[free[look.full]]
         if not free.any() or (purse.num_full and not len(open_full)):
             return None  # a short run serves a full one: when none can follow, it changes nothing
-        if not look.opened and purse.short_runs_pay and purse.has_short_lane:
+        if not look.opened and purse.short_runs_pay and purse.has_short_lane and purse.keeps_full_run(purse.shortest):
             return self._first(look, purse)
         # Short runs are worth what they teach about full length, per cost. A full run is a result as well as a lesson, so a
         # short run must beat both together.
@@ -327,12 +327,15 @@ class _Purse:
         return self.num_short_running < self.short_lanes
 
     def allows(self, look: Look, index: int) -> bool:
-        """True when a short run is inside its share and leaves one full run to pay, which alone can use what it teaches."""
-        cost = look.candidates.cost[index]
-        reserve = 0.0 if self.remaining < 1 else 1.0
+        """True when a short run is inside its share and leaves one full run to pay."""
         share = SHORT_SHARE + SHORT_AFTER * self.num_full
         inside = self.short_runs_pay and self.has_short_lane and self.short_spent < share
-        return inside and cost + reserve <= self.remaining + 1e-9
+        return inside and self.keeps_full_run(float(look.candidates.cost[index]))
+
+    def keeps_full_run(self, cost: float) -> bool:
+        """True when a full run can follow a short one, which alone can use what it teaches, or none could be paid anyway."""
+        reserve = 0.0 if self.remaining < 1 else 1.0
+        return cost + reserve <= self.remaining + 1e-9
 
     def pay(self, look: Look, index: int) -> None:
         cost = float(look.candidates.cost[index])

@@ -27,8 +27,8 @@ OCTAVES_DOWN_OF_FEW_STEPS = 2
 """In a study of few steps twice the updates mostly help: in each of 25 recorded decoders the best batch was 1 or 2, and 1 to 8 was
 recommended (docs/log.md)."""
 MANY_STEPS = 400
-"""Optimizer steps at the centre's batch size, from which on a study is not short: an eighth of a run has steps enough to tell where to
-go (`lengths`)."""
+"""Optimizer steps at the centre's batch size, from which on no run is given (`opening`): an eighth of a run has steps enough to tell where
+to go (`lengths`)."""
 OCTAVES_DOWN_WITHOUT_PRIOR = 4
 """The usual batch of 16 is no advice: on a few hundred rows the best one was 1 to 4 in ten of twelve recorded fine-tunes."""
 FEWEST_STEPS = 20
@@ -68,7 +68,7 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
     low = max(start.learning_rate / 2**reach, LOWEST_RATE)
     high = min(start.learning_rate * 2**reach, HIGHEST_RATE)
     rows = num_rows * spec.recipe.num_epochs
-    num_steps = rows / max(start.batch_size, 1)
+    num_steps = planned_steps(start, num_rows=rows)
     down = OCTAVES_DOWN_OF_FEW_STEPS if num_steps < MANY_STEPS else BATCH_OCTAVES_DOWN
     is_unknown = start.batch_size_sd >= WIDE["batch_size_sd"]
     return SearchSpace.between(
@@ -83,6 +83,11 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
         fidelities=lengths(num_steps),
         extras=dimensions(spec.search.tuned, spec.recipe),
     )
+
+
+def planned_steps(start: StartingPoint, *, num_rows: float) -> float:
+    """Optimizer steps of a full run at the start's batch size; `num_rows` of all epochs together."""
+    return num_rows / max(start.batch_size, 1)
 
 
 def batch_range(
