@@ -13,8 +13,9 @@ import numpy as np
 
 from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
+from finestep.recipe import Recipe
 from finestep.search.acquisition import expected_regret
-from finestep.search.calibrated import widened, width_factor
+from finestep.search.calibrated import up_to, widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
@@ -192,8 +193,8 @@ class StructuredSearch:
         index = _predicted(look) if chosen is None else _nearest(look, observations, chosen)
         gains = self._full_gains(look, ~look.closed)
         gain = None if gains is None else float(gains.max(initial=0.0))
-        batch = None if chosen is None else observations.trials[chosen].recipe.effective_batch_size
-        rows = self._trade_offs(look, observations, surfaces, chosen=batch)
+        best = None if chosen is None else observations.trials[chosen].recipe
+        rows = self._trade_offs(look, observations, surfaces, best=best)
         said = self._said(look, observations, chosen, index, expected_regret(surfaces, index), gain, rows)
         settled = is_settled(observations, self.prior)
         told = said.model_copy(update={"settled": settled}).told()
@@ -251,9 +252,13 @@ class StructuredSearch:
         return observations.trials[first].number if smaller else None
 
     def _trade_offs(
-        self, look: Look, observations: Observations, surfaces: Array, *, chosen: int | None
+        self, look: Look, observations: Observations, surfaces: Array, *, best: Recipe | None
     ) -> dict[int, TradeOff]:
-        """One row a batch size that may be trained: the chosen one, and those that memory has not ruled out."""
+        """One row a batch size that may be trained: that of the best trial, and those that memory has not ruled out.
+
+        The interval at the batch size of the best trial holds its rate: nothing measured was better.
+        """
+        chosen = None if best is None else best.effective_batch_size
         samples, trials = surfaces, observations.trials
         points = look.candidates.points.take(look.full)
         mean = look.mean[look.full]
@@ -264,12 +269,14 @@ class StructuredSearch:
         ends = (self.space.learning_rates[0], self.space.learning_rates[-1])
         rows: dict[int, TradeOff] = {}
         places = {batch: np.flatnonzero(np.abs(points.v - np.log2(batch)) < 0.01) for batch in allowed}
-        best = min((float(mean[here].min()) for here in places.values() if len(here)), default=0.0)
+        lowest = min((float(mean[here].min()) for here in places.values() if len(here)), default=0.0)
         for batch, here in places.items():
             if len(here):
                 estimate = _rate_estimate(points.x[here], mean[here], samples[:, here], is_measured=batch in measured)
                 rate = widened(estimate, factor, within=ends)
-                excess = float(mean[here].min()) - best
+                if best is not None and batch == chosen:
+                    rate = up_to(rate, best.learning_rate)
+                excess = float(mean[here].min()) - lowest
                 rows[batch] = TradeOff(
                     effective_batch_size=batch,
                     learning_rate=rate,
