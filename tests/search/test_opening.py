@@ -1,5 +1,7 @@
 """The first two full runs of a short study: where they go, and when the search keeps its own mind."""
 
+import math
+
 import pytest
 
 from finestep.facts import DataFacts
@@ -64,7 +66,18 @@ def test_it_is_repeated_where_it_pays():
     assert third.learning_rate == pytest.approx(4 * trials[0].recipe.learning_rate, rel=0.2)
 
 
-@pytest.mark.parametrize("losses", [[2.0, 2.1], [2.0, 1.9, 1.8]], ids=["the second was worse", "three were given"])
+@pytest.mark.parametrize("second", [2.1, math.inf], ids=["worse", "diverged"])
+def test_where_the_second_does_not_pay_the_third_makes_more_and_smaller_steps(second):
+    trials, (third,) = played(search(), [2.0, second])
+    assert third.effective_batch_size == 1
+    assert third.learning_rate == pytest.approx(trials[0].recipe.learning_rate / 2, rel=0.2)
+    assert "more at a higher rate was worse, so this run makes more and smaller steps" in third.why
+    assert third.stage == "full runs"
+
+
+@pytest.mark.parametrize(
+    "losses", [[2.0, 2.1, 2.2], [2.0, 2.1, 1.9], [2.0, 1.9, 1.8]], ids=["none paid", "the third paid", "all paid"]
+)
 def test_then_the_search_decides(losses):
     trials, (wish,) = played(search(budget=5.0, with_baseline=False), losses, budget=5.0)
     places = [(one.recipe.learning_rate, one.recipe.effective_batch_size) for one in trials]
@@ -131,6 +144,13 @@ def test_without_a_recommendation_a_fourth_run_is_given_where_the_third_paid():
     made = search(start=None, budget=9.0, with_baseline=False)
     trials, (fourth,) = played(made, [3.0, 2.8, 2.5], budget=9.0)
     assert fourth.learning_rate == pytest.approx(64 * trials[0].recipe.learning_rate, rel=0.2)
+
+
+def test_full_fine_tuning_without_a_recommendation_steps_wider():
+    made = search(start=None, recipe=Recipe(method="full", num_epochs=1), num_rows=600, with_baseline=False)
+    trials, (second,) = played(made, [3.0])
+    assert second.learning_rate == pytest.approx(8 * trials[0].recipe.learning_rate, rel=0.2)
+    assert trials[0].recipe.effective_batch_size / second.effective_batch_size >= 4
 
 
 def test_the_command_has_it_too():

@@ -47,5 +47,5 @@ def ask_tell(
         name="ask-tell", model=ModelSpec(path=model or EXTERNAL), data=DataSpec(path=EXTERNAL), recipe=recipe
     )
     space = search_space(spec, start, num_rows=num_rows)
-    opening = opening_of(start, num_rows=num_rows * num_epochs)
+    opening = opening_of(start, num_rows=num_rows * num_epochs, method=method)
     return AskTell(Search(space, search_prior(start), seed=seed, opening=opening), budget_runs=budget_runs)

@@ -19,7 +19,7 @@ from finestep.search.calibrated import regret_factor
 from finestep.search.further_fields import value_words
 from finestep.search.leader import leading
 from finestep.search.observations import Objective, observe
-from finestep.search.opening import DECIDES_ALL, STAGE, WHY, Opening
+from finestep.search.opening import DECIDES_ALL, WHY, Opening
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import is_surrounded
 from finestep.search.space import SearchSpace
@@ -323,8 +323,8 @@ def _explained(proposal: Proposal, said: Answer | None) -> Proposal:
     text = f"testing {what} at {length_words(proposal.fidelity)}"
     rows = {row.effective_batch_size: row.learning_rate for row in said.trade_offs} if said else {}
     rate = rows.get(proposal.effective_batch_size)
-    if proposal.stage == STAGE:
-        text += f": {WHY}"
+    if proposal.stage in WHY:
+        text += f": {WHY[proposal.stage]}"
     elif rate is None:
         text += ", where the prior points"
     else:

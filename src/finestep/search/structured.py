@@ -19,7 +19,7 @@ from finestep.search.calibrated import up_to, widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
-from finestep.search.opening import DECIDES_ALL, STAGE, Opening, next_move, place_of
+from finestep.search.opening import DECIDES_ALL, Opening, next_octaves, place_of, stage_of
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
 from finestep.search.space import Array, Mask, SearchSpace
@@ -116,14 +116,14 @@ class StructuredSearch:
         self, look: Look, purse: _Purse, trials: Sequence[Trial], proposals: Sequence[Proposal]
     ) -> tuple[int, str] | None:
         """The given next run of a short study, where there is one that is open and can be paid."""
-        move = next_move(trials, proposals, self.opening)
-        wished = None if move is None else place_of(move, self.opening, self.prior, self.space)
-        if wished is None:
+        octaves = next_octaves(trials, proposals, self.opening)
+        wished = None if octaves is None else place_of(octaves, self.prior, self.space)
+        if octaves is None or wished is None:
             return None
         places = look.candidates.points.take(look.full)
         here = np.flatnonzero((np.abs(places.x - wished[0]) < 0.05) & (np.abs(places.v - wished[1]) < 0.05))
         here = here[~look.closed[here] & (look.candidates.cost[here] <= purse.remaining + 1e-9)]
-        return (int(here[look.mean[here].argmin()]), STAGE if move else "full runs") if len(here) else None
+        return (int(here[look.mean[here].argmin()]), stage_of(octaves)) if len(here) else None
 
     def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
         """Index of the next candidate and the name of the phase."""

@@ -97,7 +97,9 @@ def make_judge(spec: StudySpec, card: DataCard, budget: Budget | None = None) ->
         search_prior(start),
         num_eval_rows=num_eval_rows,
         budget_runs=budget.full_runs if budget else math.inf,
-        opening=opening_of(start, num_rows=rows, num_further_fields=len(space.extras)) if num_rows else DECIDES_ALL,
+        opening=opening_of(start, num_rows=rows, method=spec.recipe.method, num_further_fields=len(space.extras))
+        if num_rows
+        else DECIDES_ALL,
     )
 
 
