@@ -1,4 +1,4 @@
-"""The lines of the scoreboard: what a user would do instead of `tune`, `tune` itself, and two bounds that know the answer."""
+"""The lines of the scoreboard: what a user would do instead of `tune`, `tune` itself, and bounds that know the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 from benchmarks.scoreboard import rules, samplers
 from benchmarks.scoreboard.bill import Bill
-from benchmarks.scoreboard.tuned import Stated, judge_of, tune
+from benchmarks.scoreboard.tuned import Stated, follow, judge_of, tune
 from benchmarks.search.recorded import Place, Recorded
 from finestep.rules.recommendation import Recommendation
 
@@ -46,6 +46,13 @@ def known_best(
     return min(sorted(inside or task.full), key=task.mean), None
 
 
+def best_of_tune(bill: Bill, advice: Advice, budget: float) -> tuple[Place, None]:
+    """A bound, not a rival: the runs of `tune`, and who knows the mean of all seeds chooses among them."""
+    own = Bill(bill.task, bill.seed, budget)
+    follow(own, judge_of(bill.task, advice, budget=budget, with_baseline=True, seed=bill.seed))
+    return min(sorted(own.seen), key=bill.task.mean), None
+
+
 def advised_batch(task: Recorded, advice: Advice) -> set[int]:
     """The measured batch size nearest to the recommended one."""
     return {task.nearest(*rules.advised(advice)).batch}
@@ -72,6 +79,7 @@ RIVALS = (
     Rival("BoTorch, our bowl as its mean", samplers.botorch_bowl, package="botorch"),
 )
 BOUNDS = (
+    Rival("bound: best of the runs of tune", best_of_tune, is_bound=True),
     Rival("bound: best rate at the recommended batch", partial(known_best, batches=advised_batch), (1,), is_bound=True),
     Rival(
         "bound: best of the batches that tune may try",

@@ -71,7 +71,7 @@ def regrets(scores: Sequence[Score]) -> str:
         if not means:
             continue
         cells = [f"{statistics.fmean(means[one].values()):.1f}" if one in means else "" for one in BUDGETS]
-        if rival.is_bound:
+        if len(rival.budgets) == 1:
             cells = ["", "", "", "", cells[0]]
         last = max(means)
         worst = max(means[last], key=lambda task: means[last][task])

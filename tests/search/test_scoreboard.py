@@ -68,8 +68,22 @@ def test_a_run_that_the_budget_does_not_pay_is_refused():
 
 
 def bounds_of(task):
-    scores = played(rivals=BOUNDS, tasks=[task])
-    return (next(score for score in scores if score.rival == bound.name) for bound in BOUNDS)
+    """The scores of the two bounds by batch size."""
+    by_batch = [bound for bound in BOUNDS if "batch" in bound.name]
+    scores = played(rivals=by_batch, tasks=[task])
+    return (next(score for score in scores if score.rival == bound.name) for bound in by_batch)
+
+
+@pytest.mark.parametrize("best", [(-8.0, 2.0), (-6.0, 0.0)])
+def test_who_knows_the_seeds_chooses_no_worse_among_the_runs_of_tune(best):
+    task, ours, bound = bowl(best), named("tune"), named("bound: best of the runs of tune")
+    for budget in bound.budgets:
+        bill, free = Bill(task, 0, budget), Bill(task, 0)
+        chosen, _ = ours.play(bill, task.recommendation(), budget)
+        known, _ = bound.play(free, task.recommendation(), budget)
+        assert free.spent == 0
+        assert known in bill.seen
+        assert task.mean(known) <= task.mean(chosen)
 
 
 def test_a_bound_knows_the_best_of_its_batch_sizes_and_pays_nothing():
