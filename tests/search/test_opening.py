@@ -9,9 +9,9 @@ from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
-from finestep.search.opening import FEW_STEPS, GIVEN, GIVEN_WITHOUT_PRIOR, opening_of
+from finestep.search.opening import GIVEN, GIVEN_WITHOUT_PRIOR, opening_of
 from finestep.search.strategy import apply_proposal
-from finestep.search.study_space import MANY_STEPS, no_prior
+from finestep.search.study_space import FEW_STEPS, MANY_STEPS, no_prior
 from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
 from finestep.trial import Outcome, Trial
@@ -58,6 +58,17 @@ def test_with_more_steps_the_second_run_halves_the_batch_alone():
     assert second.effective_batch_size == 2
     assert second.learning_rate == trials[0].recipe.learning_rate
     assert second.fidelity == 1.0
+
+
+def test_with_more_steps_the_third_run_makes_many_small_steps_where_the_second_paid():
+    start = START.model_copy(update={"batch_size": 8})
+    made = search(num_rows=8 * FEW_STEPS, start=start)
+    trials, (third,) = played(made, [2.0, 1.9])
+    assert [one.recipe.effective_batch_size for one in trials] == [8, 4]
+    assert third.effective_batch_size == 1
+    assert third.learning_rate == pytest.approx(trials[0].recipe.learning_rate / 2, rel=0.2)
+    _, (other,) = played(made, [2.0, 2.1])
+    assert (other.effective_batch_size, other.learning_rate) != (1, third.learning_rate)
 
 
 def test_it_is_repeated_where_it_pays():
@@ -114,7 +125,7 @@ def test_other_studies_choose_by_themselves(changes):
 
 
 def test_further_fields_are_tried_by_short_runs_first():
-    assert opening_of(START, num_rows=4 * FEW_STEPS).num_runs == 2
+    assert opening_of(START, num_rows=4 * FEW_STEPS).num_runs == GIVEN
     assert opening_of(START, num_rows=4 * FEW_STEPS, num_further_fields=1).num_runs == 0
 
 
