@@ -9,7 +9,7 @@ from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
-from finestep.search.opening import GIVEN, GIVEN_WITHOUT_PRIOR, opening_of
+from finestep.search.opening import DECIDES_ALL, PATH, PATH_OF_MORE, PATH_WITHOUT_PRIOR, opening_of
 from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import FEW_STEPS, MANY_STEPS, no_prior
 from finestep.studies.strategies import make_judge
@@ -53,22 +53,17 @@ def test_the_second_run_of_a_short_study_trains_more():
     assert second.stage == "full runs"
 
 
-def test_with_more_steps_the_second_run_halves_the_batch_alone():
-    trials, (second,) = played(search(num_rows=4 * FEW_STEPS), [2.0])
-    assert second.effective_batch_size == 2
-    assert second.learning_rate == trials[0].recipe.learning_rate
-    assert second.fidelity == 1.0
-
-
-def test_with_more_steps_the_third_run_makes_many_small_steps_where_the_second_paid():
-    start = START.model_copy(update={"batch_size": 8})
-    made = search(num_rows=8 * FEW_STEPS, start=start)
+@pytest.mark.parametrize("num_rows", [8 * 100, 8 * FEW_STEPS, 8 * 399])
+def test_from_a_batch_of_eight_on_each_given_run_makes_more_and_smaller_steps(num_rows):
+    made = search(num_rows=num_rows, start=START.model_copy(update={"batch_size": 8}))
     trials, (third,) = played(made, [2.0, 1.9])
-    assert [one.recipe.effective_batch_size for one in trials] == [8, 4]
+    assert [one.recipe.effective_batch_size for one in trials] == [8, 2]
+    assert trials[1].recipe.learning_rate == pytest.approx(trials[0].recipe.learning_rate / 2, rel=0.2)
     assert third.effective_batch_size == 1
-    assert third.learning_rate == pytest.approx(trials[0].recipe.learning_rate / 2, rel=0.2)
+    assert third.learning_rate == trials[1].recipe.learning_rate
+    assert "so this run makes more of them" in third.why
     _, (other,) = played(made, [2.0, 2.1])
-    assert (other.effective_batch_size, other.learning_rate) != (1, third.learning_rate)
+    assert "few steps" not in other.why
 
 
 def test_it_is_repeated_where_it_pays():
@@ -120,18 +115,18 @@ def test_after_a_run_that_diverged_the_search_goes_down():
 )
 def test_other_studies_choose_by_themselves(changes):
     made = search(**changes)
-    assert not made.opening.num_runs
-    assert search().opening.num_runs == GIVEN
+    assert not made.opening.path
+    assert search().opening.path == PATH
 
 
 def test_further_fields_are_tried_by_short_runs_first():
-    assert opening_of(START, num_rows=4 * FEW_STEPS).num_runs == GIVEN
-    assert opening_of(START, num_rows=4 * FEW_STEPS, num_further_fields=1).num_runs == 0
+    assert opening_of(START, num_rows=4 * FEW_STEPS).path == PATH_OF_MORE
+    assert opening_of(START, num_rows=4 * FEW_STEPS, num_further_fields=1) == DECIDES_ALL
 
 
 def test_epochs_count_as_steps():
-    assert opening_of(START, num_rows=300).is_short
-    assert not opening_of(START, num_rows=300 * 3).is_short
+    assert opening_of(START, num_rows=300).path == PATH
+    assert opening_of(START, num_rows=300 * 3).path == PATH_OF_MORE
 
 
 def test_the_smallest_batch_size_stays_and_only_the_rate_is_doubled():
@@ -145,7 +140,7 @@ def test_without_a_recommendation_the_step_is_repeated_as_long_as_it_pays():
     trials, (fourth,) = played(made, [3.0, 2.8, 2.9], budget=9.0)
     batches = [one.recipe.effective_batch_size for one in trials]
     rates = [one.recipe.learning_rate for one in trials]
-    assert made.opening.num_runs == GIVEN_WITHOUT_PRIOR
+    assert made.opening.path == PATH_WITHOUT_PRIOR
     assert batches == [8, 4, 1]
     assert rates[2] == pytest.approx(16 * rates[0], rel=0.2)
     assert fourth.learning_rate < 64 * rates[0] * 0.8
@@ -167,7 +162,7 @@ def test_full_fine_tuning_without_a_recommendation_steps_wider():
 def test_the_command_has_it_too():
     """`--no-prior` writes down the usual rate as the start of the study; it is no recommendation."""
     made = search(start=no_prior(Recipe()))
-    assert made.opening.num_runs == GIVEN_WITHOUT_PRIOR
+    assert made.opening.path == PATH_WITHOUT_PRIOR
 
 
 def test_a_run_that_memory_could_not_hold_is_followed_by_half_its_batch():

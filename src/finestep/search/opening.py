@@ -16,37 +16,35 @@ from finestep.search.study_space import FEW_STEPS, MANY_STEPS, WIDE, planned_ste
 from finestep.study import StartingPoint
 from finestep.trial import Trial
 
-STAGE, STAGE_BACK = "second run", "step back"
+Octaves = tuple[float, float]
+"""Of the learning rate and of the batch size, from the recommendation."""
+STAGE, STAGE_MORE, STAGE_BACK = "second run", "more steps", "step back"
 WHY = {
     STAGE: "few steps mostly train too little, so this run trains more than the one before",
+    STAGE_MORE: "few steps mostly train too little, so this run makes more of them",
     STAGE_BACK: "more at a higher rate was worse, so this run makes more and smaller steps",
 }
 """What is said of a given run, by its stage."""
-STEP, STEP_OF_MORE = (1.0, -1.0), (0.0, -1.0)
-"""Octaves of the rate and of the batch size from one given run to the next; the first is the recommendation. A fine-tune of so few steps
-mostly trains too little, and the second adds most: twice the updates, each twice as large. Where the search chose by itself, its
-choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left of
-the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md).
-
-Of 200 to 400 steps twice the updates are enough: on the shipped example twice the rate was worse with each of five seeds."""
-STEP_ON_OF_MORE = (-1.0, -3.0)
-"""Octaves from the recommendation to the third run of 200 to 400 steps, where the second paid: more steps again, and smaller ones. It was
-better than the second on each of three recorded fine-tunes, and on the shipped example with five seeds: .25 in the mean, in place of .35
-(docs/log.md)."""
-STEP_WITHOUT_PRIOR, STEP_OF_FULL_WITHOUT_PRIOR = (2.0, -2.0), (3.0, -3.0)
-"""Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is twice as wide.
-The usual rate of full fine-tuning was farther from the best than that of LoRA, so that its step is wider still (docs/log.md)."""
-STEP_BACK = (-1.0, -2.0)
-"""Octaves from the recommendation to the third run of a study of fewer than 200 steps whose second was worse: the rate was too high, and a
-smaller batch is mostly better still. Half the rate with four times the updates moves the weights about as far as lies between the first two
-runs, in smaller steps. On 30 recorded fine-tunes by loss the choice after three runs was 3.7 % above the best in the mean, and 4.5 % where
-the search chose the third by itself (docs/log.md)."""
-GIVEN, GIVEN_WITHOUT_PRIOR = 3, 4
-"""Full runs that are given, at most."""
+PATH: tuple[Octaves, ...] = ((0.0, 0.0), (1.0, -1.0), (2.0, -1.0))
+"""The given runs where the recommended batch size is below 8, that is below about 800 rows: as long as each is better than all before
+it. So few rows mostly train too little, and the second adds most: twice the updates, each twice as large. Where the search chose by
+itself, its choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left
+of the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md)."""
+STEP_BACK: Octaves = (-1.0, -2.0)
+"""The third run there, where the second was worse: the rate was too high, and a smaller batch is mostly better still. Half the rate
+with four times the updates moves the weights about as far as lies between the first two runs, in smaller steps (docs/log.md)."""
+PATH_OF_MORE: tuple[Octaves, ...] = ((0.0, 0.0), (-1.0, -2.0), (-1.0, -3.0))
+"""The given runs from a recommended batch size of 8 on: half the rate with four times the updates, and twice the updates again. On
+eight recorded fine-tunes of 125 to 250 steps the choice was 4.2 % above the best after two runs, and 17.5 % after twice the rate or
+half the batch alone (docs/log.md)."""
+SMALL_BATCH = 8
+PATH_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((2.0 * step, -2.0 * step) for step in range(4))
+PATH_OF_FULL_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((3.0 * step, -3.0 * step) for step in range(4))
+"""Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is wide. The
+usual rate of full fine-tuning was farther from the best than that of LoRA, so that its step is wider still. It took 3 runs in the
+median to come within the noise of 35 recorded fine-tunes, and 5.5 to 6 of 24 with steps of one octave (docs/log.md)."""
 SURE = 2
-"""So many come in any case. Any further one repeats the step, and comes only where it has paid so far: the last run is the best. Without
-a recommendation it took 3 runs in the median to come within the noise of 34 recorded fine-tunes, and 5.5 to 6 of 24 with steps of one
-octave (docs/log.md)."""
+"""So many runs come in any case; any further one only where each was better than all before it."""
 GOES_ON = ("running", "out_of_memory")
 """A run that memory could not hold says nothing of the rate, and the next one has half its batch."""
 FARTHEST = 0.75
@@ -58,21 +56,21 @@ class Opening:
     """Which of the first full runs of a study are given.
 
     Args:
-        num_runs: how many, at most; 0: the search decides all of them.
-        step: octaves of the learning rate and of the batch size from one to the next.
-        batch_steps: how many of the steps make the batch smaller; the others raise the rate alone.
+        path: where they lie, at most so many; empty: the search decides all of them.
+        back: where the third lies instead when the second was worse; None: the search decides.
+        stage: of those after the first (`WHY`).
         is_without_prior: the study is short, and has no recommendation.
     """
 
-    num_runs: int = 0
-    step: tuple[float, float] = STEP
-    batch_steps: int = 1
+    path: tuple[Octaves, ...] = ()
+    back: Octaves | None = None
+    stage: str = STAGE
     is_without_prior: bool = False
 
     @property
     def is_short(self) -> bool:
-        """The study has so few steps that it is noisy: what was measured of that had fewer than 200."""
-        return self.num_runs > 0 and self.step != STEP_OF_MORE
+        """The study has so few steps that it is noisy, as all were that had given runs."""
+        return bool(self.path)
 
 
 DECIDES_ALL = Opening()
@@ -92,47 +90,37 @@ def opening_of(
     """
     num_steps = planned_steps(start, num_rows=num_rows)
     is_own = start.learning_rate_reach is not None or start.batch_size_reach is not None
-    if is_own or num_steps >= MANY_STEPS:
+    if is_own or num_steps >= (FEW_STEPS if num_further_fields else MANY_STEPS):
         return DECIDES_ALL
     if start.learning_rate_sd < WITHOUT_PRIOR:
-        if num_steps < FEW_STEPS:
-            return Opening(GIVEN, STEP)
-        return DECIDES_ALL if num_further_fields else Opening(GIVEN, STEP_OF_MORE)
+        if start.batch_size < SMALL_BATCH and num_steps < FEW_STEPS:
+            return Opening(PATH, back=STEP_BACK)
+        return Opening(PATH_OF_MORE, stage=STAGE_MORE)
     if start.learning_rate_sd >= WIDE["learning_rate_sd"] and num_steps < FEW_STEPS:
-        step = STEP_OF_FULL_WITHOUT_PRIOR if method == "full" else STEP_WITHOUT_PRIOR
-        return Opening(GIVEN_WITHOUT_PRIOR, step, batch_steps=GIVEN_WITHOUT_PRIOR, is_without_prior=True)
+        path = PATH_OF_FULL_WITHOUT_PRIOR if method == "full" else PATH_WITHOUT_PRIOR
+        return Opening(path, is_without_prior=True)
     return DECIDES_ALL
 
 
-def next_octaves(
-    trials: Sequence[Trial], proposals: Sequence[Proposal], opening: Opening
-) -> tuple[float, float] | None:
-    """Octaves of the rate and of the batch size from the recommendation to the next given run.
+def next_octaves(trials: Sequence[Trial], proposals: Sequence[Proposal], opening: Opening) -> Octaves | None:
+    """Where the next given run lies.
 
-    None when they are over: so many were made, a run failed, or a shorter one was made.
-
-    From the third on, each must have been better than all before it; only after a second that was worse a third goes back. Without a
-    recommendation the run of the usual default is the first.
+    None when they are over: so many were made, a run failed or was worse, or a shorter one was made. Without a recommendation the run
+    of the usual default is the first.
     """
-    if (
-        not opening.num_runs
-        or any(trial.fidelity < 1.0 for trial in trials)
-        or any(one.fidelity < 1.0 for one in proposals)
-    ):
+    if any(trial.fidelity < 1.0 for trial in trials) or any(one.fidelity < 1.0 for one in proposals):
         return None
     own = [trial for trial in trials if not trial.is_baseline or opening.is_without_prior]
     num_begun = len(own) + len(proposals)
-    if num_begun >= opening.num_runs or (proposals and num_begun >= SURE):
+    if num_begun >= len(opening.path) or (proposals and num_begun >= SURE):
         return None
-    if num_begun == SURE and opening.step == STEP and own[0].ranks and _is_worse(own[1], own[0]):
-        return STEP_BACK
+    if num_begun == SURE and own[0].ranks and _is_worse(own[1], own[0]):
+        return opening.back
     if not all(trial.state in GOES_ON or trial.ranks for trial in own):
         return None
     if num_begun >= SURE and any(_loss(trial) is None or _is_worse(own[-1], trial) for trial in own):
         return None
-    if num_begun == SURE and opening.step == STEP_OF_MORE:
-        return STEP_ON_OF_MORE
-    return num_begun * opening.step[0], min(num_begun, opening.batch_steps) * opening.step[1]
+    return opening.path[num_begun]
 
 
 def _is_worse(trial: Trial, other: Trial) -> bool:
@@ -145,14 +133,14 @@ def _loss(trial: Trial) -> float | None:
     return None if trial.outcome is None else trial.outcome.eval_loss
 
 
-def stage_of(octaves: tuple[float, float]) -> str:
-    """The stage of a given run, by where it lies from the recommendation."""
-    if octaves == STEP_BACK:
-        return STAGE_BACK
-    return STAGE if any(octaves) else "full runs"
+def stage_of(octaves: Octaves, opening: Opening) -> str:
+    """The stage of a given run, by where it lies."""
+    if not any(octaves):
+        return "full runs"
+    return opening.stage if octaves in opening.path else STAGE_BACK
 
 
-def place_of(octaves: tuple[float, float], prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
+def place_of(octaves: Octaves, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
     """(log2 rate, log2 batch size) of a given run, of those that the space holds; None where its rates end before.
 
     >>> space = SearchSpace.between((1e-5, 1e-2), (2, 16))

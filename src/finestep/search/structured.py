@@ -123,7 +123,7 @@ class StructuredSearch:
         places = look.candidates.points.take(look.full)
         here = np.flatnonzero((np.abs(places.x - wished[0]) < 0.05) & (np.abs(places.v - wished[1]) < 0.05))
         here = here[~look.closed[here] & (look.candidates.cost[here] <= purse.remaining + 1e-9)]
-        return (int(here[look.mean[here].argmin()]), stage_of(octaves)) if len(here) else None
+        return (int(here[look.mean[here].argmin()]), stage_of(octaves, self.opening)) if len(here) else None
 
     def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
         """Index of the next candidate and the name of the phase."""

@@ -23,12 +23,12 @@ REACH_IN_SD = 3.0
 LOWEST_RATE, HIGHEST_RATE = 1e-7, 0.1
 BATCH_OCTAVES_DOWN, BATCH_OCTAVES_UP = 1, 3
 """Batch sizes considered around the centre. Fewer rows than half of it cost time on any device, for little."""
-OCTAVES_DOWN_OF_FEW_STEPS, OCTAVES_DOWN_OF_MORE_STEPS = 2, 3
-"""In a study of few steps twice the updates mostly help: in each of 25 recorded decoders the best batch was 1 or 2, and 1 to 8 was
-recommended (docs/log.md). From 200 steps on 8 is recommended at least, and 1 or 2 was the best too."""
+OCTAVES_DOWN_OF_FEW_STEPS = 3
+"""In a study of few steps more updates mostly help: in each of 27 recorded decoders the best batch was 1 or 2, and 1 to 8 was
+recommended (docs/log.md)."""
 FEW_STEPS, MANY_STEPS = 200, 400
-"""Optimizer steps at the centre's batch size. Below the first the second run of a study has a higher rate too (`opening`); what is behind
-that had 75 to 150. From the other on no run is given: an eighth of a run has steps enough to tell where to go (`lengths`)."""
+"""Optimizer steps at the centre's batch size. Below the second the first runs are given (`opening`). Above, an eighth of a run has steps
+enough to tell where to go (`lengths`). Between the two, short runs try further fields first, where some are tuned."""
 OCTAVES_DOWN_WITHOUT_PRIOR = 4
 """The usual batch of 16 is no advice: on a few hundred rows the best one was 1 to 4 in ten of twelve recorded fine-tunes."""
 FEWEST_STEPS = 20
@@ -69,8 +69,7 @@ def search_space(spec: StudySpec, start: StartingPoint, *, num_rows: int) -> Sea
     high = min(start.learning_rate * 2**reach, HIGHEST_RATE)
     rows = num_rows * spec.recipe.num_epochs
     num_steps = planned_steps(start, num_rows=rows)
-    few = OCTAVES_DOWN_OF_FEW_STEPS if num_steps < FEW_STEPS else OCTAVES_DOWN_OF_MORE_STEPS
-    down = few if num_steps < MANY_STEPS else BATCH_OCTAVES_DOWN
+    down = OCTAVES_DOWN_OF_FEW_STEPS if num_steps < MANY_STEPS else BATCH_OCTAVES_DOWN
     is_unknown = start.batch_size_sd >= WIDE["batch_size_sd"]
     return SearchSpace.between(
         (min(low, high), max(low, high)),
