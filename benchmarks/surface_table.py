@@ -44,7 +44,7 @@ def row(task: Recorded) -> str:
     """One task."""
     card: Mapping[str, Any] = task.card
     num_runs = sum(len(by_seed) for places in task.runs.values() for by_seed in places.values())
-    is_shown = card["half"] == "design"
+    is_shown = card["half"] != "untouched"
     best = f"{task.best_place.rate:.1e}, {task.best_place.batch}" if is_shown else "not shown"
     noise = task.noise_percent()
     unit = "points" if task.by_accuracy else "%"

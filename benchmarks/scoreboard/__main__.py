@@ -34,7 +34,8 @@ def main() -> int:
     options = _arguments()
     try:
         scores, reaches = read(options.read) if options.read else play_all(options)
-        listed = len(json.loads((options.tasks / "tasks.json").read_text(encoding="utf-8")))
+        every = json.loads((options.tasks / "tasks.json").read_text(encoding="utf-8")).values()
+        listed = sum(task["half"] in MARKS for task in every)
         left_out = playable()[1]
         text = "\n".join(lines(scores, reaches, half=options.half, num_listed=listed, left_out=left_out))
         print(text)

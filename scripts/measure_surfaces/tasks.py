@@ -1,7 +1,8 @@
 """The tasks whose surfaces are measured: which model, data and method, and which half of the list each belongs to.
 
 `benchmarks/data/tasks/tasks.json` is the list; it was written down, with the halves, before anything was measured. A task is what a plan of
-`plans.json` is, said in fewer words. Half of the tasks are for design; the others are touched once, when a search is judged.
+`plans.json` is, said in fewer words. Half of the tasks are for design; the others are touched once, when a search is judged. Three `longer`
+ones were added on 30 November 2026, with more steps than any before, and belong to no half.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TASKS = Path(__file__).parents[2] / "benchmarks" / "data" / "tasks" / "tasks.json"
-DESIGN, UNTOUCHED = "design", "untouched"
+DESIGN, UNTOUCHED, LONGER = "design", "untouched", "longer"
 LENGTHS = (1.0, 1 / 3, 0.125)
 SEEDS = (0, 1, 2)
 NUM_EVALUATION_ROWS = 64
@@ -50,10 +51,11 @@ FILES = {
 
 def halves(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Task name -> half: decoders, encoders and what is judged by accuracy are each put in the order of the SHA-256 of
-    their names, and every second one is untouched."""
+    their names, and every second one is untouched. Longer ones belong to no half and are left out."""
     strata: dict[object, list[str]] = {}
     for name, task in tasks.items():
-        strata.setdefault((family_of(task), task["objective"]), []).append(name)
+        if task["half"] != LONGER:
+            strata.setdefault((family_of(task), task["objective"]), []).append(name)
     ordered = [sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()) for names in strata.values()]
     return {name: (DESIGN, UNTOUCHED)[place % 2] for names in ordered for place, name in enumerate(names)}
 
@@ -73,7 +75,7 @@ def by_cost(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     cost, so that a measurement that is cut off holds both families."""
     share = {"encoder": 1 / 3, "decoder": 1.0}
     ranked = sorted(tasks, key=lambda name: share[family_of(tasks[name])] * expected_seconds(tasks[name]))
-    parts = [[name for name in ranked if tasks[name]["half"] == half] for half in (DESIGN, UNTOUCHED)]
+    parts = [[name for name in ranked if tasks[name]["half"] == half] for half in (DESIGN, UNTOUCHED, LONGER)]
     return [name for pair in zip_longest(*parts) for name in pair if name]
 
 
