@@ -21,10 +21,11 @@ LIMIT = 0.1
 BEST_RATE = 1e-3
 
 
-def study(strategy: str) -> StudySpec:
+def study(strategy: str, seed: int = 0) -> StudySpec:
     start = StartingPoint(learning_rate=BEST_RATE, learning_rate_sd=1.0, batch_size=16, batch_size_sd=1.0)
     retention = RetentionSpec(text_path="text", max_forgetting=LIMIT)
-    return spec(strategy=strategy, retention=retention, start=start, with_baseline=False)
+    made = spec(strategy=strategy, retention=retention, start=start, with_baseline=False)
+    return made.model_copy(update={"recipe": made.recipe.changed(seed=seed)})
 
 
 def ended(trial: Trial, *, allowed_rate: float, keeps_a_state: bool) -> Trial:
@@ -43,8 +44,10 @@ def ended(trial: Trial, *, allowed_rate: float, keeps_a_state: bool) -> Trial:
     return trial.model_copy(update={"state": "completed", "outcome": outcome})
 
 
-def run(strategy: str, *, allowed_rate: float, keeps_a_state: bool = True, budget: float = 8) -> list[Trial]:
-    asked = study(strategy)
+def run(
+    strategy: str, *, allowed_rate: float, keeps_a_state: bool = True, budget: float = 8, seed: int = 0
+) -> list[Trial]:
+    asked = study(strategy, seed)
     proposer = make_strategy(asked, CARD, budget=Budget(full_runs=budget))
     trials: list[Trial] = []
     while len(trials) < 60:
@@ -84,9 +87,12 @@ def test_the_search_is_driven_below_the_rates_that_forget(factor):
 
 
 def test_an_optuna_sampler_is_driven_down_too():
-    trials = run("tpe", allowed_rate=BEST_RATE / 8, keeps_a_state=False, budget=30)
-    late = [trial.outcome.forgets_too_much for trial in trials[20:]]
+    """One sampler with one seed is a matter of luck: ten late trials of each of six."""
+    studies = [run("tpe", allowed_rate=BEST_RATE / 8, keeps_a_state=False, budget=30, seed=seed) for seed in range(6)]
+    early = [trial.outcome.forgets_too_much for trials in studies for trial in trials[:10]]
+    late = [trial.outcome.forgets_too_much for trials in studies for trial in trials[20:]]
     assert sum(late) < 0.5 * len(late)
+    assert sum(late) < 0.7 * sum(early)
 
 
 def test_when_none_keeps_the_limit_it_is_said_which_came_closest():
