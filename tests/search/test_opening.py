@@ -98,6 +98,25 @@ def test_a_baseline_and_a_second_lane_change_nothing_of_it():
     assert proposals[1].learning_rate == pytest.approx(2e-3, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "octaves"),
+    [
+        ({}, (-1, -2)),
+        ({"num_rows": 1000, "start": START.model_copy(update={"batch_size": 8})}, (-1, -3)),
+        ({"start": None, "with_baseline": False}, (4, -3)),
+    ],
+    ids=["few rows", "more rows", "no recommendation"],
+)
+def test_while_the_second_run_goes_on_a_free_device_takes_the_next_given_one(changes, octaves):
+    made = search(budget=5.0, **changes)
+    trials, (wish,) = played(made, [2.0], budget=5.0)
+    going_on = Trial(number=1, recipe=apply_proposal(Recipe(num_epochs=1), wish), state="running")
+    (third,) = made.propose([*trials, going_on], remaining_runs=3.0)
+    first = trials[0].recipe
+    assert third.learning_rate == pytest.approx(first.learning_rate * 2.0 ** octaves[0], rel=0.2)
+    assert third.effective_batch_size == first.effective_batch_size * 2 ** octaves[1]
+
+
 def test_after_a_run_that_diverged_the_search_goes_down():
     _, (second,) = played(search(), [float("nan")])
     assert second.learning_rate < 1e-3

@@ -106,7 +106,8 @@ def next_octaves(trials: Sequence[Trial], proposals: Sequence[Proposal], opening
     """Where the next given run lies.
 
     None when they are over: so many were made, a run failed or was worse, or a shorter one was made. Without a recommendation the run
-    of the usual default is the first.
+    of the usual default is the first. While a given run is not over yet, a free device takes the next one, as if it will pay; where
+    another is given for the case that it does not, that one.
     """
     if any(trial.fidelity < 1.0 for trial in trials) or any(one.fidelity < 1.0 for one in proposals):
         return None
@@ -118,8 +119,11 @@ def next_octaves(trials: Sequence[Trial], proposals: Sequence[Proposal], opening
         return opening.back
     if not all(trial.state in GOES_ON or trial.ranks for trial in own):
         return None
-    if num_begun >= SURE and any(_loss(trial) is None or _is_worse(own[-1], trial) for trial in own):
+    ended = [trial for trial in own if trial.state != "running"]
+    if num_begun >= SURE and (not ended or any(_loss(trial) is None or _is_worse(ended[-1], trial) for trial in ended)):
         return None
+    if num_begun >= SURE and len(ended) < len(own) and opening.back is not None:
+        return opening.back if num_begun == SURE else None
     return opening.path[num_begun]
 
 
