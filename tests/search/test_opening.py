@@ -9,7 +9,9 @@ from finestep.ready import DataCard
 from finestep.recipe import Recipe
 from finestep.search.ask_tell import ended
 from finestep.search.calibrated import width_factor
-from finestep.search.opening import DECIDES_ALL, PATH, PATH_OF_MORE, PATH_WITHOUT_PRIOR, opening_of
+from finestep.search.opening import DECIDES_ALL, PATH, PATH_OF_MORE, PATH_WITHOUT_PRIOR, opening_of, place_of
+from finestep.search.prior import SearchPrior
+from finestep.search.space import SearchSpace
 from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import FEW_STEPS, MANY_STEPS, no_prior
 from finestep.studies.strategies import make_judge
@@ -115,6 +117,16 @@ def test_while_the_second_run_goes_on_a_free_device_takes_the_next_given_one(cha
     first = trials[0].recipe
     assert third.learning_rate == pytest.approx(first.learning_rate * 2.0 ** octaves[0], rel=0.2)
     assert third.effective_batch_size == first.effective_batch_size * 2 ** octaves[1]
+
+
+@pytest.mark.parametrize("batch", [1, 8], ids=["one row already", "eight devices"])
+def test_a_lower_rate_is_given_only_with_a_smaller_batch(batch):
+    space = SearchSpace.between((1e-5, 1e-1), (batch, 64))
+    prior = SearchPrior(learning_rate=1e-3, batch_size=batch)
+    assert place_of((-1.0, -2.0), prior, space) is None
+    rate, same = place_of((1.0, -1.0), prior, space)
+    assert 2**rate == pytest.approx(2e-3, rel=0.2)
+    assert 2**same == batch
 
 
 def test_after_a_run_that_diverged_the_search_goes_down():

@@ -145,7 +145,10 @@ def stage_of(octaves: Octaves, opening: Opening) -> str:
 
 
 def place_of(octaves: Octaves, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
-    """(log2 rate, log2 batch size) of a given run, of those that the space holds; None where its rates end before.
+    """(log2 rate, log2 batch size) of a given run, of those that the space holds.
+
+    None where its rates end before, or where a lower rate would not come with a smaller batch: several devices, or a rate for one row
+    already. That run would only train less.
 
     >>> space = SearchSpace.between((1e-5, 1e-2), (2, 16))
     >>> rate, batch = place_of((1.0, -1.0), SearchPrior(learning_rate=1e-4, batch_size=8), space)
@@ -156,5 +159,7 @@ def place_of(octaves: Octaves, prior: SearchPrior, space: SearchSpace) -> tuple[
     gaps = np.abs(rates - np.log2(prior.learning_rate) - octaves[0])
     if gaps.min() > FARTHEST:
         return None
-    nearest = np.abs(batches - np.log2(prior.batch_size) - octaves[1]).argmin()
-    return float(rates[gaps.argmin()]), float(batches[nearest])
+    batch = float(batches[np.abs(batches - np.log2(prior.batch_size) - octaves[1]).argmin()])
+    if octaves[0] < 0 and np.log2(prior.batch_size) - batch < FARTHEST:
+        return None
+    return float(rates[gaps.argmin()]), batch
