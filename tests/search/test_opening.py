@@ -16,7 +16,7 @@ from finestep.search.strategy import apply_proposal
 from finestep.search.study_space import FEW_STEPS, MANY_STEPS, no_prior
 from finestep.studies.strategies import make_judge
 from finestep.study import Budget, DataSpec, ModelSpec, StartingPoint, StudySpec
-from finestep.trial import Outcome, Trial
+from finestep.trial import Cost, Outcome, Trial
 
 START = StartingPoint(learning_rate=1e-3, learning_rate_sd=1.6, batch_size=4, batch_size_sd=1.0, why="recommend")
 
@@ -117,6 +117,40 @@ def test_while_the_second_run_goes_on_a_free_device_takes_the_next_given_one(cha
     first = trials[0].recipe
     assert third.learning_rate == pytest.approx(first.learning_rate * 2.0 ** octaves[0], rel=0.2)
     assert third.effective_batch_size == first.effective_batch_size * 2 ** octaves[1]
+    assert "was worse" not in third.why
+
+
+def test_the_step_back_is_made_where_further_fields_are_tuned_too():
+    made = search(tuned=[{"name": "lora.rank", "values": [8, 16, 32, 64]}], with_baseline=False)
+    trials, (third,) = played(made, [2.0, 2.1])
+    assert third.effective_batch_size == 1
+    assert third.learning_rate == pytest.approx(trials[0].recipe.learning_rate / 2, rel=0.2)
+
+
+def test_a_second_run_that_was_not_higher_is_followed_by_no_step_back():
+    made = search(start=START.model_copy(update={"learning_rate": 0.1}))  # no rate above may be tried
+    trials, (third,) = played(made, [2.0, 2.1])
+    assert trials[1].recipe.learning_rate < trials[0].recipe.learning_rate
+    assert "more at a higher rate was worse" not in third.why
+
+
+@pytest.mark.parametrize("prefer", ["quality", "speed"])
+def test_the_interval_holds_the_chosen_rate(prefer):
+    made = search(budget=6.0, with_baseline=False, prefer=prefer)
+    trials, _ = played(made, [2.0, 1.9999, 1.99], budget=6.0)
+    timed = [
+        trial.model_copy(update={"outcome": trial.outcome.model_copy(update={"cost": cost_of(trial)})})
+        for trial in trials
+    ]
+    said = made.answer(timed)
+    chosen = timed[said.trial].recipe
+    assert said.rate.low <= chosen.learning_rate <= said.rate.high
+    assert f"trial {said.trial}:" in said.sentence
+
+
+def cost_of(trial):
+    """Twice the rows a step, half the time."""
+    return Cost(num_train_tokens=1000, elapsed_s=100 / trial.recipe.effective_batch_size)
 
 
 @pytest.mark.parametrize("batch", [1, 8], ids=["one row already", "eight devices"])

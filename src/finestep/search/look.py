@@ -6,6 +6,7 @@ Pretending changes variances only, never means, so that several lanes are planne
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +78,27 @@ def at_lengths(candidates: Candidates, fidelities: tuple[float, ...]) -> Candida
     )
 
 
-def shortlist(candidates: Candidates, model: Model, posterior: Posterior, danger: Array) -> Candidates:
-    """The most promising places when there are many: lowest mean, and lowest by one standard deviation, half each."""
+def shortlist(
+    candidates: Candidates,
+    model: Model,
+    posterior: Posterior,
+    danger: Array,
+    *,
+    wished: Sequence[tuple[float, float]] = (),
+) -> Candidates:
+    """The most promising places when there are many: lowest mean, and lowest by one standard deviation, half each.
+
+    Args:
+        wished: log2 of learning rates and batch sizes that are kept in any case.
+    """
     if len(candidates.points) <= MAX_TARGETS:
         return candidates
     prediction = posterior.at(candidates.points)
     mean = prediction.mean + DIVERGED_PENALTY * danger
     orders = (np.argsort(values, kind="stable") for values in (mean, mean - np.sqrt(prediction.variance)))
-    keep = np.unique(np.concatenate([order[: MAX_TARGETS // 2] for order in orders]))
+    chosen = [order[: MAX_TARGETS // 2] for order in orders]
+    kept = [np.flatnonzero(candidates.points.is_at(*place)) for place in wished]
+    keep = np.unique(np.concatenate([*chosen, *kept]))
     return Candidates(
         candidates.points.take(keep), candidates.combination[keep], candidates.combinations, candidates.cost[keep]
     )
@@ -93,7 +107,14 @@ def shortlist(candidates: Candidates, model: Model, posterior: Posterior, danger
 class Look:
     """The prediction at all candidates, and what is already measured, running or pretended."""
 
-    def __init__(self, space: SearchSpace, prior: SearchPrior, observations: Observations):
+    def __init__(
+        self,
+        space: SearchSpace,
+        prior: SearchPrior,
+        observations: Observations,
+        *,
+        wished: Sequence[tuple[float, float]] = (),
+    ):
         self.observations = observations
         self.cap = CAP * prior.bowl.rate_curvature
         lengths = np.concatenate([np.log2(np.array(space.fidelities)), observations.points.length])
@@ -101,7 +122,7 @@ class Look:
         self.posterior = Posterior(model, observations)
         places = candidates_of(space)
         danger = divergence_probability(observations, prior, places.points)
-        places = shortlist(places, model, self.posterior, danger)
+        places = shortlist(places, model, self.posterior, danger, wished=wished)
         self.candidates = at_lengths(places, space.fidelities)
         self.full = np.arange(len(places.points))
         self.points = _joined(self.candidates.points, observations.pending)

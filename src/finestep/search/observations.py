@@ -110,6 +110,11 @@ class Points:
     def take(self, index: Index) -> Points:
         return Points(self.x[index], self.v[index], self.length[index], self.extra[index])
 
+    def is_at(self, log_rate: float, log_batch: float) -> Mask:
+        """Which of them have this learning rate and batch size, at any length."""
+        here: Mask = (np.abs(self.x - log_rate) < 0.05) & (np.abs(self.v - log_batch) < 0.05)
+        return here
+
 
 @dataclass(frozen=True)
 class Observations:

@@ -18,18 +18,20 @@ from finestep.trial import Trial
 
 Octaves = tuple[float, float]
 """Of the learning rate and of the batch size, from the recommendation."""
-STAGE, STAGE_MORE, STAGE_BACK = "second run", "more steps", "step back"
+STAGE, STAGE_MORE, STAGE_BACK, STAGE_MEANWHILE = "second run", "more steps", "step back", "meanwhile"
 WHY = {
     STAGE: "few steps mostly train too little, so this run trains more than the one before",
     STAGE_MORE: "few steps mostly train too little, so this run makes more of them",
     STAGE_BACK: "more at a higher rate was worse, so this run makes more and smaller steps",
+    STAGE_MEANWHILE: "a run at a higher rate is not over yet; meanwhile this one makes more and smaller steps",
 }
 """What is said of a given run, by its stage."""
 PATH: tuple[Octaves, ...] = ((0.0, 0.0), (1.0, -1.0), (2.0, -1.0))
-"""The given runs where the recommended batch size is below 8, that is below about 800 rows: as long as each is better than all before
-it. So few rows mostly train too little, and the second adds most: twice the updates, each twice as large. Where the search chose by
-itself, its choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly differ. And it began left
-of the recommendation, because too high is the dearer error in general; in short studies too low was (docs/log.md)."""
+"""The given runs of fewer than 200 steps where the recommended batch size is below 8, that is below about 800 rows: as long as each is
+better than all before it. So few rows mostly train too little, and the second adds most: twice the updates, each twice as large. Where
+the search chose by itself, its choice was nearly a coin toss: before anything is known of how steep the loss is, its gains hardly
+differ. And it began left of the recommendation, because too high is the dearer error in general; in short studies too low was
+(docs/log.md)."""
 STEP_BACK: Octaves = (-1.0, -2.0)
 """The third run there, where the second was worse: the rate was too high, and a smaller batch is mostly better still. Half the rate
 with four times the updates moves the weights about as far as lies between the first two runs, in smaller steps (docs/log.md)."""
@@ -39,14 +41,14 @@ eight recorded fine-tunes of 125 to 250 steps the choice was 4.2 % above the bes
 half the batch alone (docs/log.md)."""
 SMALL_BATCH = 8
 PATH_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((2.0 * step, -2.0 * step) for step in range(4))
-PATH_OF_FULL_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((3.0 * step, -3.0 * step) for step in range(4))
+PATH_OF_FULL_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((3.0 * step, -3.0 * step) for step in range(3))
 """Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is wide. The
 usual rate of full fine-tuning was farther from the best than that of LoRA, so that its step is wider still. It took 3 runs in the
 median to come within the noise of 35 recorded fine-tunes, and 5.5 to 6 of 24 with steps of one octave (docs/log.md)."""
 SURE = 2
 """So many runs come in any case; any further one only where each was better than all before it."""
 GOES_ON = ("running", "out_of_memory")
-"""A run that memory could not hold says nothing of the rate, and the next one has half its batch."""
+"""A run that memory could not hold says nothing of the rate, and the next one has a smaller batch."""
 FARTHEST = 0.75
 """Octaves: a space whose nearest learning rate is farther off does not hold the place."""
 
@@ -116,7 +118,8 @@ def next_octaves(trials: Sequence[Trial], proposals: Sequence[Proposal], opening
     if num_begun >= len(opening.path) or (proposals and num_begun >= SURE):
         return None
     if num_begun == SURE and own[0].ranks and _is_worse(own[1], own[0]):
-        return opening.back
+        is_higher = own[1].recipe.learning_rate > own[0].recipe.learning_rate
+        return opening.back if is_higher else None
     if not all(trial.state in GOES_ON or trial.ranks for trial in own):
         return None
     ended = [trial for trial in own if trial.state != "running"]
@@ -128,20 +131,29 @@ def next_octaves(trials: Sequence[Trial], proposals: Sequence[Proposal], opening
 
 
 def _is_worse(trial: Trial, other: Trial) -> bool:
-    """A run that diverged, or ended with a higher loss than another that ended."""
+    """A run that diverged or forgot too much, or ended with a higher loss than another that ended."""
     loss, least = _loss(trial), _loss(other)
-    return trial.state == "diverged" or (loss is not None and least is not None and loss > least)
+    is_lost = trial.state == "diverged" or (trial.outcome is not None and trial.outcome.forgets_too_much)
+    return is_lost or (loss is not None and least is not None and loss > least)
 
 
 def _loss(trial: Trial) -> float | None:
     return None if trial.outcome is None else trial.outcome.eval_loss
 
 
-def stage_of(octaves: Octaves, opening: Opening) -> str:
-    """The stage of a given run, by where it lies."""
+def stage_of(octaves: Octaves, trials: Sequence[Trial], opening: Opening) -> str:
+    """The stage of a given run, by where it lies, and by what is over."""
     if not any(octaves):
         return "full runs"
-    return opening.stage if octaves in opening.path else STAGE_BACK
+    if octaves in opening.path:
+        return opening.stage
+    return STAGE_MEANWHILE if any(trial.state == "running" for trial in trials) else STAGE_BACK
+
+
+def given_places(opening: Opening, prior: SearchPrior, space: SearchSpace) -> list[tuple[float, float]]:
+    """(log2 rate, log2 batch size) of all runs that may be given."""
+    wanted = opening.path if opening.back is None else (*opening.path, opening.back)
+    return [place for octaves in wanted if (place := place_of(octaves, prior, space)) is not None]
 
 
 def place_of(octaves: Octaves, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:

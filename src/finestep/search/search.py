@@ -15,7 +15,7 @@ from finestep.answer import Answer, TradeOff, answer_sentence
 from finestep.estimate import Estimate
 from finestep.search.belief import BelievedCurve, believed_curves
 from finestep.search.by_hand import as_shown
-from finestep.search.calibrated import regret_factor
+from finestep.search.calibrated import regret_factor, up_to
 from finestep.search.further_fields import value_words
 from finestep.search.leader import leading
 from finestep.search.observations import Objective, observe
@@ -211,10 +211,17 @@ class Search:
         found = self._best_at(trials, row.effective_batch_size)
         if found is None:
             return answer
-        return answer.model_copy(
+        rows = tuple(
+            one.model_copy(update={"learning_rate": up_to(one.learning_rate, found.recipe.learning_rate)})
+            if one is row
+            else one
+            for one in answer.trade_offs
+        )
+        moved = answer.model_copy(
             update={
                 "trial": found.number,
                 "as_good": None,
+                "trade_offs": rows,
                 "learning_rate": found.recipe.learning_rate,
                 "effective_batch_size": found.recipe.effective_batch_size,
                 "expected_regret": None
@@ -222,6 +229,7 @@ class Search:
                 else answer.expected_regret + (row.excess_percent or 0.0),
             }
         )
+        return moved.model_copy(update={"sentence": answer_sentence(moved)})
 
     def _answer(self, view: _View) -> Answer:
         """The search's answer in per cent of the objective, not in units."""

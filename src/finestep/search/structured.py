@@ -19,7 +19,7 @@ from finestep.search.calibrated import up_to, widened, width_factor
 from finestep.search.forgetting import over_limit
 from finestep.search.look import Look
 from finestep.search.observations import Objective, Observations, field_of, observe
-from finestep.search.opening import DECIDES_ALL, Opening, next_octaves, place_of, stage_of
+from finestep.search.opening import DECIDES_ALL, Opening, given_places, next_octaves, place_of, stage_of
 from finestep.search.prior import SearchPrior
 from finestep.search.settled import best_full, is_settled, open_sides
 from finestep.search.space import Array, Mask, SearchSpace
@@ -81,7 +81,8 @@ class StructuredSearch:
         observations = observe(trials, self.space, self.objective)
         if _hopeless(trials, observations):
             return []
-        look = Look(self.space, self.prior.within(self.space), observations)
+        wished = given_places(self.opening, self.prior, self.space)
+        look = Look(self.space, self.prior.within(self.space), observations, wished=wished)
         purse = _Purse.of(look, remaining_runs, max_proposals)
         # Proposals that are made together cannot learn from each other. So after each one the search pretends that it has run:
         # its uncertainty there shrinks, and the next proposal goes where something else is to be learned.
@@ -121,9 +122,9 @@ class StructuredSearch:
         if octaves is None or wished is None:
             return None
         places = look.candidates.points.take(look.full)
-        here = np.flatnonzero((np.abs(places.x - wished[0]) < 0.05) & (np.abs(places.v - wished[1]) < 0.05))
+        here = np.flatnonzero(places.is_at(*wished))
         here = here[~look.closed[here] & (look.candidates.cost[here] <= purse.remaining + 1e-9)]
-        return (int(here[look.mean[here].argmin()]), stage_of(octaves, self.opening)) if len(here) else None
+        return (int(here[look.mean[here].argmin()]), stage_of(octaves, trials, self.opening)) if len(here) else None
 
     def _choose(self, look: Look, purse: _Purse) -> tuple[int, str] | None:
         """Index of the next candidate and the name of the phase."""
