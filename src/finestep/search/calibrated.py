@@ -2,7 +2,7 @@
 
 The posterior of the surrogate is too sure of itself in some studies and not sure enough in others. So each kind of study has factors of its
 own. An interval at the batch size of the best run always holds the rate of that run. The factors are those with which 80 % of the intervals
-held on recorded fine-tunes: 79 to 82 % of eight with each of them left out once, and 78 to 80 % of 35 short ones (docs/figures/search.md,
+held on recorded fine-tunes: 79 to 82 % of eight with each of them left out once, and 76 to 80 % of 35 short ones (docs/figures/search.md,
 docs/log.md).
 """
 
@@ -16,7 +16,7 @@ from finestep.search.opening import DECIDES_ALL, Opening
 from finestep.trial import Trial
 
 ONE_RUN_AND_SHORT_ONES = 0.8
-USUAL, SHORT, SHORT_WITHOUT_PRIOR = (1.1, 0.75, 0.8, 0.65), (0.95, 0.55, 0.7, 0.55), (1.0, 0.85, 0.7, 0.6)
+USUAL, SHORT, SHORT_WITHOUT_PRIOR = (1.1, 0.75, 0.8, 0.65), (0.95, 0.55, 0.75, 0.45), (1.0, 0.85, 0.7, 0.6)
 """Octaves over octaves after one, two, three and more full runs. Short: the study has few steps, so that its first runs are given."""
 REGRET_OF_SHORT = 1.3
 """What a short study states of its regret is multiplied with this. On 30 recorded ones by loss it was then 1.3, 0.6 and 0.7 times the true
