@@ -19,8 +19,8 @@ ONE_RUN_AND_SHORT_ONES = 0.8
 USUAL, SHORT, SHORT_WITHOUT_PRIOR = (1.1, 0.75, 0.8, 0.65), (0.95, 0.55, 0.75, 0.45), (1.0, 0.85, 0.7, 0.6)
 """Octaves over octaves after one, two, three and more full runs. Short: the study has few steps, so that its first runs are given."""
 REGRET_OF_SHORT = 1.3
-"""What a short study states of its regret is multiplied with this. On 30 recorded ones by loss it was then 1.3, 0.6 and 0.7 times the true
-one in the mean, after three, four and six full runs (docs/log.md)."""
+"""What a short study states of its regret is multiplied with this. On 30 recorded ones by loss it was then 2.4, 0.7 and 1.0 times the true
+one in the mean, after three, four and six full runs; the two halves differ widely (docs/figures/scoreboard.md)."""
 
 
 def width_factor(trials: Sequence[Trial], opening: Opening = DECIDES_ALL) -> float:

@@ -1,4 +1,4 @@
-"""The first full runs of a short study: the recommendation, a higher learning rate at a smaller batch size, and what follows."""
+"""The first full runs of a short study: the recommendation, and more steps from there, by how many rows there are and what paid so far."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ PATH_OF_MORE: tuple[Octaves, ...] = ((0.0, 0.0), (-1.0, -2.0), (-1.0, -3.0))
 eight recorded fine-tunes of 125 to 250 steps the choice was 4.2 % above the best after two runs, and 17.5 % after twice the rate or
 half the batch alone (docs/log.md)."""
 SMALL_BATCH = 8
+"""Below, a study of few steps has the first path, from here on the second."""
 PATH_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((2.0 * step, -2.0 * step) for step in range(4))
 PATH_OF_FULL_WITHOUT_PRIOR: tuple[Octaves, ...] = tuple((3.0 * step, -3.0 * step) for step in range(3))
 """Without a recommendation the first run is the usual rate at batch 16, which is mostly far too little, so that each step is wide. The
@@ -159,7 +160,7 @@ def given_places(opening: Opening, prior: SearchPrior, space: SearchSpace) -> li
 def place_of(octaves: Octaves, prior: SearchPrior, space: SearchSpace) -> tuple[float, float] | None:
     """(log2 rate, log2 batch size) of a given run, of those that the space holds.
 
-    None where its rates end before, or where a lower rate would not come with a smaller batch: several devices, or a rate for one row
+    None where its rates end before, or where a lower rate would not come with a smaller batch: because of several devices, or at one row
     already. That run would only train less.
 
     >>> space = SearchSpace.between((1e-5, 1e-2), (2, 16))
